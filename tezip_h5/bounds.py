@@ -1,0 +1,200 @@
+"""Error bound -> tolerance: what the user asks, as what the codec must obey.
+
+The user asks per frame and channel, in the stack's own unit; the codec obeys one
+float64 bound per frame and channel (or one pointwise relative number). Nothing
+computed here reaches the decoder except scalars per frame and channel.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from numbers import Real
+
+import numpy as np
+
+from tezip_h5.errors import InputError
+
+__all__ = ["MODES", "ChunkBound", "ErrorBound"]
+
+MODES = ("lossless", "abs", "rel", "absrel", "pwrel")
+"""Names of the bound modes, as the manual's ``-m`` spells them; the index is the wire number."""
+
+
+def _checked(name: str, value) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, Real | np.number):
+        raise InputError(f"{name}={value!r} is not a number; give a number >= 0")
+    value = float(value)
+    if not math.isfinite(value) or value < 0:
+        raise InputError(f"{name}={value!r} cannot bound an error; give a finite number >= 0")
+    return value
+
+
+@dataclass(frozen=True)
+class ErrorBound:
+    """How far a reconstructed sample may lie from the original.
+
+    Parameters
+    ----------
+    absolute : float, optional
+        |x - x'| <= absolute, in the unit of the stack.
+    relative : float, optional
+        |x - x'| <= relative * (max - min of the whole frame's channel). With
+        `absolute` as well, both hold.
+    pointwise_relative : float, optional
+        |x - x'| <= pointwise_relative * |x|; zeros stay exact. Excludes the others.
+
+    Nothing, or any 0, means lossless.
+
+    Raises
+    ------
+    InputError
+        For a negative, NaN or infinite number, or a combination that has no meaning.
+
+    Examples
+    --------
+    >>> ErrorBound(absolute=2).mode
+    'abs'
+    >>> ErrorBound.from_mode("absrel", [5, 0.1])
+    ErrorBound(absolute=5.0, relative=0.1, pointwise_relative=None)
+    """
+
+    absolute: float | None = None
+    relative: float | None = None
+    pointwise_relative: float | None = None
+
+    def __post_init__(self):
+        for name in ("absolute", "relative", "pointwise_relative"):
+            object.__setattr__(self, name, _checked(name, getattr(self, name)))
+        if self.pointwise_relative is not None and (
+            self.absolute is not None or self.relative is not None
+        ):
+            raise InputError(
+                "pointwise_relative was given together with absolute or relative; "
+                "give either pointwise_relative, or absolute and/or relative"
+            )
+
+    @classmethod
+    def from_mode(cls, mode: str | None, values=()) -> ErrorBound:
+        """Read the manual's ``-m MODE -b VALUE [VALUE]``."""
+        values = list(values or ())
+        if mode is None:
+            if values:
+                raise InputError(
+                    f"{len(values)} bound(s) were given without a mode; "
+                    "say -m abs, rel, absrel or pwrel before -b"
+                )
+            return cls()
+        if mode not in MODES[1:]:
+            raise InputError(
+                f"unknown error bound mode {mode!r}; choose one of abs, rel, absrel, pwrel"
+            )
+        expected = 2 if mode == "absrel" else 1
+        if len(values) != expected:
+            raise InputError(
+                f"mode {mode} takes {expected} bound(s) after -b, {len(values)} given: {values}"
+            )
+        if mode == "absrel":
+            return cls(absolute=values[0], relative=values[1])
+        field = {"abs": "absolute", "rel": "relative", "pwrel": "pointwise_relative"}[mode]
+        return cls(**{field: values[0]})
+
+    @property
+    def lossless(self) -> bool:
+        """Whether every sample comes back exactly."""
+        given = [
+            v for v in (self.absolute, self.relative, self.pointwise_relative) if v is not None
+        ]
+        return not given or 0.0 in given
+
+    @property
+    def mode(self) -> str:
+        """One of `MODES`."""
+        if self.lossless:
+            return "lossless"
+        if self.pointwise_relative is not None:
+            return "pwrel"
+        if self.absolute is not None and self.relative is not None:
+            return "absrel"
+        return "abs" if self.absolute is not None else "rel"
+
+    @property
+    def needs_whole_frame(self) -> bool:
+        """Whether the bound depends on samples outside a tile."""
+        return not self.lossless and self.relative is not None
+
+    def __str__(self):
+        if self.lossless:
+            return "lossless"
+        parts = []
+        if self.absolute is not None:
+            parts.append(f"absolute {self.absolute:g}")
+        if self.relative is not None:
+            parts.append(f"relative {self.relative:g}")
+        if self.pointwise_relative is not None:
+            parts.append(f"pointwise relative {self.pointwise_relative:g}")
+        return ", ".join(parts)
+
+    def of_frames(self, frames: np.ndarray) -> ChunkBound:
+        """Bound every frame and channel of whole frames.
+
+        Parameters
+        ----------
+        frames : (g, H, W, C) array of any supported dtype
+            Whole frames: the relative bound looks at all their samples.
+        """
+        if self.lossless:
+            return ChunkBound()
+        if self.pointwise_relative is not None:
+            return ChunkBound(pointwise=self.pointwise_relative)
+        bounds = np.full((frames.shape[0], frames.shape[3]), np.inf)
+        if self.absolute is not None:
+            bounds[:] = self.absolute
+        if self.relative is not None:
+            np.minimum(bounds, self.relative * _ranges(frames), out=bounds)
+        return ChunkBound(absolute=bounds)
+
+
+def _ranges(frames: np.ndarray) -> np.ndarray:
+    """max - min of the finite samples of every frame and channel, float64 (g, C)."""
+    ranges = np.zeros((frames.shape[0], frames.shape[3]))
+    for t, frame in enumerate(frames):
+        if frame.dtype.kind == "f":
+            finite = np.isfinite(frame)
+            low = np.min(frame, axis=(0, 1), where=finite, initial=np.inf).astype(np.float64)
+            high = np.max(frame, axis=(0, 1), where=finite, initial=-np.inf).astype(np.float64)
+            ranges[t] = np.where(high >= low, high - low, 0.0)
+        else:
+            ranges[t] = frame.max(axis=(0, 1)).astype(np.float64) - frame.min(axis=(0, 1))
+    return np.where(np.isfinite(ranges), ranges, np.finfo(np.float64).max)
+
+
+@dataclass(frozen=True)
+class ChunkBound:
+    """The bound of the frames of one chunk: what the codec obeys.
+
+    Attributes
+    ----------
+    absolute : float64 (g, C) or None
+        Largest |x - x'| allowed in each frame and channel.
+    pointwise : float
+        Largest |x - x'| / |x| allowed, if `absolute` is None; 0 is lossless.
+    """
+
+    absolute: np.ndarray | None = None
+    pointwise: float = 0.0
+
+    @property
+    def lossless(self) -> bool:
+        """Whether nothing may change at all."""
+        if self.absolute is not None:
+            return not np.any(self.absolute > 0)
+        return self.pointwise == 0
+
+    def exact_where(self, frozen: np.ndarray) -> ChunkBound:
+        """Return the same bound with the frames marked in `frozen` (bool (g,)) kept exactly."""
+        if self.absolute is None:
+            return ChunkBound() if frozen.any() else self
+        return ChunkBound(absolute=np.where(frozen[:, None], 0.0, self.absolute))

@@ -1,0 +1,488 @@
+"""The composer: frames of one chunk <-> payload. Everything a payload needs meets here.
+
+    encode:  frames -> levels -> windows -> predict -> residual coder -> bitstream -> payload
+    decode:  frames <- levels <-            predict <- residual coder <- bitstream <- payload
+
+A chunk decodes alone (besides a model named by digest), to the same samples everywhere:
+both directions run the same integer arithmetic, and a checksum of the reconstructed samples
+says so.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import zstandard
+
+from tezip_h5 import bitstream, fallback, kernels, levels, prediction, residual, windows
+from tezip_h5.bitstream import Header, Section
+from tezip_h5.bounds import ChunkBound
+from tezip_h5.errors import BoundError, FormatError, InputError
+from tezip_h5.model import store
+from tezip_h5.settings import Settings
+from tezip_h5.windows import Kind
+
+__all__ = ["Encoded", "FrameRecord", "decode_chunk", "encode_chunk", "plan_kinds"]
+
+_SECTION_OF = {"keyframes": Section.KEYFRAMES, "residuals": Section.RESIDUALS}
+_PLAN_BANDS, _PLAN_ROWS = 8, 8  # rows looked at when windows are planned
+
+
+@dataclass(frozen=True)
+class FrameRecord:
+    """What became of one frame (or one tile of it).
+
+    `mse` is the mean squared error of its prediction on the 0..1 scale, 0 for keyframes.
+    """
+
+    kind: Kind
+    keyframe_bytes: int = 0
+    residual_bytes: int = 0
+    mse: float = 0.0
+    max_error: float = 0.0
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A payload and what it is made of."""
+
+    payload: bytes
+    coder: str
+    frames: list[FrameRecord] = field(default_factory=list)
+
+    @property
+    def max_error(self) -> float:
+        """Largest |original - reconstruction| in the chunk."""
+        return max(record.max_error for record in self.frames)
+
+
+def encode_chunk(
+    frames: np.ndarray,
+    bound: ChunkBound,
+    settings: Settings,
+    shape: tuple[int, ...] | None = None,
+    kinds: list[Kind] | None = None,
+) -> Encoded:
+    """Encode the frames of one chunk.
+
+    Parameters
+    ----------
+    frames : (g, h, w) or (g, h, w, C) array, C <= 4, of a dtype in `levels.DTYPES`
+        The samples to store; any byte order, any strides.
+    bound : ChunkBound
+        Of these frames.
+    settings : Settings
+    shape : tuple, optional
+        The HDF5 chunk's (G, H, W[, C]); the rest of it decodes to zeros. Default: as `frames`.
+    kinds : list of Kind, optional
+        Where keyframes are, instead of what `settings` would do.
+
+    Returns
+    -------
+    Encoded
+        Its payload is never larger than Blosc's bitshuffle + zstd of the same samples plus
+        64 bytes (at level "fast": by an estimate from a sample).
+
+    Raises
+    ------
+    BoundError
+        If the decoder would break the bound; nothing is returned then.
+    """
+    shape = tuple(shape or frames.shape)
+    native = frames.dtype.newbyteorder("=")
+    planar = frames.astype(native, copy=False).reshape((*frames.shape[:3], -1))
+    header = Header(native.newbyteorder("<"), shape, frames.shape[:3], coder=0)
+    if header.nbytes > bitstream.MAX_CHUNK_BYTES:
+        raise InputError(
+            f"a chunk of {header.nbytes} bytes; at most {bitstream.MAX_CHUNK_BYTES} are allowed, "
+            "choose smaller chunks"
+        )
+    best = None
+    if settings.coder != "fallback":
+        scale = levels.choose(planar, bound)
+        if scale is not None:
+            for quantizer in _quantizers(settings, bound):
+                run = _ChunkEncoder(header, planar, bound, settings, scale, quantizer)
+                encoded = run.encode(kinds)
+                if best is None or len(encoded.payload) < len(best.payload):
+                    best = encoded
+    if best is None or _fallback_may_win(planar, len(best.payload), settings.level):
+        exact = _encode_fallback(header, planar, settings.level)
+        if best is None or len(exact.payload) < len(best.payload):
+            best = exact
+    return best
+
+
+def _quantizers(settings: Settings, bound: ChunkBound) -> tuple[str, ...]:
+    if settings.quantizer is not None:
+        return (settings.quantizer,)
+    if bound.lossless or settings.level == "fast":
+        return ("uniform",)
+    return ("uniform", "run-merging")
+
+
+def _fallback_may_win(frames: np.ndarray, size: int, level: str) -> bool:
+    """Whether it is worth running the fallback; at level "fast", judged by a sample."""
+    if level != "fast" or frames.nbytes < 1 << 16:
+        return True
+    sample = np.ascontiguousarray(frames[:: max(1, len(frames) // 2), _plan_rows(frames.shape[1])])
+    return len(fallback.encode(sample, level)) * frames.nbytes < 1.02 * size * sample.nbytes
+
+
+def _encode_fallback(header: Header, frames: np.ndarray, level: str) -> Encoded:
+    samples = np.ascontiguousarray(frames, header.dtype)
+    data = fallback.encode(samples, level)
+    header = replace(header, checksum=zlib.crc32(samples))
+    share, rest = divmod(len(data), len(frames))
+    records = [FrameRecord(Kind.KEYFRAME, share + (t < rest)) for t in range(len(frames))]
+    return Encoded(bitstream.pack(header, {Section.FALLBACK: data}), "fallback", records)
+
+
+def _plan_rows(height: int) -> np.ndarray:
+    """Rows of `_PLAN_BANDS` bands spread over the height (all rows of a low frame)."""
+    if height < 2 * _PLAN_BANDS * _PLAN_ROWS:
+        return np.arange(height)
+    starts = np.linspace(0, height - _PLAN_ROWS, _PLAN_BANDS).astype(int)
+    return (starts[:, None] + np.arange(_PLAN_ROWS)).reshape(-1)
+
+
+def plan_kinds(frames: np.ndarray, bound: ChunkBound, settings: Settings) -> list[Kind]:
+    """Where `settings` put keyframes in these frames (not for error-driven windows).
+
+    `frames` is as for `encode_chunk`, but may be whole frames whose tiles are encoded
+    separately: all tiles of a frame then get the same kind.
+    """
+    if settings.predictor == "none":
+        return [Kind.KEYFRAME] * len(frames)
+    if not settings.automatic_windows:
+        return windows.fixed(len(frames), settings.window, settings.warmup)
+    frames = frames.reshape((*frames.shape[:3], -1))
+    rows = _plan_rows(frames.shape[1])
+    bands = _PLAN_BANDS if len(rows) < frames.shape[1] else 1
+    sample = frames[:, rows]
+    sample = sample.astype(sample.dtype.newbyteorder("="), copy=False)
+    scale = levels.choose(sample, bound)
+    if scale is None or len(frames) == 1:
+        return windows.fixed(len(frames), None)
+    g, _, w, channels = sample.shape
+    tolerances = levels.tolerances(scale, bound, g, channels)
+    with np.errstate(invalid="ignore"):
+        sampled = scale.to_levels(np.where(np.isfinite(sample), sample, 0))
+    banded = sampled.reshape(g, bands, -1, w, channels).transpose(0, 4, 1, 2, 3)
+    return windows.planned(
+        np.ascontiguousarray(banded).reshape(g, channels * bands, -1, w),
+        np.repeat(tolerances, bands, axis=1),
+    )
+
+
+class _ChunkEncoder:
+    """One attempt at a chunk: a scale and a quantizer are given, the rest is closed loop."""
+
+    def __init__(self, header, frames, bound, settings, scale, quantizer):
+        self._header = header
+        self._frames = frames  # (g, h, w, C), native byte order
+        self._bound = bound
+        self._settings = settings
+        self._scale = scale
+        g, h, w, channels = frames.shape
+        self._shape = (channels, h, w)
+        self._tolerances = levels.tolerances(scale, bound, g, channels)
+        number = residual.NUMBERS["stages"]
+        self._coder = residual.encoder_for(number)(self._shape, scale, settings, quantizer)
+        self._exceptions = _ExceptionWriter()
+        self._checksum = 0
+
+    def encode(self, kinds) -> Encoded:
+        kinds, chooser = self._windows(kinds)
+        number = prediction.NUMBERS["previous"]
+        predictor = prediction.create(number, self._shape)
+        closed = self._settings.feedback == "reconstruction"
+        records = []
+        for t, frame in enumerate(self._frames):
+            values_levels = self._levels_of(frame)
+            guess = predictor.predict()
+            kind = chooser.next(values_levels, guess) if chooser else kinds[t]
+            mse = 0.0
+            if kind == Kind.PREDICTED:
+                mse = self._mse(values_levels, guess)
+                decoded = self._coder.residual(values_levels, guess, self._tolerances[t])
+            else:
+                decoded = self._coder.keyframe(values_levels, self._tolerances[t])
+            error = self._account(frame, values_levels, decoded, t)
+            if closed or kind != Kind.PREDICTED:
+                predictor.observe(decoded)
+            records.append(FrameRecord(kind, mse=mse, max_error=error))
+        return self._finish(records, number)
+
+    def _windows(self, kinds):
+        settings = self._settings
+        if kinds is not None:
+            return kinds, None
+        if settings.mse_threshold is None or settings.predictor == "none":
+            return plan_kinds(self._frames, self._bound, settings), None
+        return None, windows.MseWindows(
+            settings.mse_threshold, self._full_scale(), settings.warmup
+        )
+
+    def _full_scale(self) -> float:
+        """Levels that make 1.0 on the scale of mean squared errors."""
+        if isinstance(self._scale, levels.Integers):
+            info = np.iinfo(self._frames.dtype)
+            return float(int(info.max) - int(info.min))
+        return float(max(self._scale.top, 1))
+
+    def _mse(self, frame_levels, guess) -> float:
+        total = kernels.load().squared_error(frame_levels.reshape(-1), guess.reshape(-1))
+        return total / frame_levels.size / self._full_scale() ** 2
+
+    def _levels_of(self, frame: np.ndarray) -> np.ndarray:
+        """Levels of one frame, int32 (C, h, w); what has no level takes its neighbour's."""
+        moved = np.ascontiguousarray(np.moveaxis(frame, 2, 0))
+        bounded = moved.dtype.kind == "f" and not isinstance(self._scale, levels.OrderedBits)
+        if bounded:
+            finite = np.isfinite(moved).reshape(-1)
+            if not finite.all():
+                source = np.maximum.accumulate(np.where(finite, np.arange(finite.size), -1))
+                first = int(np.argmax(finite)) if finite.any() else -1
+                source[source < 0] = first
+                flat = moved.reshape(-1)
+                moved = (flat[source] if first >= 0 else np.zeros_like(flat)).reshape(moved.shape)
+                if first < 0:  # a frame without any number: any level will do
+                    return np.zeros(moved.shape, np.int32)
+        return self._scale.to_levels(moved)
+
+    def _account(self, frame, frame_levels, decoded, t) -> float:
+        """Check one frame against its bound and add it to the checksum; its largest error."""
+        values = np.ascontiguousarray(np.moveaxis(self._scale.to_values(decoded), 0, 2))
+        if isinstance(self._scale, levels.Integers | levels.OrderedBits):
+            error = self._level_error(frame_levels, decoded, t)
+            self._exceptions.add(None, None)
+        else:
+            error, bad = self._value_error(frame, values, t)
+            values[bad] = frame[bad]
+            self._exceptions.add(bad, frame)
+        self._checksum = zlib.crc32(values.astype(self._header.dtype, copy=False), self._checksum)
+        return error
+
+    def _level_error(self, frame_levels, decoded, t) -> float:
+        kernel = kernels.load()
+        largest = 0
+        for plane, out, tolerance in zip(frame_levels, decoded, self._tolerances[t], strict=True):
+            error = kernel.largest_error(plane.reshape(-1), out.reshape(-1))
+            if error > tolerance:
+                raise BoundError(
+                    f"frame {t} of a chunk came back with an error of {error}, its tolerance is "
+                    f"{tolerance}; nothing was written, please report this"
+                )
+            largest = max(largest, error)
+        return float(largest)
+
+    def _value_error(self, frame, values, t):
+        """Largest error of the samples within the bound, and which are not (bool, h w C)."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            error = np.abs(frame.astype(np.float64) - values.astype(np.float64))
+            if self._bound.absolute is None:
+                allowed = self._bound.pointwise * np.abs(frame.astype(np.float64))
+            else:
+                allowed = self._bound.absolute[t]
+            good = error <= allowed
+        return float(np.max(error, where=good, initial=0.0)), ~good
+
+    def _finish(self, records, number) -> Encoded:
+        coded, sizes = self._coder.finish()
+        sections = {
+            Section.FRAMES: _pack_frames([r.kind for r in records], self._tolerances),
+            Section.LEVELS: self._scale.pack(),
+        }
+        if exceptions := self._exceptions.pack():
+            sections[Section.EXCEPTIONS] = exceptions
+        sections.update((_SECTION_OF[name], data) for name, data in coded.items())
+        predicted = any(r.kind == Kind.PREDICTED for r in records)
+        open_loop = self._settings.feedback == "prediction" and predicted
+        header = replace(
+            self._header,
+            coder=residual.NUMBERS["stages"],
+            predictor=number if predicted else prediction.NUMBERS["none"],
+            scale=self._scale.kind,
+            flags=bitstream.FLAG_FEEDBACK_PREDICTION if open_loop else 0,
+            checksum=self._checksum,
+        )
+        records = [
+            replace(r, residual_bytes=size)
+            if r.kind == Kind.PREDICTED
+            else replace(r, keyframe_bytes=size)
+            for r, size in zip(records, sizes, strict=True)
+        ]
+        return Encoded(bitstream.pack(header, sections), "stages", records)
+
+
+def _pack_frames(kinds: list[Kind], tolerances: np.ndarray) -> bytes:
+    """The frames section: a kind per frame, then one tolerance for all or one for each."""
+    uniform = bool((tolerances == tolerances.flat[0]).all())
+    table = tolerances[:1, :1] if uniform else tolerances
+    return bytes(kinds) + bytes([not uniform]) + table.astype("<u4").tobytes()
+
+
+def _unpack_frames(data: bytes, frames: int, channels: int) -> tuple[list[Kind], np.ndarray]:
+    kinds, rest = data[:frames], data[frames:]
+    count = frames * channels if rest[:1] == b"\x01" else 1
+    if len(kinds) != frames or rest[:1] not in (b"\0", b"\x01") or len(rest) != 1 + 4 * count:
+        raise FormatError(f"the frames section has {len(data)} bytes, not those of {frames} frames")
+    if max(kinds) > max(Kind):
+        raise FormatError(f"unknown kind of frame {max(kinds)}; at most {int(max(Kind))}")
+    table = np.frombuffer(rest[1:], "<u4").astype(np.int64)
+    if table.max() > 2**30:
+        raise FormatError(f"a tolerance of {table.max()} levels; at most 2**30")
+    shape = (frames, channels)
+    table = table.reshape(shape) if count > 1 else np.broadcast_to(table, shape)
+    return [Kind(kind) for kind in kinds], table
+
+
+class _ExceptionWriter:
+    """Collect samples that are stored exactly: masks (differences from frame to frame)."""
+
+    def __init__(self):
+        self._masks: list[bytes] = []
+        self._values: list[bytes] = []
+        self._previous: np.ndarray | None = None
+        self._any = False
+
+    def add(self, bad: np.ndarray | None, frame: np.ndarray | None) -> None:
+        """Add one frame's exceptions: bool (h, w, C), and its samples."""
+        if bad is None:
+            return
+        packed = np.packbits(bad)
+        before = self._previous if self._previous is not None else np.zeros_like(packed)
+        self._masks.append((packed ^ before).tobytes())
+        self._previous = packed
+        if packed.any():
+            self._any = True
+            values = frame[bad]
+            self._values.append(values.astype(values.dtype.newbyteorder("<")).tobytes())
+
+    def pack(self) -> bytes:
+        """The exceptions section; empty when there are none."""
+        if not self._any:
+            return b""
+        return zstandard.compress(b"".join(self._masks) + b"".join(self._values), 9)
+
+
+class _ExceptionReader:
+    """Inverse of `_ExceptionWriter`, frame by frame."""
+
+    def __init__(self, data: bytes | None, header: Header):
+        if data is None:
+            self._masks = None
+            return
+        g, h, w = header.valid
+        samples = h * w * header.channels
+        mask_bytes = g * ((samples + 7) // 8)
+        limit = mask_bytes + g * samples * header.dtype.itemsize
+        try:
+            reader = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(data)
+            raw = reader.read(limit)
+        except zstandard.ZstdError as error:
+            raise FormatError(f"the exceptions section is damaged: {error}") from None
+        masks = np.frombuffer(raw[:mask_bytes], np.uint8)
+        if masks.size != mask_bytes or (len(raw) - mask_bytes) % header.dtype.itemsize:
+            raise FormatError("the exceptions section is too short for its masks")
+        self._masks = np.bitwise_xor.accumulate(masks.reshape(g, -1), axis=0)
+        self._values = np.frombuffer(raw[mask_bytes:], header.dtype)
+        self._shape = (h, w, header.channels)
+        self._next = 0
+
+    def apply(self, values: np.ndarray, t: int) -> None:
+        """Put the exact samples of frame `t` into `values` (h, w, C)."""
+        if self._masks is None:
+            return
+        count = int(np.prod(self._shape))
+        bad = np.unpackbits(self._masks[t], count=count).astype(bool).reshape(self._shape)
+        stop = self._next + int(np.count_nonzero(bad))
+        if stop > self._values.size:
+            raise FormatError("the exceptions section holds fewer samples than its masks mark")
+        values[bad] = self._values[self._next : stop]
+        self._next = stop
+
+
+def decode_chunk(payload, *, max_bytes: int | None = None) -> np.ndarray:
+    """Decode one chunk; the inverse of `encode_chunk` within its bound.
+
+    Parameters
+    ----------
+    payload : bytes-like
+    max_bytes : int, optional
+        Refuse a chunk that decodes to more than this, before allocating it.
+
+    Returns
+    -------
+    array of the header's shape and dtype (little-endian), C-contiguous
+
+    Raises
+    ------
+    FormatError
+        When the payload is damaged, or decodes to something else than was encoded.
+    ModelError
+        When it needs a model that is not found.
+    """
+    parsed = bitstream.unpack(payload)
+    header = parsed.header
+    if max_bytes is not None and header.nbytes > max_bytes:
+        raise FormatError(
+            f"this chunk decodes to {header.nbytes} bytes, at most {max_bytes} are allowed here"
+        )
+    g, h, w = header.valid
+    whole = header.valid == header.shape[:3]
+    if header.coder == residual.NUMBERS["fallback"]:
+        frames = fallback.decode(
+            parsed.section(Section.FALLBACK), header.dtype, (g, h, w, *header.shape[3:])
+        )
+        _require_checksum(zlib.crc32(frames), header)
+        if whole:
+            return frames
+        out = np.zeros(header.shape, header.dtype)
+        out[:g, :h, :w] = frames
+        return out
+    out = (np.empty if whole else np.zeros)(header.shape, header.dtype)
+    _decode_frames(parsed, out[:g, :h, :w].reshape(g, h, w, -1) if whole else out)
+    return out
+
+
+def _decode_frames(parsed: bitstream.Payload, out: np.ndarray) -> None:
+    header = parsed.header
+    g, h, w = header.valid
+    decoder_class = residual.decoder_for(header.coder)
+    if header.predictor == prediction.NUMBERS["prednet"]:
+        store.find(parsed.section(Section.MODEL))
+    shape = (header.channels, h, w)
+    predictor = prediction.create(header.predictor, shape)
+    scale = levels.unpack(header.scale, header.dtype.newbyteorder("="), parsed.section(Section.LEVELS))
+    kinds, tolerances = _unpack_frames(parsed.section(Section.FRAMES), g, header.channels)
+    coded = {name: parsed.sections[n] for name, n in _SECTION_OF.items() if n in parsed.sections}
+    decoder = decoder_class(coded, shape, scale)
+    exceptions = _ExceptionReader(parsed.sections.get(Section.EXCEPTIONS), header)
+    closed = not header.flags & bitstream.FLAG_FEEDBACK_PREDICTION
+    checksum = 0
+    for t, kind in enumerate(kinds):
+        if kind == Kind.PREDICTED:
+            decoded = decoder.residual(predictor.predict(), tolerances[t])
+        else:
+            decoded = decoder.keyframe(tolerances[t])
+        if closed or kind != Kind.PREDICTED:
+            predictor.observe(decoded)
+        values = np.ascontiguousarray(np.moveaxis(scale.to_values(decoded), 0, 2))
+        exceptions.apply(values, t)
+        values = values.astype(header.dtype, copy=False)
+        checksum = zlib.crc32(values, checksum)
+        target = out[t, :h, :w]
+        target[...] = values.reshape(target.shape)
+    _require_checksum(checksum, header)
+
+
+def _require_checksum(found: int, header: Header) -> None:
+    if found != header.checksum:
+        raise FormatError(
+            f"the chunk decodes to samples with checksum {found:08x}, {header.checksum:08x} was "
+            "written: the payload is damaged, or this machine computes something else"
+        )

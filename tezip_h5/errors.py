@@ -1,0 +1,33 @@
+"""The one exception tree: every error this package raises on purpose.
+
+A message says what was found, what was expected, and what to do. The command
+line turns the classes into exit codes; nothing else does.
+"""
+
+__all__ = ["BoundError", "FormatError", "InputError", "ModelError", "TezipError"]
+
+
+class TezipError(Exception):
+    """Base of every error raised on purpose by tezip_h5."""
+
+    exit_code = 1
+
+
+class InputError(TezipError, ValueError):
+    """The caller's input cannot be used as it is: wrong shape, option, path or name."""
+
+
+class ModelError(TezipError, LookupError):
+    """A model is missing, foreign, or computes something else than it promised."""
+
+
+class FormatError(TezipError, ValueError):
+    """Bytes that claim to be a tezip payload or container are damaged or not ours."""
+
+    exit_code = 2
+
+
+class BoundError(TezipError, ArithmeticError):
+    """A reconstructed sample lies outside its error bound. Never stored, always reported."""
+
+    exit_code = 2

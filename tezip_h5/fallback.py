@@ -1,0 +1,43 @@
+"""The fallback behind every chunk: bitshuffle + zstd (Blosc), exact for every dtype.
+
+It is the promise that no chunk is larger than what a user has without us (plus 64 bytes),
+and the coder of what the predictive codec does not take: lossless float64, wide integers
+of wide range.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tezip_h5.errors import FormatError
+
+__all__ = ["decode", "encode"]
+
+_LIMIT = 2**31 - 64
+_SEARCH = {"fast": 1, "balanced": 7, "best": 9}
+
+
+def encode(frames: np.ndarray, level: str) -> bytes:
+    """Compress the samples of `frames` (any shape and dtype, C order) with Blosc."""
+    from numcodecs import Blosc
+
+    return bytes(Blosc("zstd", _SEARCH[level], Blosc.BITSHUFFLE).encode(frames.reshape(-1)))
+
+
+def decode(data: bytes, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+    """Inverse of `encode`. Raises FormatError when the bytes do not hold such an array."""
+    from numcodecs import Blosc
+
+    out = np.empty(shape, dtype)
+    # Blosc's header: bytes 4..8 are the decoded size, bytes 12..16 the encoded one.
+    sizes = tuple(int.from_bytes(data[i : i + 4], "little") for i in (4, 12))
+    if len(data) < 16 or sizes != (out.nbytes, len(data)) or out.nbytes > _LIMIT:
+        raise FormatError(
+            f"a fallback section of {len(data)} bytes claims sizes {sizes}; "
+            f"expected {(out.nbytes, len(data))}"
+        )
+    try:
+        Blosc().decode(data, out=out.reshape(-1).view(np.uint8))
+    except RuntimeError as error:
+        raise FormatError(f"a fallback section is damaged: {error}") from None
+    return out

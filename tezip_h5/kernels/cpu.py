@@ -1,0 +1,233 @@
+"""The CPU kernels (numba, no GIL, compiled once and cached).
+
+Conventions: a frame of one channel is int32 (rows, columns) or flat; `top` is the largest
+level; `mask` is 2**(8*width) - 1 for symbols of `width` bytes; intermediate values are
+int64. Residuals wrap modulo mask + 1, which makes every step exactly invertible. The
+obvious versions that define these kernels are in ``tests/naive.py``.
+"""
+
+from __future__ import annotations
+
+import numba
+from numba import int32, int64, uint8, void
+
+_FLAT = int32[::1]
+_PLANE = int32[:, ::1]
+
+
+def _kernel(signature):
+    """Compile for exactly `signature`, cached where the file system allows it."""
+
+    def compiled(function):
+        try:
+            return numba.njit(signature, nogil=True, error_model="numpy", cache=True)(function)
+        except RuntimeError:  # no writable place for the cache: compile in memory
+            return numba.njit(signature, nogil=True, error_model="numpy")(function)
+
+    return compiled
+
+
+# --- uniform quantization ---------------------------------------------------------------
+
+
+@_kernel(void(_FLAT, _FLAT, int64, int64, int64, _FLAT, _FLAT))
+def uniform_encode(levels, prediction, tolerance, top, mask, symbols, reconstruction):
+    half = (mask + 1) >> 1
+    if tolerance == 0:
+        for i in range(levels.size):
+            residual = int64(levels[i]) - int64(prediction[i])
+            symbols[i] = ((residual + half) & mask) - half
+            reconstruction[i] = levels[i]
+        return
+    step = 2 * tolerance + 1
+    for i in range(levels.size):
+        residual = int64(levels[i]) - int64(prediction[i])
+        if residual >= 0:
+            index = (residual + tolerance) // step
+        else:
+            index = -((tolerance - residual) // step)
+        symbols[i] = index
+        reconstruction[i] = min(max(int64(prediction[i]) + index * step, 0), top)
+
+
+@_kernel(void(_FLAT, _FLAT, int64, int64, int64, _FLAT))
+def uniform_decode(symbols, prediction, tolerance, top, mask, reconstruction):
+    if tolerance == 0:
+        for i in range(symbols.size):
+            reconstruction[i] = (int64(prediction[i]) + int64(symbols[i])) & mask
+        return
+    step = 2 * tolerance + 1
+    for i in range(symbols.size):
+        value = int64(prediction[i]) + int64(symbols[i]) * step
+        reconstruction[i] = min(max(value, 0), top)
+
+
+# --- run-merging quantization -----------------------------------------------------------
+
+
+@_kernel(void(_FLAT, _FLAT, int64, int64, int64, _FLAT, _FLAT))
+def merge_encode(levels, prediction, tolerance, top, mask, symbols, reconstruction):
+    half = (mask + 1) >> 1
+    start = 0
+    while start < levels.size:
+        residual = int64(levels[start]) - int64(prediction[start])
+        low = residual - tolerance
+        high = residual + tolerance
+        stop = start + 1
+        while stop < levels.size:
+            residual = int64(levels[stop]) - int64(prediction[stop])
+            if residual - tolerance > high or residual + tolerance < low:
+                break
+            low = max(low, residual - tolerance)
+            high = min(high, residual + tolerance)
+            stop += 1
+        middle = (low + high) >> 1
+        for i in range(start, stop):
+            value = min(max(int64(prediction[i]) + middle, 0), top)
+            reconstruction[i] = value
+            symbols[i] = ((value - int64(prediction[i]) + half) & mask) - half
+        start = stop
+
+
+# --- median edge detector, for keyframes ------------------------------------------------
+
+
+@numba.njit(nogil=True, inline="always")
+def _median(plane, row, column):
+    if row == 0:
+        return int64(plane[0, column - 1]) if column > 0 else int64(0)
+    above = int64(plane[row - 1, column])
+    if column == 0:
+        return above
+    left = int64(plane[row, column - 1])
+    corner = int64(plane[row - 1, column - 1])
+    if corner >= max(left, above):
+        return min(left, above)
+    if corner <= min(left, above):
+        return max(left, above)
+    return left + above - corner
+
+
+@_kernel(void(_PLANE, int64, int64, int64, _PLANE, _PLANE))
+def median_encode(levels, tolerance, top, mask, symbols, reconstruction):
+    half = (mask + 1) >> 1
+    step = 2 * tolerance + 1
+    for row in range(levels.shape[0]):
+        for column in range(levels.shape[1]):
+            prediction = _median(reconstruction, row, column)
+            residual = int64(levels[row, column]) - prediction
+            if tolerance == 0:
+                symbols[row, column] = ((residual + half) & mask) - half
+                reconstruction[row, column] = levels[row, column]
+            else:
+                if residual >= 0:
+                    index = (residual + tolerance) // step
+                else:
+                    index = -((tolerance - residual) // step)
+                symbols[row, column] = index
+                reconstruction[row, column] = min(max(prediction + index * step, 0), top)
+
+
+@_kernel(void(_PLANE, int64, int64, int64, _PLANE))
+def median_decode(symbols, tolerance, top, mask, reconstruction):
+    step = 2 * tolerance + 1
+    for row in range(symbols.shape[0]):
+        for column in range(symbols.shape[1]):
+            value = _median(reconstruction, row, column)
+            value += int64(symbols[row, column]) * step
+            if tolerance == 0:
+                value &= mask
+            else:
+                value = min(max(value, 0), top)
+            reconstruction[row, column] = value
+
+
+# --- density-based spatial encoding -----------------------------------------------------
+
+
+@_kernel(void(_FLAT, int64, _FLAT))
+def difference_encode(symbols, mask, differences):
+    half = (mask + 1) >> 1
+    previous = int64(0)
+    for i in range(symbols.size):
+        value = int64(symbols[i])
+        differences[i] = ((previous - value + half) & mask) - half
+        previous = value
+
+
+@_kernel(void(_FLAT, int64, _FLAT))
+def difference_decode(differences, mask, symbols):
+    half = (mask + 1) >> 1
+    value = int64(0)
+    for i in range(differences.size):
+        value = ((value - int64(differences[i]) + half) & mask) - half
+        symbols[i] = value
+
+
+# --- partitioned entropy encoding -------------------------------------------------------
+
+
+@_kernel(void(_FLAT, _FLAT, int64, _FLAT))
+def table_lookup(symbols, table, offset, out):
+    for i in range(symbols.size):
+        out[i] = table[symbols[i] + offset]
+
+
+# --- symbol packing ---------------------------------------------------------------------
+
+
+@_kernel(void(_FLAT, int64, uint8[:, ::1]))
+def pack_signed(symbols, width, planes):
+    for i in range(symbols.size):
+        value = int64(symbols[i])
+        folded = (value << 1) ^ (value >> 63)
+        for k in range(width):
+            planes[k, i] = (folded >> (8 * k)) & 0xFF
+
+
+@_kernel(void(uint8[:, ::1], int64, _FLAT))
+def unpack_signed(planes, width, symbols):
+    for i in range(symbols.size):
+        folded = int64(0)
+        for k in range(width):
+            folded |= int64(planes[k, i]) << (8 * k)
+        symbols[i] = (folded >> 1) ^ -(folded & 1)
+
+
+@_kernel(void(_FLAT, int64, uint8[:, ::1]))
+def pack_unsigned(symbols, width, planes):
+    for i in range(symbols.size):
+        value = int64(symbols[i])
+        for k in range(width):
+            planes[k, i] = (value >> (8 * k)) & 0xFF
+
+
+@_kernel(void(uint8[:, ::1], int64, _FLAT))
+def unpack_unsigned(planes, width, symbols):
+    for i in range(symbols.size):
+        value = int64(0)
+        for k in range(width):
+            value |= int64(planes[k, i]) << (8 * k)
+        symbols[i] = value
+
+
+@_kernel(int64(_FLAT, _FLAT))
+def largest_error(levels, reconstruction):
+    largest = int64(0)
+    for i in range(levels.size):
+        largest = max(largest, abs(int64(levels[i]) - int64(reconstruction[i])))
+    return largest
+
+
+@_kernel(numba.float64(_FLAT, _FLAT))
+def squared_error(levels, prediction):
+    total = 0.0
+    for i in range(levels.size):
+        error = float(int64(levels[i]) - int64(prediction[i]))
+        total += error * error
+    return total
+
+
+__all__ = [
+    name for name, value in list(globals().items()) if hasattr(value, "py_func") and name[0] != "_"
+]

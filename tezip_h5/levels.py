@@ -1,0 +1,331 @@
+"""Sample values <-> integer levels: what the predictive codec works on.
+
+Every chunk is brought to int32 levels before prediction and back after it, by one of five
+scales. A scale says how a value becomes a code; the chunk's smallest code is then
+subtracted, so levels count from 0 to `top`. Float values leave and enter by one float64
+operation and one rounding each; everything after that is integers. A value that its scale
+cannot bring back within the bound is an *exception*, stored exactly beside the levels.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+
+import numpy as np
+import zstandard
+
+from tezip_h5.bounds import ChunkBound
+from tezip_h5.errors import FormatError
+
+__all__ = ["DTYPES", "Companded", "Grid", "Integers", "LogBits", "OrderedBits", "Scale", "choose"]
+
+DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
+"""Sample types; the index is the number on the wire."""
+
+_WIDEST = 2**31 - 1  # the largest `top` for which clipping and tolerances are int32-safe
+_LARGEST_TABLE = 1 << 16
+
+
+def _bits(values: np.ndarray) -> np.ndarray:
+    """The IEEE bit patterns of float values, as signed integers of the same width."""
+    return values.view(np.int32 if values.dtype == np.float32 else np.int64)
+
+
+@dataclass
+class Scale:
+    """How one chunk's values become levels. `codes` and `values` are inverse within a bound.
+
+    Attributes
+    ----------
+    dtype : numpy dtype, the stack's
+    offset : int, subtracted from codes
+    top : int, the largest level; levels lie in 0..top (or wrap, when top = 2**32 - 1)
+    """
+
+    dtype: np.dtype
+    offset: int = 0
+    top: int = 0
+
+    kind = -1
+
+    @property
+    def width(self) -> int:
+        """Bytes that hold a level: 1, 2 or 4."""
+        return 1 if self.top < 1 << 8 else 2 if self.top < 1 << 16 else 4
+
+    def codes(self, values: np.ndarray) -> np.ndarray:
+        """Codes of `values`, any integer dtype, same shape."""
+        raise NotImplementedError
+
+    def decode(self, codes: np.ndarray) -> np.ndarray:
+        """Values of `codes`, in the stack's dtype, same shape."""
+        raise NotImplementedError
+
+    def to_levels(self, values: np.ndarray) -> np.ndarray:
+        """Levels of `values`: int32, C-contiguous, same shape."""
+        codes = self.codes(values)
+        if self.offset:  # wraps in int32 exactly where the difference fits again
+            codes = codes - codes.dtype.type(self.offset)
+        return np.ascontiguousarray(codes, np.int32)
+
+    def to_values(self, levels: np.ndarray) -> np.ndarray:
+        """Values of `levels` (int32), in the stack's dtype, same shape."""
+        return self.decode(levels.astype(np.int64) + self.offset)
+
+    # The wire form: offset (int64), top (uint32), then what the kind adds.
+    def pack(self) -> bytes:
+        return struct.pack("<qI", self.offset, self.top) + self._pack()
+
+    def _pack(self) -> bytes:
+        return b""
+
+    def _unpack(self, data: bytes):
+        if data:
+            raise FormatError(f"{len(data)} bytes too many in the levels section; expected none")
+
+    def fitted(self, codes_low: int, codes_high: int) -> Scale | None:
+        """Set offset and top for codes in low..high; None when they need more than 31 bits."""
+        self.offset, self.top = int(codes_low), int(codes_high) - int(codes_low)
+        return self if self.top < _WIDEST and abs(self.offset) < 1 << 62 else None
+
+
+class Integers(Scale):
+    """Integers as they are."""
+
+    kind = 0
+
+    def codes(self, values):
+        return values.astype(np.int64 if values.dtype == np.uint32 else np.int32)
+
+    def decode(self, codes):
+        return codes.astype(self.dtype)
+
+    def to_values(self, levels):
+        values = levels.astype(self.dtype)  # modulo the dtype's range, as the sum below
+        if self.offset:
+            values += np.array(self.offset).astype(self.dtype)
+        return values
+
+
+class OrderedBits(Scale):
+    """Lossless float32: bit patterns in the order of the values, wrapping in 32 bits."""
+
+    kind = 1
+
+    def codes(self, values):
+        bits = _bits(values)
+        return np.where(bits < 0, bits ^ np.int32(0x7FFFFFFF), bits)
+
+    def decode(self, codes):
+        codes = codes.astype(np.int32)
+        return np.where(codes < 0, codes ^ np.int32(0x7FFFFFFF), codes).view(np.float32)
+
+
+@dataclass
+class Grid(Scale):
+    """Bounded floats: the nearest multiple of `step`."""
+
+    step: float = 0.0
+    kind = 2
+
+    def codes(self, values):
+        with np.errstate(invalid="ignore", over="ignore"):
+            codes = np.rint(values.astype(np.float64) / self.step)
+        return np.where(np.abs(codes) < 2.0**62, codes, 0.0).astype(np.int64)
+
+    def decode(self, codes):
+        with np.errstate(over="ignore"):
+            return (codes.astype(np.float64) * self.step).astype(self.dtype)
+
+    def _pack(self):
+        return struct.pack("<d", self.step)
+
+    def _unpack(self, data):
+        if len(data) != 8:
+            raise FormatError(f"the grid's step takes 8 bytes, found {len(data)}")
+        (self.step,) = struct.unpack("<d", data)
+        if not 0 < self.step < np.inf:
+            raise FormatError(f"the grid's step is {self.step}; expected a positive number")
+
+
+@dataclass
+class LogBits(Scale):
+    """Pointwise-bounded floats: IEEE magnitudes, rounded to multiples of `step`.
+
+    A difference of d between bit patterns is a relative difference of at most d / 2**m (m
+    mantissa bits), so a step of 2 * floor(b * 2**m) + 1 keeps the bound b.
+    """
+
+    step: int = 1
+    kind = 3
+
+    def codes(self, values):
+        bits = _bits(values)
+        magnitude = bits & np.iinfo(bits.dtype).max
+        rounded = magnitude.astype(np.int64) // self.step
+        rounded += magnitude - rounded * self.step > self.step >> 1
+        return np.where(bits < 0, -rounded, rounded)
+
+    def decode(self, codes):
+        codes = codes.astype(np.int64)
+        bits_type = np.int32 if self.dtype == np.float32 else np.int64
+        limit = np.iinfo(bits_type).max
+        magnitude = np.minimum(np.abs(codes), limit // self.step) * self.step
+        values = magnitude.astype(bits_type).view(self.dtype)
+        return np.where(codes < 0, -values, values)
+
+    def _pack(self):
+        return struct.pack("<Q", self.step)
+
+    def _unpack(self, data):
+        if len(data) != 8:
+            raise FormatError(f"the step of the bit patterns takes 8 bytes, found {len(data)}")
+        (self.step,) = struct.unpack("<Q", data)
+        if not 1 <= self.step < 1 << 62:
+            raise FormatError(f"the step of the bit patterns is {self.step}; expected >= 1")
+
+
+@dataclass
+class Companded(Scale):
+    """Pointwise-bounded integers: each magnitude's entry in a table of representatives.
+
+    The table is greedy: the entry that serves v is r = v + floor(b * v), and serves every
+    x with |x - r| <= b * x. Zero is an entry of its own, so zeros stay exact.
+    """
+
+    table: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
+    kind = 4
+
+    def codes(self, values):
+        magnitude = np.abs(values.astype(np.int64))
+        right = np.searchsorted(self.table, magnitude)
+        right = np.minimum(right, self.table.size - 1)
+        left = np.maximum(right - 1, 0)
+        # The greedy table has an entry above within the bound, or the last one below has.
+        nearer = magnitude - self.table[left] < self.table[right] - magnitude
+        nearer &= self.table[left] > 0
+        index = np.where(nearer, left, right)
+        return np.where(values < 0, -index, index)
+
+    def decode(self, codes):
+        index = np.minimum(np.abs(codes.astype(np.int64)), self.table.size - 1)
+        values = np.where(codes < 0, -self.table[index], self.table[index])
+        return values.astype(self.dtype)
+
+    def _pack(self):
+        steps = np.diff(self.table).astype("<u4").tobytes()
+        return struct.pack("<I", self.table.size) + zstandard.compress(steps, 9)
+
+    def _unpack(self, data):
+        if len(data) < 4:
+            raise FormatError(f"the table of representatives has {len(data)} bytes, expected >= 4")
+        (size,) = struct.unpack_from("<I", data)
+        if not 1 <= size <= _LARGEST_TABLE + 1:
+            raise FormatError(f"the table has {size} representatives; at most {_LARGEST_TABLE}")
+        try:
+            raw = zstandard.ZstdDecompressor().decompress(data[4:], max_output_size=4 * size)
+        except zstandard.ZstdError as error:
+            raise FormatError(f"the table of representatives is damaged: {error}") from None
+        steps = np.frombuffer(raw, "<u4")
+        if steps.size != size - 1:
+            raise FormatError(f"the table has {steps.size + 1} representatives, expected {size}")
+        self.table = np.concatenate([[0], np.cumsum(steps, dtype=np.int64)])
+
+
+_SCALES = {scale.kind: scale for scale in (Integers, OrderedBits, Grid, LogBits, Companded)}
+
+
+def unpack(kind: int, dtype: np.dtype, data: bytes) -> Scale:
+    """Read a scale from the levels section; `kind` is the header's."""
+    if kind not in _SCALES:
+        raise FormatError(f"unknown scale {kind}; this version knows {sorted(_SCALES)}")
+    if len(data) < 12:
+        raise FormatError(f"the levels section has {len(data)} bytes, expected at least 12")
+    scale = _SCALES[kind](dtype)
+    scale.offset, scale.top = struct.unpack_from("<qI", data)
+    if abs(scale.offset) >= 1 << 62:
+        raise FormatError(f"the level offset {scale.offset} is out of range")
+    scale._unpack(data[12:])
+    return scale
+
+
+def choose(frames: np.ndarray, bound: ChunkBound) -> Scale | None:
+    """Pick and fit the scale for a chunk; None when only the fallback can serve it.
+
+    Parameters
+    ----------
+    frames : (g, h, w, C) array of a dtype in `DTYPES`
+    bound : the bound of those frames
+    """
+    dtype = frames.dtype
+    if dtype.kind in "iu":
+        if bound.absolute is None and not bound.lossless:
+            return _companded(frames, bound.pointwise)
+        return Integers(dtype).fitted(frames.min(), frames.max())
+    if bound.lossless:
+        return OrderedBits(dtype, 0, 2**32 - 1) if dtype == np.float32 else None
+    low, high = _finite_range(frames)
+    if low is None:
+        return None
+    if bound.absolute is None:
+        mantissa = 23 if dtype == np.float32 else 52
+        reach = int(bound.pointwise * 2.0**mantissa)
+        if reach < 1 or bound.pointwise >= 1:
+            return None
+        scale = LogBits(dtype, step=2 * reach + 1)
+    else:
+        # Rounding to the stack's dtype adds half a unit in the last place of the largest value.
+        magnitude = max(abs(low), abs(high))
+        rounding = float(np.spacing(dtype.type(magnitude))) / 2
+        usable = float(bound.absolute[bound.absolute > 0].min()) - rounding
+        step = 2.0 * usable
+        if not (usable > rounding and magnitude / step < 2.0**52):
+            return None
+        scale = Grid(dtype, step=step)
+    ends = scale.codes(np.array([low, high], dtype))
+    return scale.fitted(ends.min(), ends.max())
+
+
+def _finite_range(frames: np.ndarray):
+    """Smallest and largest finite value, or (None, None)."""
+    low, high = np.inf, -np.inf
+    for frame in frames:
+        finite = np.isfinite(frame)
+        low = min(low, float(np.min(frame, where=finite, initial=np.inf)))
+        high = max(high, float(np.max(frame, where=finite, initial=-np.inf)))
+    return (low, high) if low <= high else (None, None)
+
+
+def _companded(frames: np.ndarray, relative: float) -> Companded | None:
+    low, high = int(frames.min()), int(frames.max())
+    largest = max(abs(low), abs(high))
+    limit = np.iinfo(frames.dtype).max
+    table, value = [0], 1
+    while value <= largest:
+        entry = min(value + int(relative * value), limit)
+        table.append(entry)
+        if len(table) > _LARGEST_TABLE:
+            return None
+        # The next value that this entry does not serve: the first x with x - entry > b * x.
+        value = entry + 1
+        while relative < 1 and value - entry <= relative * value:
+            value = max(value + 1, int(entry / (1 - relative)) - 1)
+        if relative >= 1:
+            break
+    scale = Companded(frames.dtype, table=np.array(table, np.int64))
+    ends = scale.codes(np.array([low, high], frames.dtype))
+    return scale.fitted(ends.min(), ends.max())
+
+
+def tolerances(scale: Scale, bound: ChunkBound, frames: int, channels: int) -> np.ndarray:
+    """Integer tolerance per frame and channel, int64 (frames, channels), in levels."""
+    zeros = np.zeros((frames, channels), np.int64)
+    if bound.absolute is None or isinstance(scale, OrderedBits):
+        return zeros
+    if isinstance(scale, Grid):
+        # The grid itself spends up to half a step of every frame's bound.
+        reach = np.floor(bound.absolute / scale.step - 0.5)
+    else:
+        reach = np.floor(bound.absolute)
+    return np.clip(reach, 0, min(scale.top, 2**30)).astype(np.int64)

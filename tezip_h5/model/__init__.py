@@ -1,0 +1,1 @@
+"""Models: where a network comes from. Decoding needs only `store`."""

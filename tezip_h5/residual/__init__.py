@@ -1,0 +1,36 @@
+"""Residual coders: frames, their tolerances and predictions <-> sections of a payload.
+
+A residual coder is chosen per chunk by a number. Its encoder has `keyframe(levels,
+tolerances)` and `residual(levels, prediction, tolerances)`, which return the reconstruction
+the decoder will have, and `finish()`, which returns the sections and the bytes every frame
+took. Its decoder has `keyframe(tolerances)` and `residual(prediction, tolerances)`. Frames
+come in order. Nothing else is assumed, so a stronger coder can stand beside the stages.
+"""
+
+from __future__ import annotations
+
+from tezip_h5.errors import FormatError
+from tezip_h5.residual.stages import StageDecoder, StageEncoder
+
+__all__ = ["NUMBERS", "decoder_for", "encoder_for"]
+
+NUMBERS = {"fallback": 0, "stages": 1}
+"""Coders on the wire; the fallback has no frames and is the codec's own."""
+
+_ENCODERS = {1: StageEncoder}
+_DECODERS = {1: StageDecoder}
+
+
+def encoder_for(number: int):
+    """Class of the encoder `number`."""
+    return _ENCODERS[number]
+
+
+def decoder_for(number: int):
+    """Class of the decoder `number`; FormatError when this version has none."""
+    if number not in _DECODERS:
+        raise FormatError(
+            f"unknown residual coder {number}; this version knows {sorted(NUMBERS.values())}, "
+            "a newer tezip_h5 may read this chunk"
+        )
+    return _DECODERS[number]

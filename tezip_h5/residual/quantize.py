@@ -1,0 +1,82 @@
+"""Error-bounded quantization, in closed loop: levels and prediction <-> symbols.
+
+Two quantizers. *uniform* replaces a residual by the index of its cell of width
+2 * tolerance + 1. *run-merging* is TEZip's (Roy et al., CCGrid 2021, error-bounded
+quantization): consecutive residuals whose allowed intervals intersect become one value,
+the middle of the intersection; made here to keep its bound, in integers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tezip_h5 import kernels
+
+__all__ = ["NUMBERS", "dequantize", "dequantize_keyframe", "quantize", "quantize_keyframe"]
+
+NUMBERS = {"uniform": 0, "run-merging": 1}
+
+
+def quantize(name, levels, prediction, tolerance, top, width):
+    """Quantize the residual of one channel of a frame.
+
+    Parameters
+    ----------
+    name : "uniform" | "run-merging"
+    levels, prediction : int32 (h, w)
+    tolerance : int, largest |level - reconstruction| allowed; 0 keeps every level
+    top, width : the largest level, and the bytes of a symbol
+
+    Returns
+    -------
+    symbols : int32 (h, w), each in the range of a signed integer of `width` bytes
+    reconstruction : int32 (h, w), with |levels - reconstruction| <= tolerance everywhere
+    """
+    kernel = kernels.load()
+    encode = kernel.merge_encode if name == "run-merging" and tolerance else kernel.uniform_encode
+    symbols = np.empty(levels.shape, np.int32)
+    reconstruction = np.empty(levels.shape, np.int32)
+    encode(
+        levels.reshape(-1),
+        prediction.reshape(-1),
+        tolerance,
+        top,
+        (1 << 8 * width) - 1,
+        symbols.reshape(-1),
+        reconstruction.reshape(-1),
+    )
+    return symbols, reconstruction
+
+
+def dequantize(name, symbols, prediction, tolerance, top, width, reconstruction):
+    """Inverse of `quantize`: fill `reconstruction` (int32 (h, w)) from `symbols`."""
+    # Run-merging sends residuals, not indices: they add up as at tolerance 0.
+    if name == "run-merging":
+        tolerance = 0
+    kernels.load().uniform_decode(
+        symbols.reshape(-1),
+        prediction.reshape(-1),
+        tolerance,
+        top,
+        (1 << 8 * width) - 1,
+        reconstruction.reshape(-1),
+    )
+
+
+def quantize_keyframe(levels, tolerance, top, width):
+    """Quantize one channel of a keyframe, predicted from its own reconstructed pixels.
+
+    The prediction is the median edge detector of LOCO-I (Weinberger, Seroussi, Sapiro,
+    IEEE Trans. Image Processing 9(8), 2000, section II.A). Returns as `quantize`.
+    """
+    symbols = np.empty(levels.shape, np.int32)
+    reconstruction = np.empty(levels.shape, np.int32)
+    kernels.load().median_encode(
+        levels, tolerance, top, (1 << 8 * width) - 1, symbols, reconstruction
+    )
+    return symbols, reconstruction
+
+
+def dequantize_keyframe(symbols, tolerance, top, width, reconstruction):
+    """Inverse of `quantize_keyframe`: fill `reconstruction` (int32 (h, w))."""
+    kernels.load().median_decode(symbols, tolerance, top, (1 << 8 * width) - 1, reconstruction)

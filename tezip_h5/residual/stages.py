@@ -1,0 +1,256 @@
+"""TEZip's residual coder: quantization, DBSE, PEE, zstd, put together.
+
+Roy et al., *Compression of Time Evolutionary Image Data through Predictive Deep Neural
+Networks*, CCGrid 2021. Keyframes make one stream and predicted frames another; each stream
+chooses for itself whether DBSE and PEE serve it.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+import zstandard
+
+from tezip_h5.cost import estimate
+from tezip_h5.errors import FormatError
+from tezip_h5.residual import entropy, quantize, ranks, spatial
+
+__all__ = ["KEYFRAMES", "RESIDUALS", "StageDecoder", "StageEncoder"]
+
+KEYFRAMES, RESIDUALS = "keyframes", "residuals"
+
+_PREFIX = struct.Struct("<BBBBI")  # options, symbol width, packed width, quantizer, table bytes
+_SPATIAL, _RANKS = 1, 2
+_SIGNED = {1: np.int8, 2: np.int16, 4: np.int32}
+
+
+@dataclass(frozen=True)
+class _Stream:
+    """What a stream's prefix says."""
+
+    spatial: bool
+    table: np.ndarray | None  # PEE's symbols by rank
+    symbol_width: int  # modulus of the symbols, in bytes
+    packed_width: int  # bytes of a packed symbol
+    quantizer: int = 0
+
+    def pack(self) -> bytes:
+        table = b""
+        if self.table is not None:
+            table = zstandard.compress(self.table.astype(f"<i{self.symbol_width}").tobytes(), 9)
+        options = _SPATIAL * self.spatial | _RANKS * (self.table is not None)
+        return (
+            _PREFIX.pack(
+                options, self.symbol_width, self.packed_width, self.quantizer, len(table)
+            )
+            + table
+        )
+
+    @classmethod
+    def unpack(cls, data: bytes) -> tuple[_Stream, bytes]:
+        if len(data) < _PREFIX.size:
+            raise FormatError(f"a stream of {len(data)} bytes; its prefix needs {_PREFIX.size}")
+        options, symbol_width, packed_width, quantizer, table_bytes = _PREFIX.unpack_from(data)
+        if (
+            options & ~(_SPATIAL | _RANKS)
+            or symbol_width not in _SIGNED
+            or packed_width not in _SIGNED
+            or quantizer not in quantize.NUMBERS.values()
+            or _PREFIX.size + table_bytes > len(data)
+            or bool(table_bytes) != bool(options & _RANKS)
+        ):
+            raise FormatError(
+                f"stream prefix out of range: options {options}, widths {symbol_width} and "
+                f"{packed_width}, quantizer {quantizer}, table of {table_bytes} bytes"
+            )
+        body = _PREFIX.size + table_bytes
+        table = _unpack_table(data[_PREFIX.size : body], symbol_width) if table_bytes else None
+        stream = cls(bool(options & _SPATIAL), table, symbol_width, packed_width, quantizer)
+        return stream, data[body:]
+
+
+def _unpack_table(data: bytes, width: int) -> np.ndarray:
+    try:
+        raw = zstandard.ZstdDecompressor().decompress(data, max_output_size=1 << 26)
+    except zstandard.ZstdError as error:
+        raise FormatError(f"a table of symbols is damaged: {error}") from None
+    if len(raw) % width or not raw:
+        raise FormatError(f"a table of symbols has {len(raw)} bytes, no multiple of {width}")
+    return np.frombuffer(raw, f"<i{width}")
+
+
+class StageEncoder:
+    """Encode the frames of one chunk.
+
+    Parameters
+    ----------
+    shape : (C, h, w) of a frame's levels
+    scale : what made the levels (its `top` and `width` are used)
+    settings : the encoder's options
+    quantizer : "uniform" | "run-merging", for predicted frames
+    """
+
+    def __init__(self, shape, scale, settings, quantizer="uniform"):
+        self._shape = shape
+        self._top, self._width = scale.top, scale.width
+        self._settings = settings
+        self._quantizer = quantizer
+        self._keyframes: list[np.ndarray] = []
+        self._residuals: list[np.ndarray] = []
+        self._order: list[list[np.ndarray]] = []
+
+    def keyframe(self, levels: np.ndarray, tolerances: np.ndarray) -> np.ndarray:
+        """Code a frame from itself; returns its reconstruction, int32 (C, h, w)."""
+        planes = [
+            quantize.quantize_keyframe(plane, int(tolerance), self._top, self._width)
+            for plane, tolerance in zip(levels, tolerances, strict=True)
+        ]
+        return self._store(self._keyframes, planes)
+
+    def residual(self, levels, prediction, tolerances) -> np.ndarray:
+        """Code a frame given its prediction; returns its reconstruction, int32 (C, h, w)."""
+        planes = [
+            quantize.quantize(self._quantizer, plane, guess, int(tolerance), self._top, self._width)
+            for plane, guess, tolerance in zip(levels, prediction, tolerances, strict=True)
+        ]
+        return self._store(self._residuals, planes)
+
+    def _store(self, frames: list, planes: list) -> np.ndarray:
+        symbols = np.stack([symbols for symbols, _ in planes]).reshape(-1)
+        frames.append(symbols.astype(_SIGNED[self._width]))
+        self._order.append(frames)
+        return np.stack([reconstruction for _, reconstruction in planes])
+
+    def finish(self) -> tuple[dict[str, bytes], list[int]]:
+        """Return the sections, and the bytes each frame took, in order."""
+        sections, sizes = {}, {}
+        for name, frames in ((KEYFRAMES, self._keyframes), (RESIDUALS, self._residuals)):
+            if frames:
+                sections[name], sizes[id(frames)] = self._smallest(frames)
+        return sections, [sizes[id(frames)].pop(0) for frames in self._order]
+
+    def _smallest(self, frames: list[np.ndarray]) -> tuple[bytes, list[int]]:
+        """Code one stream every way that is allowed and promising; keep the smallest."""
+        best = None
+        for use_spatial in self._spatial_choices(frames):
+            for use_ranks in self._ranks_choices():
+                coded = self._code(frames, use_spatial, use_ranks, forced=self._settings.ranks)
+                if coded and (best is None or len(coded[0]) < len(best[0])):
+                    best = coded
+        return best
+
+    def _spatial_choices(self, frames) -> tuple[bool, ...]:
+        if self._settings.spatial is not None:
+            return (self._settings.spatial,)
+        if frames is self._keyframes:
+            return (False,)  # already differences of neighbours
+        sample = frames[len(frames) // 2].astype(np.int32)
+        plain = estimate(sample)
+        encoded = estimate(spatial.encode(sample, self._width))
+        if self._settings.level == "fast" or abs(plain - encoded) > 0.05 * plain:
+            return (bool(encoded < plain),)
+        return (False, True)
+
+    def _ranks_choices(self) -> tuple[bool, ...]:
+        if self._settings.ranks is not None:
+            return (self._settings.ranks,)
+        return (False,) if self._settings.level == "fast" else (False, True)
+
+    def _code(self, frames, use_spatial, use_ranks, forced):
+        def symbols_of(frame):
+            symbols = frame.astype(np.int32)
+            return spatial.encode(symbols, self._width) if use_spatial else symbols
+
+        low = high = 0
+        tables = []
+        for frame in frames:
+            symbols = symbols_of(frame)
+            low, high = min(low, int(symbols.min())), max(high, int(symbols.max()))
+            if use_ranks:
+                tables.append(symbols.astype(frame.dtype))
+        table = None
+        packed = entropy.width_of(low, high, signed=True)
+        if use_ranks:
+            ranks_packed = None
+            if forced or self._width < 4:
+                table = ranks.table(np.concatenate(tables))
+                ranks_packed = entropy.width_of(0, table.size - 1, signed=False)
+            # Without a pin, ranks are worth trying only where they need fewer bytes.
+            if not forced and (ranks_packed is None or ranks_packed >= packed):
+                return None
+            packed = ranks_packed
+        del tables
+        signed = not use_ranks
+        packer = entropy.Packer(frames[0].size, packed, signed, self._settings.level)
+        for frame in frames:
+            symbols = symbols_of(frame)
+            packer.add(ranks.encode(symbols, table) if use_ranks else symbols)
+        body, sizes = packer.finish()
+        quantizer = 0 if frames is self._keyframes else quantize.NUMBERS[self._quantizer]
+        prefix = _Stream(use_spatial, table, self._width, packed, quantizer).pack()
+        sizes[0] += len(prefix)
+        return prefix + body, sizes
+
+
+class StageDecoder:
+    """Decode the frames of one chunk, in order; the inverse of `StageEncoder`.
+
+    Parameters
+    ----------
+    sections : the payload's sections
+    shape, scale : as for the encoder
+    """
+
+    def __init__(self, sections: dict[str, bytes], shape, scale):
+        self._shape = shape
+        self._top, self._width = scale.top, scale.width
+        self._streams = {
+            name: self._open(sections[name]) for name in (KEYFRAMES, RESIDUALS) if name in sections
+        }
+        self._symbols = np.empty(int(np.prod(shape)), np.int32)
+
+    def _open(self, section: bytes):
+        stream, body = _Stream.unpack(section)
+        if stream.symbol_width != self._width:
+            raise FormatError(
+                f"symbols of {stream.symbol_width} bytes in a chunk with {self._width}-byte levels"
+            )
+        size = int(np.prod(self._shape))
+        return stream, entropy.Unpacker(body, size, stream.packed_width, stream.table is None)
+
+    def _next(self, name: str) -> _Stream:
+        if name not in self._streams:
+            raise FormatError(f"the section of {name} is missing, but a frame needs it")
+        stream, unpacker = self._streams[name]
+        unpacker.next(self._symbols)
+        if stream.table is not None:
+            ranks.decode(self._symbols, stream.table, self._symbols)
+        if stream.spatial:
+            spatial.decode(self._symbols, self._width, self._symbols)
+        return stream
+
+    def keyframe(self, tolerances: np.ndarray) -> np.ndarray:
+        """Reconstruct a keyframe: int32 (C, h, w)."""
+        self._next(KEYFRAMES)
+        frame = np.empty(self._shape, np.int32)
+        for plane, out, tolerance in zip(
+            self._symbols.reshape(self._shape), frame, tolerances, strict=True
+        ):
+            quantize.dequantize_keyframe(plane, int(tolerance), self._top, self._width, out)
+        return frame
+
+    def residual(self, prediction: np.ndarray, tolerances: np.ndarray) -> np.ndarray:
+        """Reconstruct a predicted frame from its prediction: int32 (C, h, w)."""
+        stream = self._next(RESIDUALS)
+        frame = np.empty(self._shape, np.int32)
+        name = "run-merging" if stream.quantizer else "uniform"
+        planes = self._symbols.reshape(self._shape)
+        for symbols, guess, out, tolerance in zip(
+            planes, prediction, frame, tolerances, strict=True
+        ):
+            quantize.dequantize(
+                name, symbols, guess, int(tolerance), self._top, self._width, out
+            )
+        return frame

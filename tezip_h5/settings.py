@@ -1,0 +1,109 @@
+"""How to encode: one frozen value, printable and comparable.
+
+None means "whatever is smallest, found by trying"; anything else is pinned by the caller.
+Decoding needs none of this: every payload says what it holds.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from tezip_h5.errors import InputError
+
+__all__ = ["CODERS", "FEEDBACKS", "LEVELS", "PREDICTORS", "QUANTIZERS", "Settings"]
+
+LEVELS = ("fast", "balanced", "best")
+FEEDBACKS = ("reconstruction", "prediction")
+QUANTIZERS = ("uniform", "run-merging")
+PREDICTORS = ("none", "previous")
+CODERS = ("fallback", "stages")
+
+
+def _choice(name, value, choices):
+    if value not in choices:
+        raise InputError(f"{name}={value!r} is unknown; choose one of {', '.join(choices)}")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Encoder options of one stack.
+
+    Parameters
+    ----------
+    level : "fast" | "balanced" | "best"
+        How long the encoder searches.
+    window : int, optional
+        A keyframe every `window` frames (the manual's ``-w``).
+    mse_threshold : float, optional
+        A keyframe where the mean squared error of the window's predictions so far, on the
+        0..1 scale of the dtype, exceeds this (the manual's ``-t``). Excludes `window`.
+    warmup : int
+        That many frames at the start of every chunk are keyframes before the first window
+        (the manual's ``-p``).
+    feedback : "reconstruction" | "prediction"
+        What the predictor sees of a predicted frame: its reconstruction, so that each
+        prediction is one step ahead, or its own prediction (the original's scheme).
+    entropy : bool
+        False leaves out partitioned entropy encoding and pins the original's stages (the
+        manual's ``-n``).
+    predictor, coder, quantizer : str, optional
+        Pin the predictor, the residual coder, the quantizer.
+    spatial, ranks : bool, optional
+        Pin density-based spatial encoding and partitioned entropy encoding on or off.
+
+    Raises
+    ------
+    InputError
+        For an unknown name, a number out of range, or `window` with `mse_threshold`.
+    """
+
+    level: str = "balanced"
+    window: int | None = None
+    mse_threshold: float | None = None
+    warmup: int = 0
+    feedback: str = "reconstruction"
+    entropy: bool = True
+    predictor: str | None = None
+    coder: str | None = None
+    quantizer: str | None = None
+    spatial: bool | None = None
+    ranks: bool | None = None
+
+    def __post_init__(self):
+        _choice("level", self.level, LEVELS)
+        _choice("feedback", self.feedback, FEEDBACKS)
+        for name, choices in (
+            ("predictor", PREDICTORS),
+            ("coder", CODERS),
+            ("quantizer", QUANTIZERS),
+        ):
+            if getattr(self, name) is not None:
+                _choice(name, getattr(self, name), choices)
+        if self.window is not None and self.mse_threshold is not None:
+            raise InputError(
+                "window (-w) and mse_threshold (-t) were both given; they place keyframes in "
+                "two different ways, give only one"
+            )
+        if self.window is not None and (self.window != int(self.window) or self.window < 1):
+            raise InputError(f"window={self.window!r} is no number of frames; give one >= 1")
+        if self.mse_threshold is not None and not (
+            math.isfinite(self.mse_threshold) and self.mse_threshold >= 0
+        ):
+            raise InputError(
+                f"mse_threshold={self.mse_threshold!r} is no mean squared error on the 0..1 "
+                "scale; give a finite number >= 0"
+            )
+        if self.warmup != int(self.warmup) or self.warmup < 0:
+            raise InputError(f"warmup={self.warmup!r} is no number of frames; give one >= 0")
+        if not self.entropy:
+            if self.ranks:
+                raise InputError("entropy=False leaves out PEE, but ranks=True asks for it")
+            object.__setattr__(self, "ranks", False)
+            if self.coder is None:
+                object.__setattr__(self, "coder", "stages")
+
+    @property
+    def automatic_windows(self) -> bool:
+        """Whether the encoder may place keyframes where they are cheapest."""
+        return self.window is None and self.mse_threshold is None and self.warmup == 0
