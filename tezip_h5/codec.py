@@ -174,6 +174,8 @@ def plan_kinds(frames: np.ndarray, bound: ChunkBound, settings: Settings) -> lis
     return windows.planned(
         np.ascontiguousarray(banded).reshape(g, channels * bands, -1, w),
         np.repeat(tolerances, bands, axis=1),
+        scale.top,
+        scale.width,
     )
 
 

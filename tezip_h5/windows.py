@@ -37,7 +37,7 @@ def fixed(frames: int, window: int | None, warmup: int = 0) -> list[Kind]:
     return kinds
 
 
-def planned(levels: np.ndarray, tolerances: np.ndarray) -> list[Kind]:
+def planned(levels: np.ndarray, tolerances: np.ndarray, top: int, width: int) -> list[Kind]:
     """Kinds that make every frame a keyframe where that is estimated to take fewer bits.
 
     Parameters
@@ -45,30 +45,24 @@ def planned(levels: np.ndarray, tolerances: np.ndarray) -> list[Kind]:
     levels : int32 (g, P, rows, w)
         The frames' channels, or bands of some of their rows.
     tolerances : int64 (g, P)
+    top, width : the largest level, and the bytes of a symbol
     """
+    kernel = kernels.load()
+    mask = (1 << 8 * width) - 1
     kinds = [Kind.KEYFRAME]
-    if min(levels.shape[2:]) < 2:
-        return kinds + [Kind.PREDICTED] * (len(levels) - 1)
+    symbols, reconstruction = np.empty_like(levels[0]), np.empty_like(levels[0])
     for t in range(1, len(levels)):
-        steps = 2 * tolerances[t][:, None, None] + 1
-        frame = levels[t].astype(np.int64)
-        temporal = _rounded(frame - levels[t - 1], steps)[:, 1:]
-        predicted = min(
-            estimate(temporal[:, :, 1:]), estimate(temporal[:, :, 1:] - temporal[:, :, :-1])
-        )
-        alone = estimate(_rounded(frame[:, 1:, 1:] - _median_prediction(frame), steps))
-        kinds.append(Kind.KEYFRAME if alone < predicted else Kind.PREDICTED)
+        for p, tolerance in enumerate(tolerances[t]):
+            plane = levels[t, p], levels[t - 1, p], symbols[p], reconstruction[p]
+            frame, last, out, rest = (array.reshape(-1) for array in plane)
+            kernel.uniform_encode(frame, last, tolerance, top, mask, out, rest)
+        predicted = min(estimate(symbols), estimate(np.diff(symbols, prepend=0)))
+        for p, tolerance in enumerate(tolerances[t]):
+            kernel.median_encode(
+                levels[t, p], tolerance, top, mask, symbols[p], reconstruction[p]
+            )
+        kinds.append(Kind.KEYFRAME if estimate(symbols) < predicted else Kind.PREDICTED)
     return kinds
-
-
-def _rounded(residual: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    return (residual + steps // 2) // steps
-
-
-def _median_prediction(frame: np.ndarray) -> np.ndarray:
-    """The median edge detector's prediction of frame[:, 1:, 1:] from its neighbours."""
-    left, above, corner = frame[:, 1:, :-1], frame[:, :-1, 1:], frame[:, :-1, :-1]
-    return np.clip(left + above - corner, np.minimum(left, above), np.maximum(left, above))
 
 
 class MseWindows:

@@ -93,14 +93,7 @@ def merge_encode(levels, prediction, tolerance, top, mask, symbols, reconstructi
 
 
 @numba.njit(nogil=True, inline="always")
-def _median(plane, row, column):
-    if row == 0:
-        return int64(plane[0, column - 1]) if column > 0 else int64(0)
-    above = int64(plane[row - 1, column])
-    if column == 0:
-        return above
-    left = int64(plane[row, column - 1])
-    corner = int64(plane[row - 1, column - 1])
+def _median(left, above, corner):
     if corner >= max(left, above):
         return min(left, above)
     if corner <= min(left, above):
@@ -113,32 +106,51 @@ def median_encode(levels, tolerance, top, mask, symbols, reconstruction):
     half = (mask + 1) >> 1
     step = 2 * tolerance + 1
     for row in range(levels.shape[0]):
+        # Beyond the left edge lies what is above the edge; above the first row, the left.
+        above = int64(reconstruction[row - 1, 0]) if row > 0 else int64(0)
+        left, corner = above, above
         for column in range(levels.shape[1]):
-            prediction = _median(reconstruction, row, column)
-            residual = int64(levels[row, column]) - prediction
+            if row > 0:
+                above = int64(reconstruction[row - 1, column])
+                prediction = _median(left, above, corner)
+                corner = above
+            else:
+                prediction = left
+            level = int64(levels[row, column])
+            residual = level - prediction
             if tolerance == 0:
                 symbols[row, column] = ((residual + half) & mask) - half
-                reconstruction[row, column] = levels[row, column]
+                left = level
             else:
                 if residual >= 0:
                     index = (residual + tolerance) // step
                 else:
                     index = -((tolerance - residual) // step)
                 symbols[row, column] = index
-                reconstruction[row, column] = min(max(prediction + index * step, 0), top)
+                left = min(max(prediction + index * step, 0), top)
+            reconstruction[row, column] = left
 
 
 @_kernel(void(_PLANE, int64, int64, int64, _PLANE))
 def median_decode(symbols, tolerance, top, mask, reconstruction):
     step = 2 * tolerance + 1
     for row in range(symbols.shape[0]):
+        above = int64(reconstruction[row - 1, 0]) if row > 0 else int64(0)
+        left, corner = above, above
         for column in range(symbols.shape[1]):
-            value = _median(reconstruction, row, column)
+            if row > 0:
+                above = int64(reconstruction[row - 1, column])
+                value = _median(left, above, corner)
+                corner = above
+            else:
+                value = left
             value += int64(symbols[row, column]) * step
             if tolerance == 0:
-                value &= mask
+                # Wide levels wrap into negative int32, as they do when stored.
+                value = int64(int32(value & mask))
             else:
                 value = min(max(value, 0), top)
+            left = value
             reconstruction[row, column] = value
 
 

@@ -15,8 +15,31 @@ from tezip_h5.errors import FormatError
 
 __all__ = ["Packer", "Unpacker", "width_of"]
 
-# zstd with and without a search for matches: residuals of noise have none worth finding.
-_EFFORTS = {"fast": (1,), "balanced": (1, 9), "best": (1, 19)}
+
+def _optimal(chain, depth, shortest, target):
+    """zstd's optimal parser with a bounded search: at residuals, the presets' greedy and lazy
+    parsers take short matches that cost more than they save, and level 16 up is slow."""
+    return zstandard.ZstdCompressionParameters(
+        strategy=zstandard.STRATEGY_BTOPT,
+        window_log=21,
+        hash_log=17,
+        chain_log=chain,
+        search_log=depth,
+        min_match=shortest,
+        target_length=target,
+    )
+
+
+# Noise has no matches worth finding: level 1, little more than a Huffman code, always runs too.
+_EFFORTS = {
+    "fast": (zstandard.ZstdCompressionParameters.from_level(1),),
+    "balanced": (zstandard.ZstdCompressionParameters.from_level(1), _optimal(18, 3, 3, 32)),
+    "best": (
+        zstandard.ZstdCompressionParameters.from_level(1),
+        _optimal(20, 2, 5, 64),
+        zstandard.ZstdCompressionParameters.from_level(19, window_log=23),
+    ),
+}
 
 
 def width_of(low: int, high: int, signed: bool) -> int:
@@ -34,7 +57,7 @@ class Packer:
         self._width = width
         self._planes = np.empty((width, frame_size), np.uint8)
         self._outputs = [
-            (zstandard.ZstdCompressor(level=effort).compressobj(), [], [])
+            (zstandard.ZstdCompressor(compression_params=effort).compressobj(), [], [])
             for effort in _EFFORTS[level]
         ]
 

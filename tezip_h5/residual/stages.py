@@ -23,6 +23,7 @@ KEYFRAMES, RESIDUALS = "keyframes", "residuals"
 
 _PREFIX = struct.Struct("<BBBBI")  # options, symbol width, packed width, quantizer, table bytes
 _SPATIAL, _RANKS = 1, 2
+_SAMPLE_ROWS = 64  # rows looked at when DBSE is chosen
 _SIGNED = {1: np.int8, 2: np.int16, 4: np.int32}
 
 
@@ -146,9 +147,11 @@ class StageEncoder:
             return (self._settings.spatial,)
         if frames is self._keyframes:
             return (False,)  # already differences of neighbours
-        sample = frames[len(frames) // 2].astype(np.int32)
+        middle = max(self._shape[1] // 2 - _SAMPLE_ROWS // 2, 0)
+        sample = frames[len(frames) // 2].reshape(self._shape)[:, middle : middle + _SAMPLE_ROWS]
+        sample = sample.astype(np.int32)
         plain = estimate(sample)
-        encoded = estimate(spatial.encode(sample, self._width))
+        encoded = estimate(spatial.encode(sample.reshape(-1), self._width).reshape(sample.shape))
         if self._settings.level == "fast" or abs(plain - encoded) > 0.05 * plain:
             return (bool(encoded < plain),)
         return (False, True)

@@ -1,0 +1,190 @@
+"""Stacks in: arrays, HDF5 datasets, anything array-like, iterables, folders of images.
+
+Each becomes a `Stack`: the shape and dtype of a frame, and blocks of frames in order,
+a few at a time, so memory stays a few blocks whatever the stack's size.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+
+import numpy as np
+
+from tezip_h5.errors import InputError
+from tezip_h5.levels import DTYPES
+
+__all__ = ["Stack", "check_frames", "open_stack"]
+
+_ADVICE = {
+    "b": "use .astype('uint8')",
+    "c": "store real and imaginary parts as two stacks",
+    "float16": "use .astype('float32'), which is exact",
+    "int64": "use .astype('int32') if the values fit",
+    "uint64": "use .astype('uint32') if the values fit",
+}
+
+
+def check_dtype(dtype: np.dtype) -> np.dtype:
+    """The little-endian form of a supported dtype; InputError with advice for another."""
+    dtype = np.dtype(dtype)
+    if dtype.newbyteorder("=").name in DTYPES:
+        return dtype.newbyteorder("<")
+    advice = _ADVICE.get(dtype.newbyteorder("=").name) or _ADVICE.get(dtype.kind)
+    advice = advice or "convert it to one of them"
+    raise InputError(f"frames of dtype {dtype} cannot be stored ({', '.join(DTYPES)} can): {advice}")
+
+
+def check_frames(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Check the shape of a stack, (T, H, W) or (T, H, W, C)."""
+    shape = tuple(int(n) for n in shape)
+    if len(shape) == 2:
+        raise InputError(
+            f"a stack of shape {shape} is one frame; a stack is (T, H, W): use frame[None]"
+        )
+    if len(shape) not in (3, 4):
+        raise InputError(
+            f"a stack of shape {shape}; expected (T, H, W) or (T, H, W, C): reshape it, folding "
+            "further axes into T"
+        )
+    if len(shape) == 4 and shape[3] > 4:
+        raise InputError(
+            f"a stack of shape {shape} has {shape[3]} channels, at most 4 are allowed; if its "
+            "axes mean something else, name them with axes=, for example axes='TCYX', or fold "
+            "them into T"
+        )
+    if 0 in shape:
+        raise InputError(f"a stack of shape {shape} holds no samples; give at least one frame")
+    return shape
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Frames to be written.
+
+    Attributes
+    ----------
+    frame_shape : (H, W) or (H, W, C)
+    dtype : numpy dtype, little-endian
+    count : number of frames, or None when only the end of the iterable will tell
+    filenames : names of the files the frames came from, or None
+    image_format : JSON text that the images module needs to write those files again, or None
+    """
+
+    frame_shape: tuple[int, ...]
+    dtype: np.dtype
+    count: int | None
+    _read: object = field(repr=False)
+    filenames: list[str] | None = None
+    image_format: str | None = None
+
+    def blocks(self, size: int) -> Iterator[np.ndarray]:
+        """Yield (k, *frame_shape) arrays, k = `size` except for the last."""
+        return self._read(size)
+
+
+def open_stack(stack, axes: str | None = None, *, lossy: bool = False) -> Stack:
+    """Make a `Stack` of whatever holds frames.
+
+    Parameters
+    ----------
+    stack : array, h5py.Dataset, array-like with ``shape``, ``dtype`` and slicing, folder of
+        images (str or path), or iterable of frames
+    axes : str, optional
+        The order of the axes, a permutation of "TYX" or "TYXC".
+    lossy : bool
+        Whether an error bound will be applied: palette and 1-bit images are then expanded to
+        the samples they mean.
+
+    Raises
+    ------
+    InputError
+        When it is none of these, or its shape or dtype cannot be stored.
+    """
+    if isinstance(stack, str | os.PathLike):
+        return _folder(Path(stack), lossy)
+    if hasattr(stack, "shape") and hasattr(stack, "dtype"):
+        return _array_like(stack, axes)
+    if isinstance(stack, bytes) or not isinstance(stack, Iterable):
+        raise InputError(
+            f"{type(stack).__name__} is no stack; give an array, an HDF5 dataset, a folder of "
+            "images or an iterable of frames"
+        )
+    if isinstance(stack, list | tuple):
+        return _frames(iter(stack), len(stack))
+    return _frames(iter(stack), None)
+
+
+def _array_like(array, axes: str | None) -> Stack:
+    order = _axis_order(axes, len(array.shape))
+    shape = check_frames(tuple(array.shape[i] for i in order))
+    dtype = check_dtype(array.dtype)
+    time_axis = order[0]
+
+    def read(size):
+        for start in range(0, shape[0], size):
+            index = [slice(None)] * len(order)
+            index[time_axis] = slice(start, min(start + size, shape[0]))
+            yield np.asarray(array[tuple(index)]).transpose(order)
+
+    return Stack(shape[1:], dtype, shape[0], read)
+
+
+def _axis_order(axes: str | None, rank: int) -> tuple[int, ...]:
+    """Where T, Y, X and C stand in `axes`."""
+    if axes is None:
+        return tuple(range(rank))
+    wanted = "TYXC"[:rank]
+    if rank not in (3, 4) or sorted(axes.upper()) != sorted(wanted):
+        raise InputError(
+            f"axes={axes!r} for an array with {rank} axes; expected a permutation of 'TYX' or "
+            "'TYXC': fold further axes into T first"
+        )
+    return tuple(axes.upper().index(letter) for letter in wanted)
+
+
+def _frames(iterator: Iterator, count: int | None) -> Stack:
+    first = next(iterator, None)
+    if first is None:
+        raise InputError("the iterable yields no frame; give at least one")
+    first = np.asarray(first)
+    shape = check_frames((1, *first.shape))
+    dtype = check_dtype(first.dtype)
+
+    def read(size):
+        frames = enumerate(chain([first], iterator))
+        while block := [_same(np.asarray(f), first, i) for i, f in islice(frames, size)]:
+            yield np.stack(block)
+
+    return Stack(shape[1:], dtype, count, read)
+
+
+def _same(frame: np.ndarray, first: np.ndarray, index: int) -> np.ndarray:
+    if frame.shape != first.shape or frame.dtype != first.dtype:
+        raise InputError(
+            f"frame {index} is {frame.dtype} {frame.shape}, the first was {first.dtype} "
+            f"{first.shape}; all frames of a stack must be alike"
+        )
+    return frame
+
+
+def _folder(folder: Path, lossy: bool) -> Stack:
+    from tezip_h5.images import ImageFolder
+
+    images = ImageFolder(folder, expand=lossy)
+
+    def read(size):
+        for start in range(0, len(images), size):
+            yield np.stack([images[i] for i in range(start, min(start + size, len(images)))])
+
+    return Stack(
+        images.shape[1:],
+        check_dtype(images.dtype),
+        len(images),
+        read,
+        images.filenames,
+        images.image_format.to_json(),
+    )

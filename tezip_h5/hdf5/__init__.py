@@ -1,0 +1,1 @@
+"""HDF5: the filter for readers, the container, writing and reading."""

@@ -1,0 +1,88 @@
+"""Decoded chunks, the most recently used, bounded in bytes.
+
+A filter sees one chunk at a time and HDF5's own chunk cache is small, so reading frame by
+frame would decode each chunk once per frame without this.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+
+import numpy as np
+
+from tezip_h5 import bitstream, codec
+from tezip_h5.errors import InputError
+
+__all__ = ["ChunkCache", "configure", "decoded"]
+
+DEFAULT_BYTES = 192 << 20
+
+
+class ChunkCache:
+    """A least-recently-used map from a payload's identity to its decoded chunk.
+
+    The newest chunk is always kept, so that a chunk larger than the limit still serves
+    frame after frame.
+    """
+
+    def __init__(self, limit: int):
+        self.limit = limit
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything (also after a fork, when a lock may be held for ever)."""
+        self._lock = threading.Lock()
+        self._chunks: OrderedDict[bytes, np.ndarray] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, identity: bytes) -> np.ndarray | None:
+        """The chunk, or None."""
+        with self._lock:
+            chunk = self._chunks.get(identity)
+            if chunk is not None:
+                self._chunks.move_to_end(identity)
+            return chunk
+
+    def put(self, identity: bytes, chunk: np.ndarray) -> None:
+        """Keep a chunk, dropping the least recently used ones."""
+        with self._lock:
+            if identity in self._chunks:
+                return
+            self._chunks[identity] = chunk
+            self._bytes += chunk.nbytes
+            while self._bytes > self.limit and len(self._chunks) > 1:
+                self._bytes -= self._chunks.popitem(last=False)[1].nbytes
+
+
+def _initial_limit() -> int:
+    text = os.environ.get("TEZIP_CACHE_BYTES", "")
+    return int(text) if text.isdigit() else DEFAULT_BYTES
+
+
+_cache = ChunkCache(_initial_limit())
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_cache.reset)
+
+
+def configure(*, cache_bytes: int) -> None:
+    """Set how many bytes of decoded chunks this process keeps (default 192 MiB).
+
+    The environment variable ``TEZIP_CACHE_BYTES`` sets it before import. 0 keeps only the
+    newest chunk.
+    """
+    if not isinstance(cache_bytes, int) or cache_bytes < 0:
+        raise InputError(f"cache_bytes={cache_bytes!r} is no number of bytes; give an int >= 0")
+    _cache.limit = cache_bytes
+
+
+def decoded(payload, *, max_bytes: int | None = None) -> np.ndarray:
+    """Decode a payload, or take it from the cache. The result must not be written to."""
+    _, identity = bitstream.peek(payload)
+    chunk = _cache.get(identity)
+    if chunk is None:
+        chunk = codec.decode_chunk(payload, max_bytes=max_bytes)
+        chunk.flags.writeable = False
+        _cache.put(identity, chunk)
+    return chunk

@@ -1,0 +1,248 @@
+"""The container: where a stack, its tables and its models lie in an HDF5 file.
+
+    /scan              group, NX_class=NXdata, signal=data; what a summary says, as attributes
+      data             (T, H, W[, C]), filter tezip; attribute `tezip` refers to this group
+      frames           (T,) compound, what became of every frame
+      filenames        (T,) UTF-8, when frames came from files
+      keyframes        virtual dataset over data
+      preview          8-bit thumbnails of keyframes, gzip; attribute `frames` says which
+
+A dataset that was compressed where it stood has these tables in /tezip/stacks/<its path>.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import h5py
+import numpy as np
+
+from tezip_h5.errors import InputError
+from tezip_h5.hdf5.options import FILTER_ID, ChunkOptions
+
+__all__ = [
+    "FRAME_DTYPE",
+    "Layout",
+    "create_data",
+    "create_tables",
+    "find_stacks",
+    "is_tezip",
+    "link_keyframes",
+    "staging_group",
+    "tables_of",
+]
+
+STACKS = "/tezip/stacks"
+INCOMING = "/tezip/incoming"
+READ_ME = (
+    "Compressed image stack. Read `data` with plain h5py after `import tezip_h5` "
+    "(pip install tezip_h5); `preview` needs no plugin."
+)
+NAME_BYTES = 255
+
+KIND = h5py.enum_dtype({"keyframe": 0, "warm-up": 1, "predicted": 2}, basetype="u1")
+FRAME_DTYPE = np.dtype(
+    [
+        ("kind", KIND),
+        ("window", "<u4"),
+        ("keyframe_bytes", "<u4"),
+        ("residual_bytes", "<u4"),
+        ("mse", "<f4"),
+        ("max_error", "<f8"),
+    ]
+)
+
+_SAMPLES_PER_TILE = 1 << 20
+_FRAMES_PER_CHUNK = 16
+_BYTES_PER_STEP = 128 << 20  # of all tiles of one chunk of time
+_MOST_MAPPINGS = 4096
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How frames are cut into chunks.
+
+    Attributes
+    ----------
+    frame_shape : (H, W) or (H, W, C)
+    chunk : (G, h, w) or (G, h, w, C), the HDF5 chunk
+    """
+
+    frame_shape: tuple[int, ...]
+    chunk: tuple[int, ...]
+
+    @classmethod
+    def choose(cls, frame_shape, itemsize, *, chunk_frames=None, tile=None, warmup=0, count=None):
+        """Pick a layout: 16 frames, tiles of at most 1 Mi samples, as near square as can be.
+
+        Raises
+        ------
+        InputError
+            When `chunk_frames`, `tile` or `warmup` do not go together with the frames.
+        """
+        height, width = frame_shape[:2]
+        channels = frame_shape[2] if len(frame_shape) == 3 else 1
+        if chunk_frames is None:
+            chunk_frames = _FRAMES_PER_CHUNK
+            frame_bytes = height * width * channels * itemsize
+            while chunk_frames > 4 and chunk_frames * frame_bytes > _BYTES_PER_STEP:
+                chunk_frames //= 2
+        elif chunk_frames != int(chunk_frames) or chunk_frames < 1:
+            raise InputError(f"chunk_frames={chunk_frames!r} is no number of frames; give >= 1")
+        if count is not None:
+            if warmup > count:
+                raise InputError(
+                    f"warmup={warmup} frames, but the stack has only {count}; give fewer"
+                )
+            chunk_frames = min(chunk_frames, count)
+        if warmup >= chunk_frames and not (count is not None and warmup <= count <= chunk_frames):
+            raise InputError(
+                f"warmup={warmup} leaves no frame to predict in chunks of {chunk_frames} frames; "
+                "give fewer, or a larger chunk_frames"
+            )
+        if tile is None:
+            tile = _near_square(height, width, channels)
+        tile = tuple(int(n) for n in tile)
+        if len(tile) != 2 or min(tile) < 1:
+            raise InputError(f"tile={tile} is no (rows, columns); give two numbers >= 1")
+        tile = (min(tile[0], height), min(tile[1], width))
+        return cls(tuple(frame_shape), (int(chunk_frames), *tile, *frame_shape[2:]))
+
+    @property
+    def tiles(self) -> list[tuple[slice, slice]]:
+        """Rows and columns of each tile of a frame, in the order of their chunks."""
+        (height, width), (h, w) = self.frame_shape[:2], self.chunk[1:3]
+        return [
+            (slice(y, min(y + h, height)), slice(x, min(x + w, width)))
+            for y in range(0, height, h)
+            for x in range(0, width, w)
+        ]
+
+    @property
+    def tiled(self) -> bool:
+        """Whether a frame is more than one tile."""
+        return len(self.tiles) > 1
+
+
+def _near_square(height: int, width: int, channels: int) -> tuple[int, int]:
+    """Tile of at most 1 Mi samples: the fewest tiles, then the least difference of its sides."""
+    best = None
+    for rows in range(1, height + 1):
+        h = -(-height // rows)
+        widest = _SAMPLES_PER_TILE // (h * channels)
+        if widest < 1:
+            continue
+        columns = -(-width // widest)
+        w = -(-width // columns)
+        key = (rows * columns, abs(h - w))
+        if best is None or key < best[0]:
+            best = key, (h, w)
+        if best is not None and rows > best[0][0]:
+            break
+    return best[1]
+
+
+def create_data(group: h5py.Group, layout: Layout, options: ChunkOptions) -> h5py.Dataset:
+    """Create the empty, growing dataset ``data`` in `group`, with the filter in its pipeline."""
+    dcpl = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    dcpl.set_chunk(layout.chunk)
+    dcpl.set_filter(FILTER_ID, h5py.h5z.FLAG_OPTIONAL, options.pack())
+    dcpl.set_fill_time(h5py.h5d.FILL_TIME_IFSET)
+    space = h5py.h5s.create_simple((0, *layout.frame_shape), (h5py.h5s.UNLIMITED, *layout.frame_shape))
+    type_id = h5py.h5t.py_create(options.dtype, logical=True)
+    dataset = h5py.h5d.create(group.id, b"data", type_id, space, dcpl)
+    return h5py.Dataset(dataset)
+
+
+def create_tables(group: h5py.Group, filenames: bool) -> None:
+    """Create the growing tables of a stack."""
+    table = {"maxshape": (None,), "chunks": (1024,), "compression": "gzip", "shuffle": True}
+    group.create_dataset("frames", (0,), FRAME_DTYPE, **table)
+    if filenames:
+        name = h5py.string_dtype("utf-8", NAME_BYTES)
+        group.create_dataset("filenames", (0,), name, **table)
+
+
+def tables_of(data: h5py.Dataset) -> h5py.Group | None:
+    """The group with a dataset's tables, or None."""
+    reference = data.attrs.get("tezip")
+    if not isinstance(reference, h5py.Reference) or not reference:
+        return None
+    try:
+        group = data.file[reference]
+    except (ValueError, KeyError):
+        return None
+    return group if isinstance(group, h5py.Group) else None
+
+
+def is_tezip(item) -> bool:
+    """Whether `item` is a dataset with our filter."""
+    if not isinstance(item, h5py.Dataset) or item.chunks is None:
+        return False
+    pipeline = item.id.get_create_plist()
+    return any(
+        pipeline.get_filter(i)[0] == FILTER_ID for i in range(pipeline.get_nfilters())
+    )
+
+
+def find_stacks(file: h5py.File) -> dict[str, h5py.Dataset]:
+    """Every compressed dataset of a file, by the name a user would give.
+
+    The name is that of the group that ``write`` made, or the dataset's own path.
+    """
+    found = {}
+
+    def visit(name, item):
+        if is_tezip(item) and not f"/{name}".startswith(INCOMING):
+            parent = item.parent
+            ours = item.name.endswith("/data") and tables_of(item) == parent
+            found[(parent.name if ours else item.name).strip("/") or "data"] = item
+
+    file.visititems(visit)
+    return found
+
+
+def staging_group(file: h5py.File) -> h5py.Group:
+    """A new group where a stack lies until it is complete; leftovers of killed writers go."""
+    if INCOMING in file:
+        del file[INCOMING]
+    return file.create_group(f"{INCOMING}/stack")
+
+
+def drop_if_empty(file: h5py.File, *paths: str) -> None:
+    """Remove groups that hold nothing any more."""
+    for path in paths:
+        if path in file and len(file[path]) == 0:
+            del file[path]
+
+
+def link_keyframes(group: h5py.Group, data: h5py.Dataset, keyframes: np.ndarray) -> None:
+    """Make the virtual dataset ``keyframes`` over `data`; `keyframes` are frame numbers."""
+    if "keyframes" in group:
+        del group["keyframes"]
+    runs = _strided_runs(keyframes)
+    if not runs or len(runs) > _MOST_MAPPINGS:
+        return
+    layout = h5py.VirtualLayout((len(keyframes), *data.shape[1:]), data.dtype)
+    source = h5py.VirtualSource(".", data.name, shape=data.shape, dtype=data.dtype)
+    position = 0
+    for first, step, count in runs:
+        layout[position : position + count] = source[first : first + (count - 1) * step + 1 : step]
+        position += count
+    group.create_virtual_dataset("keyframes", layout)
+
+
+def _strided_runs(numbers: np.ndarray) -> list[tuple[int, int, int]]:
+    """Cut rising numbers into (first, step, count) runs."""
+    runs, i = [], 0
+    while i < len(numbers):
+        if i + 1 == len(numbers):
+            runs.append((int(numbers[i]), 1, 1))
+            break
+        step = int(numbers[i + 1] - numbers[i])
+        j = i + 1
+        while j + 1 < len(numbers) and numbers[j + 1] - numbers[j] == step:
+            j += 1
+        runs.append((int(numbers[i]), step, j - i + 1))
+        i = j + 1
+    return runs

@@ -1,0 +1,266 @@
+"""The HDF5 filter, in Python: what makes plain h5py read a compressed stack.
+
+libhdf5 calls `_filter` for every chunk it reads or writes. An exception cannot cross it:
+HDF5 raises a bare ``OSError: filter returned failure`` and drops our text, so the text is
+logged (logger "tezip_h5") and kept in `last_error()`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import threading
+import zlib
+from collections import OrderedDict
+
+import h5py
+import numpy as np
+
+from tezip_h5 import bitstream, codec
+from tezip_h5.bounds import ChunkBound
+from tezip_h5.errors import FormatError, InputError, TezipError
+from tezip_h5.hdf5 import cache
+from tezip_h5.hdf5.options import FILTER_ID, FILTER_NAME, ChunkOptions
+from tezip_h5.levels import DTYPES
+
+__all__ = ["last_error", "register"]
+
+_log = logging.getLogger("tezip_h5")
+_REVERSE = 0x0100
+_MAX_RANK = 32
+
+_hid = ctypes.c_int64
+_size = ctypes.c_size_t
+_CanApply = ctypes.CFUNCTYPE(ctypes.c_int, _hid, _hid, _hid)
+_SetLocal = ctypes.CFUNCTYPE(ctypes.c_int, _hid, _hid, _hid)
+_Filter = ctypes.CFUNCTYPE(
+    _size,
+    ctypes.c_uint,
+    _size,
+    ctypes.POINTER(ctypes.c_uint),
+    _size,
+    ctypes.POINTER(_size),
+    ctypes.POINTER(ctypes.c_void_p),
+)
+
+
+class _FilterClass(ctypes.Structure):
+    """H5Z_class2_t."""
+
+    _fields_ = (
+        ("version", ctypes.c_int),
+        ("id", ctypes.c_int),
+        ("encoder_present", ctypes.c_uint),
+        ("decoder_present", ctypes.c_uint),
+        ("name", ctypes.c_char_p),
+        ("can_apply", _CanApply),
+        ("set_local", _SetLocal),
+        ("filter", _Filter),
+    )
+
+
+def _library() -> ctypes.CDLL:
+    """The libhdf5 that h5py itself uses, through the module that is linked to it."""
+    library = ctypes.CDLL(h5py.h5z.__file__)
+    library.H5allocate_memory.restype = ctypes.c_void_p
+    library.H5allocate_memory.argtypes = (_size, ctypes.c_bool)
+    library.H5free_memory.argtypes = (ctypes.c_void_p,)
+    library.H5Pget_chunk.argtypes = (_hid, ctypes.c_int, ctypes.c_void_p)
+    library.H5Pget_filter_by_id2.argtypes = (
+        _hid,
+        ctypes.c_int,
+        ctypes.POINTER(ctypes.c_uint),
+        ctypes.POINTER(_size),
+        ctypes.c_void_p,
+        _size,
+        ctypes.c_char_p,
+        ctypes.POINTER(ctypes.c_uint),
+    )
+    library.H5Pmodify_filter.argtypes = (_hid, ctypes.c_int, ctypes.c_uint, _size, ctypes.c_void_p)
+    library.H5Sget_simple_extent_dims.argtypes = (_hid, ctypes.c_void_p, ctypes.c_void_p)
+    for name in ("H5Tget_class", "H5Tget_sign", "H5Tget_order"):
+        getattr(library, name).argtypes = (_hid,)
+    library.H5Tget_size.argtypes = (_hid,)
+    library.H5Tget_size.restype = _size
+    return library
+
+
+_lib = None
+_class = None  # must live as long as the process: libhdf5 holds its address
+_last_error: Exception | None = None
+
+
+def last_error() -> Exception | None:
+    """The exception behind the filter's last failure in this process, or None."""
+    return _last_error
+
+
+def _failed(error: Exception) -> None:
+    global _last_error
+    _last_error = error
+    if isinstance(error, TezipError):
+        _log.error("tezip filter: %s", error)
+    else:
+        _log.exception("tezip filter: unexpected error")
+
+
+class _ReadFrames:
+    """Checksums of frames that lossy chunks decoded to in this process.
+
+    When a chunk is partly rewritten, HDF5 hands the whole chunk back to be encoded; frames
+    found here are kept exactly, so that their error does not grow. A chance match only keeps
+    a frame exactly that need not be.
+    """
+
+    limit = 1 << 18
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._seen: OrderedDict[int, None] = OrderedDict()
+
+    def add(self, frames: np.ndarray) -> None:
+        for frame in frames:
+            checksum = zlib.crc32(np.ascontiguousarray(frame))
+            with self._lock:
+                self._seen[checksum] = None
+                while len(self._seen) > self.limit:
+                    self._seen.popitem(last=False)
+
+    def find(self, frames: np.ndarray) -> np.ndarray:
+        sums = [zlib.crc32(np.ascontiguousarray(frame)) for frame in frames]
+        with self._lock:
+            return np.array([checksum in self._seen for checksum in sums])
+
+
+_read_frames = _ReadFrames()
+
+
+def _decode(options: ChunkOptions, payload) -> np.ndarray:
+    header, _ = bitstream.peek(payload)
+    if options.dtype is not None:
+        expected = options.dtype.newbyteorder("<")
+        if header.shape != options.shape or header.dtype != expected:
+            raise FormatError(
+                f"a chunk holds {header.dtype} {header.shape}, its dataset says {expected} "
+                f"{options.shape}; the chunk belongs to another dataset"
+            )
+    frames = cache.decoded(payload)
+    if not options.bound.lossless:
+        _read_frames.add(frames)
+    big = options.dtype is not None and options.dtype.newbyteorder("<") != options.dtype
+    return frames.byteswap() if big else frames
+
+
+def _encode(options: ChunkOptions, chunk: bytes) -> bytes:
+    if options.dtype is None:
+        raise FormatError("cd_values hold no dtype and shape; create the dataset with tezip_h5")
+    frames = np.frombuffer(chunk, options.dtype).reshape(options.shape)
+    frames = frames.astype(options.dtype.newbyteorder("<"), copy=False)
+    bound = ChunkBound()
+    if not options.exact and not options.bound.lossless:
+        bound = options.bound.of_frames(frames.reshape((*frames.shape[:3], -1)))
+        bound = bound.exact_where(_read_frames.find(frames))
+    return codec.encode_chunk(frames, bound, options.settings).payload
+
+
+@_Filter
+def _filter(flags, count, values, nbytes, buf_size, buf):
+    try:
+        options = ChunkOptions.unpack(values[:count])
+        chunk = (ctypes.c_char * nbytes).from_address(buf[0])
+        if flags & _REVERSE:
+            result = _decode(options, memoryview(chunk).cast("B"))
+            address, size = result.ctypes.data, result.nbytes
+        else:
+            result = _encode(options, bytes(chunk))
+            address, size = ctypes.cast(result, ctypes.c_void_p).value, len(result)
+        fresh = _lib.H5allocate_memory(size, False)
+        if not fresh:
+            raise MemoryError(f"libhdf5 could not allocate {size} bytes")
+        ctypes.memmove(fresh, address, size)
+        _lib.H5free_memory(buf[0])
+        buf[0], buf_size[0] = fresh, size
+        return size
+    except Exception as error:  # nothing may cross into C
+        _failed(error)
+        return 0
+
+
+@_CanApply
+def _can_apply(dcpl, type_id, space):
+    return 1
+
+
+@_SetLocal
+def _set_local(dcpl, type_id, space):
+    try:
+        _fill_in(dcpl, type_id, space)
+        return 0
+    except Exception as error:
+        _failed(error)
+        return -1
+
+
+def _fill_in(dcpl: int, type_id: int, space: int) -> None:
+    """Complete the cd_values of a dataset being created with its dtype and chunk shape."""
+    flags, count = ctypes.c_uint(), _size(64)
+    values = (ctypes.c_uint * 64)()
+    if _lib.H5Pget_filter_by_id2(
+        dcpl, FILTER_ID, ctypes.byref(flags), ctypes.byref(count), values, 0, None, None
+    ) < 0:
+        raise InputError("the dataset's filter options cannot be read")
+    options = ChunkOptions.unpack(values[: count.value])
+    if options.dtype is not None:
+        return  # made by the writer, which knows more than we see here
+    dims = (ctypes.c_uint64 * _MAX_RANK)()
+    rank = _lib.H5Pget_chunk(dcpl, _MAX_RANK, dims)
+    extent = (ctypes.c_uint64 * _MAX_RANK)()
+    _lib.H5Sget_simple_extent_dims(space, extent, None)
+    shape = _chunk_shape([int(n) for n in dims[:rank]])
+    frame = shape[-2:] if len(shape) == 3 else shape[-3:-1]
+    start = rank - len(shape) + 1
+    whole = [int(n) for n in extent[start : start + 2]] if rank >= len(shape) else list(frame)
+    if options.bound.needs_whole_frame and list(frame) != whole:
+        raise InputError(
+            f"a relative bound needs whole frames in a chunk: frames are {whole}, the chunk has "
+            f"{list(frame)}; use such chunks, an absolute bound, or tezip_h5.write"
+        )
+    completed = ChunkOptions(_dtype_of(type_id), shape, options.bound, options.settings)
+    packed = completed.pack()
+    array = (ctypes.c_uint * len(packed))(*packed)
+    if _lib.H5Pmodify_filter(dcpl, FILTER_ID, flags.value, len(packed), array) < 0:
+        raise InputError("the dataset's filter options cannot be set")
+
+
+def _chunk_shape(dims: list[int]) -> tuple[int, ...]:
+    if len(dims) == 2:
+        return (1, *dims)
+    if len(dims) == 3 or (len(dims) == 4 and dims[3] <= 4):
+        return tuple(dims)
+    raise InputError(
+        f"chunks of shape {tuple(dims)}: expected (frames, rows, columns) or (frames, rows, "
+        "columns, channels <= 4); move or flatten the axes first"
+    )
+
+
+def _dtype_of(type_id: int) -> np.dtype:
+    """The sample type of an HDF5 datatype. Class 0 is integer, 1 float; order 1 is big-endian."""
+    number_class, size = _lib.H5Tget_class(type_id), _lib.H5Tget_size(type_id)
+    kind = {0: "u" if _lib.H5Tget_sign(type_id) == 0 else "i", 1: "f"}.get(number_class, "?")
+    name = f"{kind}{size}"
+    if name not in {np.dtype(n).str[1:] for n in DTYPES}:
+        raise InputError(
+            f"an HDF5 type of class {number_class} with {size} bytes; tezip stores "
+            f"{', '.join(DTYPES)}"
+        )
+    return np.dtype((">" if _lib.H5Tget_order(type_id) == 1 else "<") + name)
+
+
+def register() -> None:
+    """Register the filter with the libhdf5 of h5py. Called at import; repeating it is harmless."""
+    global _lib, _class
+    if _class is not None and h5py.h5z.filter_avail(FILTER_ID):
+        return
+    _lib = _library()
+    _class = _FilterClass(1, FILTER_ID, 1, 1, FILTER_NAME, _can_apply, _set_local, _filter)
+    h5py.h5z.register_filter(ctypes.addressof(_class))

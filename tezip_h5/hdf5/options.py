@@ -1,0 +1,215 @@
+"""cd_values <-> options: what the dataset's filter pipeline says, and hdf5plugin's way to say it.
+
+Decoding needs only the first six values (and would survive without them: every payload
+describes itself). The rest is what the filter would encode with.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+from h5py.filters import FilterRefBase
+
+from tezip_h5.bounds import MODES, ErrorBound
+from tezip_h5.errors import FormatError, InputError
+from tezip_h5.levels import DTYPES
+from tezip_h5.settings import CODERS, FEEDBACKS, LEVELS, PREDICTORS, QUANTIZERS, Settings
+
+__all__ = ["FILTER_ID", "FILTER_NAME", "ChunkOptions", "TEZip"]
+
+FILTER_ID = 36471
+"""Ours until The HDF Group assigns one: 32768..65535 are for internal use, untracked."""
+FILTER_NAME = b"tezip: predicted image stacks, pip install tezip_h5"
+
+_VERSION = 0
+_COUNT = 18
+_BIG_ENDIAN = 0x100
+
+
+def _double(value: float) -> tuple[int, int]:
+    """A double as two 32-bit words, the low one first."""
+    return struct.unpack("<II", struct.pack("<d", value))
+
+
+def _from_double(low: int, high: int) -> float:
+    return struct.unpack("<d", struct.pack("<II", low, high))[0]
+
+
+def _pin(value, choices) -> int:
+    return 0 if value is None else 1 + choices.index(value)
+
+
+def _unpin(number: int, choices):
+    return None if number == 0 else choices[number - 1]
+
+
+@dataclass(frozen=True)
+class ChunkOptions:
+    """What cd_values say: the chunk's dtype and shape, and how to encode it.
+
+    `dtype` and `shape` are None until the dataset is created (``set_local`` fills them in).
+    `exact` makes the filter encode losslessly whatever the bound: so the writer marks
+    datasets whose bound the filter could not keep, seeing one tile of a frame.
+    """
+
+    dtype: np.dtype | None
+    shape: tuple[int, ...] | None
+    bound: ErrorBound
+    settings: Settings
+    exact: bool = False
+
+    def pack(self) -> tuple[int, ...]:
+        """The cd_values."""
+        code, dims, channels = 0, (0, 0, 0), 0
+        if self.dtype is not None:
+            code = 1 + DTYPES.index(self.dtype.name)
+            code |= _BIG_ENDIAN if self.dtype.newbyteorder("=") != self.dtype else 0
+            dims = self.shape[:3]
+            channels = self.shape[3] if len(self.shape) == 4 else 0
+        bound, settings = self.bound, self.settings
+        first = bound.pointwise_relative if bound.mode == "pwrel" else bound.absolute
+        pins = (
+            _pin(settings.predictor, PREDICTORS)
+            | _pin(settings.coder, CODERS) << 4
+            | _pin(settings.quantizer, QUANTIZERS) << 8
+            | _pin(settings.spatial, (False, True)) << 12
+            | _pin(settings.ranks, (False, True)) << 16
+            | FEEDBACKS.index(settings.feedback) << 20
+            | (not settings.entropy) << 21
+        )
+        threshold = settings.mse_threshold
+        return (
+            _VERSION,
+            code,
+            channels,
+            *dims,
+            MODES.index(bound.mode),
+            *_double(first or 0.0),
+            *_double(bound.relative or 0.0),
+            LEVELS.index(settings.level),
+            settings.window or 0,
+            *_double(-1.0 if threshold is None else threshold),
+            settings.warmup,
+            pins,
+            int(self.exact),
+        )
+
+    @classmethod
+    def unpack(cls, values) -> ChunkOptions:
+        """Read cd_values. Raises FormatError when they are not ours."""
+        values = tuple(int(v) for v in values)
+        try:
+            return cls._unpack(values)
+        except (IndexError, InputError, struct.error) as error:
+            raise FormatError(f"cd_values {values} cannot be read: {error}") from None
+
+    @classmethod
+    def _unpack(cls, values) -> ChunkOptions:
+        if len(values) != _COUNT or values[0] != _VERSION:
+            raise FormatError(
+                f"{len(values)} cd_values of version {values[:1]}; this tezip_h5 reads {_COUNT} "
+                f"of version {_VERSION}"
+            )
+        dtype = shape = None
+        code = values[1] & 0xFF
+        if code:
+            dtype = np.dtype(DTYPES[code - 1])
+            dtype = dtype.newbyteorder(">" if values[1] & _BIG_ENDIAN else "<")
+            shape = values[3:6] + ((values[2],) if values[2] else ())
+        mode = MODES[values[6]]
+        first, relative = _from_double(*values[7:9]), _from_double(*values[9:11])
+        bound = {
+            "lossless": ErrorBound(),
+            "abs": ErrorBound(absolute=first),
+            "rel": ErrorBound(relative=relative),
+            "absrel": ErrorBound(absolute=first, relative=relative),
+            "pwrel": ErrorBound(pointwise_relative=first),
+        }[mode]
+        threshold = _from_double(*values[13:15])
+        pins = values[16]
+        settings = Settings(
+            level=LEVELS[values[11]],
+            window=values[12] or None,
+            mse_threshold=None if threshold < 0 else threshold,
+            warmup=values[15],
+            feedback=FEEDBACKS[pins >> 20 & 1],
+            entropy=not pins >> 21 & 1,
+            predictor=_unpin(pins & 15, PREDICTORS),
+            coder=_unpin(pins >> 4 & 15, CODERS),
+            quantizer=_unpin(pins >> 8 & 15, QUANTIZERS),
+            spatial=_unpin(pins >> 12 & 15, (False, True)),
+            ranks=_unpin(pins >> 16 & 15, (False, True)),
+        )
+        return cls(dtype, shape, bound, settings, bool(values[17]))
+
+
+class TEZip(FilterRefBase):
+    """Filter options for `h5py`, in hdf5plugin's way.
+
+    Parameters
+    ----------
+    absolute, relative, pointwise_relative : float, optional
+        The error bound, see `tezip_h5.ErrorBound`; none is lossless.
+    **settings
+        See `tezip_h5.Settings`.
+
+    Notes
+    -----
+    The filter sees one chunk at a time and cannot raise: prefer `tezip_h5.write`, where an
+    error is an exception. A relative bound needs frames that lie in one chunk. Rewriting
+    part of a chunk encodes all of it again; frames that this process read from it unchanged
+    are then kept exactly, so that errors do not add up.
+
+    Examples
+    --------
+    >>> TEZip(absolute=2, level="fast")
+    TEZip(absolute=2.0, level='fast')
+    >>> import h5py, numpy as np
+    >>> with h5py.File("doctest.h5", "w", driver="core", backing_store=False) as f:
+    ...     x = np.arange(2 * 8 * 8, dtype="u2").reshape(2, 8, 8)
+    ...     d = f.create_dataset("x", data=x, chunks=(2, 8, 8), **TEZip())
+    ...     bool((d[:] == x).all())
+    True
+    """
+
+    filter_id = FILTER_ID
+    filter_name = "tezip"
+
+    def __init__(self, absolute=None, relative=None, pointwise_relative=None, **settings):
+        try:
+            self._settings = Settings(**settings)
+        except TypeError as error:
+            raise InputError(f"unknown option: {error}") from None
+        self._bound = ErrorBound(absolute, relative, pointwise_relative)
+        self.filter_options = ChunkOptions(None, None, self._bound, self._settings).pack()
+
+    def get_config(self) -> dict:
+        """The options that differ from their defaults, by name."""
+        default = Settings()
+        config = {
+            name: value
+            for name in ("absolute", "relative", "pointwise_relative")
+            if (value := getattr(self._bound, name)) is not None
+        }
+        for name in Settings.__dataclass_fields__:
+            value = getattr(self._settings, name)
+            if value != getattr(default, name):
+                config[name] = value
+        if not self._settings.entropy:
+            config.pop("ranks", None)
+        return config
+
+    @classmethod
+    def from_filter_options(cls, filter_id: int, filter_options) -> TEZip:
+        """The options of a dataset's filter, from its id and cd_values."""
+        if filter_id != FILTER_ID:
+            raise InputError(f"filter {filter_id} is not tezip ({FILTER_ID})")
+        options = ChunkOptions.unpack(filter_options)
+        bound = options.bound
+        config = {name: getattr(options.settings, name) for name in Settings.__dataclass_fields__}
+        return cls(bound.absolute, bound.relative, bound.pointwise_relative, **config)
+
+    def __repr__(self):
+        return f"TEZip({', '.join(f'{k}={v!r}' for k, v in self.get_config().items())})"
