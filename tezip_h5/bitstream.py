@@ -161,23 +161,21 @@ def _read_head(payload) -> tuple[Header, list[tuple[int, int, int]], int]:
     if any(not 1 <= v <= s for v, s in zip(valid, shape, strict=False)):
         raise FormatError(f"valid extent {tuple(valid)} does not lie in a chunk of shape {shape}")
     if header.nbytes > MAX_CHUNK_BYTES:
-        raise FormatError(f"a chunk of {header.nbytes} bytes; at most {MAX_CHUNK_BYTES} are allowed")
+        raise FormatError(
+            f"a chunk of {header.nbytes} bytes; at most {MAX_CHUNK_BYTES} are allowed"
+        )
     table = [_SECTION.unpack_from(payload, _HEADER.size + i * _SECTION.size) for i in range(count)]
     numbers = [number for number, _, _ in table]
     if len(set(numbers)) != count or not _KNOWN_SECTIONS.issuperset(numbers):
         raise FormatError(f"unknown or repeated sections: {numbers}")
-    start = end + _CRC.size
-    expected = start + sum(size for _, size, _ in table)
-    if expected != len(payload):
-        raise FormatError(f"the payload has {len(payload)} bytes; its sections need {expected}")
-    return header, table, start
+    return header, table, end + _CRC.size
 
 
 def peek(payload) -> tuple[Header, bytes]:
     """Return the checked header, and the bytes that identify this payload's content.
 
-    The identity is header and section table: they hold the checksum of every section and of
-    the reconstructed samples.
+    The beginning of a payload (256 bytes) is enough. The identity is header and section
+    table: they hold the checksum of every section and of the reconstructed samples.
     """
     header, _, start = _read_head(payload)
     return header, bytes(memoryview(payload)[:start])
@@ -193,6 +191,9 @@ def unpack(payload) -> Payload:
     """
     header, table, start = _read_head(payload)
     payload = memoryview(payload)
+    expected = start + sum(size for _, size, _ in table)
+    if expected != len(payload):
+        raise FormatError(f"the payload has {len(payload)} bytes; its sections need {expected}")
     sections = {}
     for number, size, checksum in table:
         data = payload[start : start + size]

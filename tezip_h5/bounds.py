@@ -198,3 +198,26 @@ class ChunkBound:
         if self.absolute is None:
             return ChunkBound() if frozen.any() else self
         return ChunkBound(absolute=np.where(frozen[:, None], 0.0, self.absolute))
+
+    def check(self, frame: np.ndarray, decoded: np.ndarray, t: int) -> tuple[float, np.ndarray]:
+        """Compare frame `t` with what it decodes to, both (H, W, C) of the same dtype.
+
+        Returns the largest error of the samples within the bound, and a mask (bool, H W C) of
+        those outside it. NaN and infinities are within it only where the bits are the same.
+        """
+        if self.lossless:
+            raw = f"u{frame.dtype.itemsize}"
+            bits, back = (np.ascontiguousarray(a).view(raw) for a in (frame, decoded))
+            return 0.0, bits != back
+        original = frame.astype(np.float64)
+        with np.errstate(invalid="ignore", over="ignore"):
+            error = np.abs(original - decoded.astype(np.float64))
+            allowed = (
+                self.pointwise * np.abs(original) if self.absolute is None else self.absolute[t]
+            )
+            good = (error <= allowed) & np.isfinite(original)
+        if frame.dtype.kind == "f":
+            raw = f"u{frame.dtype.itemsize}"
+            bits, back = (np.ascontiguousarray(a).view(raw) for a in (frame, decoded))
+            good |= ~np.isfinite(original) & (bits == back)
+        return float(np.max(error, where=good & np.isfinite(error), initial=0.0)), ~good

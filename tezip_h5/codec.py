@@ -224,9 +224,7 @@ class _ChunkEncoder:
             return kinds, None
         if settings.mse_threshold is None or settings.predictor == "none":
             return plan_kinds(self._frames, self._bound, settings), None
-        return None, windows.MseWindows(
-            settings.mse_threshold, self._full_scale(), settings.warmup
-        )
+        return None, windows.MseWindows(settings.mse_threshold, self._full_scale(), settings.warmup)
 
     def _full_scale(self) -> float:
         """Levels that make 1.0 on the scale of mean squared errors."""
@@ -262,7 +260,7 @@ class _ChunkEncoder:
             error = self._level_error(frame_levels, decoded, t)
             self._exceptions.add(None, None)
         else:
-            error, bad = self._value_error(frame, values, t)
+            error, bad = self._bound.check(frame, values, t)
             values[bad] = frame[bad]
             self._exceptions.add(bad, frame)
         self._checksum = zlib.crc32(values.astype(self._header.dtype, copy=False), self._checksum)
@@ -280,17 +278,6 @@ class _ChunkEncoder:
                 )
             largest = max(largest, error)
         return float(largest)
-
-    def _value_error(self, frame, values, t):
-        """Largest error of the samples within the bound, and which are not (bool, h w C)."""
-        with np.errstate(invalid="ignore", over="ignore"):
-            error = np.abs(frame.astype(np.float64) - values.astype(np.float64))
-            if self._bound.absolute is None:
-                allowed = self._bound.pointwise * np.abs(frame.astype(np.float64))
-            else:
-                allowed = self._bound.absolute[t]
-            good = error <= allowed
-        return float(np.max(error, where=good, initial=0.0)), ~good
 
     def _finish(self, records, number) -> Encoded:
         coded, sizes = self._coder.finish()
@@ -459,7 +446,9 @@ def _decode_frames(parsed: bitstream.Payload, out: np.ndarray) -> None:
         store.find(parsed.section(Section.MODEL))
     shape = (header.channels, h, w)
     predictor = prediction.create(header.predictor, shape)
-    scale = levels.unpack(header.scale, header.dtype.newbyteorder("="), parsed.section(Section.LEVELS))
+    scale = levels.unpack(
+        header.scale, header.dtype.newbyteorder("="), parsed.section(Section.LEVELS)
+    )
     kinds, tolerances = _unpack_frames(parsed.section(Section.FRAMES), g, header.channels)
     coded = {name: parsed.sections[n] for name, n in _SECTION_OF.items() if n in parsed.sections}
     decoder = decoder_class(coded, shape, scale)

@@ -35,7 +35,9 @@ def check_dtype(dtype: np.dtype) -> np.dtype:
         return dtype.newbyteorder("<")
     advice = _ADVICE.get(dtype.newbyteorder("=").name) or _ADVICE.get(dtype.kind)
     advice = advice or "convert it to one of them"
-    raise InputError(f"frames of dtype {dtype} cannot be stored ({', '.join(DTYPES)} can): {advice}")
+    raise InputError(
+        f"frames of dtype {dtype} cannot be stored ({', '.join(DTYPES)} can): {advice}"
+    )
 
 
 def check_frames(shape: tuple[int, ...]) -> tuple[int, ...]:

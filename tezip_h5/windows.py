@@ -58,9 +58,7 @@ def planned(levels: np.ndarray, tolerances: np.ndarray, top: int, width: int) ->
             kernel.uniform_encode(frame, last, tolerance, top, mask, out, rest)
         predicted = min(estimate(symbols), estimate(np.diff(symbols, prepend=0)))
         for p, tolerance in enumerate(tolerances[t]):
-            kernel.median_encode(
-                levels[t, p], tolerance, top, mask, symbols[p], reconstruction[p]
-            )
+            kernel.median_encode(levels[t, p], tolerance, top, mask, symbols[p], reconstruction[p])
         kinds.append(Kind.KEYFRAME if estimate(symbols) < predicted else Kind.PREDICTED)
     return kinds
 

@@ -13,10 +13,12 @@ A dataset that was compressed where it stood has these tables in /tezip/stacks/<
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import h5py
 import numpy as np
 
+from tezip_h5 import __version__
 from tezip_h5.errors import InputError
 from tezip_h5.hdf5.options import FILTER_ID, ChunkOptions
 
@@ -24,12 +26,19 @@ __all__ = [
     "FRAME_DTYPE",
     "Layout",
     "create_data",
+    "create_filenames",
     "create_tables",
+    "drop_staging",
     "find_stacks",
+    "finish_group",
     "is_tezip",
     "link_keyframes",
+    "name_taken",
+    "open_existing",
+    "read_filenames",
     "staging_group",
     "tables_of",
+    "write_filenames",
 ]
 
 STACKS = "/tezip/stacks"
@@ -148,7 +157,9 @@ def create_data(group: h5py.Group, layout: Layout, options: ChunkOptions) -> h5p
     dcpl.set_chunk(layout.chunk)
     dcpl.set_filter(FILTER_ID, h5py.h5z.FLAG_OPTIONAL, options.pack())
     dcpl.set_fill_time(h5py.h5d.FILL_TIME_IFSET)
-    space = h5py.h5s.create_simple((0, *layout.frame_shape), (h5py.h5s.UNLIMITED, *layout.frame_shape))
+    space = h5py.h5s.create_simple(
+        (0, *layout.frame_shape), (h5py.h5s.UNLIMITED, *layout.frame_shape)
+    )
     type_id = h5py.h5t.py_create(options.dtype, logical=True)
     dataset = h5py.h5d.create(group.id, b"data", type_id, space, dcpl)
     return h5py.Dataset(dataset)
@@ -156,11 +167,34 @@ def create_data(group: h5py.Group, layout: Layout, options: ChunkOptions) -> h5p
 
 def create_tables(group: h5py.Group, filenames: bool) -> None:
     """Create the growing tables of a stack."""
-    table = {"maxshape": (None,), "chunks": (1024,), "compression": "gzip", "shuffle": True}
-    group.create_dataset("frames", (0,), FRAME_DTYPE, **table)
+    # Not compressed: its chunks keep their place in the file when rows are added.
+    group.create_dataset("frames", (0,), FRAME_DTYPE, maxshape=(None,), chunks=(64,))
     if filenames:
-        name = h5py.string_dtype("utf-8", NAME_BYTES)
-        group.create_dataset("filenames", (0,), name, **table)
+        create_filenames(group)
+
+
+def create_filenames(group: h5py.Group) -> None:
+    """Create the growing table of file names."""
+    name = h5py.string_dtype("utf-8", NAME_BYTES)
+    group.create_dataset(
+        "filenames", (0,), name, maxshape=(None,), chunks=(256,), compression="gzip"
+    )
+
+
+def write_filenames(group: h5py.Group, names: list[str]) -> None:
+    """Bring the table of file names up to date with `names`, one per frame."""
+    table = group["filenames"]
+    done = table.shape[0]
+    table.resize(len(names), axis=0)
+    encoded = [name.encode("utf-8", "surrogateescape") for name in names[done:]]
+    table[done:] = np.array(encoded, table.dtype)
+
+
+def read_filenames(group: h5py.Group) -> list[str] | None:
+    """File names of a stack's frames, or None."""
+    if "filenames" not in group:
+        return None
+    return [name.decode("utf-8", "surrogateescape") for name in group["filenames"][()]]
 
 
 def tables_of(data: h5py.Dataset) -> h5py.Group | None:
@@ -180,9 +214,7 @@ def is_tezip(item) -> bool:
     if not isinstance(item, h5py.Dataset) or item.chunks is None:
         return False
     pipeline = item.id.get_create_plist()
-    return any(
-        pipeline.get_filter(i)[0] == FILTER_ID for i in range(pipeline.get_nfilters())
-    )
+    return any(pipeline.get_filter(i)[0] == FILTER_ID for i in range(pipeline.get_nfilters()))
 
 
 def find_stacks(file: h5py.File) -> dict[str, h5py.Dataset]:
@@ -209,11 +241,12 @@ def staging_group(file: h5py.File) -> h5py.Group:
     return file.create_group(f"{INCOMING}/stack")
 
 
-def drop_if_empty(file: h5py.File, *paths: str) -> None:
-    """Remove groups that hold nothing any more."""
-    for path in paths:
-        if path in file and len(file[path]) == 0:
-            del file[path]
+def drop_staging(file: h5py.File) -> None:
+    """Remove the staging group, and /tezip when nothing else is in it."""
+    if INCOMING in file:
+        del file[INCOMING]
+    if "/tezip" in file and len(file["/tezip"]) == 0:
+        del file["/tezip"]
 
 
 def link_keyframes(group: h5py.Group, data: h5py.Dataset, keyframes: np.ndarray) -> None:
@@ -246,3 +279,29 @@ def _strided_runs(numbers: np.ndarray) -> list[tuple[int, int, int]]:
         runs.append((int(numbers[i]), step, j - i + 1))
         i = j + 1
     return runs
+
+
+def finish_group(group: h5py.Group, data: h5py.Dataset) -> None:
+    """The attributes that make a group a stack: who wrote it, how to read it, NeXus."""
+    group.attrs["NX_class"] = "NXdata"
+    group.attrs["signal"] = "data"
+    group.attrs["tezip_h5"] = __version__
+    group.attrs["how_to_read"] = READ_ME
+    data.attrs["tezip"] = group.ref
+
+
+def name_taken(path, name) -> InputError:
+    """The error for a stack that is there already."""
+    return InputError(
+        f"{path} already holds {name!r}; give another name, or overwrite=True to replace it"
+    )
+
+
+def open_existing(path, mode: str = "r") -> h5py.File:
+    """Open an HDF5 file, or say in our words why not."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path} is no file; give the path of an HDF5 file")
+    if not h5py.is_hdf5(path):
+        raise InputError(f"{path} is no HDF5 file; give one, or another path")
+    return h5py.File(path, mode)

@@ -205,9 +205,12 @@ def _fill_in(dcpl: int, type_id: int, space: int) -> None:
     """Complete the cd_values of a dataset being created with its dtype and chunk shape."""
     flags, count = ctypes.c_uint(), _size(64)
     values = (ctypes.c_uint * 64)()
-    if _lib.H5Pget_filter_by_id2(
-        dcpl, FILTER_ID, ctypes.byref(flags), ctypes.byref(count), values, 0, None, None
-    ) < 0:
+    if (
+        _lib.H5Pget_filter_by_id2(
+            dcpl, FILTER_ID, ctypes.byref(flags), ctypes.byref(count), values, 0, None, None
+        )
+        < 0
+    ):
         raise InputError("the dataset's filter options cannot be read")
     options = ChunkOptions.unpack(values[: count.value])
     if options.dtype is not None:

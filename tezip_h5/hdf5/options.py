@@ -9,8 +9,8 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
+import h5py
 import numpy as np
-from h5py.filters import FilterRefBase
 
 from tezip_h5.bounds import MODES, ErrorBound
 from tezip_h5.errors import FormatError, InputError
@@ -145,7 +145,7 @@ class ChunkOptions:
         return cls(dtype, shape, bound, settings, bool(values[17]))
 
 
-class TEZip(FilterRefBase):
+class TEZip(h5py.filters.FilterRefBase):
     """Filter options for `h5py`, in hdf5plugin's way.
 
     Parameters

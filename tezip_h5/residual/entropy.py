@@ -67,9 +67,7 @@ class Packer:
         pack = kernel.pack_signed if self._signed else kernel.pack_unsigned
         pack(symbols, self._width, self._planes)
         for stream, pieces, sizes in self._outputs:
-            piece = stream.compress(self._planes) + stream.flush(
-                zstandard.COMPRESSOBJ_FLUSH_BLOCK
-            )
+            piece = stream.compress(self._planes) + stream.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
             pieces.append(piece)
             sizes.append(len(piece))
 

@@ -45,6 +45,6 @@ def encode(symbols: np.ndarray, ranked: np.ndarray) -> np.ndarray:
 
 def decode(ranks: np.ndarray, ranked: np.ndarray, symbols: np.ndarray) -> None:
     """Inverse of `encode`: fill `symbols` (int32, flat). The two may be the same array."""
-    if ranks.size and not 0 <= int(ranks.max()) < ranked.size or ranks.min(initial=0) < 0:
+    if (ranks.size and not 0 <= int(ranks.max()) < ranked.size) or ranks.min(initial=0) < 0:
         raise FormatError(f"a rank lies outside its table of {ranked.size} symbols")
     kernels.load().table_lookup(ranks, ranked.astype(np.int32), 0, symbols)

@@ -43,9 +43,7 @@ class _Stream:
             table = zstandard.compress(self.table.astype(f"<i{self.symbol_width}").tobytes(), 9)
         options = _SPATIAL * self.spatial | _RANKS * (self.table is not None)
         return (
-            _PREFIX.pack(
-                options, self.symbol_width, self.packed_width, self.quantizer, len(table)
-            )
+            _PREFIX.pack(options, self.symbol_width, self.packed_width, self.quantizer, len(table))
             + table
         )
 
@@ -253,7 +251,5 @@ class StageDecoder:
         for symbols, guess, out, tolerance in zip(
             planes, prediction, frame, tolerances, strict=True
         ):
-            quantize.dequantize(
-                name, symbols, guess, int(tolerance), self._top, self._width, out
-            )
+            quantize.dequantize(name, symbols, guess, int(tolerance), self._top, self._width, out)
         return frame

@@ -1,0 +1,49 @@
+"""Error-bounded compression of image stacks inside HDF5.
+
+    import tezip_h5, h5py
+    tezip_h5.write(stack, "run.h5", name="scan", absolute=2)
+    with h5py.File("run.h5") as f:
+        f["scan/data"][120:130]
+
+Importing registers the HDF5 filter with h5py; kernels are compiled on first use.
+"""
+
+__version__ = "0.1.0"
+
+from tezip_h5.bounds import ErrorBound
+from tezip_h5.codec import decode_chunk, encode_chunk
+from tezip_h5.errors import BoundError, FormatError, InputError, ModelError, TezipError
+from tezip_h5.hdf5.cache import configure
+from tezip_h5.hdf5.extract import extract
+from tezip_h5.hdf5.filter import last_error, register
+from tezip_h5.hdf5.options import FILTER_ID, TEZip
+from tezip_h5.hdf5.reader import read
+from tezip_h5.hdf5.report import inspect, verify
+from tezip_h5.hdf5.whole import write
+from tezip_h5.hdf5.writer import Writer
+from tezip_h5.settings import Settings
+
+__all__ = [
+    "FILTER_ID",
+    "BoundError",
+    "ErrorBound",
+    "FormatError",
+    "InputError",
+    "ModelError",
+    "Settings",
+    "TEZip",
+    "TezipError",
+    "Writer",
+    "configure",
+    "decode_chunk",
+    "encode_chunk",
+    "extract",
+    "inspect",
+    "last_error",
+    "read",
+    "register",
+    "verify",
+    "write",
+]
+
+register()

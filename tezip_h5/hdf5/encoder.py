@@ -1,0 +1,210 @@
+"""Frames -> chunks of one dataset: the part that every way of writing shares.
+
+Frames arrive in order; chunks are encoded by a pool of threads (kernels and zstd hold no
+GIL, and touch no h5py object) and written in order by the caller's thread.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import h5py
+import numpy as np
+
+from tezip_h5.bounds import ErrorBound
+from tezip_h5.codec import Encoded, FrameRecord, encode_chunk, plan_kinds
+from tezip_h5.hdf5 import container
+from tezip_h5.hdf5.container import FRAME_DTYPE, Layout
+from tezip_h5.hdf5.options import ChunkOptions
+from tezip_h5.hdf5.preview import Preview
+from tezip_h5.settings import Settings
+from tezip_h5.windows import Kind
+
+__all__ = ["StackEncoder", "Totals"]
+
+_BYTES_IN_FLIGHT = 128 << 20
+
+
+@dataclass
+class Totals:
+    """What has been written so far."""
+
+    frames: int = 0
+    raw_bytes: int = 0
+    payload_bytes: int = 0
+    max_error: float = 0.0
+    chunks: int = 0
+    fallback_chunks: int = 0
+
+
+@dataclass
+class _Step:
+    """One chunk of time on its way: its frames and what its tiles become."""
+
+    start: int
+    frames: np.ndarray
+    tiles: list[Future]
+    tail: bool  # more frames of the same chunks will follow
+
+
+class StackEncoder:
+    """Encode frames into the dataset ``data`` of `group`.
+
+    Parameters
+    ----------
+    group : h5py.Group
+        Where ``data`` and the tables are made.
+    layout, dtype, bound, settings
+        How; `dtype` little-endian.
+    threads : int
+    filenames : bool
+        Whether frames come with names.
+    preview : bool
+    durable : bool
+        Flush the file after every chunk, so that a killed process loses nothing written.
+    """
+
+    def __init__(
+        self,
+        group: h5py.Group,
+        layout: Layout,
+        dtype: np.dtype,
+        bound: ErrorBound,
+        settings: Settings,
+        *,
+        threads: int,
+        filenames: bool = False,
+        preview: bool = True,
+        durable: bool = False,
+    ):
+        self.group, self.layout, self.bound, self.settings = group, layout, bound, settings
+        self.dtype = dtype
+        self.totals = Totals()
+        exact = bound.needs_whole_frame and layout.tiled
+        options = ChunkOptions(dtype, layout.chunk, bound, settings, exact)
+        self.data = container.create_data(group, layout, options)
+        container.create_tables(group, filenames)
+        self._durable = durable
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="tezip")
+        self._threads = threads
+        self._steps: deque[_Step] = deque()
+        self._preview = Preview() if preview else None
+        self._keyframes: list[np.ndarray] = []
+        self._windows = 0
+
+    # --- encoding ---
+
+    def submit(self, frames: np.ndarray, start: int, *, tail: bool = False) -> None:
+        """Encode one chunk of time, at most G frames beginning at frame `start`.
+
+        `frames` must not change until it has been written; see `drain`. A `tail` is written
+        as far as it goes, and will be submitted again with more frames.
+        """
+        limit = max(1, _BYTES_IN_FLIGHT // max(frames.nbytes, 1))
+        self.drain(min(limit, self._threads + 1) - 1)
+        bound = self.bound.of_frames(frames.reshape((*frames.shape[:3], -1)))
+        kinds = plan_kinds(frames, bound, self.settings) if self.layout.tiled else None
+        tiles = [
+            self._pool.submit(
+                encode_chunk,
+                frames[:, rows, columns],
+                bound,
+                self.settings,
+                self.layout.chunk,
+                kinds,
+            )
+            for rows, columns in self.layout.tiles
+        ]
+        self._steps.append(_Step(start, frames, tiles, tail))
+
+    def drain(self, left: int = 0) -> None:
+        """Write finished chunks, in order, until at most `left` steps are under way."""
+        while len(self._steps) > left:
+            self._write(self._steps[0])
+            self._steps.popleft()
+
+    def _write(self, step: _Step) -> None:
+        tiles = [future.result() for future in step.tiles]
+        stop = step.start + len(step.frames)
+        if self.data.shape[0] < stop:
+            self.data.resize(stop, axis=0)
+        for (rows, columns), tile in zip(self.layout.tiles, tiles, strict=True):
+            offset = (step.start, rows.start, columns.start) + (0,) * (self.data.ndim - 3)
+            self.data.id.write_direct_chunk(offset, tile.payload)
+        records = self._records(tiles, step.frames, windows_before=self._windows)
+        table = self.group["frames"]
+        table.resize(stop, axis=0)
+        table[step.start : stop] = records
+        if not step.tail:
+            self._account(step, tiles, records)
+        if self._durable:
+            self.group.file.flush()
+
+    def _account(self, step: _Step, tiles: list[Encoded], records: np.ndarray) -> None:
+        totals = self.totals
+        totals.frames += len(step.frames)
+        totals.raw_bytes += step.frames.nbytes
+        totals.payload_bytes += sum(len(tile.payload) for tile in tiles)
+        totals.max_error = max(totals.max_error, float(records["max_error"].max()))
+        totals.chunks += len(tiles)
+        totals.fallback_chunks += sum(tile.coder == "fallback" for tile in tiles)
+        keyframes = np.flatnonzero(records["kind"] == Kind.KEYFRAME)
+        self._windows += keyframes.size
+        self._keyframes.append(step.start + keyframes)
+        if self._preview is not None:
+            for t in keyframes:
+                self._preview.add(step.start + int(t), step.frames[t])
+
+    @staticmethod
+    def _records(tiles: list[Encoded], frames: np.ndarray, windows_before: int) -> np.ndarray:
+        """Rows of the ``frames`` table: the tiles of each frame added up."""
+        records = np.zeros(len(frames), FRAME_DTYPE)
+        window = windows_before - 1
+        for t, row in enumerate(records):
+            parts: list[FrameRecord] = [tile.frames[t] for tile in tiles]
+            kind = min(part.kind for part in parts)
+            window += kind == Kind.KEYFRAME
+            row["kind"], row["window"] = kind, max(window, 0)
+            row["keyframe_bytes"] = sum(part.keyframe_bytes for part in parts)
+            row["residual_bytes"] = sum(part.residual_bytes for part in parts)
+            row["mse"] = np.mean([part.mse for part in parts])
+            row["max_error"] = max(part.max_error for part in parts)
+        return records
+
+    # --- the end ---
+
+    def describe(self, *, complete: bool) -> None:
+        """Bring the group's attributes up to date."""
+        totals, attrs = self.totals, self.group.attrs
+        attrs["bound"] = str(self.bound)
+        attrs["bound_mode"] = self.bound.mode
+        attrs["level"] = self.settings.level
+        attrs["max_error"] = totals.max_error
+        attrs["raw_bytes"] = totals.raw_bytes
+        attrs["payload_bytes"] = totals.payload_bytes
+        attrs["ratio"] = totals.raw_bytes / max(totals.payload_bytes, 1)
+        attrs["fallback_chunks"] = totals.fallback_chunks
+        attrs["chunks"] = totals.chunks
+        attrs["complete"] = complete
+
+    def finish(self) -> None:
+        """Write what is under way, and the preview."""
+        self.drain()
+        if self._preview is not None:
+            self._preview.write(self.group)
+        self.describe(complete=True)
+
+    @property
+    def keyframes(self) -> np.ndarray:
+        """Numbers of the keyframes written, rising."""
+        return np.concatenate(self._keyframes) if self._keyframes else np.zeros(0, np.int64)
+
+    def close(self) -> None:
+        """Stop the threads; what was not written is dropped."""
+        for step in self._steps:
+            for future in step.tiles:
+                future.cancel()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._steps.clear()

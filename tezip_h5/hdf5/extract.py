@@ -1,0 +1,48 @@
+"""Image files back from a stack."""
+
+from __future__ import annotations
+
+from tezip_h5.hdf5 import container, reader
+
+__all__ = ["extract"]
+
+
+def extract(path, folder, *, name=None, overwrite=False, threads=None) -> dict[str, str]:
+    """Write the frames of a stack as lossless image files.
+
+    Parameters
+    ----------
+    path : str or path
+        The HDF5 file.
+    folder : str or path
+        Where the images go; it is made when missing.
+    name : str, optional
+        Which stack, when the file holds several.
+    overwrite : bool
+        Replace files that are there already.
+
+    Returns
+    -------
+    dict
+        Recorded names that had to change, and what they became: a name whose format would
+        lose samples (.jpg) becomes .png or .tif.
+
+    Raises
+    ------
+    InputError, FormatError, ModelError
+    """
+    from tezip_h5.images import ImageFormat, write_images
+
+    with container.open_existing(path) as file:
+        data = reader.stack_named(file, name)
+        tables = container.tables_of(data)
+        names = image_format = None
+        if tables is not None and "filenames" in tables:
+            names = container.read_filenames(tables)
+            names = names if all(names) else None
+            text = tables["filenames"].attrs.get("image_format")
+            image_format = ImageFormat.from_json(text) if text else None
+        frames = (frame for _, block in reader.blocks(data, threads) for frame in block)
+        return write_images(
+            folder, frames, names, image_format, count=data.shape[0], overwrite=overwrite
+        )

@@ -1,0 +1,65 @@
+"""Previews: small 8-bit pictures of keyframes that any viewer shows without our filter."""
+
+from __future__ import annotations
+
+import h5py
+import numpy as np
+
+__all__ = ["Preview"]
+
+_SIDE = 64
+_MOST = 32
+
+
+class Preview:
+    """Collect thumbnails of keyframes while a stack is written; few, however long it is.
+
+    Grey levels are those of the first keyframe: its 0.5 and 99.5 percentiles become 0 and
+    255. When there are more than 32 keyframes, every second one is dropped, again and again.
+    """
+
+    def __init__(self):
+        self._thumbnails: list[tuple[int, np.ndarray]] = []
+        self._stride = 1
+        self._seen = 0
+        self._range: tuple[float, float] | None = None
+
+    def add(self, number: int, frame: np.ndarray) -> None:
+        """Offer keyframe `number`, (H, W) or (H, W, C) of any dtype."""
+        if self._seen % self._stride == 0:
+            self._thumbnails.append((number, self._thumbnail(frame)))
+            if len(self._thumbnails) > _MOST:
+                self._thumbnails = self._thumbnails[::2]
+                self._stride *= 2
+        self._seen += 1
+
+    def _thumbnail(self, frame: np.ndarray) -> np.ndarray:
+        step = max(1, -(-max(frame.shape[:2]) // _SIDE))
+        small = frame[::step, ::step].astype(np.float64)
+        small = small[..., :3] if small.ndim == 3 and small.shape[2] != 2 else small
+        small = small[..., 0] if small.ndim == 3 and small.shape[2] < 3 else small
+        finite = np.isfinite(small)
+        if self._range is None and finite.any():
+            low, high = np.percentile(small[finite], (0.5, 99.5))
+            self._range = float(low), float(high)
+        low, high = self._range or (0.0, 1.0)
+        with np.errstate(invalid="ignore"):
+            scaled = (small - low) * (255.0 / (high - low if high > low else 1.0))
+        return np.clip(np.where(finite, scaled, 0), 0, 255).astype(np.uint8)
+
+    def write(self, group: h5py.Group) -> None:
+        """Store the thumbnails as ``preview`` in `group`."""
+        if not self._thumbnails:
+            return
+        numbers, pictures = zip(*self._thumbnails, strict=True)
+        if "preview" in group:
+            del group["preview"]
+        data = np.stack(pictures)
+        preview = group.create_dataset(
+            "preview", data=data, chunks=data.shape, compression="gzip", compression_opts=9
+        )
+        preview.attrs["frames"] = np.array(numbers, np.int64)
+        preview.attrs["CLASS"] = np.bytes_("IMAGE")
+        preview.attrs["IMAGE_VERSION"] = np.bytes_("1.2")
+        colour = "IMAGE_TRUECOLOR" if data.ndim == 4 else "IMAGE_GRAYSCALE"
+        preview.attrs["IMAGE_SUBCLASS"] = np.bytes_(colour)

@@ -1,0 +1,218 @@
+"""Reading: in bulk, with chunks decoded in parallel.
+
+`h5py` itself reads every stack (through the filter, one chunk at a time). `read` decodes
+the chunks of a selection side by side.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+
+import h5py
+import numpy as np
+
+from tezip_h5 import codec
+from tezip_h5.errors import FormatError, InputError
+from tezip_h5.hdf5 import cache, container
+from tezip_h5.hdf5.plan import default_threads
+
+__all__ = ["blocks", "read", "stack_named"]
+
+
+def read(path_or_dataset, selection=None, *, name=None, threads=None, cache_bytes=None):
+    """Read frames of a compressed stack, decoding its chunks in parallel.
+
+    Parameters
+    ----------
+    path_or_dataset : str, path or h5py.Dataset
+    selection : int, slice, or tuple of them, optional
+        As in ``dataset[selection]``; default everything. What is no plain box (steps, lists,
+        masks) is read through h5py, one chunk at a time.
+    name : str, optional
+        Which stack of the file, when it holds several.
+    threads : int, optional
+        Default: all processors.
+    cache_bytes : int, optional
+        Set how many bytes of decoded chunks this process keeps, see `configure`.
+
+    Returns
+    -------
+    array in the machine's byte order
+
+    Raises
+    ------
+    InputError, FormatError, ModelError
+
+    Examples
+    --------
+    >>> import numpy as np, tempfile, os, tezip_h5
+    >>> path = os.path.join(tempfile.mkdtemp(), "run.h5")
+    >>> _ = tezip_h5.write(np.arange(4 * 8 * 8, dtype="u2").reshape(4, 8, 8), path)
+    >>> tezip_h5.read(path, slice(1, 3)).shape
+    (2, 8, 8)
+    """
+    if cache_bytes is not None:
+        cache.configure(cache_bytes=cache_bytes)
+    if isinstance(path_or_dataset, h5py.Dataset):
+        return _read_dataset(path_or_dataset, selection, threads)
+    with container.open_existing(path_or_dataset) as file:
+        return _read_dataset(stack_named(file, name), selection, threads)
+
+
+def stack_named(file: h5py.File, name: str | None) -> h5py.Dataset:
+    """The dataset of the stack `name`, or of the only stack of the file."""
+    if name is not None:
+        item = file.get(name.strip("/") or "/")
+        if isinstance(item, h5py.Group) and "data" in item:
+            item = item["data"]
+        if isinstance(item, h5py.Dataset):
+            return item
+    stacks = container.find_stacks(file)
+    if name is None and len(stacks) == 1:
+        return next(iter(stacks.values()))
+    known = ", ".join(sorted(stacks)) or "none"
+    wanted = "several stacks" if name is None and stacks else f"no stack {name or ''}".rstrip()
+    raise InputError(f"{file.filename} holds {wanted}; its stacks are: {known}. Give name=")
+
+
+def _read_dataset(dataset: h5py.Dataset, selection, threads):
+    if threads is not None and (threads != int(threads) or threads < 1):
+        raise InputError(f"threads={threads!r} is no number of threads; give one >= 1")
+    selection = () if selection is None else selection
+    box = _box(dataset, selection)
+    if box is None or os.environ.get("TEZIP_NO_PARALLEL_READ"):
+        return _native(dataset[selection])
+    starts, stops, dropped = box
+    out = np.empty([b - a for a, b in zip(starts, stops, strict=True)], dataset.dtype)
+    _fill(dataset, starts, stops, out, threads or default_threads())
+    return _native(out.reshape([n for n, drop in zip(out.shape, dropped, strict=True) if not drop]))
+
+
+def _native(array: np.ndarray) -> np.ndarray:
+    if isinstance(array, np.ndarray):
+        return array.astype(array.dtype.newbyteorder("="), copy=False)
+    return array
+
+
+def _box(dataset: h5py.Dataset, selection):
+    """Starts, stops and dropped axes of a selection, when the fast path applies; else None."""
+    plist = dataset.id.get_create_plist()
+    if not container.is_tezip(dataset) or plist.get_nfilters() != 1 or 0 in dataset.shape:
+        return None
+    selection = selection if isinstance(selection, tuple) else (selection,)
+    if any(not isinstance(s, int | np.integer | slice | type(...)) for s in selection):
+        return None
+    if any(isinstance(s, bool) for s in selection) or selection.count(...) > 1:
+        return None
+    if ... in selection:
+        at = selection.index(...)
+        missing = dataset.ndim - len(selection) + 1
+        selection = selection[:at] + (slice(None),) * missing + selection[at + 1 :]
+    if len(selection) > dataset.ndim:
+        return None
+    selection += (slice(None),) * (dataset.ndim - len(selection))
+    starts, stops, dropped = [], [], []
+    for part, size in zip(selection, dataset.shape, strict=True):
+        if isinstance(part, slice):
+            start, stop, step = part.indices(size)
+            if step != 1:
+                return None
+            stop = max(start, stop)
+        else:
+            start = int(part) + (size if part < 0 else 0)
+            if not 0 <= start < size:
+                return None  # h5py raises its own IndexError
+            stop = start + 1
+        starts.append(start)
+        stops.append(stop)
+        dropped.append(not isinstance(part, slice))
+    return starts, stops, dropped
+
+
+def _fill(dataset, starts, stops, out, threads) -> None:
+    """Decode the chunks that meet the box into `out`; h5py is touched by this thread only."""
+    chunk = dataset.chunks
+    grids = [
+        range(a // c * c, b, c) if b > a else ()
+        for a, b, c in zip(starts, stops, chunk, strict=True)
+    ]
+    offsets = list(product(*grids))
+    if len(offsets) <= 1 or threads == 1:
+        for offset in offsets:
+            _place(_payload(dataset, offset), dataset, offset, starts, stops, out)
+        return
+    shape = _Geometry(dataset)
+    with ThreadPoolExecutor(threads, thread_name_prefix="tezip") as pool:
+        running = []
+        for offset in offsets:
+            if len(running) > threads:
+                running.pop(0).result()
+            payload = _payload(dataset, offset)
+            running.append(pool.submit(_place, payload, shape, offset, starts, stops, out))
+        for future in running:
+            future.result()
+
+
+class _Geometry:
+    """What a worker needs of a dataset, without touching h5py."""
+
+    def __init__(self, dataset: h5py.Dataset):
+        self.chunks, self.dtype, self.shape = dataset.chunks, dataset.dtype, dataset.shape
+        self.fillvalue = dataset.fillvalue
+
+
+def _payload(dataset: h5py.Dataset, offset):
+    """The chunk's bytes and filter mask; None for a chunk that was never written."""
+    info = dataset.id.get_chunk_info_by_coord(offset)
+    if not info.size:
+        return None
+    mask, payload = dataset.id.read_direct_chunk(offset)
+    return mask, payload
+
+
+def _place(stored, dataset, offset, starts, stops, out) -> None:
+    """Decode one chunk and copy what the box wants of it."""
+    inside, target, whole = [], [], True
+    sizes = zip(offset, dataset.chunks, dataset.shape, starts, stops, strict=True)
+    for at, size, extent, start, stop in sizes:
+        a, b = max(at, start), min(at + size, stop)
+        inside.append(slice(a - at, b - at))
+        target.append(slice(a - start, b - start))
+        whole = whole and b - a == min(size, extent - at)
+    if stored is None:
+        out[tuple(target)] = dataset.fillvalue
+        return
+    mask, payload = stored
+    if mask:  # the filter was skipped when this chunk was written
+        frames = np.frombuffer(payload, dataset.dtype).reshape(dataset.chunks)
+    else:
+        frames = decode_payload(payload, dataset, offset, keep=not whole)
+    out[tuple(target)] = frames[tuple(inside)]
+
+
+def decode_payload(payload, dataset, offset, *, keep: bool) -> np.ndarray:
+    """Decode a chunk of `dataset` (or its geometry); damage is reported with its place."""
+    expected = int(np.prod(dataset.chunks)) * dataset.dtype.itemsize
+    try:
+        decode = cache.decoded if keep else codec.decode_chunk
+        frames = decode(payload, max_bytes=expected)
+    except FormatError as error:
+        raise FormatError(f"chunk at {tuple(offset)}: {error}") from None
+    # Frames may have come without a time or channel axis through the filter.
+    same = frames.nbytes == expected and frames.dtype == dataset.dtype.newbyteorder("<")
+    if not same or frames.squeeze().shape != np.empty(dataset.chunks, "V0").squeeze().shape:
+        raise FormatError(
+            f"chunk at {tuple(offset)} holds {frames.dtype} {frames.shape}, its dataset's chunks "
+            f"are {dataset.dtype} {dataset.chunks}; it belongs to another dataset"
+        )
+    return frames.reshape(dataset.chunks)
+
+
+def blocks(dataset: h5py.Dataset, threads: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (first frame, frames) for every step of chunks in time."""
+    for start in range(0, dataset.shape[0], dataset.chunks[0]):
+        stop = min(start + dataset.chunks[0], dataset.shape[0])
+        yield start, _read_dataset(dataset, slice(start, stop), threads)

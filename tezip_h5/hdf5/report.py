@@ -1,0 +1,288 @@
+"""What a file holds and whether it is sound: `inspect`, `verify`, comparison with an original."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from itertools import product
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from tezip_h5.bounds import ErrorBound
+from tezip_h5.errors import BoundError, FormatError, InputError
+from tezip_h5.frames import Stack, open_stack
+from tezip_h5.hdf5 import container, reader
+from tezip_h5.hdf5.options import FILTER_ID, ChunkOptions
+from tezip_h5.hdf5.plan import default_threads
+
+__all__ = ["FileReport", "StackReport", "Verification", "compare", "inspect", "verify"]
+
+
+@dataclass(frozen=True)
+class StackReport:
+    """What one stack is.
+
+    `kinds` counts its frames by kind; `bytes_of` says where the bytes of its chunks went
+    (keyframes, residuals, everything else). Both are empty without tables.
+    """
+
+    name: str
+    dataset: str
+    shape: tuple[int, ...]
+    dtype: str
+    chunk: tuple[int, ...]
+    bound: str
+    level: str
+    raw_bytes: int
+    payload_bytes: int
+    max_error: float | None
+    chunks: int
+    fallback_chunks: int | None
+    complete: bool
+    written_by: str | None
+    filenames: bool
+    kinds: dict[str, int] = field(default_factory=dict)
+    bytes_of: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def ratio(self) -> float:
+        """Bytes of the samples over bytes of the chunks."""
+        return self.raw_bytes / max(self.payload_bytes, 1)
+
+    def __str__(self):
+        error = "unknown" if self.max_error is None else f"{self.max_error:g}"
+        fallback = "?" if self.fallback_chunks is None else self.fallback_chunks
+        rows = [
+            ("stack", f"/{self.dataset}  {self.dtype} {self.shape}"),
+            ("chunks", f"{self.chunks} of {self.chunk}, {fallback} served by the fallback"),
+            ("bound", f"{self.bound}; largest error {error}"),
+            ("bytes", f"{self.raw_bytes} -> {self.payload_bytes}, ratio {self.ratio:.3f}"),
+        ]
+        if self.kinds:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in self.kinds.items() if count)
+            rows.append(("frames", kinds))
+        if self.bytes_of:
+            total = max(sum(self.bytes_of.values()), 1)
+            shares = ", ".join(f"{k} {100 * v / total:.1f}%" for k, v in self.bytes_of.items())
+            rows.append(("bytes of", shares))
+        rows.append(("level", f"{self.level}; written by tezip_h5 {self.written_by or '?'}"))
+        if self.filenames:
+            rows.append(("names", "the frames' file names are kept"))
+        if not self.complete:
+            rows.append(("state", "not closed: the writer is at work, or died"))
+        return f"{self.name}\n" + "\n".join(f"  {key:9}{value}" for key, value in rows)
+
+
+@dataclass(frozen=True)
+class FileReport:
+    """What a file holds. Printable; `to_dict` for programs."""
+
+    path: str
+    file_bytes: int
+    stacks: list[StackReport]
+
+    def to_dict(self) -> dict:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+    def __str__(self):
+        head = f"{self.path}: {self.file_bytes} bytes, {len(self.stacks)} stack(s)"
+        return "\n".join([head, *map(str, self.stacks)])
+
+
+def inspect(path) -> FileReport:
+    """Report what a file holds, without decoding it.
+
+    Raises
+    ------
+    InputError
+        When the file is missing, no HDF5, or holds no compressed stack.
+    """
+    with container.open_existing(path) as file:
+        stacks = [_describe(name, data) for name, data in container.find_stacks(file).items()]
+    if not stacks:
+        raise InputError(f"{path} holds no dataset compressed with tezip")
+    return FileReport(str(path), Path(path).stat().st_size, stacks)
+
+
+def _options_of(data: h5py.Dataset) -> ChunkOptions:
+    pipeline = data.id.get_create_plist()
+    filters = [pipeline.get_filter(i) for i in range(pipeline.get_nfilters())]
+    values = next(f[2] for f in filters if f[0] == FILTER_ID)
+    return ChunkOptions.unpack(values)
+
+
+def _describe(name: str, data: h5py.Dataset) -> StackReport:
+    options = _options_of(data)
+    tables = container.tables_of(data)
+    attrs = dict(tables.attrs) if tables is not None else {}
+    payload_bytes = int(data.id.get_storage_size())
+    kinds, bytes_of = {}, {}
+    if tables is not None and "frames" in tables:
+        rows = tables["frames"][()]
+        names = h5py.check_enum_dtype(container.KIND)
+        kinds = {kind: int(np.count_nonzero(rows["kind"] == n)) for kind, n in names.items()}
+        bytes_of = {
+            "keyframes": int(rows["keyframe_bytes"].sum(dtype=np.int64)),
+            "residuals": int(rows["residual_bytes"].sum(dtype=np.int64)),
+        }
+        bytes_of["other"] = max(payload_bytes - sum(bytes_of.values()), 0)
+    max_error = attrs.get("max_error", 0.0 if options.bound.lossless else None)
+    fallback = attrs.get("fallback_chunks")
+    return StackReport(
+        name,
+        data.name.strip("/"),
+        data.shape,
+        data.dtype.name,
+        data.chunks,
+        str(options.bound),
+        options.settings.level,
+        int(data.size) * data.dtype.itemsize,
+        payload_bytes,
+        None if max_error is None else float(max_error),
+        int(data.id.get_num_chunks()),
+        None if fallback is None else int(fallback),
+        bool(attrs.get("complete", True)),
+        attrs.get("tezip_h5"),
+        tables is not None and "filenames" in tables,
+        kinds,
+        bytes_of,
+    )
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What `verify` checked. Printable."""
+
+    path: str
+    stacks: int
+    chunks: int
+    frames: int
+    max_error: float | None
+    seconds: float
+
+    def __str__(self):
+        text = (
+            f"{self.path}: {self.stacks} stack(s), {self.frames} frames, {self.chunks} chunks "
+            f"are sound ({self.seconds:.2f} s)"
+        )
+        if self.max_error is not None:
+            text += f"; within the bound of the original, largest error {self.max_error:g}"
+        return text
+
+
+def verify(path, original=None, *, name=None, threads=None) -> Verification:
+    """Decode every chunk of a file from its stored bytes, and check all that can be checked.
+
+    Parameters
+    ----------
+    path : str or path
+    original : stack, optional
+        Compare every sample with it, within the bound the file promises (see `write` for
+        what a stack can be).
+    name : str, optional
+        Check only this stack; needed with `original` when there are several.
+    threads : int, optional
+
+    Raises
+    ------
+    FormatError
+        When a chunk is damaged or missing, or a table disagrees with the data.
+    BoundError
+        When a sample differs from the original by more than the bound.
+    InputError
+        When the file is missing, or holds no such stack, or the original's shape differs.
+    """
+    started = time.perf_counter()
+    with container.open_existing(path) as file:
+        stacks = container.find_stacks(file)
+        if name is not None or original is not None:
+            data = reader.stack_named(file, name)
+            stacks = {data.name: data}
+        if not all(container.is_tezip(data) for data in stacks.values()) or not stacks:
+            raise InputError(f"{path} holds no dataset compressed with tezip")
+        chunks = sum(_verify_chunks(data, threads) for data in stacks.values())
+        frames = sum(data.shape[0] for data in stacks.values())
+        largest = None
+        if original is not None:
+            bound = _options_of(data).bound
+            largest = compare(data, open_stack(original, lossy=not bound.lossless), bound)
+    return Verification(
+        str(path), len(stacks), chunks, frames, largest, time.perf_counter() - started
+    )
+
+
+def _verify_chunks(data: h5py.Dataset, threads: int | None) -> int:
+    """Decode every chunk of a dataset, in parallel; returns how many there are."""
+    options = _options_of(data)
+    if options.shape is not None and np.prod(options.shape) != np.prod(data.chunks):
+        raise FormatError(
+            f"{data.name} has chunks of {data.chunks}, its filter says {options.shape}"
+        )
+    tables = container.tables_of(data)
+    if tables is not None and len(tables["frames"]) != data.shape[0]:
+        raise FormatError(
+            f"{data.name} has {data.shape[0]} frames, its table {len(tables['frames'])}"
+        )
+    grids = [range(0, n, c) for n, c in zip(data.shape, data.chunks, strict=True)]
+    geometry = reader._Geometry(data)
+    count = 0
+    threads = threads or default_threads()
+    with ThreadPoolExecutor(threads) as pool:
+        running = []
+        for offset in product(*grids):
+            stored = reader._payload(data, offset)
+            if stored is None:
+                if tables is not None:
+                    raise FormatError(f"{data.name} has no chunk at {offset}: frames are missing")
+                continue
+            count += 1
+            if stored[0]:
+                continue  # stored without the filter: nothing to decode
+            if len(running) > threads:
+                running.pop(0).result()
+            running.append(
+                pool.submit(reader.decode_payload, stored[1], geometry, offset, keep=False)
+            )
+        for future in running:
+            future.result()
+    return count
+
+
+def compare(data: h5py.Dataset, original: Stack, bound: ErrorBound) -> float:
+    """Compare what is stored with the original; returns the largest error.
+
+    Raises
+    ------
+    BoundError
+        For the first sample outside the bound.
+    InputError
+        When the shapes or dtypes differ.
+    """
+    expected = (original.frame_shape, original.dtype)
+    if expected != (data.shape[1:], data.dtype.newbyteorder("<")) or (
+        original.count not in (None, data.shape[0])
+    ):
+        raise InputError(
+            f"{data.name} is {data.dtype} {data.shape}; the original is {original.dtype} "
+            f"({original.count}, {', '.join(map(str, original.frame_shape))})"
+        )
+    largest = 0.0
+    blocks = original.blocks(data.chunks[0])
+    for (start, decoded), frames in zip(reader.blocks(data), blocks, strict=True):
+        frames = frames.astype(decoded.dtype, copy=False).reshape((*frames.shape[:3], -1))
+        limits = bound.of_frames(frames)
+        for t, (frame, back) in enumerate(zip(frames, decoded, strict=True)):
+            error, bad = limits.check(frame, back.reshape(frame.shape), t)
+            if bad.any():
+                at = tuple(int(i) for i in np.argwhere(bad)[0])
+                found = back.reshape(bad.shape)[at]
+                raise BoundError(
+                    f"{data.name}: frame {start + t}, sample {at} is {found}, the original "
+                    f"{frame[at]}: outside the bound ({bound})"
+                )
+            largest = max(largest, error)
+    return largest

@@ -1,0 +1,85 @@
+"""What writing a stack came to."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from tezip_h5.bounds import ErrorBound
+
+__all__ = ["Summary", "summarise"]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What writing a stack came to. Printable.
+
+    Attributes
+    ----------
+    path, name : where the stack lies
+    shape, dtype : of the stack
+    bound : ErrorBound
+    raw_bytes, payload_bytes : of the samples, and of the chunks that hold them
+    file_bytes : size of the whole file
+    max_error : largest |original - reconstruction| of all samples
+    seconds : wall time
+    chunks, fallback_chunks : and how many of them the fallback served
+    reclaimable_bytes : that the file could give back, after compressing in place or overwriting
+    """
+
+    path: str
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    bound: ErrorBound
+    raw_bytes: int
+    payload_bytes: int
+    file_bytes: int
+    max_error: float
+    seconds: float
+    chunks: int
+    fallback_chunks: int
+    reclaimable_bytes: int = 0
+
+    @property
+    def ratio(self) -> float:
+        """Bytes of the samples over bytes of the chunks."""
+        return self.raw_bytes / max(self.payload_bytes, 1)
+
+    def __str__(self):
+        speed = self.raw_bytes / 1e6 / max(self.seconds, 1e-9)
+        lines = [
+            f"{self.path}:/{self.name}  {self.dtype.name} {self.shape}  {self.bound}",
+            f"  {self.raw_bytes} -> {self.payload_bytes} bytes, ratio {self.ratio:.2f}, "
+            f"file {self.file_bytes} bytes",
+            f"  largest error {self.max_error:g}, {self.seconds:.2f} s, {speed:.0f} MB/s, "
+            f"fallback {self.fallback_chunks} of {self.chunks} chunks",
+        ]
+        if self.reclaimable_bytes:
+            lines.append(
+                f"  {self.reclaimable_bytes} bytes of the file are free; "
+                f"`h5repack {self.path} NEW.h5` gives them back"
+            )
+        return "\n".join(lines)
+
+
+def summarise(path, name, encoder, started, file_bytes, reclaimable=0) -> Summary:
+    """The summary of what an encoder wrote."""
+    totals = encoder.totals
+    return Summary(
+        str(path),
+        name,
+        (totals.frames, *encoder.layout.frame_shape),
+        encoder.dtype,
+        encoder.bound,
+        totals.raw_bytes,
+        totals.payload_bytes,
+        file_bytes,
+        totals.max_error,
+        time.perf_counter() - started,
+        totals.chunks,
+        totals.fallback_chunks,
+        reclaimable,
+    )

@@ -1,0 +1,157 @@
+"""`write`: whole stacks, complete under their name or not there at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import uuid
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from tezip_h5.bounds import ErrorBound
+from tezip_h5.errors import InputError
+from tezip_h5.frames import open_stack
+from tezip_h5.hdf5 import container, inplace, report
+from tezip_h5.hdf5.plan import Job, Plan, checked_name
+from tezip_h5.hdf5.summary import Summary, summarise
+
+__all__ = ["write"]
+
+
+def write(
+    stack,
+    path=None,
+    name: str = "scan",
+    *,
+    absolute: float | None = None,
+    relative: float | None = None,
+    pointwise_relative: float | None = None,
+    axes: str | None = None,
+    chunk_frames: int | None = None,
+    tile: tuple[int, int] | None = None,
+    threads: int | None = None,
+    verify: bool = False,
+    overwrite: bool = False,
+    preview: bool = True,
+    progress: bool | None = None,
+    **settings,
+) -> Summary:
+    """Compress a stack into an HDF5 file.
+
+    Parameters
+    ----------
+    stack : array, h5py.Dataset, array-like, folder of images, or iterable of frames
+        (T, H, W) or (T, H, W, C), C <= 4; uint8..uint32, int8..int32, float32, float64.
+    path : str or path, optional
+        The file. It appears under its name only when it is complete; if it exists, the stack
+        is added to it. Without it, `stack` must be an h5py.Dataset, which is compressed where
+        it stands, in its own file.
+    name : str
+        Of the stack in the file: a group with the dataset ``data``.
+    absolute, relative, pointwise_relative : float, optional
+        The error bound, see `ErrorBound`; none is lossless.
+    axes : str, optional
+        Order of the stack's axes, if not "TYX" or "TYXC".
+    chunk_frames, tile, threads, preview, **settings
+        See `Writer` and `Settings`.
+    verify : bool
+        Read back what was written and compare every sample with the original. (Compressing in
+        place always does. The stack must be readable twice.)
+    overwrite : bool
+        Replace a stack of the same name.
+    progress : bool, optional
+        Show a progress bar; default: on a terminal, after two seconds.
+
+    Returns
+    -------
+    Summary
+
+    Raises
+    ------
+    InputError
+        When the stack, the options or the path cannot be used; nothing is changed then.
+    BoundError, FormatError
+        When what was written does not read back within the bound; nothing is kept then.
+
+    Examples
+    --------
+    >>> import numpy as np, tempfile, os
+    >>> path = os.path.join(tempfile.mkdtemp(), "run.h5")
+    >>> write(np.zeros((4, 32, 32), "u2"), path, absolute=2).max_error
+    0.0
+    """
+    started = time.perf_counter()
+    bound = ErrorBound(absolute, relative, pointwise_relative)
+    source = open_stack(stack, axes, lossy=not bound.lossless)
+    plan = Plan(
+        source.frame_shape, source.dtype, bound, settings, chunk_frames, tile, threads, source.count
+    )
+    job = Job(source, plan, preview, progress)
+    if path is None:
+        if not isinstance(stack, h5py.Dataset):
+            raise InputError(
+                f"no path was given for a {type(stack).__name__}; give one (only an HDF5 dataset "
+                "can be compressed where it stands)"
+            )
+        return inplace.compress(stack, job, started)
+    return _write_file(stack, job, Path(path), checked_name(name), overwrite, verify, started)
+
+
+def _write_file(stack, job, path, name, overwrite, verify, started) -> Summary:
+    if path.is_dir() or not path.parent.is_dir():
+        raise InputError(f"{path} cannot be a file: its folder is missing, or it is a folder")
+    if path.exists():
+        with container.open_existing(path) as file:
+            if name in file and not overwrite:
+                raise container.name_taken(path, name)
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with h5py.File(beside, "x", libver="earliest") as file:
+            file.attrs["NX_class"] = "NXroot"
+            file.attrs["default"] = name
+            group = file.create_group(name)
+            encoder = job.run(group)
+            container.link_keyframes(group, encoder.data, encoder.keyframes)
+            if verify:
+                report.compare(encoder.data, _again(stack, job), job.plan.bound)
+        reclaimable = 0
+        if path.exists():
+            reclaimable = _add_to_file(path, beside, name)
+        else:
+            os.replace(beside, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            beside.unlink()
+    return summarise(path, name, encoder, started, path.stat().st_size, reclaimable)
+
+
+def _again(stack, job):
+    """The stack once more from its beginning, to compare with."""
+    if not hasattr(stack, "shape") and not isinstance(stack, str | os.PathLike | list | tuple):
+        raise InputError("verify=True needs a stack that can be read twice, not an iterator")
+    return job.source
+
+
+def _add_to_file(path: Path, beside: Path, name: str) -> int:
+    """Copy a finished stack into an existing file; it appears under its name in one step.
+
+    Returns the bytes of a stack of that name which it replaces.
+    """
+    replaced = 0
+    with h5py.File(beside) as finished, container.open_existing(path, "r+") as file:
+        staging = container.staging_group(file)
+        finished.copy(finished[name], staging, "scan")
+        if name in file:
+            replaced = file[name]["data"].id.get_storage_size() if "data" in file[name] else 0
+            del file[name]
+        file.require_group(name.rpartition("/")[0] or "/")
+        file.move(f"{container.INCOMING}/stack/scan", f"/{name}")
+        group = file[name]
+        container.finish_group(group, group["data"])
+        kinds = group["frames"]["kind"]
+        container.link_keyframes(group, group["data"], np.flatnonzero(kinds == 0))
+        container.drop_staging(file)
+    return replaced
