@@ -200,10 +200,12 @@ class Companded(Scale):
     def codes(self, values):
         magnitude = np.abs(values.astype(np.int64))
         right = np.searchsorted(self.table, magnitude)
-        right = np.minimum(right, self.table.size - 1)
+        # The magnitude of the most negative value is no positive value of the dtype.
+        last = self.table.size - 1 - (self.table[-1] > np.iinfo(self.dtype).max)
+        right = np.minimum(right, np.where(values < 0, self.table.size - 1, last))
         left = np.maximum(right - 1, 0)
         # The greedy table has an entry above within the bound, or the last one below has.
-        nearer = magnitude - self.table[left] < self.table[right] - magnitude
+        nearer = np.abs(magnitude - self.table[left]) < np.abs(self.table[right] - magnitude)
         nearer &= self.table[left] > 0
         index = np.where(nearer, left, right)
         return np.where(values < 0, -index, index)
@@ -300,10 +302,11 @@ def _finite_range(frames: np.ndarray):
 def _companded(frames: np.ndarray, relative: float) -> Companded | None:
     low, high = int(frames.min()), int(frames.max())
     largest = max(abs(low), abs(high))
-    limit = np.iinfo(frames.dtype).max
+    limit = int(np.iinfo(frames.dtype).max)
     table, value = [0], 1
     while value <= largest:
-        entry = min(value + int(relative * value), limit)
+        # Only -2**(n-1) lies beyond the largest positive value; it is its own entry.
+        entry = min(value + int(relative * value), max(limit, value))
         table.append(entry)
         if len(table) > _LARGEST_TABLE:
             return None

@@ -48,7 +48,8 @@ class Settings:
         False leaves out partitioned entropy encoding and pins the original's stages (the
         manual's ``-n``).
     predictor, coder, quantizer : str, optional
-        Pin the predictor, the residual coder, the quantizer.
+        Pin the predictor, the residual coder, the quantizer. The fallback stands behind every
+        coder: a chunk that it makes smaller is its own.
     spatial, ranks : bool, optional
         Pin density-based spatial encoding and partitioned entropy encoding on or off.
 

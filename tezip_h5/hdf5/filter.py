@@ -116,17 +116,21 @@ class _ReadFrames:
 
     def __init__(self):
         self._lock = threading.Lock()
-        self._seen: OrderedDict[int, None] = OrderedDict()
+        self._seen: OrderedDict[int | bytes, None] = OrderedDict()
 
-    def add(self, frames: np.ndarray) -> None:
-        for frame in frames:
-            checksum = zlib.crc32(np.ascontiguousarray(frame))
-            with self._lock:
-                self._seen[checksum] = None
-                while len(self._seen) > self.limit:
-                    self._seen.popitem(last=False)
+    def add(self, identity: bytes, frames: np.ndarray) -> None:
+        """Note the frames of the chunk whose payload has this identity, once."""
+        with self._lock:
+            if identity in self._seen:
+                return
+        sums = [zlib.crc32(np.ascontiguousarray(frame)) for frame in frames]
+        with self._lock:
+            self._seen.update(dict.fromkeys([*sums, identity]))
+            while len(self._seen) > self.limit:
+                self._seen.popitem(last=False)
 
     def find(self, frames: np.ndarray) -> np.ndarray:
+        """Which of `frames` were noted, bool (G,)."""
         sums = [zlib.crc32(np.ascontiguousarray(frame)) for frame in frames]
         with self._lock:
             return np.array([checksum in self._seen for checksum in sums])
@@ -136,7 +140,7 @@ _read_frames = _ReadFrames()
 
 
 def _decode(options: ChunkOptions, payload) -> np.ndarray:
-    header, _ = bitstream.peek(payload)
+    header, identity = bitstream.peek(payload)
     if options.dtype is not None:
         expected = options.dtype.newbyteorder("<")
         if header.shape != options.shape or header.dtype != expected:
@@ -146,7 +150,7 @@ def _decode(options: ChunkOptions, payload) -> np.ndarray:
             )
     frames = cache.decoded(payload)
     if not options.bound.lossless:
-        _read_frames.add(frames)
+        _read_frames.add(identity, frames)
     big = options.dtype is not None and options.dtype.newbyteorder("<") != options.dtype
     return frames.byteswap() if big else frames
 

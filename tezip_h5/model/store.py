@@ -36,12 +36,13 @@ def predictor_for(model: str) -> str | None:
     Parameters
     ----------
     model : "default" (the best that ships: the previous frame), "none" (no network, the
-        same in this version), or a folder with a trained model.
+        same in this version), or a folder with a model that the original trained (accepted, but
+        this version predicts without it).
 
     Raises
     ------
     ModelError
-        When the folder is missing, holds no model, or a model this version cannot use.
+        When the folder is missing or holds no model.
     """
     if model in ("default", "none"):
         return None
@@ -56,7 +57,4 @@ def predictor_for(model: str) -> str | None:
             f"MODEL folder {model!r} holds no model: {' and '.join(missing)} missing; "
             "give a model's folder, or 'default' or 'none'"
         )
-    raise ModelError(
-        f"MODEL folder {model!r} holds a PredNet of the original TEZip, which this version "
-        "cannot use yet; give 'default' to compress without it"
-    )
+    return None  # an original's PredNet: not used by this version, see the command line

@@ -1,0 +1,64 @@
+"""Shared fixtures. Real stacks are found through TEZIP_TEST_DATA; without it they are skipped."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tezip_h5
+
+
+def pytest_addoption(parser):
+    parser.addoption("--regenerate", action="store_true", help="write the golden files anew")
+
+
+@pytest.fixture
+def regenerate(request):
+    return request.config.getoption("--regenerate")
+
+
+def real_stacks():
+    """Paths of the real stacks, or one skipped case."""
+    folder = os.environ.get("TEZIP_TEST_DATA")
+    if not folder:
+        return [pytest.param(None, marks=pytest.mark.skip("TEZIP_TEST_DATA is not set"))]
+    paths = sorted(Path(folder).glob("*.h5"))
+    assert paths, f"TEZIP_TEST_DATA={folder} holds no stack"
+    return [pytest.param(path, id=path.stem) for path in paths]
+
+
+def require_tool(name):
+    """Skip without the system tool `name`; fail where TEZIP_REQUIRE_TOOLS says it must be."""
+    if shutil.which(name) is None:
+        if os.environ.get("TEZIP_REQUIRE_TOOLS"):
+            pytest.fail(f"{name} is not installed, but TEZIP_REQUIRE_TOOLS is set")
+        pytest.skip(f"{name} is not installed")
+
+
+@pytest.fixture
+def walk():
+    """A small stack with motion and noise: uint16 (20, 40, 56), values about 500."""
+    rng = np.random.default_rng(1)
+    steps = rng.integers(-3, 4, (20, 40, 56))
+    return (np.cumsum(steps, axis=0) + 500).astype(np.uint16)
+
+
+@pytest.fixture
+def run_h5(tmp_path, walk):
+    """A file with the stack of `walk`, lossless."""
+    path = tmp_path / "run.h5"
+    tezip_h5.write(walk, path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _fresh_cache():
+    """No test sees chunks that another decoded."""
+    from tezip_h5.hdf5 import cache, filter
+
+    cache._cache.reset()
+    filter._read_frames = filter._ReadFrames()
+    yield
+    cache.configure(cache_bytes=cache.DEFAULT_BYTES)

@@ -1,0 +1,149 @@
+"""Damaged payloads: the exact error, quickly, and nothing allocated from what they claim."""
+
+import struct
+import time
+import zlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tezip_h5 import FormatError, Settings, TezipError, bitstream, codec
+from tezip_h5.bounds import ChunkBound
+
+
+def payloads():
+    rng = np.random.default_rng(0)
+    walk = (np.cumsum(rng.integers(-2, 3, (5, 12, 14)), axis=0) + 50).astype(np.uint16)
+    floats = walk.astype(np.float32) / 7
+    floats[:, 2, 3] = np.nan
+    bound = ChunkBound(absolute=np.full((5, 1), 0.05))
+    return {
+        "stages": codec.encode_chunk(walk, ChunkBound(), Settings(coder="stages")).payload,
+        "ranks": codec.encode_chunk(
+            walk, ChunkBound(), Settings(coder="stages", ranks=True, spatial=True)
+        ).payload,
+        "grid": codec.encode_chunk(floats, bound, Settings(coder="stages")).payload,
+        "companded": codec.encode_chunk(walk, ChunkBound(pointwise=0.1), Settings()).payload,
+        "fallback": codec.encode_chunk(walk, ChunkBound(), Settings(coder="fallback")).payload,
+    }
+
+
+PAYLOADS = payloads()
+each = pytest.mark.parametrize("kind", PAYLOADS)
+
+
+@each
+def test_pack_is_the_inverse_of_unpack(kind):
+    parsed = bitstream.unpack(PAYLOADS[kind])
+    assert bitstream.pack(parsed.header, parsed.sections) == PAYLOADS[kind]
+
+
+@each
+def test_every_truncation_is_refused(kind):
+    payload = PAYLOADS[kind]
+    for size in range(len(payload)):
+        with pytest.raises(FormatError):
+            codec.decode_chunk(payload[:size])
+    with pytest.raises(FormatError):
+        codec.decode_chunk(payload + b"\0")
+
+
+@each
+def test_every_bit_flip_is_refused(kind):
+    payload = bytearray(PAYLOADS[kind])
+    for i in range(len(payload) * 8):
+        payload[i // 8] ^= 1 << i % 8
+        with pytest.raises(FormatError):
+            codec.decode_chunk(bytes(payload))
+        payload[i // 8] ^= 1 << i % 8
+
+
+@given(st.binary(max_size=300))
+def test_random_bytes_are_refused(data):
+    with pytest.raises(FormatError):
+        codec.decode_chunk(data)
+
+
+@given(st.sampled_from(sorted(PAYLOADS)), st.data())
+@settings(max_examples=500, deadline=None)
+def test_damage_with_right_checksums_is_survived(kind, data):
+    """Whatever sections hold, decoding ends in an error of ours or in samples."""
+    parsed = bitstream.unpack(PAYLOADS[kind])
+    number = data.draw(st.sampled_from(sorted(parsed.sections)))
+    section = bytearray(parsed.sections[number])
+    for _ in range(data.draw(st.integers(1, 4))):
+        action = data.draw(st.sampled_from(["flip", "cut", "insert"]))
+        at = data.draw(st.integers(0, max(len(section) - 1, 0)))
+        if action == "flip" and section:
+            section[at] ^= data.draw(st.integers(1, 255))
+        elif action == "cut":
+            del section[at:]
+        else:
+            section[at:at] = data.draw(st.binary(min_size=1, max_size=9))
+    payload = bitstream.pack(parsed.header, {**parsed.sections, number: bytes(section)})
+    try:
+        codec.decode_chunk(payload, max_bytes=1 << 20)
+    except TezipError:
+        pass
+
+
+@given(st.sampled_from(sorted(PAYLOADS)), st.data())
+@settings(max_examples=300, deadline=None)
+def test_a_forged_header_is_survived(kind, data):
+    payload = bytearray(PAYLOADS[kind])
+    end = 44 + 12 * payload[10]
+    at = data.draw(st.integers(4, end - 1))
+    payload[at] ^= data.draw(st.integers(1, 255))
+    struct.pack_into("<I", payload, end, zlib.crc32(payload[:end]))
+    try:
+        codec.decode_chunk(bytes(payload), max_bytes=1 << 20)
+    except TezipError:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"valid": (9, 12, 14)}, "valid extent"),
+        ({"valid": (0, 12, 14)}, "valid extent"),
+        ({"shape": (2**31, 2**31, 100)}, "bytes"),
+        ({"coder": 77}, "unknown residual coder"),
+        ({"scale": 77}, "unknown scale"),
+        ({"predictor": 77}, "unknown predictor"),
+        ({"flags": 2}, "out of range"),
+        ({"checksum": 1}, "checksum"),
+    ],
+)
+def test_header_fields(change, words):
+    parsed = bitstream.unpack(PAYLOADS["stages"])
+    with pytest.raises(FormatError, match=words):
+        codec.decode_chunk(bitstream.pack(replace(parsed.header, **change), parsed.sections))
+
+
+def test_a_huge_claim_is_refused_at_once():
+    parsed = bitstream.unpack(PAYLOADS["fallback"])
+    header = replace(parsed.header, shape=(1000, 1000, 1000), valid=(1000, 1000, 1000))
+    payload = bitstream.pack(header, parsed.sections)
+    started = time.perf_counter()
+    with pytest.raises(FormatError, match="at most 1000000"):
+        codec.decode_chunk(payload, max_bytes=1000000)
+    assert time.perf_counter() - started < 1
+
+
+def test_other_versions_are_named():
+    payload = bytearray(PAYLOADS["stages"])
+    payload[4] = 9
+    with pytest.raises(FormatError, match="version 9"):
+        codec.decode_chunk(bytes(payload))
+    with pytest.raises(FormatError, match="no tezip payload"):
+        codec.decode_chunk(b"\x89HDF" + bytes(payload[4:]))
+
+
+def test_peek_needs_only_the_beginning():
+    payload = PAYLOADS["grid"]
+    header, identity = bitstream.peek(payload[:256])
+    assert header == bitstream.unpack(payload).header
+    assert payload.startswith(identity)

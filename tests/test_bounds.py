@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+
+from tezip_h5 import ErrorBound, InputError
+from tezip_h5.bounds import ChunkBound
+
+
+@pytest.mark.parametrize(
+    ("keywords", "mode"),
+    [
+        ({}, "lossless"),
+        ({"absolute": 2}, "abs"),
+        ({"relative": 0.1}, "rel"),
+        ({"absolute": 2, "relative": 0.1}, "absrel"),
+        ({"pointwise_relative": 0.1}, "pwrel"),
+        ({"absolute": 0}, "lossless"),
+        ({"absolute": 5, "relative": 0}, "lossless"),
+        ({"pointwise_relative": 0.0}, "lossless"),
+    ],
+)
+def test_mode(keywords, mode):
+    assert ErrorBound(**keywords).mode == mode
+
+
+@pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), "2", True, 1j])
+def test_a_bound_that_is_no_bound_is_refused(value):
+    with pytest.raises(InputError, match="absolute"):
+        ErrorBound(absolute=value)
+
+
+def test_pointwise_excludes_the_others():
+    with pytest.raises(InputError, match="pointwise_relative"):
+        ErrorBound(absolute=1, pointwise_relative=0.1)
+
+
+def test_the_manuals_modes():
+    assert ErrorBound.from_mode("absrel", [5, 0.1]) == ErrorBound(absolute=5, relative=0.1)
+    assert ErrorBound.from_mode("pwrel", [0.1]) == ErrorBound(pointwise_relative=0.1)
+    assert ErrorBound.from_mode(None) == ErrorBound()
+
+
+@pytest.mark.parametrize(
+    ("mode", "values", "words"),
+    [
+        ("abs", [], "takes 1"),
+        ("abs", [1, 2], "takes 1"),
+        ("absrel", [1], "takes 2"),
+        ("maximum", [1], "unknown error bound mode"),
+        (None, [1], "without a mode"),
+    ],
+)
+def test_the_manuals_mistakes(mode, values, words):
+    with pytest.raises(InputError, match=words):
+        ErrorBound.from_mode(mode, values)
+
+
+def test_relative_is_per_frame_and_channel():
+    frames = np.zeros((2, 3, 4, 2))
+    frames[0, 0, 0] = 10, 20
+    frames[1, 1, 1] = 30, 40
+    bounds = ErrorBound(relative=0.1, absolute=2.5).of_frames(frames).absolute
+    np.testing.assert_allclose(bounds, [[1, 2], [2.5, 2.5]])
+
+
+def test_relative_ignores_what_is_not_finite():
+    frames = np.array([1.0, 3.0, np.nan, np.inf], np.float32).reshape(1, 2, 2, 1)
+    assert ErrorBound(relative=0.5).of_frames(frames).absolute[0, 0] == 1
+    frames[:] = np.nan
+    assert ErrorBound(relative=0.5).of_frames(frames).absolute[0, 0] == 0
+
+
+def test_relative_of_the_widest_integers():
+    frames = np.array([-(2**31), 2**31 - 1], np.int32).reshape(1, 1, 2, 1)
+    assert ErrorBound(relative=1).of_frames(frames).absolute[0, 0] == 2**32 - 1
+
+
+def test_check_is_strict():
+    frame = np.array([[[10.0], [np.nan], [np.inf]]])
+    limits = ChunkBound(absolute=np.array([[1.0]]))
+    error, bad = limits.check(frame, np.array([[[11.0], [np.nan], [np.inf]]]), 0)
+    assert (error, bad.any()) == (1.0, False)
+    _, bad = limits.check(frame, np.array([[[11.0000001], [0.0], [-np.inf]]]), 0)
+    assert bad.all()
+    _, bad = ChunkBound().check(np.array([[[0.0]]]), np.array([[[-0.0]]]), 0)
+    assert bad.all(), "lossless means the bits"
+
+
+def test_frozen_frames_are_exact():
+    limits = ChunkBound(absolute=np.array([[1.0], [1.0]])).exact_where(np.array([True, False]))
+    assert limits.absolute.tolist() == [[0.0], [1.0]]
+    assert ChunkBound(pointwise=0.1).exact_where(np.array([True, False])).lossless

@@ -1,0 +1,110 @@
+"""Payloads of this format version, byte for byte in the repository: they must decode for ever.
+
+``pytest --regenerate`` writes them anew; a changed file is a breaking change of the format.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tezip_h5 import ErrorBound, Settings, codec
+
+FOLDER = Path(__file__).parent / "golden"
+
+
+def frames(dtype, channels=0):
+    """A small moving pattern from integers alone: (6, 10, 12[, channels])."""
+    t, y, x = np.ogrid[:6, :10, :12]
+    values = (x + t) * 9 + y * 5 + (x * y + t) % 7
+    if channels:
+        values = values[..., None] + np.arange(channels) * 20
+    return (values * (37 if np.dtype(dtype).itemsize > 1 else 1)).astype(dtype)
+
+
+def holes():
+    values = frames("float32") / np.float32(16)
+    values[:, 2:4, 5] = np.nan
+    values[3, 0, 0] = np.inf
+    return values
+
+
+CASES = {
+    "smallest": (np.zeros((1, 1, 1), np.uint8), {}, {"coder": "stages"}),
+    "uint8-lossless": (frames("uint8"), {}, {"coder": "stages", "window": 4}),
+    "uint16-abs-uniform": (
+        frames("uint16"),
+        {"absolute": 5},
+        {"coder": "stages", "quantizer": "uniform", "window": 6},
+    ),
+    "uint16-abs-merged": (
+        frames("uint16"),
+        {"absolute": 5},
+        {"coder": "stages", "quantizer": "run-merging", "window": 6},
+    ),
+    "int16-dbse-pee": (
+        frames("int16") - 3000,
+        {},
+        {"coder": "stages", "spatial": True, "ranks": True, "window": 6},
+    ),
+    "rgb-rel-open-loop": (
+        frames("uint8", 3),
+        {"relative": 0.05},
+        {"coder": "stages", "feedback": "prediction", "window": 3, "warmup": 1},
+    ),
+    "uint32-pwrel": (frames("uint32"), {"pointwise_relative": 0.03}, {"coder": "stages"}),
+    "float32-lossless": (holes(), {}, {"coder": "stages", "window": 6}),
+    "float32-abs": (holes(), {"absolute": 0.1}, {"coder": "stages", "window": 6}),
+    "float64-pwrel": (
+        frames("float64") - 500.5,
+        {"pointwise_relative": 0.01},
+        {"coder": "stages", "window": 6},
+    ),
+    "float64-fallback": (frames("float64"), {}, {"coder": "fallback"}),
+}
+
+
+def digest(array):
+    text = f"{array.dtype.str} {array.shape} ".encode()
+    return hashlib.sha256(text + array.tobytes()).hexdigest()
+
+
+def test_regenerate(regenerate, monkeypatch):
+    if not regenerate:
+        pytest.skip("only with --regenerate")
+    monkeypatch.setattr(codec, "_fallback_may_win", lambda *_: False)  # chunks are tiny
+    index = {}
+    for name, (array, bound, options) in CASES.items():
+        limits = ErrorBound(**bound).of_frames(array.reshape((*array.shape[:3], -1)))
+        shape = (8, 10, 16, *array.shape[3:]) if name == "uint8-lossless" else None
+        encoded = codec.encode_chunk(array, limits, Settings(**options), shape)
+        (FOLDER / f"{name}.tezip").write_bytes(encoded.payload)
+        index[name] = digest(codec.decode_chunk(encoded.payload))
+    (FOLDER / "digests.json").write_text(json.dumps(index, indent=1) + "\n")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_golden_payloads_decode(name):
+    expected = json.loads((FOLDER / "digests.json").read_text())[name]
+    decoded = codec.decode_chunk((FOLDER / f"{name}.tezip").read_bytes())
+    assert digest(decoded) == expected
+    array, bound, _ = CASES[name]
+    stored = decoded[tuple(slice(n) for n in array.shape)]
+    limits = ErrorBound(**bound).of_frames(array.reshape((*array.shape[:3], -1)))
+    for t, (frame, back) in enumerate(zip(array, stored, strict=True)):
+        shape = (*frame.shape[:2], -1)
+        assert not limits.check(frame.reshape(shape), back.reshape(shape), t)[1].any()
+
+
+def test_the_coder_is_the_one_the_name_says():
+    from tezip_h5 import bitstream
+
+    for name in CASES:
+        header = bitstream.unpack((FOLDER / f"{name}.tezip").read_bytes()).header
+        assert header.coder == (0 if name.endswith("fallback") else 1), name
+
+
+def test_no_file_is_forgotten():
+    assert {path.stem for path in FOLDER.glob("*.tezip")} == set(CASES)

@@ -1,0 +1,115 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from tezip_h5 import FormatError, levels
+from tezip_h5.bounds import ChunkBound, ErrorBound
+
+
+def as_frames(values):
+    return np.asarray(values).reshape(1, 1, -1, 1)
+
+
+def through(scale, frames):
+    """Values that come back after packing and unpacking the scale."""
+    again = levels.unpack(scale.kind, frames.dtype, scale.pack())
+    assert (again.offset, again.top) == (scale.offset, scale.top)
+    return again.to_values(scale.to_levels(frames))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16"])
+def test_integers_are_exact_over_their_whole_range(dtype):
+    info = np.iinfo(dtype)
+    frames = as_frames(np.arange(info.min, info.max + 1).astype(dtype))
+    scale = levels.choose(frames, ChunkBound())
+    assert scale.top == int(info.max) - int(info.min)
+    np.testing.assert_array_equal(through(scale, frames), frames)
+
+
+@pytest.mark.parametrize("dtype", ["uint32", "int32"])
+def test_wide_integers_are_exact_or_refused(dtype):
+    info = np.iinfo(dtype)
+    near_top = as_frames(np.array([info.max - 1000, info.max], dtype))
+    scale = levels.choose(near_top, ChunkBound())
+    np.testing.assert_array_equal(through(scale, near_top), near_top)
+    assert levels.choose(as_frames(np.array([info.min, info.max], dtype)), ChunkBound()) is None
+
+
+@given(hnp.arrays(np.float32, 20, elements=st.floats(width=32, allow_nan=True)))
+@settings(deadline=None)
+def test_lossless_float32_keeps_bits_and_order(values):
+    frames = as_frames(values)
+    scale = levels.choose(frames, ChunkBound())
+    assert through(scale, frames).tobytes() == frames.tobytes()
+    finite = np.unique(values[np.isfinite(values)])
+    assert (np.diff(scale.to_levels(finite).astype(np.int64)) > 0).all()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16"])
+@pytest.mark.parametrize("relative", [1e-3, 0.01, 0.1, 0.37, 0.9, 1.5])
+def test_companding_keeps_the_bound_for_every_integer(dtype, relative):
+    info = np.iinfo(dtype)
+    frames = as_frames(np.arange(info.min, info.max + 1).astype(dtype))
+    scale = levels.choose(frames, ChunkBound(pointwise=relative))
+    back = through(scale, frames).astype(np.float64)
+    original = frames.astype(np.float64)
+    assert (np.abs(original - back) <= relative * np.abs(original)).all()
+    assert back[original == 0] == 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("relative", [1e-4, 0.01, 0.3])
+def test_log_bits_keep_the_bound(dtype, relative):
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=5000) * 10.0 ** rng.integers(-20, 20, 5000)
+    frames = as_frames(values.astype(dtype))
+    scale = levels.choose(frames, ChunkBound(pointwise=relative))
+    back = through(scale, frames).astype(np.float64)
+    assert (np.abs(frames - back) <= relative * np.abs(frames.astype(np.float64))).all()
+
+
+@given(
+    st.floats(1e-6, 1e3),
+    hnp.arrays(np.float64, 30, elements=st.floats(-1e4, 1e4)),
+    st.sampled_from(["float32", "float64"]),
+)
+@settings(deadline=None, max_examples=200)
+def test_the_grid_leaves_few_exceptions(bound, values, dtype):
+    frames = as_frames(values.astype(dtype))
+    limits = ErrorBound(absolute=bound).of_frames(frames)
+    scale = levels.choose(frames, limits)
+    if scale is None:  # the bound is near the resolution of the dtype
+        largest = np.abs(frames).max()
+        assert bound < 4 * np.spacing(largest) or largest / bound > 2**29
+        return
+    _, bad = limits.check(frames[0], through(scale, frames)[0], 0)
+    assert not bad.any()
+
+
+def test_tolerances_share_a_grid():
+    frames = np.linspace(0, 1, 40, dtype=np.float32).reshape(2, 4, 5, 1)
+    limits = ChunkBound(absolute=np.array([[0.01], [0.05]]))
+    scale = levels.choose(frames, limits)
+    tolerances = levels.tolerances(scale, limits, 2, 1)
+    assert tolerances.tolist() == [[0], [2]]
+    assert ((tolerances + 0.5) * scale.step <= limits.absolute).all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        (9, b"\0" * 12),
+        (0, b"\0" * 11),
+        (0, b"\0" * 13),
+        (2, b"\0" * 12 + np.float64(np.nan).tobytes()),
+        (2, b"\0" * 12 + np.float64(0).tobytes()),
+        (3, b"\0" * 20),
+        (4, b"\0" * 14),
+        (4, b"\0" * 12 + b"\xff" * 8),
+    ],
+)
+def test_damaged_scales_are_refused(kind, data):
+    with pytest.raises(FormatError):
+        levels.unpack(kind, np.dtype("float32"), data)

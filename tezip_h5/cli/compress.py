@@ -1,0 +1,143 @@
+"""``tezip-h5 compress MODEL IMAGES OUT.h5``: the manual's compression, into one file."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+
+import tezip_h5
+from tezip_h5.bounds import MODES, ErrorBound
+from tezip_h5.errors import InputError
+from tezip_h5.hdf5 import container
+from tezip_h5.model import store
+from tezip_h5.settings import FEEDBACKS, LEVELS
+
+__all__ = ["add_bound_options", "add_parser", "add_window_options", "compress", "open_source"]
+
+
+def add_bound_options(parser) -> None:
+    """-m and -b, as the manual has them."""
+    parser.add_argument(
+        "-m",
+        "--mode",
+        metavar="MODE",
+        help=f"error bound: {', '.join(MODES[1:])} (default: lossless)",
+    )
+    parser.add_argument(
+        "-b",
+        "--bound",
+        type=float,
+        nargs="*",
+        default=[],
+        metavar="VALUE",
+        help="the bound; for absrel two, absolute then relative; any 0 means lossless",
+    )
+
+
+def add_window_options(parser) -> None:
+    """-p, -w, -t, -f, -v and -n, as the manual has them."""
+    parser.add_argument("-p", "--preprocess", type=int, default=0, metavar="N", dest="warmup",
+                        help="warm-up frames: the first N of every chunk are keyframes")  # fmt: skip
+    parser.add_argument("-w", "--window", type=int, metavar="N", help="a keyframe every N frames")
+    parser.add_argument("-t", "--threshold", type=float, metavar="MSE",
+                        help="a keyframe where the predictions' mean squared error exceeds MSE")  # fmt: skip
+    parser.add_argument("-f", "--force", action="store_true", help="use the CPU only")
+    parser.add_argument("-v", "--verbose", action="store_true", help="say what is being done")
+    parser.add_argument("-n", "--no_entropy", "--no-entropy", action="store_true",
+                        help="leave out partitioned entropy encoding")  # fmt: skip
+
+
+def add_parser(commands) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "compress",
+        help="compress a folder of images or an HDF5 dataset",
+        description="Compress a folder of images, or a dataset FILE.h5:/PATH, into one HDF5 file.",
+    )
+    parser.add_argument("model", metavar="MODEL", help="a model's folder, 'default' or 'none'")
+    parser.add_argument("images", metavar="IMAGES", help="a folder of images, or FILE.h5:/DATASET")
+    parser.add_argument("out", metavar="OUT.h5", help="the file to make, or to add the stack to")
+    add_window_options(parser)
+    add_bound_options(parser)
+    parser.add_argument("--name", default="scan", help="name of the stack (default: %(default)s)")
+    parser.add_argument("--level", choices=LEVELS, default="balanced")
+    parser.add_argument("--feedback", choices=FEEDBACKS, default=FEEDBACKS[0])
+    parser.add_argument("--chunk-frames", type=int, metavar="G", help="frames per chunk")
+    parser.add_argument("--threads", type=int, metavar="N", help="default: all processors")
+    parser.add_argument("--overwrite", action="store_true", help="replace a stack of that name")
+    parser.add_argument("--verify", action="store_true", help="read back and compare every sample")
+    parser.set_defaults(run=run)
+
+
+@contextlib.contextmanager
+def open_source(images: str):
+    """The stack a command line names: a folder, or a dataset of an HDF5 file."""
+    path, _, inside = images.partition(".h5:")
+    if inside or images.endswith(".h5:"):
+        with container.open_existing(f"{path}.h5") as file:
+            item = file.get(inside.strip("/") or "/")
+            if not hasattr(item, "dtype"):
+                raise InputError(f"{path}.h5 holds no dataset {inside!r}")
+            yield item
+        return
+    if Path(images).is_file():
+        raise InputError(
+            f"{images} is a file; give a folder of images, or a dataset as FILE.h5:/DATASET"
+        )
+    yield images
+
+
+def compress(args, out, *, name="scan", **options):
+    """Compress what the manual's arguments name into `out`; returns the summary."""
+    settings = {"predictor": store.predictor_for(args.model)}
+    if args.model not in ("default", "none"):
+        print(
+            f"tezip_h5: {args.model} holds a PredNet of the original, which this version cannot "
+            "use: frames are predicted from the previous one; the bound holds all the same",
+            file=sys.stderr,
+        )
+    bound = ErrorBound.from_mode(args.mode, args.bound)
+    with open_source(args.images) as stack:
+        return tezip_h5.write(
+            stack,
+            out,
+            name,
+            absolute=bound.absolute,
+            relative=bound.relative,
+            pointwise_relative=bound.pointwise_relative,
+            window=args.window,
+            mse_threshold=args.threshold,
+            warmup=args.warmup,
+            entropy=not args.no_entropy,
+            **settings,
+            **options,
+        )
+
+
+def print_frames(path, name: str) -> None:
+    """What became of every frame: the manual's -v."""
+    with container.open_existing(path) as file:
+        for i, row in enumerate(file[name]["frames"][()]):
+            kind = ("keyframe", "warm-up", "predicted")[row["kind"]]
+            size = row["keyframe_bytes"] + row["residual_bytes"]
+            print(f"frame {i}: {kind}, {size} bytes, MSE: {row['mse']:.3g}")
+
+
+def run(args) -> int:
+    """Compress; print the summary."""
+    summary = compress(
+        args,
+        args.out,
+        name=args.name,
+        level=args.level,
+        feedback=args.feedback,
+        chunk_frames=args.chunk_frames,
+        threads=args.threads,
+        overwrite=args.overwrite,
+        verify=args.verify,
+    )
+    if args.verbose:
+        print_frames(args.out, summary.name)
+    print(summary)
+    return 0

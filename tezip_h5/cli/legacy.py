@@ -1,0 +1,86 @@
+"""``tezip``: the command line of the original TEZip, as its manual describes it.
+
+Where the manual's argument is a folder of .dat files, the container is FOLDER/tezip.h5.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tezip_h5.cli import Parser, guarded
+from tezip_h5.cli.compress import (
+    add_bound_options,
+    add_window_options,
+    compress,
+    print_frames,
+)
+from tezip_h5.cli.decompress import decompress
+from tezip_h5.errors import InputError
+
+__all__ = ["main"]
+
+CONTAINER = "tezip.h5"
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="tezip", description="TEZip's command line, served by tezip_h5.")
+    job = parser.add_mutually_exclusive_group(required=True)
+    job.add_argument("-l", "--learn", nargs=2, metavar=("MODEL", "DATA"), help="learn a model")
+    job.add_argument("-c", "--compress", nargs=3, metavar=("MODEL", "IMAGES", "OUT"),
+                     help="compress the images of a folder")  # fmt: skip
+    job.add_argument("-u", "--uncompress", nargs=3, metavar=("MODEL", "COMPRESSED", "OUT"),
+                     help="write the images again")  # fmt: skip
+    add_window_options(parser)
+    add_bound_options(parser)
+    return parser
+
+
+def _compress(args) -> None:
+    args.model, args.images, folder = args.compress
+    folder = Path(folder)
+    folder.mkdir(exist_ok=True)
+    target = folder / CONTAINER
+    # As the original, a second run replaces the first; but only once it is complete.
+    fresh = folder / f".{CONTAINER}.new"
+    fresh.unlink(missing_ok=True)
+    try:
+        summary = compress(args, fresh)
+        os.replace(fresh, target)
+    finally:
+        fresh.unlink(missing_ok=True)
+    if args.verbose:
+        print_frames(target, summary.name)
+    print(str(summary).replace(str(fresh), str(target)))
+
+
+def _uncompress(args) -> None:
+    _, folder, out = args.uncompress
+    source = Path(folder) / CONTAINER
+    if not source.is_file():
+        if (Path(folder) / "key_frame.dat").is_file():
+            raise InputError(
+                f"{folder} holds an archive of the original TEZip; only the machine that made it "
+                "decodes it exactly: decompress it there, then compress the images with tezip_h5"
+            )
+        raise InputError(f"{folder} holds no {CONTAINER}; give the folder that tezip -c made")
+    decompress(source, out, verbose=args.verbose, overwrite=True)
+
+
+def _run(args) -> int:
+    print("CPU MODE")
+    if args.learn:
+        raise InputError("learning is not part of this version; compress with MODEL 'default'")
+    if args.compress:
+        print("compress mode")
+        _compress(args)
+    else:
+        print("uncompress mode")
+        _uncompress(args)
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of ``tezip``."""
+    args = _parser().parse_args(argv)
+    return guarded("tezip", lambda: _run(args))

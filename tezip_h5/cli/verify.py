@@ -1,0 +1,35 @@
+"""``tezip-h5 verify FILE``: decode everything, check everything."""
+
+from __future__ import annotations
+
+import contextlib
+
+import tezip_h5
+from tezip_h5.cli.compress import open_source
+
+__all__ = ["add_parser"]
+
+
+def add_parser(commands) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "verify",
+        help="decode every chunk and check it",
+        description="Decode every chunk from its stored bytes; exit with 2 if one is damaged.",
+    )
+    parser.add_argument("file", metavar="FILE.h5")
+    parser.add_argument(
+        "--against",
+        metavar="IMAGES",
+        help="compare every sample with the original: a folder, or FILE.h5:/DATASET",
+    )
+    parser.add_argument("--name", help="only this stack")
+    parser.add_argument("--threads", type=int, metavar="N", help="default: all processors")
+    parser.set_defaults(run=run)
+
+
+def run(args) -> int:
+    """Verify; print what was checked."""
+    with open_source(args.against) if args.against else contextlib.nullcontext() as original:
+        print(tezip_h5.verify(args.file, original, name=args.name, threads=args.threads))
+    return 0
