@@ -1,5 +1,6 @@
 """Damaged payloads: the exact error, quickly, and nothing allocated from what they claim."""
 
+import contextlib
 import struct
 import time
 import zlib
@@ -84,10 +85,8 @@ def test_damage_with_right_checksums_is_survived(kind, data):
         else:
             section[at:at] = data.draw(st.binary(min_size=1, max_size=9))
     payload = bitstream.pack(parsed.header, {**parsed.sections, number: bytes(section)})
-    try:
+    with contextlib.suppress(TezipError):
         codec.decode_chunk(payload, max_bytes=1 << 20)
-    except TezipError:
-        pass
 
 
 @given(st.sampled_from(sorted(PAYLOADS)), st.data())
@@ -98,10 +97,8 @@ def test_a_forged_header_is_survived(kind, data):
     at = data.draw(st.integers(4, end - 1))
     payload[at] ^= data.draw(st.integers(1, 255))
     struct.pack_into("<I", payload, end, zlib.crc32(payload[:end]))
-    try:
+    with contextlib.suppress(TezipError):
         codec.decode_chunk(bytes(payload), max_bytes=1 << 20)
-    except TezipError:
-        pass
 
 
 @pytest.mark.parametrize(

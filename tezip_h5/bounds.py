@@ -120,11 +120,6 @@ class ErrorBound:
             return "absrel"
         return "abs" if self.absolute is not None else "rel"
 
-    @property
-    def needs_whole_frame(self) -> bool:
-        """Whether the bound depends on samples outside a tile."""
-        return not self.lossless and self.relative is not None
-
     def __str__(self):
         if self.lossless:
             return "lossless"
@@ -137,13 +132,17 @@ class ErrorBound:
             parts.append(f"pointwise relative {self.pointwise_relative:g}")
         return ", ".join(parts)
 
-    def of_frames(self, frames: np.ndarray) -> ChunkBound:
-        """Bound every frame and channel of whole frames.
+    def of_frames(self, frames: np.ndarray, *, padded: bool = False) -> ChunkBound:
+        """Bound every frame and channel.
 
         Parameters
         ----------
         frames : (g, H, W, C) array of any supported dtype
             Whole frames: the relative bound looks at all their samples.
+        padded : bool
+            They may be one tile of a frame, padded below and on the right with one value. The
+            relative bound then ignores samples like the last one, so that it is never looser
+            than that of the whole frame.
         """
         if self.lossless:
             return ChunkBound()
@@ -153,21 +152,26 @@ class ErrorBound:
         if self.absolute is not None:
             bounds[:] = self.absolute
         if self.relative is not None:
-            np.minimum(bounds, self.relative * _ranges(frames), out=bounds)
+            np.minimum(bounds, self.relative * _ranges(frames, padded), out=bounds)
         return ChunkBound(absolute=bounds)
 
 
-def _ranges(frames: np.ndarray) -> np.ndarray:
+def _ranges(frames: np.ndarray, padded: bool) -> np.ndarray:
     """max - min of the finite samples of every frame and channel, float64 (g, C)."""
     ranges = np.zeros((frames.shape[0], frames.shape[3]))
     for t, frame in enumerate(frames):
-        if frame.dtype.kind == "f":
-            finite = np.isfinite(frame)
-            low = np.min(frame, axis=(0, 1), where=finite, initial=np.inf).astype(np.float64)
-            high = np.max(frame, axis=(0, 1), where=finite, initial=-np.inf).astype(np.float64)
-            ranges[t] = np.where(high >= low, high - low, 0.0)
+        used = np.isfinite(frame) if frame.dtype.kind == "f" else np.ones(1, bool)
+        if padded:
+            used = used & (frame != frame[-1, -1])
+        if used.size == 1:
+            low, high = frame.min(axis=(0, 1)), frame.max(axis=(0, 1))
         else:
-            ranges[t] = frame.max(axis=(0, 1)).astype(np.float64) - frame.min(axis=(0, 1))
+            largest = np.inf if frame.dtype.kind == "f" else np.iinfo(frame.dtype).max
+            smallest = -np.inf if frame.dtype.kind == "f" else np.iinfo(frame.dtype).min
+            low = np.min(frame, axis=(0, 1), where=used, initial=largest)
+            high = np.max(frame, axis=(0, 1), where=used, initial=smallest)
+        low, high = low.astype(np.float64), high.astype(np.float64)
+        ranges[t] = np.where(high >= low, high - low, 0.0)
     return np.where(np.isfinite(ranges), ranges, np.finfo(np.float64).max)
 
 

@@ -279,7 +279,8 @@ def choose(frames: np.ndarray, bound: ChunkBound) -> Scale | None:
     else:
         # Rounding to the stack's dtype adds half a unit in the last place of the largest value.
         magnitude = max(abs(low), abs(high))
-        rounding = float(np.spacing(dtype.type(magnitude))) / 2
+        with np.errstate(over="ignore"):
+            rounding = float(np.spacing(dtype.type(magnitude))) / 2
         usable = float(bound.absolute[bound.absolute > 0].min()) - rounding
         step = 2.0 * usable
         if not (usable > rounding and magnitude / step < 2.0**52):

@@ -37,15 +37,16 @@ def add_bound_options(parser) -> None:
 
 def add_window_options(parser) -> None:
     """-p, -w, -t, -f, -v and -n, as the manual has them."""
-    parser.add_argument("-p", "--preprocess", type=int, default=0, metavar="N", dest="warmup",
-                        help="warm-up frames: the first N of every chunk are keyframes")  # fmt: skip
-    parser.add_argument("-w", "--window", type=int, metavar="N", help="a keyframe every N frames")
-    parser.add_argument("-t", "--threshold", type=float, metavar="MSE",
-                        help="a keyframe where the predictions' mean squared error exceeds MSE")  # fmt: skip
-    parser.add_argument("-f", "--force", action="store_true", help="use the CPU only")
-    parser.add_argument("-v", "--verbose", action="store_true", help="say what is being done")
-    parser.add_argument("-n", "--no_entropy", "--no-entropy", action="store_true",
-                        help="leave out partitioned entropy encoding")  # fmt: skip
+    add = parser.add_argument
+    text = "warm-up frames: the first N of every chunk are keyframes"
+    add("-p", "--preprocess", type=int, default=0, metavar="N", dest="warmup", help=text)
+    add("-w", "--window", type=int, metavar="N", help="a keyframe every N frames")
+    text = "a keyframe where the predictions' mean squared error exceeds MSE"
+    add("-t", "--threshold", type=float, metavar="MSE", help=text)
+    add("-f", "--force", action="store_true", help="use the CPU only")
+    add("-v", "--verbose", action="store_true", help="say what is being done")
+    text = "leave out partitioned entropy encoding"
+    add("-n", "--no_entropy", "--no-entropy", action="store_true", help=text)
 
 
 def add_parser(commands) -> None:

@@ -27,10 +27,10 @@ def _parser() -> Parser:
     parser = Parser(prog="tezip", description="TEZip's command line, served by tezip_h5.")
     job = parser.add_mutually_exclusive_group(required=True)
     job.add_argument("-l", "--learn", nargs=2, metavar=("MODEL", "DATA"), help="learn a model")
-    job.add_argument("-c", "--compress", nargs=3, metavar=("MODEL", "IMAGES", "OUT"),
-                     help="compress the images of a folder")  # fmt: skip
-    job.add_argument("-u", "--uncompress", nargs=3, metavar=("MODEL", "COMPRESSED", "OUT"),
-                     help="write the images again")  # fmt: skip
+    names = ("MODEL", "IMAGES", "OUT")
+    job.add_argument("-c", "--compress", nargs=3, metavar=names, help="compress a folder of images")
+    names = ("MODEL", "COMPRESSED", "OUT")
+    job.add_argument("-u", "--uncompress", nargs=3, metavar=names, help="write the images again")
     add_window_options(parser)
     add_bound_options(parser)
     return parser

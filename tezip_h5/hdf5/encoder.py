@@ -82,8 +82,7 @@ class StackEncoder:
         self.group, self.layout, self.bound, self.settings = group, layout, bound, settings
         self.dtype = dtype
         self.totals = Totals()
-        exact = bound.needs_whole_frame and layout.tiled
-        options = ChunkOptions(dtype, layout.chunk, bound, settings, exact)
+        options = ChunkOptions(dtype, layout.chunk, bound, settings)
         self.data = container.create_data(group, layout, options)
         container.create_tables(group, filenames)
         self._durable = durable

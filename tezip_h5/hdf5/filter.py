@@ -7,6 +7,7 @@ logged (logger "tezip_h5") and kept in `last_error()`.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import logging
 import threading
@@ -77,7 +78,6 @@ def _library() -> ctypes.CDLL:
         ctypes.POINTER(ctypes.c_uint),
     )
     library.H5Pmodify_filter.argtypes = (_hid, ctypes.c_int, ctypes.c_uint, _size, ctypes.c_void_p)
-    library.H5Sget_simple_extent_dims.argtypes = (_hid, ctypes.c_void_p, ctypes.c_void_p)
     for name in ("H5Tget_class", "H5Tget_sign", "H5Tget_order"):
         getattr(library, name).argtypes = (_hid,)
     library.H5Tget_size.argtypes = (_hid,)
@@ -161,8 +161,8 @@ def _encode(options: ChunkOptions, chunk: bytes) -> bytes:
     frames = np.frombuffer(chunk, options.dtype).reshape(options.shape)
     frames = frames.astype(options.dtype.newbyteorder("<"), copy=False)
     bound = ChunkBound()
-    if not options.exact and not options.bound.lossless:
-        bound = options.bound.of_frames(frames.reshape((*frames.shape[:3], -1)))
+    if not options.bound.lossless:
+        bound = options.bound.of_frames(frames.reshape((*frames.shape[:3], -1)), padded=True)
         bound = bound.exact_where(_read_frames.find(frames))
     return codec.encode_chunk(frames, bound, options.settings).payload
 
@@ -221,17 +221,7 @@ def _fill_in(dcpl: int, type_id: int, space: int) -> None:
         return  # made by the writer, which knows more than we see here
     dims = (ctypes.c_uint64 * _MAX_RANK)()
     rank = _lib.H5Pget_chunk(dcpl, _MAX_RANK, dims)
-    extent = (ctypes.c_uint64 * _MAX_RANK)()
-    _lib.H5Sget_simple_extent_dims(space, extent, None)
     shape = _chunk_shape([int(n) for n in dims[:rank]])
-    frame = shape[-2:] if len(shape) == 3 else shape[-3:-1]
-    start = rank - len(shape) + 1
-    whole = [int(n) for n in extent[start : start + 2]] if rank >= len(shape) else list(frame)
-    if options.bound.needs_whole_frame and list(frame) != whole:
-        raise InputError(
-            f"a relative bound needs whole frames in a chunk: frames are {whole}, the chunk has "
-            f"{list(frame)}; use such chunks, an absolute bound, or tezip_h5.write"
-        )
     completed = ChunkOptions(_dtype_of(type_id), shape, options.bound, options.settings)
     packed = completed.pack()
     array = (ctypes.c_uint * len(packed))(*packed)
@@ -263,6 +253,16 @@ def _dtype_of(type_id: int) -> np.dtype:
     return np.dtype((">" if _lib.H5Tget_order(type_id) == 1 else "<") + name)
 
 
+def _flush_open_files() -> None:
+    """Encode what HDF5 still holds in its chunk caches while Python can: at exit, before it ends.
+
+    libhdf5 would do it later, when no Python code runs any more, and store those chunks raw.
+    """
+    for file in h5py.h5f.get_obj_ids(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE):
+        if file.get_intent() != h5py.h5f.ACC_RDONLY:
+            h5py.h5f.flush(file)
+
+
 def register() -> None:
     """Register the filter with the libhdf5 of h5py. Called at import; repeating it is harmless."""
     global _lib, _class
@@ -271,3 +271,4 @@ def register() -> None:
     _lib = _library()
     _class = _FilterClass(1, FILTER_ID, 1, 1, FILTER_NAME, _can_apply, _set_local, _filter)
     h5py.h5z.register_filter(ctypes.addressof(_class))
+    atexit.register(_flush_open_files)

@@ -50,15 +50,12 @@ class ChunkOptions:
     """What cd_values say: the chunk's dtype and shape, and how to encode it.
 
     `dtype` and `shape` are None until the dataset is created (``set_local`` fills them in).
-    `exact` makes the filter encode losslessly whatever the bound: so the writer marks
-    datasets whose bound the filter could not keep, seeing one tile of a frame.
     """
 
     dtype: np.dtype | None
     shape: tuple[int, ...] | None
     bound: ErrorBound
     settings: Settings
-    exact: bool = False
 
     def pack(self) -> tuple[int, ...]:
         """The cd_values."""
@@ -93,7 +90,7 @@ class ChunkOptions:
             *_double(-1.0 if threshold is None else threshold),
             settings.warmup,
             pins,
-            int(self.exact),
+            0,
         )
 
     @classmethod
@@ -142,7 +139,7 @@ class ChunkOptions:
             spatial=_unpin(pins >> 12 & 15, (False, True)),
             ranks=_unpin(pins >> 16 & 15, (False, True)),
         )
-        return cls(dtype, shape, bound, settings, bool(values[17]))
+        return cls(dtype, shape, bound, settings)
 
 
 class TEZip(h5py.filters.FilterRefBase):
@@ -158,9 +155,10 @@ class TEZip(h5py.filters.FilterRefBase):
     Notes
     -----
     The filter sees one chunk at a time and cannot raise: prefer `tezip_h5.write`, where an
-    error is an exception. A relative bound needs frames that lie in one chunk. Rewriting
-    part of a chunk encodes all of it again; frames that this process read from it unchanged
-    are then kept exactly, so that errors do not add up.
+    error is an exception. The filter knows one tile of a frame and not where its padding
+    begins, so a relative bound becomes the stricter one of that tile without samples like its
+    last. Rewriting part of a chunk encodes all of it again; frames that this process read
+    from it unchanged are then kept exactly, so that errors do not add up.
 
     Examples
     --------
