@@ -226,12 +226,21 @@ def find_stacks(file: h5py.File) -> dict[str, h5py.Dataset]:
 
     def visit(name, item):
         if is_tezip(item) and not f"/{name}".startswith(INCOMING):
-            parent = item.parent
-            ours = item.name.endswith("/data") and tables_of(item) == parent
-            found[(parent.name if ours else item.name).strip("/") or "data"] = item
+            found[_name_of(item)] = item
 
     file.visititems(visit)
     return found
+
+
+def _name_of(data: h5py.Dataset) -> str:
+    """The name of a stack, given its dataset; of several links the one that was compressed."""
+    tables = tables_of(data)
+    path = data.name
+    if tables is not None and tables.name.startswith(f"{STACKS}/"):
+        path = tables.name[len(STACKS) :]
+    elif tables is not None and path == f"{tables.name}/data":
+        path = tables.name
+    return path.strip("/")
 
 
 def staging_group(file: h5py.File) -> h5py.Group:

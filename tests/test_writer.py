@@ -1,0 +1,251 @@
+"""Frames as they come: flushing, dying at any moment, full disks."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import h5py
+import numpy as np
+import pytest
+
+import tezip_h5
+from tezip_h5 import InputError, Writer
+from tezip_h5.hdf5 import container
+
+
+def test_frames_and_blocks(tmp_path, walk):
+    path = tmp_path / "run.h5"
+    with Writer(path, "scan", (40, 56), "uint16", relative=0.01) as w:
+        w.append(walk[0], filename="img_0000.tif")
+        w.append(walk[1:18], filename=[f"img_{i:04}.tif" for i in range(1, 18)])
+        w.append(walk[18:].astype(">u2"), filename=["a", "b"])
+        assert "20 frames" in repr(w)
+    assert w.summary.shape == walk.shape
+    assert "closed" in repr(w)
+    limit = 0.01 * np.ptp(walk.astype(int), axis=(1, 2))[:, None, None]
+    with h5py.File(path) as f:
+        assert (np.abs(f["scan/data"][:].astype(int) - walk) <= limit).all()
+        assert f["scan/filenames"].asstr()[3] == "img_0003.tif"
+        assert f["scan"].attrs["complete"]
+        assert f["scan"].attrs["NX_class"] == "NXdata"
+        assert f["scan"].attrs["signal"] == "data"
+        np.testing.assert_array_equal(f["scan/keyframes"][0], f["scan/data"][0])
+    tezip_h5.verify(path)
+
+
+def test_the_caller_may_reuse_its_buffer(tmp_path, walk):
+    frame = np.empty_like(walk[0])
+    with Writer(tmp_path / "run.h5", "scan", frame.shape, frame.dtype, chunk_frames=3) as w:
+        for source in walk:
+            frame[:] = source
+            w.append(frame)
+    np.testing.assert_array_equal(tezip_h5.read(tmp_path / "run.h5"), walk)
+
+
+def test_names_may_come_late(tmp_path, walk):
+    with Writer(tmp_path / "run.h5", "scan", (40, 56), "u2") as w:
+        w.append(walk[0])
+        w.append(walk[1], filename="b.tif")
+    with h5py.File(tmp_path / "run.h5") as f:
+        assert f["scan/filenames"].asstr()[:].tolist() == ["", "b.tif"]
+
+
+@pytest.mark.parametrize(
+    ("frames", "name", "words"),
+    [
+        (np.zeros((40, 55), "u2"), None, "this writer takes"),
+        (np.zeros((40, 56), "u1"), None, "this writer takes"),
+        (np.zeros((2, 40, 56), "u2"), ["a"], "1 file names for 2 frames"),
+        (np.zeros((40, 56), "u2"), "x" * 300, "more than 255 bytes"),
+    ],
+)
+def test_a_wrong_frame_is_refused_and_the_rest_goes_on(tmp_path, walk, frames, name, words):
+    with Writer(tmp_path / "run.h5", "scan", (40, 56), "u2") as w:
+        w.append(walk[0])
+        with pytest.raises(InputError, match=words):
+            w.append(frames, filename=name)
+        w.append(walk[1])
+    np.testing.assert_array_equal(tezip_h5.read(tmp_path / "run.h5"), walk[:2])
+
+
+def test_flush_stores_the_tail(tmp_path, walk):
+    path = tmp_path / "run.h5"
+    w = Writer(path, "scan", (40, 56), "u2", chunk_frames=8)
+    for count in (3, 5, 8, 11, 16, 20):
+        w.append(walk[w._appended : count])
+        w.flush()
+        copy = tmp_path / f"{count}.h5"
+        copy.write_bytes(path.read_bytes())
+        with h5py.File(copy) as f:
+            np.testing.assert_array_equal(f["scan/data"][:], walk[:count])
+            assert len(f["scan/frames"]) == count
+            assert not f["scan"].attrs["complete"]
+        tezip_h5.verify(copy)
+        assert "not closed" in str(tezip_h5.inspect(copy))
+    w.close()
+    np.testing.assert_array_equal(tezip_h5.read(path), walk)
+    summary = tezip_h5.inspect(path).stacks[0]
+    assert summary.raw_bytes == w.summary.raw_bytes == walk.nbytes
+    assert sum(summary.kinds.values()) == 20
+
+
+def test_an_empty_stack(tmp_path):
+    with Writer(tmp_path / "run.h5", "scan", (4, 4), "u2"):
+        pass
+    with h5py.File(tmp_path / "run.h5") as f:
+        assert f["scan/data"].shape == (0, 4, 4)
+    assert tezip_h5.read(tmp_path / "run.h5").shape == (0, 4, 4)
+    tezip_h5.verify(tmp_path / "run.h5")
+
+
+def test_an_exception_keeps_what_was_appended(tmp_path, walk):
+    with pytest.raises(RuntimeError), Writer(tmp_path / "run.h5", "s", (40, 56), "u2") as w:
+        w.append(walk[:5])
+        raise RuntimeError("beam dump")
+    np.testing.assert_array_equal(tezip_h5.read(tmp_path / "run.h5"), walk[:5])
+
+
+def test_names_in_use(tmp_path, walk, run_h5):
+    with pytest.raises(InputError, match="overwrite"):
+        Writer(run_h5, "scan", (40, 56), "u2")
+    np.testing.assert_array_equal(tezip_h5.read(run_h5), walk)
+    with Writer(run_h5, "more/scan", (40, 56), "u2") as w:
+        w.append(walk[:2])
+    assert set(container.find_stacks(h5py.File(run_h5))) == {"scan", "more/scan"}
+    with Writer(run_h5, "scan", (40, 56), "u2", overwrite=True) as w:
+        w.append(walk[:3])
+    assert tezip_h5.read(run_h5, name="scan").shape[0] == 3
+
+
+def test_a_closed_writer_says_so(tmp_path):
+    w = Writer(tmp_path / "run.h5", "scan", (4, 4), "u2")
+    w.close()
+    w.close()
+    with pytest.raises(InputError, match="closed"):
+        w.append(np.zeros((4, 4), "u2"))
+    with pytest.raises(InputError, match="closed"):
+        w.flush()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"frame_shape": (4,)}, "one frame"),
+        ({"frame_shape": (4, 4, 9)}, "axes="),
+        ({"dtype": "int64"}, "int32"),
+        ({"warmup": 99}, "warmup"),
+        ({"name": ""}, "cannot name"),
+    ],
+)
+def test_wrong_options_make_no_file(tmp_path, options, words):
+    arguments = {"name": "scan", "frame_shape": (4, 4), "dtype": "u2", **options}
+    with pytest.raises(InputError, match=words):
+        Writer(tmp_path / "run.h5", **arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+WRITER = """
+    import sys, numpy as np, tezip_h5
+    x = np.load(sys.argv[2])
+    w = tezip_h5.Writer(sys.argv[1], "scan", x.shape[1:], x.dtype, chunk_frames=4, threads=2)
+    for round in range(10**9):
+        for i, frame in enumerate(x):
+            w.append(frame)
+            if i % 7 == 6:
+                w.flush()
+                print(round * len(x) + i + 1, flush=True)
+"""
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.05, 0.13, 0.29])
+def test_a_killed_writer_leaves_every_flushed_frame(tmp_path, walk, moment):
+    np.save(tmp_path / "x.npy", walk)
+    path = tmp_path / "run.h5"
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(WRITER), str(path), str(tmp_path / "x.npy")],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    flushed = int(process.stdout.readline())
+    time.sleep(moment)
+    process.send_signal(signal.SIGKILL)
+    rest = process.communicate()[0].split()
+    flushed = int(rest[-1]) if rest else flushed
+    with h5py.File(path) as f:
+        data = f["scan/data"]
+        assert len(data) >= flushed
+        np.testing.assert_array_equal(data[:flushed], walk[np.arange(flushed) % len(walk)])
+
+
+FULL_DISK = """
+    import resource, signal, sys, numpy as np, tezip_h5
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 65536, (64, 128, 128), dtype=np.uint16)
+    tezip_h5.encode_chunk(x[:2], tezip_h5.bounds.ChunkBound(), tezip_h5.Settings())
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+    try:
+        if sys.argv[2] == "write":
+            tezip_h5.write(x, sys.argv[1])
+        else:
+            with tezip_h5.Writer(sys.argv[1], "scan", x.shape[1:], x.dtype, chunk_frames=4) as w:
+                for frame in x:
+                    w.append(frame)
+    except OSError as error:
+        print("OSError")
+    else:
+        print("no error")
+"""
+
+
+@pytest.mark.parametrize("way", ["write", "writer"])
+def test_a_full_disk_is_an_error_and_leaves_no_half_file(tmp_path, way):
+    path = tmp_path / "run.h5"
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(FULL_DISK), str(path), way],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert result.stdout.strip() == "OSError", result.stderr
+    if way == "write":
+        assert list(tmp_path.iterdir()) == []
+    else:  # the writer's own file keeps what was flushed before the disk was full
+        rng = np.random.default_rng(0)
+        x = rng.integers(0, 65536, (64, 128, 128), dtype=np.uint16)
+        with h5py.File(path) as f:
+            kept = f["scan/data"][:]
+        assert 0 < len(kept) < 64
+        np.testing.assert_array_equal(kept, x[: len(kept)])
+
+
+MEMORY = """
+    import resource, sys, numpy as np, tezip_h5, h5py
+    rng = np.random.default_rng(0)
+    base = (rng.normal(500, 5, (4, 2048, 2048))).astype(np.uint16)
+    frames = (base[i % 4] for i in range(int(sys.argv[2])))
+    tezip_h5.write(frames, sys.argv[1], level="fast")
+    with h5py.File(sys.argv[1]) as f:
+        for i in range(0, len(f["scan/data"]), 8):
+            f["scan/data"][i]
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def test_memory_does_not_grow_with_the_stack(tmp_path):
+    """64 frames of 8 MB: half a gigabyte; the 4 GB case is in benchmarks/."""
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(MEMORY), str(tmp_path / "run.h5"), "64"],
+        capture_output=True,
+        text=True,
+        timeout=250,
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "2"},
+    )
+    assert int(result.stdout) < 600
+    assert resource.getrusage(resource.RUSAGE_SELF) is not None
