@@ -157,11 +157,23 @@ def _frames(iterator: Iterator, count: int | None) -> Stack:
     dtype = check_dtype(first.dtype)
 
     def read(size):
-        frames = enumerate(chain([first], iterator))
-        while block := [_same(np.asarray(f), first, i) for i, f in islice(frames, size)]:
-            yield np.stack(block)
+        return _gathered(enumerate(chain([first], iterator)), size, first)
 
     return Stack(shape[1:], dtype, count, read)
+
+
+def _gathered(frames: Iterator, size: int, first: np.ndarray) -> Iterator[np.ndarray]:
+    """Blocks of `size` of the numbered `frames`, all like `first`."""
+    while True:
+        block = np.empty((size, *first.shape), first.dtype)
+        filled = 0
+        for number, frame in islice(frames, size):
+            block[filled] = _same(np.asarray(frame), first, number)
+            filled += 1
+        if filled:
+            yield block[:filled]
+        if filled < size:
+            return
 
 
 def _same(frame: np.ndarray, first: np.ndarray, index: int) -> np.ndarray:
@@ -179,8 +191,7 @@ def _folder(folder: Path, lossy: bool) -> Stack:
     images = ImageFolder(folder, expand=lossy)
 
     def read(size):
-        for start in range(0, len(images), size):
-            yield np.stack([images[i] for i in range(start, min(start + size, len(images)))])
+        return _gathered(enumerate(images), size, np.empty(images.shape[1:], images.dtype))
 
     return Stack(
         images.shape[1:],

@@ -34,7 +34,8 @@ with h5py.File(sys.argv[1]) as file:
     seconds = time.perf_counter() - started
 original = numpy.load(sys.argv[2])
 error = numpy.abs(decoded.astype("int64") - original).max()
-print(json.dumps({"seconds": seconds, "error": float(error), "same": decoded.shape == original.shape}))
+same = decoded.shape == original.shape
+print(json.dumps({"seconds": seconds, "error": float(error), "same": same}))
 """
 
 
@@ -75,7 +76,7 @@ def run(args) -> int:
     print(
         "\nYour own stack:\n"
         "  tezip-h5 compress default IMAGE_FOLDER run.h5 -m abs -b 2\n"
-        '  python -c "import tezip_h5; tezip_h5.write(stack, \'run.h5\', absolute=2)"\n'
+        "  python -c \"import tezip_h5; tezip_h5.write(stack, 'run.h5', absolute=2)\"\n"
         "  tezip-h5 inspect run.h5"
     )
     return 0

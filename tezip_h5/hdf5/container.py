@@ -12,6 +12,7 @@ A dataset that was compressed where it stood has these tables in /tezip/stacks/<
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,8 @@ from tezip_h5.hdf5.options import FILTER_ID, ChunkOptions
 __all__ = [
     "FRAME_DTYPE",
     "Layout",
+    "close",
+    "closing",
     "create_data",
     "create_filenames",
     "create_tables",
@@ -304,6 +307,26 @@ def name_taken(path, name) -> InputError:
     return InputError(
         f"{path} already holds {name!r}; give another name, or overwrite=True to replace it"
     )
+
+
+def close(file: h5py.File, *, failed: bool) -> None:
+    """Close a file; when that fails (a full disk), raise OSError unless one is on its way."""
+    try:
+        file.close()
+    except (RuntimeError, OSError) as error:
+        if not failed:
+            raise OSError(f"{error}: the file could not be closed, its last part is lost") from None
+
+
+@contextlib.contextmanager
+def closing(file: h5py.File):
+    """Use a file and `close` it."""
+    try:
+        yield file
+    except BaseException:
+        close(file, failed=True)
+        raise
+    close(file, failed=False)
 
 
 def open_existing(path, mode: str = "r") -> h5py.File:

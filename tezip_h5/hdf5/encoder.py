@@ -6,6 +6,7 @@ GIL, and touch no h5py object) and written in order by the caller's thread.
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -47,6 +48,28 @@ class _Step:
     frames: np.ndarray
     tiles: list[Future]
     tail: bool  # more frames of the same chunks will follow
+
+
+class _Space:
+    """Room on the disk, taken before HDF5 needs it.
+
+    When a disk fills up inside HDF5, the dataset already counts frames that were not written,
+    and the file may not close. Here it is an OSError before anything has changed.
+    """
+
+    _MARGIN = 1 << 16  # for HDF5's own structures
+
+    def __init__(self, file: h5py.File):
+        self._file = file if file.driver == "sec2" and hasattr(os, "posix_fallocate") else None
+        self._margin = self._MARGIN
+
+    def reserve(self, size: int) -> None:
+        """Make the file larger by `size` bytes. What HDF5 does not use, it cuts off at the end."""
+        if self._file is None:
+            return
+        descriptor = self._file.id.get_vfd_handle()
+        os.posix_fallocate(descriptor, os.fstat(descriptor).st_size, size + self._margin)
+        self._margin = 0
 
 
 class StackEncoder:
@@ -92,6 +115,7 @@ class StackEncoder:
         self._preview = Preview() if preview else None
         self._keyframes: list[np.ndarray] = []
         self._windows = 0
+        self._space = _Space(group.file)
 
     # --- encoding ---
 
@@ -101,8 +125,6 @@ class StackEncoder:
         `frames` must not change until it has been written; see `drain`. A `tail` is written
         as far as it goes, and will be submitted again with more frames.
         """
-        limit = max(1, _BYTES_IN_FLIGHT // max(frames.nbytes, 1))
-        self.drain(min(limit, self._threads + 1) - 1)
         bound = self.bound.of_frames(frames.reshape((*frames.shape[:3], -1)))
         kinds = plan_kinds(frames, bound, self.settings) if self.layout.tiled else None
         tiles = [
@@ -117,6 +139,9 @@ class StackEncoder:
             for rows, columns in self.layout.tiles
         ]
         self._steps.append(_Step(start, frames, tiles, tail))
+        # Now, not before the next step: until then its frames take memory beside these.
+        limit = _BYTES_IN_FLIGHT // max(frames.nbytes, 1)
+        self.drain(max(0, min(limit, self._threads + 1) - 1))
 
     def drain(self, left: int = 0) -> None:
         """Write finished chunks, in order, until at most `left` steps are under way."""
@@ -127,6 +152,7 @@ class StackEncoder:
     def _write(self, step: _Step) -> None:
         tiles = [future.result() for future in step.tiles]
         stop = step.start + len(step.frames)
+        self._space.reserve(sum(len(tile.payload) for tile in tiles))
         if self.data.shape[0] < stop:
             self.data.resize(stop, axis=0)
         for (rows, columns), tile in zip(self.layout.tiles, tiles, strict=True):

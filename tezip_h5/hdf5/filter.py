@@ -8,6 +8,7 @@ logged (logger "tezip_h5") and kept in `last_error()`.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import ctypes
 import logging
 import threading
@@ -259,8 +260,9 @@ def _flush_open_files() -> None:
     libhdf5 would do it later, when no Python code runs any more, and store those chunks raw.
     """
     for file in h5py.h5f.get_obj_ids(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE):
-        if file.get_intent() != h5py.h5f.ACC_RDONLY:
-            h5py.h5f.flush(file)
+        with contextlib.suppress(RuntimeError, OSError):  # a full disk: nothing more to be done
+            if file.get_intent() != h5py.h5f.ACC_RDONLY:
+                h5py.h5f.flush(file)
 
 
 def register() -> None:

@@ -109,7 +109,7 @@ def _write_file(stack, job, path, name, overwrite, verify, started) -> Summary:
                 raise container.name_taken(path, name)
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        with h5py.File(beside, "x", libver="earliest") as file:
+        with container.closing(h5py.File(beside, "x", libver="earliest")) as file:
             file.attrs["NX_class"] = "NXroot"
             file.attrs["default"] = name
             group = file.create_group(name)
@@ -141,7 +141,8 @@ def _add_to_file(path: Path, beside: Path, name: str) -> int:
     Returns the bytes of a stack of that name which it replaces.
     """
     replaced = 0
-    with h5py.File(beside) as finished, container.open_existing(path, "r+") as file:
+    target = container.open_existing(path, "r+")
+    with h5py.File(beside) as finished, container.closing(target) as file:
         staging = container.staging_group(file)
         finished.copy(finished[name], staging, "scan")
         if name in file:

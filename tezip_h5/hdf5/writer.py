@@ -172,6 +172,7 @@ class Writer:
         """Write the rest, and the tables; afterwards `summary` says what it came to."""
         if self._file is None:
             return
+        failed = True
         try:
             if self._count:
                 self._submit()
@@ -182,10 +183,11 @@ class Writer:
                 container.link_keyframes(self._group, self._encoder.data, self._encoder.keyframes)
             self._file.flush()
             self.summary = self._summarise()
+            failed = False
         finally:
             self._encoder.close()
             file, self._file = self._file, None
-            file.close()
+            container.close(file, failed=failed)
 
     def _summarise(self) -> Summary:
         return summarise(
