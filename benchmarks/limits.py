@@ -1,0 +1,145 @@
+"""Measure what is promised besides ratios: speed, memory, start-up, reading frame by frame.
+
+    python benchmarks/limits.py [--frames 512] > benchmarks/results/limits.txt
+
+Each figure is taken in a process of its own, on a stack simulated here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import textwrap
+from pathlib import Path
+
+PREPARE = """
+    import sys, time, resource, numpy as np, h5py, tezip_h5
+    from tezip_h5.simulate import detector_sequence
+    folder = sys.argv[1]
+"""
+
+SPEED = """
+    for dtype in ("uint8", "uint16"):
+        tile = detector_sequence(16, 512, 512, dtype)
+        stack = np.tile(tile, (8, 1, 1))
+        mega = stack.nbytes / 1e6
+        for bound in (None, 2):
+            for level in ("fast", "balanced"):
+                path = f"{folder}/speed.h5"
+                tezip_h5.write(stack[:2], path, level=level, absolute=bound, overwrite=True)
+                times = []
+                for _ in range(3):
+                    options = {"level": level, "absolute": bound, "overwrite": True}
+                    summary = tezip_h5.write(stack, path, **options)
+                    started = time.perf_counter()
+                    back = tezip_h5.read(path)
+                    times.append((summary.seconds, time.perf_counter() - started))
+                encode, decode = (sorted(t)[1] for t in zip(*times))
+                print(f"{dtype:7} {level:9} bound {bound or 0}: encode {mega / encode:6.0f} MB/s, "
+                      f"decode {mega / decode:6.0f} MB/s, ratio {summary.ratio:.2f}")
+"""
+
+FRAMEWISE = """
+    for name, shape in (("512x512", (512, 512)), ("2048x2048, 4 tiles", (2048, 2048))):
+        stack = detector_sequence(4, 512, 512)
+        reps = (shape[0] // 512, shape[1] // 512)
+        path = f"{folder}/frames.h5"
+        frames = (np.tile(stack[i % 4], reps) for i in range(64))
+        tezip_h5.write(frames, path, absolute=2, overwrite=True)
+        def whole():
+            with h5py.File(path) as f:
+                f["scan/data"][...]
+        def framewise():
+            with h5py.File(path) as f:
+                for i in range(64):
+                    f["scan/data"][i]
+        whole()
+        seconds = {whole: [], framewise: []}
+        for _ in range(5):
+            for call in seconds:
+                tezip_h5.configure(cache_bytes=0)
+                tezip_h5.read(path, 0)  # leaves one chunk in the cache: nearly empty
+                tezip_h5.configure(cache_bytes=192 << 20)
+                started = time.perf_counter()
+                call()
+                seconds[call].append(time.perf_counter() - started)
+        a, b = (sorted(seconds[call])[2] for call in (whole, framewise))
+        print(f"{name}: f[...] at once {a:.3f} s, f[i] one by one {b:.3f} s, {b / a:.2f} times")
+"""
+
+MEMORY = """
+    base = detector_sequence(4, 2048, 2048)
+    count = int(sys.argv[2])
+    path = f"{folder}/large.h5"
+    frames = (base[i % 4] for i in range(count))
+    summary = tezip_h5.write(frames, path, level="fast")
+    print(f"writing {summary.raw_bytes / 1e9:.2f} GB: {summary.seconds:.1f} s, peak "
+          f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
+"""
+
+READ_MEMORY = """
+    path = f"{folder}/large.h5"
+    started = time.perf_counter()
+    with h5py.File(path) as f:
+        data = f["scan/data"]
+        total = sum(int(data[i, 0, 0]) for i in range(0, len(data)))
+    print(f"reading it frame by frame: {time.perf_counter() - started:.1f} s, peak "
+          f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
+"""
+
+IMPORT = """
+    import sys, time
+    started = time.perf_counter()
+    import tezip_h5
+    seconds = time.perf_counter() - started
+    heavy = [m for m in ("numba", "tensorflow", "keras") if m in sys.modules]
+    print(f"import tezip_h5: {seconds:.2f} s, heavy modules loaded: {heavy or 'none'}")
+"""
+
+FIRST = """
+    import sys, time
+    started = time.perf_counter()
+    import h5py, tezip_h5
+    with h5py.File(f"{sys.argv[1]}/frames.h5") as f:
+        f["scan/data"][0]
+    print(f"first frame of a file in a new process: {time.perf_counter() - started:.2f} s")
+"""
+
+
+def in_process(code: str, *arguments) -> None:
+    """Run `code` in a new Python and pass on what it prints."""
+    command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    print(result.stdout or result.stderr, end="", flush=True)
+
+
+def processor() -> str:
+    """What the machine calls its processor."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--frames", type=int, default=512, help="of 8 MB, for the memory figures")
+    count = parser.parse_args().frames
+    print(f"{processor()}, {os.cpu_count()} processors, Python {platform.python_version()}")
+    with tempfile.TemporaryDirectory() as folder:
+        in_process(IMPORT)
+        in_process(PREPARE + SPEED, folder)
+        in_process(PREPARE + FRAMEWISE, folder)
+        in_process(FIRST, folder)
+        in_process(PREPARE + MEMORY, folder, count)
+        in_process(PREPARE + READ_MEMORY, folder)
+
+
+if __name__ == "__main__":
+    main()
