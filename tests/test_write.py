@@ -140,19 +140,25 @@ def test_tiles(tmp_path, walk, tile, bound):
 
 
 def test_default_layout():
-    chosen = plan.Layout.choose((2048, 2048), 2)
-    assert chosen.chunk == (16, 1024, 1024)
-    assert len(chosen.tiles) == 4
-    assert plan.Layout.choose((512, 640), 1, count=5).chunk == (5, 512, 640)
-    assert (
-        plan.Layout.choose((1000, 1000, 3), 1).chunk[1]
-        * plan.Layout.choose((1000, 1000, 3), 1).chunk[2]
-        * 3
-        <= 1 << 20
-    )
-    assert plan.Layout.choose((1, 5_000_000), 1).chunk[1] == 1
-    huge = plan.Layout.choose((8192, 8192), 2)
+    choose = plan.Layout.choose
+    assert choose((1024, 1024), 1).chunk == (16, 1024, 1024)
+    chosen = choose((2048, 2048), 2)
+    assert chosen.chunk == (16, 1024, 512)
+    assert len(chosen.tiles) == 8
+    assert choose((512, 640), 1, count=5).chunk == (5, 512, 640)
+    assert choose((1, 5_000_000), 1).chunk[1] == 1
+    for shape in ((1000, 1000, 3), (7, 3_000_001), (4321, 1234), (100_000, 2)):
+        for itemsize in (1, 2, 4, 8):
+            assert np.prod(choose(shape, itemsize).chunk) * itemsize <= 16 << 20
+    huge = choose((8192, 8192), 2)
     assert huge.chunk[0] * 8192 * 8192 * 2 <= 512 << 20
+
+
+def test_error_driven_windows_see_whole_frames(tmp_path):
+    stack = np.zeros((3, 800, 800), np.uint16)
+    tezip_h5.write(stack, tmp_path / "run.h5", mse_threshold=0.1)
+    with h5py.File(tmp_path / "run.h5") as f:
+        assert f["scan/data"].chunks == (3, 800, 800)
 
 
 def test_a_new_file_appears_only_when_complete(tmp_path, walk):

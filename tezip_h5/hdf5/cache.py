@@ -52,8 +52,17 @@ class ChunkCache:
                 return
             self._chunks[identity] = chunk
             self._bytes += chunk.nbytes
-            while self._bytes > self.limit and len(self._chunks) > 1:
-                self._bytes -= self._chunks.popitem(last=False)[1].nbytes
+            self._drop(keep=1)
+
+    def resize(self, limit: int) -> None:
+        """Set the limit, and drop what exceeds it."""
+        with self._lock:
+            self.limit = limit
+            self._drop(keep=0)
+
+    def _drop(self, keep: int) -> None:
+        while self._bytes > self.limit and len(self._chunks) > keep:
+            self._bytes -= self._chunks.popitem(last=False)[1].nbytes
 
 
 def _initial_limit() -> int:
@@ -69,12 +78,12 @@ if hasattr(os, "register_at_fork"):
 def configure(*, cache_bytes: int) -> None:
     """Set how many bytes of decoded chunks this process keeps (default 192 MiB).
 
-    The environment variable ``TEZIP_CACHE_BYTES`` sets it before import. 0 keeps only the
-    newest chunk.
+    The environment variable ``TEZIP_CACHE_BYTES`` sets it before import. 0 forgets them all,
+    and keeps only the newest chunk from then on.
     """
     if not isinstance(cache_bytes, int) or cache_bytes < 0:
         raise InputError(f"cache_bytes={cache_bytes!r} is no number of bytes; give an int >= 0")
-    _cache.limit = cache_bytes
+    _cache.resize(cache_bytes)
 
 
 def decoded(payload, *, max_bytes: int | None = None) -> np.ndarray:

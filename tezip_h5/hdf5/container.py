@@ -64,7 +64,10 @@ FRAME_DTYPE = np.dtype(
     ]
 )
 
-_SAMPLES_PER_TILE = 1 << 20
+# Chunks of at most 16 MiB: readers copy a chunk for every frame they take from it, and above
+# some 16 MiB each copy goes to fresh pages of the system, which was measured to be ten times
+# slower (benchmarks/limits.py, frame by frame).
+_BYTES_PER_TILE = 1 << 20
 _FRAMES_PER_CHUNK = 16
 _BYTES_PER_STEP = 128 << 20  # of all tiles of one chunk of time
 _MOST_MAPPINGS = 4096
@@ -85,7 +88,7 @@ class Layout:
 
     @classmethod
     def choose(cls, frame_shape, itemsize, *, chunk_frames=None, tile=None, warmup=0, count=None):
-        """Pick a layout: 16 frames, tiles of at most 1 Mi samples, as near square as can be.
+        """Pick a layout: 16 frames, tiles of at most 1 MiB, as near square as can be.
 
         Raises
         ------
@@ -113,7 +116,7 @@ class Layout:
                 "give fewer, or a larger chunk_frames"
             )
         if tile is None:
-            tile = _near_square(height, width, channels)
+            tile = _near_square(height, width, channels * itemsize)
         tile = tuple(int(n) for n in tile)
         if len(tile) != 2 or min(tile) < 1:
             raise InputError(f"tile={tile} is no (rows, columns); give two numbers >= 1")
@@ -136,12 +139,12 @@ class Layout:
         return len(self.tiles) > 1
 
 
-def _near_square(height: int, width: int, channels: int) -> tuple[int, int]:
-    """Tile of at most 1 Mi samples: the fewest tiles, then the least difference of its sides."""
+def _near_square(height: int, width: int, pixel_bytes: int) -> tuple[int, int]:
+    """Tile of at most 1 MiB: the fewest tiles, then the least difference of its sides."""
     best = None
     for rows in range(1, height + 1):
         h = -(-height // rows)
-        widest = _SAMPLES_PER_TILE // (h * channels)
+        widest = _BYTES_PER_TILE // (h * pixel_bytes)
         if widest < 1:
             continue
         columns = -(-width // widest)
@@ -149,7 +152,7 @@ def _near_square(height: int, width: int, channels: int) -> tuple[int, int]:
         key = (rows * columns, abs(h - w))
         if best is None or key < best[0]:
             best = key, (h, w)
-        if best is not None and rows > best[0][0]:
+        if rows > best[0][0]:
             break
     return best[1]
 

@@ -59,6 +59,8 @@ class Plan:
         if threads is not None and (threads != int(threads) or threads < 1):
             raise InputError(f"threads={threads!r} is no number of threads; give one >= 1")
         self.threads = threads or default_threads()
+        if self.settings.mse_threshold is not None and tile is None:
+            tile = self.frame_shape[:2]  # tiles could not agree where keyframes go
         self.layout = Layout.choose(
             self.frame_shape,
             self.dtype.itemsize,

@@ -37,7 +37,7 @@ class Writer:
     chunk_frames : int, optional
         Frames per chunk; default 16, fewer for very large frames.
     tile : (rows, columns), optional
-        Part of a frame per chunk; default whole frames up to 1 Mi samples.
+        Part of a frame per chunk; default whole frames up to 1 MiB (with `mse_threshold`: any).
     threads : int, optional
         Default: all processors.
     overwrite : bool

@@ -9,7 +9,7 @@ obvious versions that define these kernels are in ``tests/naive.py``.
 from __future__ import annotations
 
 import numba
-from numba import int32, int64, uint8, void
+from numba import int32, int64, uint8, uint32, void
 
 _FLAT = int32[::1]
 _PLANE = int32[:, ::1]
@@ -30,6 +30,13 @@ def _kernel(signature):
 # --- uniform quantization ---------------------------------------------------------------
 
 
+@numba.njit(nogil=True, inline="always")
+def _cell(residual, tolerance):
+    """Index of the cell of width 2 * tolerance + 1 around a multiple of it."""
+    magnitude = uint32(abs(residual) + tolerance) // uint32(2 * tolerance + 1)
+    return int64(magnitude) if residual >= 0 else -int64(magnitude)
+
+
 @_kernel(void(_FLAT, _FLAT, int64, int64, int64, _FLAT, _FLAT))
 def uniform_encode(levels, prediction, tolerance, top, mask, symbols, reconstruction):
     half = (mask + 1) >> 1
@@ -41,11 +48,7 @@ def uniform_encode(levels, prediction, tolerance, top, mask, symbols, reconstruc
         return
     step = 2 * tolerance + 1
     for i in range(levels.size):
-        residual = int64(levels[i]) - int64(prediction[i])
-        if residual >= 0:
-            index = (residual + tolerance) // step
-        else:
-            index = -((tolerance - residual) // step)
+        index = _cell(int64(levels[i]) - int64(prediction[i]), tolerance)
         symbols[i] = index
         reconstruction[i] = min(max(int64(prediction[i]) + index * step, 0), top)
 
@@ -94,11 +97,8 @@ def merge_encode(levels, prediction, tolerance, top, mask, symbols, reconstructi
 
 @numba.njit(nogil=True, inline="always")
 def _median(left, above, corner):
-    if corner >= max(left, above):
-        return min(left, above)
-    if corner <= min(left, above):
-        return max(left, above)
-    return left + above - corner
+    """The median of left, above and left + above - corner, without a branch to mispredict."""
+    return max(min(left, above), min(max(left, above), left + above - corner))
 
 
 @_kernel(void(_PLANE, int64, int64, int64, _PLANE, _PLANE))
@@ -106,52 +106,47 @@ def median_encode(levels, tolerance, top, mask, symbols, reconstruction):
     half = (mask + 1) >> 1
     step = 2 * tolerance + 1
     for row in range(levels.shape[0]):
-        # Beyond the left edge lies what is above the edge; above the first row, the left.
-        above = int64(reconstruction[row - 1, 0]) if row > 0 else int64(0)
-        left, corner = above, above
+        # Above the first row lies the left neighbour; left of a row, what is above its start.
+        above_row = reconstruction[max(row - 1, 0)]
+        left = int64(above_row[0]) if row > 0 else int64(0)
+        corner = left
         for column in range(levels.shape[1]):
-            if row > 0:
-                above = int64(reconstruction[row - 1, column])
-                prediction = _median(left, above, corner)
-                corner = above
-            else:
-                prediction = left
+            above = int64(above_row[column]) if row > 0 else corner
+            prediction = _median(left, above, corner)
+            corner = above
             level = int64(levels[row, column])
             residual = level - prediction
             if tolerance == 0:
                 symbols[row, column] = ((residual + half) & mask) - half
                 left = level
             else:
-                if residual >= 0:
-                    index = (residual + tolerance) // step
-                else:
-                    index = -((tolerance - residual) // step)
+                index = _cell(residual, tolerance)
                 symbols[row, column] = index
                 left = min(max(prediction + index * step, 0), top)
             reconstruction[row, column] = left
+            if row == 0:
+                corner = left
 
 
 @_kernel(void(_PLANE, int64, int64, int64, _PLANE))
 def median_decode(symbols, tolerance, top, mask, reconstruction):
     step = 2 * tolerance + 1
     for row in range(symbols.shape[0]):
-        above = int64(reconstruction[row - 1, 0]) if row > 0 else int64(0)
-        left, corner = above, above
+        above_row = reconstruction[max(row - 1, 0)]
+        left = int64(above_row[0]) if row > 0 else int64(0)
+        corner = left
         for column in range(symbols.shape[1]):
-            if row > 0:
-                above = int64(reconstruction[row - 1, column])
-                value = _median(left, above, corner)
-                corner = above
-            else:
-                value = left
-            value += int64(symbols[row, column]) * step
+            above = int64(above_row[column]) if row > 0 else corner
+            value = _median(left, above, corner) + int64(symbols[row, column]) * step
+            corner = above
             if tolerance == 0:
                 # Wide levels wrap into negative int32, as they do when stored.
-                value = int64(int32(value & mask))
+                left = int64(int32(value & mask))
             else:
-                value = min(max(value, 0), top)
-            left = value
-            reconstruction[row, column] = value
+                left = min(max(value, 0), top)
+            reconstruction[row, column] = left
+            if row == 0:
+                corner = left
 
 
 # --- density-based spatial encoding -----------------------------------------------------
@@ -190,6 +185,10 @@ def table_lookup(symbols, table, offset, out):
 
 @_kernel(void(_FLAT, int64, uint8[:, ::1]))
 def pack_signed(symbols, width, planes):
+    if width == 1:  # the common case, in a loop that vectorises; as below
+        for i in range(symbols.size):
+            planes[0, i] = (symbols[i] << 1) ^ (symbols[i] >> 31)
+        return
     for i in range(symbols.size):
         value = int64(symbols[i])
         folded = (value << 1) ^ (value >> 63)
@@ -199,6 +198,11 @@ def pack_signed(symbols, width, planes):
 
 @_kernel(void(uint8[:, ::1], int64, _FLAT))
 def unpack_signed(planes, width, symbols):
+    if width == 1:
+        for i in range(symbols.size):
+            narrow = int32(planes[0, i])
+            symbols[i] = (narrow >> 1) ^ -(narrow & 1)
+        return
     for i in range(symbols.size):
         folded = int64(0)
         for k in range(width):
