@@ -68,14 +68,15 @@ FRAMEWISE = """
                 call()
                 seconds[call].append(time.perf_counter() - started)
         a, b = (sorted(seconds[call])[2] for call in (whole, framewise))
-        print(f"64 frames {size}x{size}: f[...] at once {a:.3f} s, f[i] one by one {b:.3f} s, {b / a:.2f} times")
+        print(f"64 frames {size}x{size}: f[...] at once {a:.3f} s, "
+              f"f[i] one by one {b:.3f} s, {b / a:.2f} times")
 """
 
 MEMORY = """
     base = np.tile(detector_sequence(4, 512, 512), (1, 4, 4))
     count = int(sys.argv[2])
     path = f"{folder}/large.h5"
-    frames = (base[i % 4] for i in range(count))
+    frames = (base[i % 4] + np.uint16(i) for i in range(count))
     summary = tezip_h5.write(frames, path, level="fast")
     print(f"writing {summary.raw_bytes / 1e9:.2f} GB: {summary.seconds:.1f} s, peak "
           f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
