@@ -92,6 +92,35 @@ def test_flush_stores_the_tail(tmp_path, walk):
     assert sum(summary.kinds.values()) == 20
 
 
+def test_flushed_frames_are_safe_while_their_chunk_is_written_again(tmp_path, walk, monkeypatch):
+    """A snapshot between the second write of a chunk and the flush after it: a kill then."""
+    from tezip_h5.hdf5.encoder import StackEncoder
+
+    path = tmp_path / "run.h5"
+    snapshots = []
+
+    def snapshot(self, step, tiles, records):
+        original(self, step, tiles, records)
+        copy = tmp_path / f"snapshot{len(snapshots)}.h5"
+        copy.write_bytes(path.read_bytes())
+        snapshots.append((copy, flushed))
+
+    original = StackEncoder._account
+    monkeypatch.setattr(StackEncoder, "_account", snapshot)
+    w = Writer(path, "scan", (40, 56), "u2", chunk_frames=8)
+    flushed = 0
+    for count in range(1, 21):
+        w.append(walk[count - 1])
+        if count % 3 == 0:
+            w.flush()
+            flushed = count
+    w.close()
+    assert len(snapshots) == 3
+    for copy, safe in snapshots:
+        with h5py.File(copy) as f:
+            np.testing.assert_array_equal(f["scan/data"][:safe], walk[:safe])
+
+
 def test_an_empty_stack(tmp_path):
     with Writer(tmp_path / "run.h5", "scan", (4, 4), "u2"):
         pass
@@ -184,6 +213,44 @@ def test_a_killed_writer_leaves_every_flushed_frame(tmp_path, walk, moment):
         data = f["scan/data"]
         assert len(data) >= flushed
         np.testing.assert_array_equal(data[:flushed], walk[np.arange(flushed) % len(walk)])
+
+
+WHOLE = """
+    import sys, numpy as np, tezip_h5
+    def frames():
+        for i in range(10**6):
+            if i == 40:
+                print("at work", flush=True)
+            yield np.full((64, 64), i, np.uint16)
+    tezip_h5.write(frames(), sys.argv[1])
+"""
+
+
+def test_a_killed_write_leaves_no_file_under_the_name(tmp_path, run_h5):
+    before = run_h5.read_bytes()
+    for path in (tmp_path / "new.h5", run_h5):
+        code = textwrap.dedent(WHOLE).replace("sys.argv[1])", "sys.argv[1], 'other')")
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout.readline().strip() == "at work"
+        process.kill()
+        process.communicate()
+    assert not (tmp_path / "new.h5").exists()
+    assert run_h5.read_bytes() == before
+
+
+def test_verifying_writers_decode_what_they_write(tmp_path, walk, monkeypatch):
+    from tezip_h5 import BoundError
+    from tezip_h5.hdf5 import encoder
+
+    with Writer(tmp_path / "a.h5", "scan", (40, 56), "u2", absolute=1, verify=True) as w:
+        w.append(walk)
+    monkeypatch.setattr(encoder, "decode_chunk", lambda payload: np.zeros((16, 40, 56), "u2"))
+    w = Writer(tmp_path / "b.h5", "scan", (40, 56), "u2", absolute=1, verify=True)
+    w.append(walk[:3])
+    with pytest.raises(BoundError, match="not written"):
+        w.close()
 
 
 FULL_DISK = """

@@ -8,8 +8,6 @@
 Importing registers the HDF5 filter with h5py; kernels are compiled on first use.
 """
 
-__version__ = "0.1.0"
-
 from tezip_h5.bounds import ErrorBound
 from tezip_h5.codec import decode_chunk, encode_chunk
 from tezip_h5.errors import BoundError, FormatError, InputError, ModelError, TezipError
@@ -22,6 +20,7 @@ from tezip_h5.hdf5.report import inspect, verify
 from tezip_h5.hdf5.whole import write
 from tezip_h5.hdf5.writer import Writer
 from tezip_h5.settings import Settings
+from tezip_h5.version import __version__
 
 __all__ = [
     "FILTER_ID",
@@ -34,6 +33,7 @@ __all__ = [
     "TEZip",
     "TezipError",
     "Writer",
+    "__version__",
     "configure",
     "decode_chunk",
     "encode_chunk",

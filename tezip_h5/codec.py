@@ -14,20 +14,20 @@ import zlib
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import zstandard
 
 from tezip_h5 import bitstream, fallback, kernels, levels, prediction, residual, windows
 from tezip_h5.bitstream import Header, Section
 from tezip_h5.bounds import ChunkBound
 from tezip_h5.errors import BoundError, FormatError, InputError
+from tezip_h5.exceptions import ExceptionReader, ExceptionWriter
 from tezip_h5.model import store
+from tezip_h5.planning import plan_kinds, sample_rows
 from tezip_h5.settings import Settings
 from tezip_h5.windows import Kind
 
-__all__ = ["Encoded", "FrameRecord", "decode_chunk", "encode_chunk", "plan_kinds"]
+__all__ = ["Encoded", "FrameRecord", "decode_chunk", "encode_chunk"]
 
 _SECTION_OF = {"keyframes": Section.KEYFRAMES, "residuals": Section.RESIDUALS}
-_PLAN_BANDS, _PLAN_ROWS = 8, 8  # rows looked at when windows are planned
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def _fallback_may_win(frames: np.ndarray, size: int, level: str) -> bool:
     """Whether it is worth running the fallback; at level "fast", judged by a sample."""
     if level != "fast" or frames.nbytes < 1 << 16:
         return True
-    sample = np.ascontiguousarray(frames[:: max(1, len(frames) // 2), _plan_rows(frames.shape[1])])
+    sample = np.ascontiguousarray(frames[:: max(1, len(frames) // 2), sample_rows(frames.shape[1])])
     return len(fallback.encode(sample, level)) * frames.nbytes < 1.02 * size * sample.nbytes
 
 
@@ -138,45 +138,6 @@ def _encode_fallback(header: Header, frames: np.ndarray, level: str) -> Encoded:
     share, rest = divmod(len(data), len(frames))
     records = [FrameRecord(Kind.KEYFRAME, share + (t < rest)) for t in range(len(frames))]
     return Encoded(bitstream.pack(header, {Section.FALLBACK: data}), "fallback", records)
-
-
-def _plan_rows(height: int) -> np.ndarray:
-    """Rows of `_PLAN_BANDS` bands spread over the height (all rows of a low frame)."""
-    if height < 2 * _PLAN_BANDS * _PLAN_ROWS:
-        return np.arange(height)
-    starts = np.linspace(0, height - _PLAN_ROWS, _PLAN_BANDS).astype(int)
-    return (starts[:, None] + np.arange(_PLAN_ROWS)).reshape(-1)
-
-
-def plan_kinds(frames: np.ndarray, bound: ChunkBound, settings: Settings) -> list[Kind]:
-    """Where `settings` put keyframes in these frames (not for error-driven windows).
-
-    `frames` is as for `encode_chunk`, but may be whole frames whose tiles are encoded
-    separately: all tiles of a frame then get the same kind.
-    """
-    if settings.predictor == "none":
-        return [Kind.KEYFRAME] * len(frames)
-    if not settings.automatic_windows:
-        return windows.fixed(len(frames), settings.window, settings.warmup)
-    frames = frames.reshape((*frames.shape[:3], -1))
-    rows = _plan_rows(frames.shape[1])
-    bands = _PLAN_BANDS if len(rows) < frames.shape[1] else 1
-    sample = frames[:, rows]
-    sample = sample.astype(sample.dtype.newbyteorder("="), copy=False)
-    scale = levels.choose(sample, bound)
-    if scale is None or len(frames) == 1:
-        return windows.fixed(len(frames), None)
-    g, _, w, channels = sample.shape
-    tolerances = levels.tolerances(scale, bound, g, channels)
-    with np.errstate(invalid="ignore"):
-        sampled = scale.to_levels(np.where(np.isfinite(sample), sample, 0))
-    banded = sampled.reshape(g, bands, -1, w, channels).transpose(0, 4, 1, 2, 3)
-    return windows.planned(
-        np.ascontiguousarray(banded).reshape(g, channels * bands, -1, w),
-        np.repeat(tolerances, bands, axis=1),
-        scale.top,
-        scale.width,
-    )
 
 
 class _ChunkEncoder:
@@ -193,7 +154,7 @@ class _ChunkEncoder:
         self._tolerances = levels.tolerances(scale, bound, g, channels)
         number = residual.NUMBERS["stages"]
         self._coder = residual.encoder_for(number)(self._shape, scale, settings, quantizer)
-        self._exceptions = _ExceptionWriter()
+        self._exceptions = ExceptionWriter()
         self._checksum = 0
 
     def encode(self, kinds) -> Encoded:
@@ -329,72 +290,6 @@ def _unpack_frames(data: bytes, frames: int, channels: int) -> tuple[list[Kind],
     return [Kind(kind) for kind in kinds], table
 
 
-class _ExceptionWriter:
-    """Collect samples that are stored exactly: masks (differences from frame to frame)."""
-
-    def __init__(self):
-        self._masks: list[bytes] = []
-        self._values: list[bytes] = []
-        self._previous: np.ndarray | None = None
-        self._any = False
-
-    def add(self, bad: np.ndarray | None, frame: np.ndarray | None) -> None:
-        """Add one frame's exceptions: bool (h, w, C), and its samples."""
-        if bad is None:
-            return
-        packed = np.packbits(bad)
-        before = self._previous if self._previous is not None else np.zeros_like(packed)
-        self._masks.append((packed ^ before).tobytes())
-        self._previous = packed
-        if packed.any():
-            self._any = True
-            values = frame[bad]
-            self._values.append(values.astype(values.dtype.newbyteorder("<")).tobytes())
-
-    def pack(self) -> bytes:
-        """The exceptions section; empty when there are none."""
-        if not self._any:
-            return b""
-        return zstandard.compress(b"".join(self._masks) + b"".join(self._values), 9)
-
-
-class _ExceptionReader:
-    """Inverse of `_ExceptionWriter`, frame by frame."""
-
-    def __init__(self, data: bytes | None, header: Header):
-        if data is None:
-            self._masks = None
-            return
-        g, h, w = header.valid
-        samples = h * w * header.channels
-        mask_bytes = g * ((samples + 7) // 8)
-        limit = mask_bytes + g * samples * header.dtype.itemsize
-        try:
-            reader = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(data)
-            raw = reader.read(limit)
-        except zstandard.ZstdError as error:
-            raise FormatError(f"the exceptions section is damaged: {error}") from None
-        masks = np.frombuffer(raw[:mask_bytes], np.uint8)
-        if masks.size != mask_bytes or (len(raw) - mask_bytes) % header.dtype.itemsize:
-            raise FormatError("the exceptions section is too short for its masks")
-        self._masks = np.bitwise_xor.accumulate(masks.reshape(g, -1), axis=0)
-        self._values = np.frombuffer(raw[mask_bytes:], header.dtype)
-        self._shape = (h, w, header.channels)
-        self._next = 0
-
-    def apply(self, values: np.ndarray, t: int) -> None:
-        """Put the exact samples of frame `t` into `values` (h, w, C)."""
-        if self._masks is None:
-            return
-        count = int(np.prod(self._shape))
-        bad = np.unpackbits(self._masks[t], count=count).astype(bool).reshape(self._shape)
-        stop = self._next + int(np.count_nonzero(bad))
-        if stop > self._values.size:
-            raise FormatError("the exceptions section holds fewer samples than its masks mark")
-        values[bad] = self._values[self._next : stop]
-        self._next = stop
-
-
 def decode_chunk(payload, *, max_bytes: int | None = None) -> np.ndarray:
     """Decode one chunk; the inverse of `encode_chunk` within its bound.
 
@@ -452,7 +347,9 @@ def _decode_frames(parsed: bitstream.Payload, out: np.ndarray) -> None:
     kinds, tolerances = _unpack_frames(parsed.section(Section.FRAMES), g, header.channels)
     coded = {name: parsed.sections[n] for name, n in _SECTION_OF.items() if n in parsed.sections}
     decoder = decoder_class(coded, shape, scale)
-    exceptions = _ExceptionReader(parsed.sections.get(Section.EXCEPTIONS), header)
+    exceptions = ExceptionReader(
+        parsed.sections.get(Section.EXCEPTIONS), header.valid, header.channels, header.dtype
+    )
     closed = not header.flags & bitstream.FLAG_FEEDBACK_PREDICTION
     checksum = 0
     for t, kind in enumerate(kinds):

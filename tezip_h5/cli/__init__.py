@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 
 from tezip_h5.errors import TezipError
+from tezip_h5.version import __version__
 
 __all__ = ["Parser", "guarded", "main"]
 
@@ -39,7 +40,6 @@ def guarded(prog: str, run: Callable[[], int | None]) -> int:
 
 
 def _parser() -> Parser:
-    from tezip_h5 import __version__
     from tezip_h5.cli import bench, compress, decompress, demo, inspect, verify
 
     parser = Parser(

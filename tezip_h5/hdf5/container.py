@@ -19,9 +19,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from tezip_h5 import __version__
 from tezip_h5.errors import InputError
 from tezip_h5.hdf5.options import FILTER_ID, ChunkOptions
+from tezip_h5.version import __version__
 
 __all__ = [
     "FRAME_DTYPE",

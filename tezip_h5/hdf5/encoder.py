@@ -15,11 +15,13 @@ import h5py
 import numpy as np
 
 from tezip_h5.bounds import ErrorBound
-from tezip_h5.codec import Encoded, FrameRecord, encode_chunk, plan_kinds
+from tezip_h5.codec import Encoded, FrameRecord, decode_chunk, encode_chunk
+from tezip_h5.errors import BoundError
 from tezip_h5.hdf5 import container
 from tezip_h5.hdf5.container import FRAME_DTYPE, Layout
 from tezip_h5.hdf5.options import ChunkOptions
 from tezip_h5.hdf5.preview import Preview
+from tezip_h5.planning import plan_kinds
 from tezip_h5.settings import Settings
 from tezip_h5.windows import Kind
 
@@ -48,6 +50,24 @@ class _Step:
     frames: np.ndarray
     tiles: list[Future]
     tail: bool  # more frames of the same chunks will follow
+
+
+def encode_and_check(frames, bound, settings, shape, kinds) -> Encoded:
+    """`encode_chunk`, then decode the payload and compare every sample with the original.
+
+    Raises
+    ------
+    BoundError
+        When a sample lies outside the bound.
+    """
+    encoded = encode_chunk(frames, bound, settings, shape, kinds)
+    stored = decode_chunk(encoded.payload)[tuple(slice(n) for n in frames.shape)]
+    native = frames.astype(stored.dtype, copy=False)
+    for t, (frame, back) in enumerate(zip(native, stored, strict=True)):
+        pixels = (*frame.shape[:2], -1)
+        if bound.check(frame.reshape(pixels), back.reshape(pixels), t)[1].any():
+            raise BoundError(f"frame {t} of a chunk does not decode within its bound; not written")
+    return encoded
 
 
 class _Space:
@@ -85,6 +105,8 @@ class StackEncoder:
     filenames : bool
         Whether frames come with names.
     preview : bool
+    verify : bool
+        Decode every chunk again before it is written, and compare.
     durable : bool
         Flush the file after every chunk, so that a killed process loses nothing written.
     """
@@ -100,6 +122,7 @@ class StackEncoder:
         threads: int,
         filenames: bool = False,
         preview: bool = True,
+        verify: bool = False,
         durable: bool = False,
     ):
         self.group, self.layout, self.bound, self.settings = group, layout, bound, settings
@@ -109,6 +132,7 @@ class StackEncoder:
         self.data = container.create_data(group, layout, options)
         container.create_tables(group, filenames)
         self._durable = durable
+        self._encode = encode_and_check if verify else encode_chunk
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="tezip")
         self._threads = threads
         self._steps: deque[_Step] = deque()
@@ -129,7 +153,7 @@ class StackEncoder:
         kinds = plan_kinds(frames, bound, self.settings) if self.layout.tiled else None
         tiles = [
             self._pool.submit(
-                encode_chunk,
+                self._encode,
                 frames[:, rows, columns],
                 bound,
                 self.settings,

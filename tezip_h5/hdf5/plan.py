@@ -6,13 +6,13 @@ import os
 from dataclasses import dataclass
 
 import h5py
-from tqdm import tqdm
 
 from tezip_h5.errors import InputError
 from tezip_h5.frames import Stack, check_dtype, check_frames
 from tezip_h5.hdf5 import container
 from tezip_h5.hdf5.container import Layout
 from tezip_h5.hdf5.encoder import StackEncoder
+from tezip_h5.hdf5.progress import progress
 from tezip_h5.settings import Settings
 
 __all__ = ["Job", "Plan", "checked_filename", "checked_name", "default_threads"]
@@ -101,8 +101,7 @@ class Job:
         """Encode the whole stack into `group`; the encoder is closed on return."""
         names = self.source.filenames
         encoder = self.plan.encoder(group, filenames=bool(names), preview=self.preview)
-        disable = None if self.progress is None else not self.progress
-        bar = tqdm(total=self.source.count, unit="frame", delay=2, disable=disable, leave=False)
+        bar = progress(total=self.source.count, unit="frame", show=self.progress)
         try:
             with bar:
                 start = 0

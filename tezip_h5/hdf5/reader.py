@@ -18,8 +18,9 @@ from tezip_h5 import codec
 from tezip_h5.errors import FormatError, InputError
 from tezip_h5.hdf5 import cache, container
 from tezip_h5.hdf5.plan import default_threads
+from tezip_h5.hdf5.progress import progress
 
-__all__ = ["blocks", "read", "stack_named"]
+__all__ = ["Geometry", "blocks", "decode_payload", "read", "stack_named", "stored_chunk"]
 
 
 def read(path_or_dataset, selection=None, *, name=None, threads=None, cache_bytes=None):
@@ -142,21 +143,21 @@ def _fill(dataset, starts, stops, out, threads) -> None:
     offsets = list(product(*grids))
     if len(offsets) <= 1 or threads == 1:
         for offset in offsets:
-            _place(_payload(dataset, offset), dataset, offset, starts, stops, out)
+            _place(stored_chunk(dataset, offset), dataset, offset, starts, stops, out)
         return
-    shape = _Geometry(dataset)
+    shape = Geometry(dataset)
     with ThreadPoolExecutor(threads, thread_name_prefix="tezip") as pool:
         running = []
-        for offset in offsets:
+        for offset in progress(offsets):
             if len(running) > threads:
                 running.pop(0).result()
-            payload = _payload(dataset, offset)
+            payload = stored_chunk(dataset, offset)
             running.append(pool.submit(_place, payload, shape, offset, starts, stops, out))
         for future in running:
             future.result()
 
 
-class _Geometry:
+class Geometry:
     """What a worker needs of a dataset, without touching h5py."""
 
     def __init__(self, dataset: h5py.Dataset):
@@ -164,7 +165,7 @@ class _Geometry:
         self.fillvalue = dataset.fillvalue
 
 
-def _payload(dataset: h5py.Dataset, offset):
+def stored_chunk(dataset: h5py.Dataset, offset):
     """The chunk's bytes and filter mask; None for a chunk that was never written."""
     info = dataset.id.get_chunk_info_by_coord(offset)
     if not info.size:
@@ -213,6 +214,6 @@ def decode_payload(payload, dataset, offset, *, keep: bool) -> np.ndarray:
 
 def blocks(dataset: h5py.Dataset, threads: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (first frame, frames) for every step of chunks in time."""
-    for start in range(0, dataset.shape[0], dataset.chunks[0]):
+    for start in progress(range(0, dataset.shape[0], dataset.chunks[0])):
         stop = min(start + dataset.chunks[0], dataset.shape[0])
         yield start, _read_dataset(dataset, slice(start, stop), threads)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -17,6 +18,7 @@ from tezip_h5.frames import Stack, open_stack
 from tezip_h5.hdf5 import container, reader
 from tezip_h5.hdf5.options import FILTER_ID, ChunkOptions
 from tezip_h5.hdf5.plan import default_threads
+from tezip_h5.hdf5.progress import progress
 
 __all__ = ["FileReport", "StackReport", "Verification", "compare", "inspect", "verify"]
 
@@ -228,13 +230,13 @@ def _verify_chunks(data: h5py.Dataset, threads: int | None) -> int:
             f"{data.name} has {data.shape[0]} frames, its table {len(tables['frames'])}"
         )
     grids = [range(0, n, c) for n, c in zip(data.shape, data.chunks, strict=True)]
-    geometry = reader._Geometry(data)
+    geometry = reader.Geometry(data)
     count = 0
     threads = threads or default_threads()
     with ThreadPoolExecutor(threads) as pool:
         running = []
-        for offset in product(*grids):
-            stored = reader._payload(data, offset)
+        for offset in progress(product(*grids), total=math.prod(map(len, grids))):
+            stored = reader.stored_chunk(data, offset)
             if stored is None:
                 if tables is not None:
                     raise FormatError(f"{data.name} has no chunk at {offset}: frames are missing")

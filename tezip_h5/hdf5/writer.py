@@ -17,6 +17,8 @@ from tezip_h5.hdf5.summary import Summary, summarise
 
 __all__ = ["Writer"]
 
+_GUARD_BYTES = 4096  # more than HDF5 gathers into one block of small pieces
+
 
 class Writer:
     """Write a stack frame by frame, as it is acquired.
@@ -40,6 +42,8 @@ class Writer:
         Part of a frame per chunk; default whole frames up to 1 MiB (with `mse_threshold`: any).
     threads : int, optional
         Default: all processors.
+    verify : bool
+        Decode every chunk again before it is written, and compare every sample.
     overwrite : bool
         Replace a stack that is there already.
     preview : bool
@@ -76,6 +80,7 @@ class Writer:
         chunk_frames: int | None = None,
         tile: tuple[int, int] | None = None,
         threads: int | None = None,
+        verify: bool = False,
         overwrite: bool = False,
         preview: bool = True,
         **settings,
@@ -85,7 +90,6 @@ class Writer:
         plan = Plan(frame_shape, dtype, self._bound, settings, chunk_frames, tile, threads)
         self._name = checked_name(name)
         self._path = Path(path)
-        self._settings_preview = preview
         self._plan = plan
         self.summary: Summary | None = None
         self._pending = np.empty((plan.layout.chunk[0], *plan.frame_shape), plan.dtype)
@@ -99,7 +103,7 @@ class Writer:
                     raise container.name_taken(self._path, self._name)
                 del self._file[self._name]
             self._group = self._file.create_group(self._name)
-            self._encoder = plan.encoder(self._group, durable=True, preview=preview)
+            self._encoder = plan.encoder(self._group, durable=True, preview=preview, verify=verify)
             container.finish_group(self._group, self._encoder.data)
             self._encoder.describe(complete=False)
             self._file.flush()
@@ -160,9 +164,17 @@ class Writer:
         if self._count:
             self._submit(tail=True)
             self._encoder.drain()
+            self._keep_off_the_end()
         self._write_names()
         self._encoder.describe(complete=False)
         self._file.flush()
+
+    def _keep_off_the_end(self) -> None:
+        """Put something behind the chunk just written: at the file's end it would be reused."""
+        guard = self._file.require_group(container.INCOMING)
+        if "guard" in guard:
+            del guard["guard"]
+        guard.create_dataset("guard", data=np.zeros(_GUARD_BYTES, np.uint8))
 
     def _write_names(self) -> None:
         if "filenames" in self._group:
@@ -181,6 +193,7 @@ class Writer:
             self._write_names()
             if self._appended:
                 container.link_keyframes(self._group, self._encoder.data, self._encoder.keyframes)
+            container.drop_staging(self._file)
             self._file.flush()
             self.summary = self._summarise()
             failed = False
@@ -214,7 +227,11 @@ def _open_for_adding(path: Path) -> h5py.File:
     if path.is_dir() or not path.parent.is_dir():
         raise InputError(f"{path} cannot be a file: its folder is missing, or it is a folder")
     if not path.exists():
-        file = h5py.File(path, "x", libver="earliest")
+        # Space that is freed is never taken again: HDF5 frees a chunk before it finds room for
+        # its new form, and would otherwise write that over frames that were flushed.
+        file = h5py.File(
+            path, "x", libver="earliest", fs_strategy="fsm", fs_persist=False, fs_threshold=2**62
+        )
         file.attrs["NX_class"] = "NXroot"
         return file
     return container.open_existing(path, "r+")

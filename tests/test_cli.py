@@ -1,0 +1,236 @@
+"""The command lines, as a user types them."""
+
+import json
+import re
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+import tezip_h5
+from tezip_h5.cli import legacy, main
+
+
+@pytest.fixture
+def images(tmp_path, walk):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i, frame in enumerate(walk):
+        Image.fromarray(frame).save(folder / f"img_{i}.png")
+    return folder
+
+
+def error_of(walk, frames):
+    return np.abs(frames.astype(float) - walk).max()
+
+
+def test_compress_decompress(images, tmp_path, walk, capsys):
+    out = tmp_path / "run.h5"
+    args = ["-p", "3", "-w", "5", "-m", "pwrel", "-b", "0.01", "-f", "-v"]
+    assert main(["compress", "default", str(images), str(out), *args]) == 0
+    printed = capsys.readouterr().out
+    assert "ratio" in printed
+    assert len(re.findall(r"^frame \d+: .* MSE: ", printed, re.MULTILINE)) == 20
+    back = tezip_h5.read(out)
+    assert (np.abs(back.astype(float) - walk) <= 0.01 * walk).all()
+    assert main(["decompress", "default", str(out), str(tmp_path / "out"), "-v"]) == 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(
+        p.name for p in images.iterdir()
+    )
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / "img_7.png")), back[7])
+
+
+def test_windows_and_warm_up_mean_what_the_manual_says(images, tmp_path):
+    out = tmp_path / "run.h5"
+    args = ["compress", "none", str(images), str(out), "-p", "3", "-w", "5", "--chunk-frames", "20"]
+    assert main(args) == 0
+    kinds = h5py.File(out)["scan/frames"]["kind"]
+    assert "".join(map(str, kinds)) == "11102222022220222202"
+
+
+def test_an_hdf5_dataset(tmp_path, walk, capsys):
+    with h5py.File(tmp_path / "in.h5", "w") as f:
+        f["entry/data"] = walk
+    source = f"{tmp_path}/in.h5:/entry/data"
+    out = str(tmp_path / "out.h5")
+    assert (
+        main(["compress", "none", source, out, "-m", "absrel", "-b", "5", "0.1", "--verify"]) == 0
+    )
+    assert main(["verify", out, "--against", source]) == 0
+    assert "within the bound" in capsys.readouterr().out
+    assert main(["decompress", out, str(tmp_path / "frames")]) == 0
+    assert (tmp_path / "frames" / "frame_000019.png").exists()
+
+
+def test_inspect(run_h5, capsys):
+    assert main(["inspect", str(run_h5)]) == 0
+    assert "lossless" in capsys.readouterr().out
+    assert main(["inspect", str(run_h5), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["stacks"][0]["shape"] == [20, 40, 56]
+
+
+def test_verify_exits_with_2_on_damage(run_h5, capsys):
+    assert main(["verify", str(run_h5)]) == 0
+    with h5py.File(run_h5) as f:
+        info = f["scan/data"].id.get_chunk_info(0)
+    with open(run_h5, "r+b") as file:
+        file.seek(info.byte_offset + info.size // 2)
+        byte = file.read(1)
+        file.seek(-1, 1)
+        file.write(bytes([byte[0] ^ 1]))
+    assert main(["verify", str(run_h5)]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("tezip-h5: chunk at (0, 0, 0)")
+    assert "damaged" in message
+
+
+def test_verify_exits_with_2_when_the_bound_is_broken(run_h5, tmp_path, walk, capsys):
+    with h5py.File(tmp_path / "other.h5", "w") as f:
+        f["x"] = walk + 1
+    assert main(["verify", str(run_h5), "--against", f"{tmp_path}/other.h5:/x"]) == 2
+    assert "outside the bound" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["-w", "5", "-t", "0.1"], "-w"),
+        (["-m", "maximum", "-b", "1"], "unknown error bound mode"),
+        (["-m", "abs"], "takes 1 bound"),
+        (["-m", "absrel", "-b", "1"], "takes 2 bound"),
+        (["-b", "1"], "without a mode"),
+        (["-m", "abs", "-b", "-1"], ">= 0"),
+        (["-m", "abs", "-b", "nan"], "finite"),
+        (["-m", "abs", "-b", "inf"], "finite"),
+        (["-p", "50"], "only 20"),
+        (["-w", "0"], "window"),
+    ],
+)
+def test_wrong_options_exit_with_1(images, tmp_path, args, words, capsys):
+    assert main(["compress", "default", str(images), str(tmp_path / "run.h5"), *args]) == 1
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "run.h5").exists()
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        [],
+        ["compress"],
+        ["compress", "default", "x"],
+        ["frobnicate"],
+        ["compress", "default", "a", "b", "-m", "abs", "-b", "two"],
+    ],
+)
+def test_wrong_command_lines_exit_with_1(args, capsys):
+    with pytest.raises(SystemExit) as exit:
+        main(args)
+    assert exit.value.code == 1
+    assert "usage" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("model", "words"), [("nowhere", "is no folder"), (".", "holds no model")])
+def test_models_that_are_none(images, tmp_path, model, words, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["compress", model, str(images), "run.h5"]) == 1
+    assert words in capsys.readouterr().err
+
+
+def test_a_folder_of_the_originals_model_is_passed_over_with_a_word(images, tmp_path, capsys):
+    model = tmp_path / "model"
+    model.mkdir()
+    for name in ("prednet_model.json", "prednet_weights.hdf5"):
+        (model / name).write_bytes(b"")
+    assert main(["compress", str(model), str(images), str(tmp_path / "run.h5")]) == 0
+    assert "cannot use" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["compress", "none", "nowhere", "out.h5"],
+        ["compress", "none", "in.h5:/missing", "out.h5"],
+        ["compress", "none", "nowhere.h5:/x", "out.h5"],
+        ["compress", "none", "in.h5", "out.h5"],
+        ["decompress", "nowhere.h5", "out"],
+        ["decompress", "a", "b", "c", "d"],
+        ["inspect", "nowhere.h5"],
+        ["inspect", "in.h5"],
+        ["verify", "in.h5"],
+    ],
+)
+def test_wrong_paths_exit_with_1(tmp_path, walk, args, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with h5py.File("in.h5", "w") as f:
+        f["x"] = walk
+    assert main(args) == 1
+    assert capsys.readouterr().err.startswith("tezip-h5: ")
+    assert [p.name for p in tmp_path.iterdir()] == ["in.h5"]
+
+
+def test_the_manuals_own_form(images, tmp_path, walk, capsys):
+    packed, out = tmp_path / "comp_data", tmp_path / "uncomp_data"
+    args = ["-p", "3", "-w", "5", "-m", "abs", "-b", "2", "-n", "-v"]
+    assert legacy.main(["-c", "default", str(images), str(packed), *args]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("CPU MODE\ncompress mode\n")
+    assert str(packed / "tezip.h5") in printed
+    assert [p.name for p in packed.iterdir()] == ["tezip.h5"]
+    assert legacy.main(["-c", "default", str(images), str(packed), *args]) == 0  # a second run
+    assert legacy.main(["-u", "default", str(packed), str(out)]) == 0
+    assert "uncompress mode" in capsys.readouterr().out
+    frames = np.stack([np.asarray(Image.open(out / f"img_{i}.png")) for i in range(20)])
+    assert error_of(walk, frames) <= 2
+
+
+def test_the_manuals_mistakes(images, tmp_path, capsys):
+    old = tmp_path / "old"
+    old.mkdir()
+    (old / "key_frame.dat").write_bytes(b"x")
+    for args, words in [
+        (["-u", "default", str(old), "out"], "only the machine that made it"),
+        (["-u", "default", str(images), "out"], "holds no tezip.h5"),
+        (["-l", "model", "data"], "learning"),
+        (["-c", "default", str(images), str(tmp_path / "x"), "-w", "5", "-t", "1"], "-w"),
+    ]:
+        assert legacy.main(args) == 1
+        assert words in capsys.readouterr().err
+    with pytest.raises(SystemExit) as exit:
+        legacy.main(["-c", "a", "b", "c", "-u", "a", "b", "c"])
+    assert exit.value.code == 1
+
+
+def test_the_demo(tmp_path, capsys):
+    assert main(["demo", "--folder", str(tmp_path / "demo")]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("yes") == 3
+    assert (tmp_path / "demo" / "run_lossless.h5").exists()
+
+
+def test_a_module_can_be_run(run_h5):
+    result = subprocess.run(
+        [sys.executable, "-m", "tezip_h5.cli", "inspect", str(run_h5)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "scan" in result.stdout
+
+
+def test_bench(tmp_path, walk, capsys):
+    with h5py.File(tmp_path / "in.h5", "w") as f:
+        f["x"] = walk
+    table = tmp_path / "rows.csv"
+    args = ["bench", f"{tmp_path}/in.h5", "--bounds", "0", "2", "--csv", str(table)]
+    assert main([*args, "--only", "tezip", "difference", "blosc bitshuffle", "sz3"]) == 0
+    printed = capsys.readouterr().out
+    assert "geometric mean" in printed
+    lines = table.read_text().splitlines()
+    assert lines[0].startswith("stack,shape,dtype,codec,bound,bytes")
+    assert len(lines) >= 1 + 3 + 2 + 3
+    assert main(["bench", str(tmp_path / "rows.csv")]) == 1
+    assert main(["bench", f"{tmp_path}/in.h5", "--threads", "0"]) == 1

@@ -1,0 +1,115 @@
+"""The house: imports go one way, stages are strangers, rooms are small."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import tezip_h5
+
+ROOT = Path(tezip_h5.__file__).parent
+
+# What each room may import, besides itself. A room not named here fails.
+LOW = {"errors", "bounds", "levels", "exceptions", "settings", "cost", "fallback"}
+CODEC = LOW | {
+    "kernels",
+    "bitstream",
+    "prediction",
+    "residual",
+    "windows",
+    "planning",
+    "model",
+}
+MAY_IMPORT = {
+    "errors": set(),
+    "version": set(),
+    "cost": set(),
+    "simulate": set(),
+    "peers": set(),
+    "kernels": set(),
+    "bounds": {"errors"},
+    "settings": {"errors"},
+    "fallback": {"errors"},
+    "exceptions": {"errors"},
+    "images": {"errors"},
+    "model": {"errors"},
+    "levels": {"errors", "bounds"},
+    "frames": {"errors", "levels", "images"},
+    "bitstream": {"errors", "levels"},
+    "prediction": {"errors", "kernels"},
+    "windows": {"kernels", "cost"},
+    "residual": {"errors", "kernels", "cost"},
+    "planning": {"bounds", "levels", "settings", "windows"},
+    "codec": CODEC,
+    "hdf5": CODEC | {"codec", "frames", "images", "version"},
+    "cli": CODEC | {"codec", "frames", "images", "hdf5", "peers", "simulate", "version", ""},
+}
+STAGES = {"quantize", "spatial", "ranks", "entropy"}
+
+
+def modules():
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        yield ".".join(parts).removesuffix(".__init__"), path
+
+
+def imports(path):
+    """Modules of the package that a file imports, without the package's name."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            if node.module == "tezip_h5":
+                names = [f"tezip_h5.{alias.name}" for alias in node.names]
+            else:
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        for name in names:
+            if name == "tezip_h5" or name.startswith("tezip_h5."):
+                yield name.removeprefix("tezip_h5").removeprefix(".")
+
+
+FILES = dict(modules())
+
+
+@pytest.mark.parametrize("name", [n for n in FILES if n != "__init__"])
+def test_imports_go_one_way(name):
+    room = name.partition(".")[0]
+    allowed = MAY_IMPORT[room] | {room}
+    for imported in imports(FILES[name]):
+        assert imported.partition(".")[0] in allowed, f"{name} imports {imported}"
+
+
+@pytest.mark.parametrize("name", sorted(STAGES))
+def test_stages_are_strangers(name):
+    found = {
+        i.split(".")[1] for i in imports(FILES[f"residual.{name}"]) if i.startswith("residual.")
+    }
+    assert not found
+
+
+def test_only_the_composers_know_the_stages():
+    for name in FILES:
+        known = {i for i in imports(FILES[name]) if i.startswith("residual.")}
+        if name not in ("residual", "residual.stages"):
+            assert not known, f"{name} imports {known}"
+
+
+def test_only_bitstream_packs_the_header():
+    for name, path in FILES.items():
+        if "MAGIC" in path.read_text():
+            assert name in ("bitstream",), name
+
+
+@pytest.mark.parametrize("name", list(FILES))
+def test_rooms_are_small(name):
+    assert len(FILES[name].read_text().splitlines()) <= 420
+
+
+def test_public_names_have_docstrings():
+    for name in tezip_h5.__all__:
+        value = getattr(tezip_h5, name)
+        if callable(value):
+            assert value.__doc__, name

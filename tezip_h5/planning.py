@@ -1,0 +1,53 @@
+"""Where keyframes go before anything is encoded: the settings' windows, or the cheapest."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tezip_h5 import levels, windows
+from tezip_h5.bounds import ChunkBound
+from tezip_h5.settings import Settings
+from tezip_h5.windows import Kind
+
+__all__ = ["plan_kinds", "sample_rows"]
+
+_BANDS, _ROWS = 8, 8  # of a frame, looked at to judge it
+
+
+def sample_rows(height: int) -> np.ndarray:
+    """Rows of `_BANDS` bands spread over the height (all rows of a low frame)."""
+    if height < 2 * _BANDS * _ROWS:
+        return np.arange(height)
+    starts = np.linspace(0, height - _ROWS, _BANDS).astype(int)
+    return (starts[:, None] + np.arange(_ROWS)).reshape(-1)
+
+
+def plan_kinds(frames: np.ndarray, bound: ChunkBound, settings: Settings) -> list[Kind]:
+    """Where `settings` put keyframes in these frames (not for error-driven windows).
+
+    `frames` is as for `encode_chunk`, but may be whole frames whose tiles are encoded
+    separately: all tiles of a frame then get the same kind.
+    """
+    if settings.predictor == "none":
+        return [Kind.KEYFRAME] * len(frames)
+    if not settings.automatic_windows:
+        return windows.fixed(len(frames), settings.window, settings.warmup)
+    frames = frames.reshape((*frames.shape[:3], -1))
+    rows = sample_rows(frames.shape[1])
+    bands = _BANDS if len(rows) < frames.shape[1] else 1
+    sample = frames[:, rows]
+    sample = sample.astype(sample.dtype.newbyteorder("="), copy=False)
+    scale = levels.choose(sample, bound)
+    if scale is None or len(frames) == 1:
+        return windows.fixed(len(frames), None)
+    g, _, w, channels = sample.shape
+    tolerances = levels.tolerances(scale, bound, g, channels)
+    with np.errstate(invalid="ignore"):
+        sampled = scale.to_levels(np.where(np.isfinite(sample), sample, 0))
+    banded = sampled.reshape(g, bands, -1, w, channels).transpose(0, 4, 1, 2, 3)
+    return windows.planned(
+        np.ascontiguousarray(banded).reshape(g, channels * bands, -1, w),
+        np.repeat(tolerances, bands, axis=1),
+        scale.top,
+        scale.width,
+    )
