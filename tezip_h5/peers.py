@@ -58,8 +58,11 @@ def _has(module: str) -> str | None:
 # --- through h5py: hdf5plugin's filters -------------------------------------------------
 
 
-def _hdf5(make_filter: Callable, as_float: bool = False, frames: int = _CHUNK):
-    """Encode and decode with an HDF5 filter; `make_filter(bound)` gives h5py's keywords."""
+def _hdf5(make_filter: Callable, as_float=False, frames=_CHUNK, planar=False):
+    """Encode and decode with an HDF5 filter; `make_filter(bound)` gives h5py's keywords.
+
+    `planar` puts the channels one after the other, for filters of three dimensions.
+    """
 
     def encode(stack, bound, threads):
         import h5py
@@ -67,8 +70,10 @@ def _hdf5(make_filter: Callable, as_float: bool = False, frames: int = _CHUNK):
         data = stack
         if as_float and stack.dtype.kind in "iu":
             data, bound = stack.astype(np.float32), bound + 0.499
+        if planar and data.ndim == 4:
+            data = np.moveaxis(data, 3, 0).reshape(-1, *data.shape[1:3])
         file = h5py.File(f"{uuid.uuid4().hex}.h5", "w", driver="core", backing_store=False)
-        chunks = (min(frames, len(stack)), *stack.shape[1:])
+        chunks = (min(frames, len(data)), *data.shape[1:])
         dataset = file.create_dataset("x", data=data, chunks=chunks, **make_filter(bound))
         file.flush()
         return Encoded(file, dataset.id.get_storage_size())
@@ -77,6 +82,8 @@ def _hdf5(make_filter: Callable, as_float: bool = False, frames: int = _CHUNK):
         file = encoded.parts
         back = file["x"][:]
         file.close()
+        if planar and stack.ndim == 4:
+            back = np.moveaxis(back.reshape(stack.shape[3], *stack.shape[:3]), 0, 3)
         if as_float and stack.dtype.kind in "iu":
             info = np.iinfo(stack.dtype)
             back = np.clip(np.rint(back), info.min, info.max).astype(stack.dtype)
@@ -186,8 +193,9 @@ def _pixel_format(stack: np.ndarray) -> str:
     return "rgb24" if stack.ndim == 4 else {1: "gray", 2: "gray16le"}[stack.dtype.itemsize]
 
 
-def _ffmpeg(options: list[str], stored: dict[str, str], suffix: str):
-    """A video codec; `stored` maps the stack's pixel format to the codec's."""
+def _ffmpeg(options: list[str], stored: dict[str, str], suffix: str, colour=()):
+    """A video codec; `stored` maps the stack's pixel format to the codec's, `colour` are
+    further options for RGB."""
 
     def run(arguments, data=None):
         command = ["ffmpeg", "-v", "error", "-nostdin", "-y", *arguments]
@@ -199,9 +207,10 @@ def _ffmpeg(options: list[str], stored: dict[str, str], suffix: str):
         size = ["-f", "rawvideo", "-pix_fmt", kind, "-s", f"{width}x{height}", "-r", "25"]
         with tempfile.TemporaryDirectory() as folder:
             target = Path(folder) / f"video{suffix}"
+            extra = colour if kind == "rgb24" else ()
             run(
-                [*size, "-i", "-", "-threads", str(threads), *options, "-pix_fmt", stored[kind],
-                 str(target)],
+                [*size, "-i", "-", "-threads", str(threads), *options, *extra,
+                 "-pix_fmt", stored[kind], str(target)],
                 stack.tobytes(),
             )  # fmt: skip
             data = target.read_bytes()
@@ -244,6 +253,7 @@ def peers() -> list[Peer]:
     x264 = ["-c:v", "libx264", "-qp", "0", "-color_range", "pc"]
     ffv1 = ["-c:v", "ffv1", "-level", "3", "-coder", "1", "-context", "1", "-slices", "4"]
     planar = {"gray": "gray", "rgb24": "gbrp"}
+    packed, rgb = {"gray": "gray", "rgb24": "rgb24"}, ("-c:v", "libx264rgb")
     # The whole stack in one chunk, as SZ3, SPERR and ZFP like it best.
     whole = 1 << 30
     return [
@@ -267,9 +277,9 @@ def peers() -> list[Peer]:
              supports=_is_image, missing=image, slow=True),
         Peer("ffv1", False, *_ffmpeg(ffv1,
              {**_GRAY, "rgb24": "bgr0"}, ".mkv"), supports=_is_ffv1, missing=video),
-        Peer("x264 medium", False, *_ffmpeg([*x264, "-preset", "medium"], planar, ".mkv"),
+        Peer("x264 medium", False, *_ffmpeg([*x264, "-preset", "medium"], packed, ".mkv", rgb),
              supports=_is_video, missing=video),
-        Peer("x264 veryslow", False, *_ffmpeg([*x264, "-preset", "veryslow"], planar, ".mkv"),
+        Peer("x264 veryslow", False, *_ffmpeg([*x264, "-preset", "veryslow"], packed, ".mkv", rgb),
              supports=_is_video, missing=video, slow=True),
         Peer("x265 medium", False, *_ffmpeg([*x265, "-preset", "medium"], planar, ".mkv"),
              supports=_is_video, missing=video),
@@ -277,9 +287,9 @@ def peers() -> list[Peer]:
              supports=_is_video, missing=video, slow=True),
         Peer("sz3", True, *_hdf5(_plugin("SZ3", absolute=_BOUND), True, whole),
              missing=plugin, note=one),
-        Peer("sperr", True, *_hdf5(_plugin("Sperr", absolute=_BOUND), True, whole),
+        Peer("sperr", True, *_hdf5(_plugin("Sperr", absolute=_BOUND), True, whole, True),
              missing=plugin, note=one),
-        Peer("zfp", True, *_hdf5(_plugin("Zfp", accuracy=_BOUND), True, whole),
+        Peer("zfp", True, *_hdf5(_plugin("Zfp", accuracy=_BOUND), True, whole, True),
              missing=plugin, note=one),
         Peer("jpeg-ls near", True, *_imagecodecs("jpegls", level=_BOUND),
              supports=lambda stack: _is_image(stack), missing=image),
