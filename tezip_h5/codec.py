@@ -127,7 +127,9 @@ def _fallback_may_win(frames: np.ndarray, size: int, level: str) -> bool:
     """Whether it is worth running the fallback; at level "fast", judged by a sample."""
     if level != "fast" or frames.nbytes < 1 << 16:
         return True
-    sample = np.ascontiguousarray(frames[:: max(1, len(frames) // 2), sample_rows(frames.shape[1])])
+    sample = np.ascontiguousarray(
+        frames[:: max(1, len(frames) // 2), sample_rows(frames.shape[1], level)]
+    )
     return len(fallback.encode(sample, level)) * frames.nbytes < 1.02 * size * sample.nbytes
 
 

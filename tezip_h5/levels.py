@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 import zstandard
@@ -303,7 +304,17 @@ def _finite_range(frames: np.ndarray):
 def _companded(frames: np.ndarray, relative: float) -> Companded | None:
     low, high = int(frames.min()), int(frames.max())
     largest = max(abs(low), abs(high))
-    limit = int(np.iinfo(frames.dtype).max)
+    table = _representatives(relative, largest, int(np.iinfo(frames.dtype).max))
+    if table is None:
+        return None
+    scale = Companded(frames.dtype, table=table)
+    ends = scale.codes(np.array([low, high], frames.dtype))
+    return scale.fitted(ends.min(), ends.max())
+
+
+@lru_cache(maxsize=64)
+def _representatives(relative: float, largest: int, limit: int) -> np.ndarray | None:
+    """The greedy table for magnitudes up to `largest`; None when it would be too long."""
     table, value = [0], 1
     while value <= largest:
         # Only -2**(n-1) lies beyond the largest positive value; it is its own entry.
@@ -311,15 +322,13 @@ def _companded(frames: np.ndarray, relative: float) -> Companded | None:
         table.append(entry)
         if len(table) > _LARGEST_TABLE:
             return None
-        # The next value that this entry does not serve: the first x with x - entry > b * x.
-        value = entry + 1
-        while relative < 1 and value - entry <= relative * value:
-            value = max(value + 1, int(entry / (1 - relative)) - 1)
-        if relative >= 1:
+        if relative >= 1:  # the first entry serves every value
             break
-    scale = Companded(frames.dtype, table=np.array(table, np.int64))
-    ends = scale.codes(np.array([low, high], frames.dtype))
-    return scale.fitted(ends.min(), ends.max())
+        # The next value that this entry does not serve: the first x with x - entry > b * x.
+        value = max(entry + 1, int(entry / (1 - relative)) - 1)
+        while value - entry <= relative * value:
+            value += 1
+    return np.array(table, np.int64)
 
 
 def tolerances(scale: Scale, bound: ChunkBound, frames: int, channels: int) -> np.ndarray:

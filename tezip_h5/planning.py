@@ -11,14 +11,16 @@ from tezip_h5.windows import Kind
 
 __all__ = ["plan_kinds", "sample_rows"]
 
-_BANDS, _ROWS = 8, 8  # of a frame, looked at to judge it
+_BANDS = {"fast": 4, "balanced": 8, "best": 8}  # of a frame, looked at to judge it
+_ROWS = 8
 
 
-def sample_rows(height: int) -> np.ndarray:
-    """Rows of `_BANDS` bands spread over the height (all rows of a low frame)."""
-    if height < 2 * _BANDS * _ROWS:
+def sample_rows(height: int, level: str) -> np.ndarray:
+    """Rows of a few bands spread over the height (all rows of a low frame)."""
+    bands = _BANDS[level]
+    if height < 2 * bands * _ROWS:
         return np.arange(height)
-    starts = np.linspace(0, height - _ROWS, _BANDS).astype(int)
+    starts = np.linspace(0, height - _ROWS, bands).astype(int)
     return (starts[:, None] + np.arange(_ROWS)).reshape(-1)
 
 
@@ -33,8 +35,8 @@ def plan_kinds(frames: np.ndarray, bound: ChunkBound, settings: Settings) -> lis
     if not settings.automatic_windows:
         return windows.fixed(len(frames), settings.window, settings.warmup)
     frames = frames.reshape((*frames.shape[:3], -1))
-    rows = sample_rows(frames.shape[1])
-    bands = _BANDS if len(rows) < frames.shape[1] else 1
+    rows = sample_rows(frames.shape[1], settings.level)
+    bands = _BANDS[settings.level] if len(rows) < frames.shape[1] else 1
     sample = frames[:, rows]
     sample = sample.astype(sample.dtype.newbyteorder("="), copy=False)
     scale = levels.choose(sample, bound)

@@ -26,7 +26,7 @@ def detector_sequence(frames=48, height=256, width=256, dtype="uint16", seed=0) 
 
     Returns
     -------
-    array (frames, height, width), in camera counts
+    array (frames, height, width), in camera counts, cut off at the range of `dtype`
 
     Examples
     --------
@@ -70,7 +70,17 @@ def _spots(place, photons, height, width, sigma=1.7) -> np.ndarray:
 
 
 def colour_sequence(frames=16, height=96, width=128, seed=0) -> np.ndarray:
-    """Simulate a colour camera that pans over a smooth scene: uint8 (frames, height, width, 3)."""
+    """Simulate a colour camera that pans over a smooth scene, with some read noise.
+
+    Returns
+    -------
+    uint8, shape (frames, height, width, 3), in grey levels of red, green and blue
+
+    Examples
+    --------
+    >>> colour_sequence(3, 32, 48).shape
+    (3, 32, 48, 3)
+    """
     rng = np.random.default_rng(seed)
     field = float_field(frames, height, width, seed)
     tints = rng.uniform(20, 60, 3)
@@ -79,10 +89,26 @@ def colour_sequence(frames=16, height=96, width=128, seed=0) -> np.ndarray:
 
 
 def float_field(frames=16, height=96, width=128, seed=0, dtype="float32") -> np.ndarray:
-    """Simulate a smooth field carried along by a mean flow: unit variance, no unit.
+    """Simulate a smooth field that a mean flow carries along while its modes disperse.
 
     A sum of Fourier modes whose power falls with the wave number k as k**-3, as the enstrophy
-    range of two-dimensional turbulence (Kraichnan, Physics of Fluids 10, 1967).
+    range of two-dimensional turbulence (Kraichnan, Physics of Fluids 10, 1967). It is periodic:
+    what leaves on one side comes in on the other.
+
+    Parameters
+    ----------
+    frames, height, width : int
+    seed : int
+    dtype : "float32" | "float64"
+
+    Returns
+    -------
+    array (frames, height, width), mean 0 and variance 1 over the whole stack, no unit
+
+    Examples
+    --------
+    >>> float_field(3, 32, 48).dtype
+    dtype('float32')
     """
     rng = np.random.default_rng(seed)
     ky, kx = np.meshgrid(np.fft.fftfreq(height), np.fft.rfftfreq(width), indexing="ij")

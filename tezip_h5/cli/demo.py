@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 import tezip_h5
-from tezip_h5.errors import BoundError, FormatError
+from tezip_h5.errors import BoundError, FormatError, InputError
 from tezip_h5.simulate import detector_sequence
 
 __all__ = ["add_parser"]
@@ -20,17 +20,18 @@ __all__ = ["add_parser"]
 _BOUNDS = (None, 4, 16)
 _FRAMES = 64
 
-# What a user does, in a process of its own: plain h5py, one import for the filter. One chunk
-# is read first, so that loading the kernels is not timed.
+# What a user does, in a process of its own: plain h5py, one import for the filter. One frame
+# is read first, so that loading the kernels is not timed; closing the file and emptying our
+# cache make both HDF5 and us forget the chunk that it was in.
 _READER = """
 import json, sys, time
 import h5py, numpy, tezip_h5
 with h5py.File(sys.argv[1]) as file:
-    data = file["scan/data"]
-    data[0]
-    tezip_h5.configure(cache_bytes=0)
+    file["scan/data"][0]
+tezip_h5.configure(cache_bytes=0)
+with h5py.File(sys.argv[1]) as file:
     started = time.perf_counter()
-    decoded = data[...]
+    decoded = file["scan/data"][...]
     seconds = time.perf_counter() - started
 original = numpy.load(sys.argv[2])
 error = numpy.abs(decoded.astype("int64") - original).max()
@@ -47,24 +48,20 @@ def add_parser(commands) -> None:
         description="Simulate a small detector sequence, compress it lossless and at two "
         "bounds, read it back through plain h5py in a fresh process, and verify it.",
     )
-    parser.add_argument("--folder", help="keep the files there (default: a temporary folder)")
+    parser.add_argument("--folder", help="keep the files there, a new folder (default: none kept)")
     parser.add_argument("--threads", type=int, metavar="N", help="default: all processors")
     parser.set_defaults(run=run)
 
 
 def run(args) -> int:
     """Run the demonstration; a broken bound or a damaged file ends it with an error."""
-    print(f"Simulating {_FRAMES} frames of drifting, diffusing particles with shot noise ...")
-    stack = detector_sequence(_FRAMES)
-    print("Loading the kernels (compiled on the first run only) ...\n")
     with contextlib.ExitStack() as cleanup:
-        if args.folder:
-            folder = Path(args.folder)
-            folder.mkdir(parents=True, exist_ok=True)
-        else:
-            folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory()))
-        tezip_h5.write(stack[:2, :64], folder / "warm.h5", absolute=1, overwrite=True)
-        (folder / "warm.h5").unlink()
+        scratch = Path(cleanup.enter_context(tempfile.TemporaryDirectory()))
+        folder = _new_folder(args.folder) if args.folder else scratch
+        print(f"Simulating {_FRAMES} frames of drifting, diffusing particles with shot noise ...")
+        stack = detector_sequence(_FRAMES)
+        print("Loading the kernels (compiled on the first run only; not in the speeds) ...\n")
+        tezip_h5.write(stack[:2, :64], scratch / "warm.h5", absolute=1, threads=args.threads)
         np.save(folder / "original.npy", stack)
         print(f"uint16 {stack.shape}, {stack.nbytes / 1e6:.1f} MB, level balanced")
         head = ("bound", "ratio", "bytes/frame", "MB/s in", "MB/s out", "largest error", "verified")
@@ -75,11 +72,20 @@ def run(args) -> int:
             print(f"\nThe files are in {folder}.")
     print(
         "\nYour own stack:\n"
-        "  tezip-h5 compress default IMAGE_FOLDER run.h5 -m abs -b 2\n"
-        "  python -c \"import tezip_h5; tezip_h5.write(stack, 'run.h5', absolute=2)\"\n"
-        "  tezip-h5 inspect run.h5"
+        '  in Python     tezip_h5.write(stack, "run.h5", absolute=2)  # stack: (T, H, W[, C])\n'
+        "  from images   tezip-h5 compress default IMAGE_FOLDER run.h5 -m abs -b 2\n"
+        "  look inside   tezip-h5 inspect run.h5"
     )
     return 0
+
+
+def _new_folder(path: str) -> Path:
+    """Make the folder; one that holds something is refused, lest the demo overwrite it."""
+    folder = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise InputError(f"{folder} is not empty; give --folder a new or empty folder")
+    return folder
 
 
 def _row(folder: Path, stack: np.ndarray, bound, threads) -> list[str]:
@@ -90,7 +96,8 @@ def _row(folder: Path, stack: np.ndarray, bound, threads) -> list[str]:
     reader = [sys.executable, "-c", _READER, str(path), str(folder / "original.npy")]
     result = subprocess.run(reader, capture_output=True, text=True, check=False)
     if result.returncode:
-        raise FormatError(f"plain h5py could not read {path}: {result.stderr.strip()[-500:]}")
+        reason = result.stderr.strip().rpartition("\n")[2] or f"exit code {result.returncode}"
+        raise FormatError(f"plain h5py could not read {path}: {reason}")
     found = json.loads(result.stdout)
     if not found["same"] or found["error"] > (bound or 0):
         raise BoundError(f"{path}: read back with an error of {found['error']:g}, bound {bound}")

@@ -6,6 +6,7 @@ GIL, and touch no h5py object) and written in order by the caller's thread.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,6 +29,7 @@ from tezip_h5.windows import Kind
 __all__ = ["StackEncoder", "Totals"]
 
 _BYTES_IN_FLIGHT = 128 << 20
+_CANNOT_RESERVE = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
 
 @dataclass
@@ -88,7 +90,12 @@ class _Space:
         if self._file is None:
             return
         descriptor = self._file.id.get_vfd_handle()
-        os.posix_fallocate(descriptor, os.fstat(descriptor).st_size, size + self._margin)
+        try:
+            os.posix_fallocate(descriptor, os.fstat(descriptor).st_size, size + self._margin)
+        except OSError as error:
+            if error.errno not in _CANNOT_RESERVE:
+                raise
+            self._file = None  # a file system that cannot: HDF5 will meet the end of the disk
         self._margin = 0
 
 

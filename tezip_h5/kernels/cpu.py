@@ -31,10 +31,26 @@ def _kernel(signature):
 
 
 @numba.njit(nogil=True, inline="always")
-def _cell(residual, tolerance):
-    """Index of the cell of width 2 * tolerance + 1 around a multiple of it."""
-    magnitude = uint32(abs(residual) + tolerance) // uint32(2 * tolerance + 1)
-    return int64(magnitude) if residual >= 0 else -int64(magnitude)
+def _reciprocal(step, top):
+    """2**40 / step, rounded up; 0 where products with it could be inexact.
+
+    A numerator n <= top + tolerance < 2**17 and step < 2**17 give n * step < 2**40, so that
+    n * reciprocal >> 40 is n // step.
+    """
+    return (int64(1) << 40) // step + 1 if top < 65536 else int64(0)
+
+
+@numba.njit(nogil=True, inline="always")
+def _cell(residual, tolerance, step, reciprocal):
+    """Index of the cell of width step = 2 * tolerance + 1 that holds the residual; no branch
+    on its sign, which no processor predicts."""
+    sign = residual >> 63
+    magnitude = ((residual ^ sign) - sign) + tolerance
+    if reciprocal:
+        index = (magnitude * reciprocal) >> 40
+    else:
+        index = int64(uint32(magnitude) // uint32(step))
+    return (index ^ sign) - sign
 
 
 @_kernel(void(_FLAT, _FLAT, int64, int64, int64, _FLAT, _FLAT))
@@ -47,8 +63,9 @@ def uniform_encode(levels, prediction, tolerance, top, mask, symbols, reconstruc
             reconstruction[i] = levels[i]
         return
     step = 2 * tolerance + 1
+    reciprocal = _reciprocal(step, top)
     for i in range(levels.size):
-        index = _cell(int64(levels[i]) - int64(prediction[i]), tolerance)
+        index = _cell(int64(levels[i]) - int64(prediction[i]), tolerance, step, reciprocal)
         symbols[i] = index
         reconstruction[i] = min(max(int64(prediction[i]) + index * step, 0), top)
 
@@ -105,6 +122,7 @@ def _median(left, above, corner):
 def median_encode(levels, tolerance, top, mask, symbols, reconstruction):
     half = (mask + 1) >> 1
     step = 2 * tolerance + 1
+    reciprocal = _reciprocal(step, top)
     for row in range(levels.shape[0]):
         # Above the first row lies the left neighbour; left of a row, what is above its start.
         above_row = reconstruction[max(row - 1, 0)]
@@ -120,7 +138,7 @@ def median_encode(levels, tolerance, top, mask, symbols, reconstruction):
                 symbols[row, column] = ((residual + half) & mask) - half
                 left = level
             else:
-                index = _cell(residual, tolerance)
+                index = _cell(residual, tolerance, step, reciprocal)
                 symbols[row, column] = index
                 left = min(max(prediction + index * step, 0), top)
             reconstruction[row, column] = left
