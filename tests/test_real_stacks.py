@@ -21,7 +21,7 @@ def test_lossless_and_smaller_than_the_difference(stack, tmp_path):
     summary = tezip_h5.write(stack, tmp_path / "run.h5")
     assert tezip_h5.read(tmp_path / "run.h5").tobytes() == stack.tobytes()
     difference = next(p for p in peers() if p.name.startswith("previous-frame"))
-    assert summary.payload_bytes <= difference.encode(stack, 0, 1).size
+    assert summary.payload_bytes <= difference.encode(stack, 0, 1).nbytes
     assert summary.payload_bytes < len(zstandard.compress(stack.tobytes(), 9))
 
 

@@ -1,296 +1,299 @@
-"""Other codecs, to be measured beside ours: each encodes a whole stack and decodes it again.
+"""Other codecs, measured beside ours by ``tezip-h5 bench``; nothing else imports this.
 
-A peer says what it supports and whether it is installed; nothing here judges. Lossy peers get
-the same guaranteed bound. Those that work on floats only take integers as float32 with half a
-grey level more, because rounding back to integers takes that much off.
+Options and chunks are those that suited each best when tried: general compressors have chunks
+of at most 16 frames; video codecs the whole stack; SZ3, SPERR and ZFP too, since they then
+mostly need the fewest bytes, and SZ3 and SPERR once more 16 frames. These three see integers as
+floats, and what they return is rounded. Rounding turns an error below bound + 1/2 into one of
+at most the bound, so they are given almost that.
 """
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import shutil
 import subprocess
-import tempfile
 import uuid
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from functools import lru_cache
 
+import h5py
 import numpy as np
+import zstandard
+from numcodecs import Blosc
 
-__all__ = ["Peer", "peers"]
+__all__ = ["Encoded", "Peer", "peers"]
 
-_CHUNK = 16
-
-
-@dataclass(frozen=True)
-class Peer:
-    """A codec.
-
-    `encode(stack, bound, threads)` returns something with a `nbytes`-like length given by
-    `size`; `decode(encoded, stack, threads)` returns the array again (`stack` tells only shape
-    and dtype).
-    """
-
-    name: str
-    lossy: bool
-    encode: Callable
-    decode: Callable
-    supports: Callable[[np.ndarray], bool] = lambda stack: True
-    missing: str | None = None
-    slow: bool = False
-    note: str = ""
+_FLOATS = ("float32", "float64")
+_GRAYS = ("uint8", "uint16")
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """What a peer made of a stack: its parts, and their size in bytes."""
+    """What a peer made of a stack, the bytes that needs, and what the decoder is told besides."""
 
-    parts: object
-    size: int
+    parts: object = field(repr=False)
+    nbytes: int
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @classmethod
+    def of(cls, stack: np.ndarray, parts: list[bytes]) -> Encoded:
+        return cls(parts, sum(map(len, parts)), stack.shape, stack.dtype)
 
 
-def _has(module: str) -> str | None:
-    return None if importlib.util.find_spec(module) else f"{module} is not installed"
+@dataclass(frozen=True, kw_only=True)
+class Peer:
+    """A codec for stacks of shape (T, H, W) or (T, H, W, C)."""
+
+    name: str
+    lossless: bool = True  # exact, and only run without a bound; or else only with one
+    needs: str = ""  # "module.attribute" or "ffmpeg.encoder"
+    dtypes: tuple[str, ...] = ()  # that it takes; all when empty
+    pictures: bool = False  # takes gray and RGB frames only
+    slow: bool = False  # about 1 MB/s or less
+    note: str = ""  # what the reader of a row should know
+
+    def available(self) -> str | None:
+        """None, or the reason why this cannot run here."""
+        return _missing(*self.needs.split(".")) if self.needs else None
+
+    def supports(self, dtype, shape: tuple[int, ...], bound: float) -> bool:
+        """Whether this is to be run on such a stack; `bound` 0 means lossless."""
+        drawn = not self.pictures or len(shape) == 3 or shape[3] == 3
+        taken = not self.dtypes or np.dtype(dtype).name in self.dtypes
+        return self.lossless == (bound == 0) and drawn and taken
+
+    def encode(self, stack: np.ndarray, bound: float, threads: int) -> Encoded:
+        """Encode a whole stack so that |decoded - stack| <= bound everywhere."""
+        raise NotImplementedError
+
+    def decode(self, encoded: Encoded, threads: int) -> np.ndarray:
+        """Inverse of `encode`: an array of the stack's shape and dtype."""
+        raise NotImplementedError
 
 
-# --- through h5py: hdf5plugin's filters -------------------------------------------------
+@lru_cache
+def _missing(module: str, part: str) -> str | None:
+    if module == "ffmpeg":
+        if shutil.which(module) is None:
+            return "ffmpeg is not installed"
+        listed = subprocess.run([module, "-v", "error", "-encoders"], capture_output=True).stdout
+        return None if part.encode() in listed.split() else f"this ffmpeg has no {part}"
+    try:
+        found = getattr(importlib.import_module(module), part, None)
+    except ImportError:
+        return f"{module} is not installed"
+    return None if getattr(found, "available", found) else f"this {module} has no {part}"
 
 
-def _hdf5(make_filter: Callable, as_float=False, frames=_CHUNK, planar=False):
-    """Encode and decode with an HDF5 filter; `make_filter(bound)` gives h5py's keywords.
+@dataclass(frozen=True, kw_only=True)
+class Hdf5Filter(Peer):
+    """A filter of hdf5plugin, or without `needs` of HDF5 itself, on a dataset in memory.
 
-    `planar` puts the channels one after the other, for filters of three dimensions.
+    The bound is its option `bound_option`; every colour is then a chunk of its own, and chunks
+    are equally long, since padding costs SZ3 and SPERR bytes. `frames`: in a chunk (0: all).
     """
 
-    def encode(stack, bound, threads):
-        import h5py
+    options: dict = field(default_factory=dict)
+    bound_option: str = ""
+    frames: int = 16
+    shuffle: bool = False
+    note: str = "HDF5 runs filters in one thread"
 
-        data = stack
-        if as_float and stack.dtype.kind in "iu":
-            data, bound = stack.astype(np.float32), bound + 0.499
-        if planar and data.ndim == 4:
-            data = np.moveaxis(data, 3, 0).reshape(-1, *data.shape[1:3])
-        file = h5py.File(f"{uuid.uuid4().hex}.h5", "w", driver="core", backing_store=False)
-        chunks = (min(frames, len(data)), *data.shape[1:])
-        dataset = file.create_dataset("x", data=data, chunks=chunks, **make_filter(bound))
+    def encode(self, stack, bound, threads):
+        values, options, frame = stack, dict(self.options), list(stack.shape[1:])
+        if self.bound_option:
+            values, options[self.bound_option] = _as_floats(stack, bound)
+            frame[2:] = [1] * (stack.ndim - 3)
+        if self.needs:
+            module, kind = self.needs.split(".")
+            options = dict(getattr(importlib.import_module(module), kind)(**options))
+        most = min(self.frames or len(stack), len(stack), 2**30 // values[0].nbytes or 1)
+        if self.bound_option:
+            most = -(-len(stack) // -(-len(stack) // most))
+        # No cache of chunks: every read decodes.
+        file = h5py.File(uuid.uuid4().hex, "w", driver="core", backing_store=False, rdcc_nbytes=0)
+        options = {"chunks": (most, *frame), "shuffle": self.shuffle, **options}
+        dataset = file.create_dataset("stack", data=values, **options).id
         file.flush()
-        return Encoded(file, dataset.id.get_storage_size())
+        if self.bound_option and dataset.get_chunk_info(0).filter_mask:
+            raise RuntimeError(f"{self.name} refused the stack, and HDF5 stored it uncompressed")
+        return Encoded(file, dataset.get_storage_size(), stack.shape, stack.dtype)
 
-    def decode(encoded, stack, threads):
-        file = encoded.parts
-        back = file["x"][:]
-        file.close()
-        if planar and stack.ndim == 4:
-            back = np.moveaxis(back.reshape(stack.shape[3], *stack.shape[:3]), 0, 3)
-        if as_float and stack.dtype.kind in "iu":
-            info = np.iinfo(stack.dtype)
-            back = np.clip(np.rint(back), info.min, info.max).astype(stack.dtype)
-        return back
-
-    return encode, decode
+    def decode(self, encoded, threads):
+        values = encoded.parts["stack"][()]
+        if values.dtype == encoded.dtype:
+            return values
+        limits = np.iinfo(encoded.dtype)
+        np.rint(values, out=values)
+        return np.clip(values, limits.min, limits.max, out=values).astype(encoded.dtype)
 
 
-def _plugin(name: str, **options) -> Callable:
-    def make(bound):
-        import hdf5plugin
-
-        keywords = {k: (bound if v is _BOUND else v) for k, v in options.items()}
-        return dict(getattr(hdf5plugin, name)(**keywords))
-
-    return make
-
-
-_BOUND = object()
-_GZIP = {"compression": "gzip", "compression_opts": 9, "shuffle": True}
-
-
-# --- in memory --------------------------------------------------------------------------
-
-
-def _integers(stack: np.ndarray) -> np.ndarray:
-    """Integers whose differences are small where values are close: of floats, ordered bits."""
+def _as_floats(stack: np.ndarray, bound: float) -> tuple[np.ndarray, float]:
+    """The stack as floats, and the bound for them that keeps `bound` after all rounding."""
+    values = stack
     if stack.dtype.kind != "f":
-        return stack
-    bits = stack.view(f"i{stack.dtype.itemsize}")
+        values, bound = stack.astype("f8" if stack.itemsize > 2 else "f4"), bound // 1 + 0.499
+    # SPERR rounds to the float type after keeping its bound.
+    largest = np.max(np.abs(values), initial=0, where=np.isfinite(values))
+    return values, max(bound - float(np.spacing(largest)) / 2, bound / 2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference(Peer):
+    """zstd of each frame minus the one before, modulo 2**bits; of floats, of ordered bits."""
+
+    level: int
+
+    def encode(self, stack, bound, threads):
+        values = _ordered(stack) if stack.dtype.kind == "f" else stack
+        changes = values.copy()
+        np.subtract(values[1:], values[:-1], out=changes[1:])
+        # Below 32 MiB threads would only cost bytes: zstd makes one job of it.
+        codec = zstandard.ZstdCompressor(self.level, threads=threads * (stack.nbytes > 2**25))
+        return Encoded.of(stack, [codec.compress(changes)])
+
+    def decode(self, encoded, threads):
+        floats, dtype = encoded.dtype.kind == "f", encoded.dtype
+        raw = zstandard.ZstdDecompressor().decompress(encoded.parts[0])
+        changes = np.frombuffer(raw, f"i{dtype.itemsize}" if floats else dtype)
+        values = np.cumsum(changes.reshape(encoded.shape), axis=0, dtype=changes.dtype)
+        return _ordered(values).view(dtype) if floats else values
+
+
+def _ordered(values: np.ndarray) -> np.ndarray:
+    """Bits of floats as integers that sort as the floats do; its own inverse."""
+    bits = values.view(f"i{values.itemsize}")
     return np.where(bits < 0, bits ^ np.iinfo(bits.dtype).max, bits)
 
 
-def _difference_encode(stack, bound, threads):
-    import zstandard
+@dataclass(frozen=True, kw_only=True)
+class Pieces(Peer):
+    """A codec of imagecodecs, or else numcodecs' Blosc, on `frames` frames at once, threaded."""
 
-    values = _integers(stack)
-    with np.errstate(over="ignore"):
-        differences = np.concatenate([values[:1], values[1:] - values[:-1]])
-    data = zstandard.ZstdCompressor(level=9).compress(differences.tobytes())
-    return Encoded(data, len(data))
+    options: dict = field(default_factory=dict)
+    bound_option: str = ""
+    frames: int = 1
 
+    def supports(self, dtype, shape, bound):
+        near = 1 <= bound < 256  # what JPEG-LS takes
+        return super().supports(dtype, shape, bound) and (self.lossless or near)
 
-def _difference_decode(encoded, stack, threads):
-    import zstandard
-
-    values = _integers(stack)
-    raw = zstandard.ZstdDecompressor().decompress(encoded.parts, max_output_size=stack.nbytes)
-    differences = np.frombuffer(raw, values.dtype).reshape(stack.shape)
-    decoded = np.cumsum(differences, axis=0, dtype=values.dtype)
-    if stack.dtype.kind == "f":
-        decoded = np.where(decoded < 0, decoded ^ np.iinfo(decoded.dtype).max, decoded)
-        return decoded.view(stack.dtype)
-    return decoded
-
-
-def _blosc_encode(stack, bound, threads):
-    from numcodecs import Blosc, blosc
-
-    blosc.set_nthreads(threads)
-    codec = Blosc("zstd", 5, Blosc.BITSHUFFLE)
-    parts = [codec.encode(stack[i : i + _CHUNK]) for i in range(0, len(stack), _CHUNK)]
-    return Encoded(parts, sum(map(len, parts)))
-
-
-def _blosc_decode(encoded, stack, threads):
-    from numcodecs import Blosc
-
-    parts = [np.frombuffer(Blosc().decode(part), stack.dtype) for part in encoded.parts]
-    return np.concatenate(parts).reshape(stack.shape)
-
-
-def _per_frame(encode_one: Callable, decode_one: Callable):
-    """A still-image codec over the frames, in `threads` threads."""
-
-    def encode(stack, bound, threads):
+    def encode(self, stack, bound, threads):
         with ThreadPoolExecutor(threads) as pool:
-            parts = list(pool.map(lambda frame: encode_one(frame, bound), stack))
-        return Encoded(parts, sum(map(len, parts)))
+            pieces = map(np.ascontiguousarray, self._cut(stack))
+            parts = list(pool.map(lambda piece: self._pack(piece, bound), pieces))
+        return Encoded.of(stack, parts)
 
-    def decode(encoded, stack, threads):
+    def decode(self, encoded, threads):
+        out = np.empty(encoded.shape, encoded.dtype)
         with ThreadPoolExecutor(threads) as pool:
-            return np.stack(list(pool.map(decode_one, encoded.parts)))
+            list(pool.map(self._unpack, encoded.parts, self._cut(out)))
+        return out
 
-    return encode, decode
+    def _cut(self, stack):
+        starts = range(0, len(stack), self.frames)
+        return [stack[i] if self.frames == 1 else stack[i : i + self.frames] for i in starts]
 
+    def _pack(self, piece, bound) -> bytes:
+        if not self.needs:
+            return Blosc(**self.options).encode(piece)
+        options = {**self.options, self.bound_option: int(bound)} if bound else self.options
+        return self._function("encode")(piece, **options)
 
-def _imagecodecs(name: str, **options):
-    def encode_one(frame, bound):
-        import imagecodecs
+    def _unpack(self, part, piece) -> None:
+        told = {"shape": piece.shape, "dtype": piece.dtype} if self.name == "pcodec" else {}
+        if self.needs:
+            piece[...] = self._function("decode")(part, **told)
+        else:
+            Blosc().decode(part, piece)
 
-        keywords = {k: (int(bound) if v is _BOUND else v) for k, v in options.items()}
-        return getattr(imagecodecs, f"{name}_encode")(np.ascontiguousarray(frame), **keywords)
-
-    def decode_one(data):
-        import imagecodecs
-
-        return getattr(imagecodecs, f"{name}_decode")(data)
-
-    return _per_frame(encode_one, decode_one)
-
-
-# --- video, through ffmpeg --------------------------------------------------------------
-
-
-def _pixel_format(stack: np.ndarray) -> str:
-    return "rgb24" if stack.ndim == 4 else {1: "gray", 2: "gray16le"}[stack.dtype.itemsize]
+    def _function(self, verb):
+        module, kind = self.needs.split(".")
+        return getattr(importlib.import_module(module), f"{kind.lower()}_{verb}")
 
 
-def _ffmpeg(options: list[str], stored: dict[str, str], suffix: str, colour=()):
-    """A video codec; `stored` maps the stack's pixel format to the codec's, `colour` are
-    further options for RGB."""
+@dataclass(frozen=True, kw_only=True)
+class Video(Peer):
+    """A video codec of ffmpeg; `rgb`: the encoder, if another, and pixel format for colour."""
 
-    def run(arguments, data=None):
-        command = ["ffmpeg", "-v", "error", "-nostdin", "-y", *arguments]
-        return subprocess.run(command, input=data, capture_output=True, check=True).stdout
+    options: str
+    rgb: str
+    stream: str = "matroska"
+    dtypes: tuple[str, ...] = ("uint8",)
+    pictures: bool = True
 
-    def encode(stack, bound, threads):
-        kind = _pixel_format(stack)
-        height, width = stack.shape[1:3]
-        size = ["-f", "rawvideo", "-pix_fmt", kind, "-s", f"{width}x{height}", "-r", "25"]
-        with tempfile.TemporaryDirectory() as folder:
-            target = Path(folder) / f"video{suffix}"
-            extra = colour if kind == "rgb24" else ()
-            run(
-                [*size, "-i", "-", "-threads", str(threads), *options, *extra,
-                 "-pix_fmt", stored[kind], str(target)],
-                stack.tobytes(),
-            )  # fmt: skip
-            data = target.read_bytes()
-        return Encoded(data, len(data))
+    def supports(self, dtype, shape, bound):
+        return super().supports(dtype, shape, bound) and (len(shape) == 3 or dtype == np.uint8)
 
-    def decode(encoded, stack, threads):
-        with tempfile.TemporaryDirectory() as folder:
-            source = Path(folder) / f"video{suffix}"
-            source.write_bytes(encoded.parts)
-            raw = run(
-                ["-threads", str(threads), "-i", str(source), "-f", "rawvideo", "-pix_fmt",
-                 _pixel_format(stack), "-"]
-            )  # fmt: skip
-        return np.frombuffer(raw, stack.dtype).reshape(stack.shape)
+    def encode(self, stack, bound, threads):
+        raw, size = _raw(stack), f"{stack.shape[2]}x{stack.shape[1]}"
+        # Gray must be marked as of full range, or it is rescaled when decoded.
+        gray = f"{self.needs.split('.')[1]} -color_range pc -pix_fmt {raw}"
+        codec = f"{self.rgb if raw == 'rgb24' else gray} {self.options.format(threads=threads)}"
+        source = f"-f rawvideo -pix_fmt {raw} -s {size} -r 25 -i pipe:0"
+        target = f"-c:v {codec} -threads {threads} -f {self.stream} pipe:1"
+        return Encoded.of(stack, [_ffmpeg(f"{source} {target}", np.ascontiguousarray(stack))])
 
-    return encode, decode
+    def decode(self, encoded, threads):
+        source = f"-threads {threads} -f {self.stream} -i pipe:0"
+        data = _ffmpeg(f"{source} -f rawvideo -pix_fmt {_raw(encoded)} pipe:1", encoded.parts[0])
+        return np.frombuffer(data, encoded.dtype).reshape(encoded.shape)
 
 
-def _is_image(stack: np.ndarray) -> bool:
-    return stack.dtype.name in ("uint8", "uint16") and (stack.ndim == 3 or stack.shape[3] == 3)
+def _raw(stack: np.ndarray | Encoded) -> str:
+    return "rgb24" if len(stack.shape) == 4 else f"gray{'16le' * (stack.dtype.itemsize == 2)}"
 
 
-def _is_video(stack: np.ndarray) -> bool:
-    return stack.dtype == np.uint8 and _is_image(stack)
-
-
-def _is_ffv1(stack: np.ndarray) -> bool:
-    return _is_image(stack) and (stack.ndim == 3 or stack.dtype == np.uint8)
-
-
-_GRAY = {"gray": "gray", "gray16le": "gray16le"}
+def _ffmpeg(arguments: str, data) -> bytes:
+    command = ["ffmpeg", "-v", "error", "-nostdin", *arguments.split()]
+    done = subprocess.run(command, input=memoryview(data).cast("B"), capture_output=True)
+    if done.returncode:
+        raise RuntimeError(f"ffmpeg failed: {done.stderr.decode(errors='replace').strip()[-300:]}")
+    return done.stdout
 
 
 def peers() -> list[Peer]:
     """Every codec we know to compare with, installed or not."""
-    plugin, image = _has("hdf5plugin"), _has("imagecodecs")
-    video = None if shutil.which("ffmpeg") else "ffmpeg is not installed"
-    one = "HDF5 runs filters in one thread"
-    x265 = ["-c:v", "libx265", "-x265-params", "lossless=1:log-level=error"]
-    x264 = ["-c:v", "libx264", "-qp", "0", "-color_range", "pc"]
-    ffv1 = ["-c:v", "ffv1", "-level", "3", "-coder", "1", "-context", "1", "-slices", "4"]
-    planar = {"gray": "gray", "rgb24": "gbrp"}
-    packed, rgb = {"gray": "gray", "rgb24": "rgb24"}, ("-c:v", "libx264rgb")
-    # The whole stack in one chunk, as SZ3, SPERR and ZFP like it best.
-    whole = 1 << 30
+    still = {"dtypes": _GRAYS, "pictures": True}
+    # fmt: off
     return [
-        Peer("previous-frame difference + zstd-9", False, _difference_encode, _difference_decode),
-        Peer("blosc bitshuffle+zstd", False, _blosc_encode, _blosc_decode),
-        Peer("hdf5 gzip-9 shuffle", False, *_hdf5(lambda _: _GZIP), note=one),
-        Peer("hdf5 bitshuffle+zstd", False, *_hdf5(_plugin("Bitshuffle", cname="zstd")),
-             missing=plugin, note=one),
-        Peer("hdf5 zstd-9", False, *_hdf5(_plugin("Zstd", clevel=9)), missing=plugin, note=one),
-        Peer("hdf5 blosc2 zstd-9", False,
-             *_hdf5(_plugin("Blosc2", cname="zstd", clevel=9, filters=1)),
-             missing=plugin, note=one),
-        Peer("jpeg-ls", False, *_imagecodecs("jpegls"), supports=_is_image, missing=image),
-        Peer("jpeg2000", False, *_imagecodecs("jpeg2k", reversible=True, level=0),
-             supports=_is_image, missing=image),
-        Peer("jpeg-xl effort 3", False, *_imagecodecs("jpegxl", lossless=True, effort=3),
-             supports=_is_image, missing=image),
-        Peer("jpeg-xl effort 7", False, *_imagecodecs("jpegxl", lossless=True, effort=7),
-             supports=_is_image, missing=image),
-        Peer("jpeg-xl effort 9", False, *_imagecodecs("jpegxl", lossless=True, effort=9),
-             supports=_is_image, missing=image, slow=True),
-        Peer("ffv1", False, *_ffmpeg(ffv1,
-             {**_GRAY, "rgb24": "bgr0"}, ".mkv"), supports=_is_ffv1, missing=video),
-        Peer("x264 medium", False, *_ffmpeg([*x264, "-preset", "medium"], packed, ".mkv", rgb),
-             supports=_is_video, missing=video),
-        Peer("x264 veryslow", False, *_ffmpeg([*x264, "-preset", "veryslow"], packed, ".mkv", rgb),
-             supports=_is_video, missing=video, slow=True),
-        Peer("x265 medium", False, *_ffmpeg([*x265, "-preset", "medium"], planar, ".mkv"),
-             supports=_is_video, missing=video),
-        Peer("x265 veryslow", False, *_ffmpeg([*x265, "-preset", "veryslow"], planar, ".mkv"),
-             supports=_is_video, missing=video, slow=True),
-        Peer("sz3", True, *_hdf5(_plugin("SZ3", absolute=_BOUND), True, whole),
-             missing=plugin, note=one),
-        Peer("sperr", True, *_hdf5(_plugin("Sperr", absolute=_BOUND), True, whole, True),
-             missing=plugin, note=one),
-        Peer("zfp", True, *_hdf5(_plugin("Zfp", accuracy=_BOUND), True, whole, True),
-             missing=plugin, note=one),
-        Peer("jpeg-ls near", True, *_imagecodecs("jpegls", level=_BOUND),
-             supports=lambda stack: _is_image(stack), missing=image),
-    ]  # fmt: skip
+        Difference(name="previous-frame difference + zstd-9", level=9),
+        Pieces(name="blosc bitshuffle+zstd-5", frames=16,
+               options={"cname": "zstd", "clevel": 5, "shuffle": Blosc.BITSHUFFLE}),
+        Hdf5Filter(name="hdf5 shuffle+gzip-9", shuffle=True, options={"compression": 9}),
+        Hdf5Filter(name="hdf5 shuffle+zstd-9", needs="hdf5plugin.Zstd", shuffle=True,
+                   options={"clevel": 9}),
+        Hdf5Filter(name="hdf5 bitshuffle+zstd-5", needs="hdf5plugin.Bitshuffle",
+                   options={"cname": "zstd", "clevel": 5}),
+        *(Hdf5Filter(name=f"hdf5 blosc2 {filters}+zstd-9", needs="hdf5plugin.Blosc2",
+                     options={"cname": "zstd", "clevel": 9, "filters": number})
+          for filters, number in (("shuffle", 1), ("bitshuffle", 2))),
+        Hdf5Filter(name="hdf5 zfp reversible", needs="hdf5plugin.Zfp", dtypes=_FLOATS,
+                   options={"reversible": True}, frames=0),
+        Pieces(name="pcodec", needs="imagecodecs.PCODEC", frames=16,
+               dtypes=("uint16", "int16", "uint32", "int32", *_FLOATS)),
+        Pieces(name="jpeg-ls", needs="imagecodecs.JPEGLS", **still),
+        Pieces(name="jpeg2000", needs="imagecodecs.JPEG2K", options={"reversible": True}, **still),
+        *(Pieces(name=f"jpeg-xl effort {effort}", needs="imagecodecs.JPEGXL", slow=effort == 9,
+                 options={"lossless": True, "effort": effort}, **still) for effort in (3, 7, 9)),
+        Video(name="ffv1", needs="ffmpeg.ffv1", dtypes=_GRAYS, rgb="ffv1 -pix_fmt bgr0",
+              options="-level 3 -coder 1 -context 1 -g 9999 -slices 4 -slicecrc 0"),
+        *(Video(name=f"x264 {preset}", needs="ffmpeg.libx264", stream="h264",
+                rgb="libx264rgb -pix_fmt rgb24", options=f"-qp 0 -preset {preset}",
+                slow=preset == "veryslow") for preset in ("medium", "veryslow")),
+        # Some versions of x265 are not exact where they weight the predictions of B-frames.
+        *(Video(name=f"x265 {preset}", needs="ffmpeg.libx265", stream="hevc",
+                rgb="libx265 -pix_fmt gbrp", options=f"-preset {preset} -x265-params "
+                "lossless=1:weightb=0:info=0:log-level=error:pools={threads}",
+                slow=preset == "veryslow") for preset in ("medium", "veryslow")),
+        *(Hdf5Filter(name=f"hdf5 {kind.lower()}{', 16 frames' if frames else ''}", frames=frames,
+                     needs=f"hdf5plugin.{kind}", lossless=False, bound_option="absolute")
+          for kind in ("SZ3", "Sperr") for frames in (0, 16)),
+        Hdf5Filter(name="hdf5 zfp", needs="hdf5plugin.Zfp", lossless=False, frames=0,
+                   bound_option="accuracy"),
+        Pieces(name="jpeg-ls near", needs="imagecodecs.JPEGLS", lossless=False, **still,
+               bound_option="level"),
+    ]
+    # fmt: on

@@ -7,26 +7,38 @@ import math
 import sys
 import tempfile
 import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-import tezip_h5
-from tezip_h5.cli.compress import open_source
 from tezip_h5.errors import InputError
 from tezip_h5.frames import open_stack
+from tezip_h5.hdf5 import container
 from tezip_h5.hdf5.plan import default_threads
 from tezip_h5.peers import Encoded, Peer, peers
 from tezip_h5.settings import LEVELS
 
-__all__ = ["Row", "add_parser", "load", "measure", "table"]
+__all__ = ["Row", "Tezip", "add_parser", "bench", "load", "measure", "save", "summary"]
+
+ABOUT = (
+    "MB are 10^6 bytes of samples, seconds wall time. Every codec runs once on a few small\n"
+    "frames before it is timed, so neither compiling nor loading counts; what it encoded is\n"
+    "decoded and compared. Lossless codecs are measured once, lossy ones at every bound.\n"
+    "* HDF5 runs filters in one thread."
+)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One codec on one stack at one bound. MB are 10**6 bytes of samples, seconds wall time."""
+    """One codec on one stack at one bound: what is printed, and saved as CSV.
+
+    `bytes` are those of the payload, without the file around it; `verdict` is "exact" or "not
+    exact" where lossless was asked for, else "kept" or "broken"; `threads` those it may use.
+    """
 
     stack: str
     shape: str
@@ -39,9 +51,50 @@ class Row:
     mb_per_s_in: float
     mb_per_s_out: float
     largest_error: float
-    kept: bool
+    verdict: str
     threads: int
     note: str = ""
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is this codec's."""
+        return self.codec.startswith("tezip ")
+
+    @property
+    def good(self) -> bool:
+        """Whether the promise was kept."""
+        return self.verdict in ("exact", "kept")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tezip(Peer):
+    """This codec at a level: from memory to a file in a temporary folder, and back."""
+
+    level: str
+
+    def supports(self, dtype, shape, bound):
+        return True
+
+    def encode(self, stack, bound, threads):
+        import tezip_h5
+
+        folder = tempfile.TemporaryDirectory()
+        path = Path(folder.name) / "run.h5"
+        made = tezip_h5.write(
+            stack,
+            path,
+            absolute=bound or None,
+            level=self.level,
+            threads=threads,
+            preview=False,
+            progress=False,
+        )
+        return Encoded((folder, path), made.payload_bytes, stack.shape, stack.dtype)
+
+    def decode(self, encoded, threads):
+        import tezip_h5
+
+        return tezip_h5.read(encoded.parts[1], threads=threads, cache_bytes=0)
 
 
 def add_parser(commands) -> None:
@@ -49,191 +102,241 @@ def add_parser(commands) -> None:
     parser = commands.add_parser(
         "bench",
         help="measure this codec beside its peers",
-        description="Measure ratio, speed and largest error of this codec and of every peer "
+        description="Measure bytes, speed and largest error of this codec and of every peer "
         "installed, lossless and at equal guaranteed bounds, with the same number of threads.",
     )
-    add = parser.add_argument
-    text = "FILE.h5 (its only image stack), FILE.h5:/DATASET or a folder of images"
-    add("paths", nargs="+", metavar="PATH", help=text)
-    text = "for every codec (default: %(default)s)"
-    add("--threads", type=int, default=default_threads(), metavar="N", help=text)
-    text = "absolute bounds; 0 is lossless (default: 0 and three more)"
-    add("--bounds", type=float, nargs="*", metavar="B", help=text)
-    add("--csv", metavar="FILE", help="save the rows there")
-    add("--only", nargs="*", metavar="WORD", help="only codecs whose name has a WORD")
-    add("--slow", action="store_true", help="also peers below 1 MB/s")
+    text = "FILE.h5 (its first stack), FILE.h5:/DATASET, FILE.npy, or a folder of images"
+    parser.add_argument("paths", nargs="+", metavar="PATH", help=text)
+    add_options(parser)
+    parser.add_argument("--csv", metavar="FILE", help="save the rows there")
     parser.set_defaults(run=run)
 
 
+def add_options(parser) -> None:
+    """What to measure, and how."""
+    add = parser.add_argument
+    text = "for every codec that can use them (default: %(default)s)"
+    add("--threads", type=int, default=default_threads(), metavar="N", help=text)
+    text = "absolute bounds, 0 is lossless (default: 0; 1 2 5 for uint8, else 1e-4, 1e-3 and "
+    text += "1e-2 of the stack's range, in whole numbers >= 1 for integers)"
+    add("--bounds", type=float, nargs="+", metavar="B", help=text)
+    add("--only", nargs="+", metavar="WORD", help="codecs whose name has one of these words in it")
+    add("--slow", action="store_true", help="also peers that run at 1 MB/s or less")
+    add("--repeat", type=int, default=1, metavar="N", help="take the best time of N")
+
+
 def load(path: str) -> tuple[str, np.ndarray]:
-    """Name and samples of the stack that `path` means."""
-    if path.endswith((".h5", ".hdf5", ".nxs")):
-        with h5py.File(path) as file:
-            found = []
-            file.visititems(lambda name, item: found.append(name) if _is_stack(item) else None)
-            if len(found) != 1:
-                raise InputError(
-                    f"{path} holds {len(found)} image stacks: {found}; say which, {path}:/NAME"
-                )
-            return Path(path).stem, file[found[0]][()]
-    with open_source(path) as source:
-        stack = open_stack(source)
-        name = Path(path.partition(":/")[0]).stem
-        return name, np.concatenate(list(stack.blocks(64)))
+    """Name and samples, (T, H, W) or (T, H, W, C > 1), of the stack that `path` means."""
+    file, inside = path, ""
+    if not Path(path).exists() and ":" in path:
+        file, _, inside = path.rpartition(":")
+    if Path(file).is_dir():
+        return Path(file).name, _samples(file)
+    if file.endswith(".npy") and Path(file).exists():
+        return Path(file).stem, _samples(np.load(file, mmap_mode="r"))
+    with container.open_existing(file) as opened:
+        return Path(file).stem, _samples(_dataset(opened, inside))
+
+
+def _dataset(file: h5py.File, inside: str) -> h5py.Dataset:
+    if inside:
+        item = file.get(inside.strip("/") or "/")
+        if not isinstance(item, h5py.Dataset):
+            raise InputError(f"{file.filename} holds no dataset {inside!r}")
+        return item
+    found = []
+    file.visititems(lambda _, item: found.append(item) if _is_stack(item) else None)
+    if not found:
+        raise InputError(f"{file.filename} holds no stack, (T, H, W) or (T, H, W, C)")
+    if len(found) > 1:
+        others = ", ".join(item.name for item in found[1:])
+        print(f"{file.filename}: taking {found[0].name}, not {others}", file=sys.stderr)
+    return found[0]
 
 
 def _is_stack(item) -> bool:
-    return isinstance(item, h5py.Dataset) and item.ndim in (3, 4) and item.dtype.kind in "iuf"
+    if not isinstance(item, h5py.Dataset) or item.dtype.kind not in "iuf" or not item.size:
+        return False
+    return item.ndim == 3 or (item.ndim == 4 and item.shape[3] <= 4)
+
+
+def _samples(source) -> np.ndarray:
+    stack = np.concatenate(list(open_stack(source).blocks(64)))
+    return stack[..., 0] if stack.ndim == 4 and stack.shape[3] == 1 else stack
 
 
 def default_bounds(stack: np.ndarray) -> list[float]:
-    """Lossless, and three bounds: 1, 2, 5 for 8 bits, else 1e-4, 1e-3, 1e-2 of the range."""
-    if stack.dtype.itemsize == 1:
-        return [0, 1, 2, 5]
-    extent = float(np.nanmax(stack)) - float(np.nanmin(stack))
-    bounds = [extent * share for share in (1e-4, 1e-3, 1e-2)]
+    """Lossless, then 1, 2, 5 for uint8, else 1e-4, 1e-3, 1e-2 of the range of the samples."""
+    if stack.dtype == np.uint8:
+        return [0.0, 1.0, 2.0, 5.0]
+    finite = stack[np.isfinite(stack)] if stack.dtype.kind == "f" else stack
+    extent = float(finite.max()) - float(finite.min()) if finite.size else 0.0
+    bounds = {extent * share for share in (1e-4, 1e-3, 1e-2)}
     if stack.dtype.kind in "iu":
-        bounds = sorted({max(1.0, float(round(b))) for b in bounds})
-    return [0, *bounds]
+        bounds = {max(1.0, math.floor(bound)) for bound in bounds}
+    return sorted({0.0, *bounds})
 
 
-def _ours(level: str) -> Peer:
-    """This codec at a level, as a peer: from memory to a file in a temporary folder and back."""
-
-    def encode(stack, bound, threads):
-        folder = tempfile.TemporaryDirectory()
-        path = Path(folder.name) / "run.h5"
-        summary = tezip_h5.write(
-            stack, path, absolute=bound or None, level=level, threads=threads, preview=False
-        )
-        return Encoded((folder, path), summary.payload_bytes)
-
-    def decode(encoded, stack, threads):
-        folder, path = encoded.parts
-        with folder:
-            return tezip_h5.read(path, threads=threads)
-
-    return Peer(f"tezip {level}", True, encode, decode)
+def candidates(stack: np.ndarray, bound: float, only=None, slow=False) -> Iterator[Peer]:
+    """This codec at every level, then the peers that can be run here on such a stack."""
+    for peer in (*(Tezip(name=f"tezip {level}", level=level) for level in LEVELS), *peers()):
+        wanted = not only or any(word.lower() in peer.name.lower() for word in only)
+        fits = peer.supports(stack.dtype, stack.shape, bound)
+        if wanted and fits and (slow or not peer.slow) and not peer.available():
+            yield peer
 
 
-def _candidates(stack, bound, only, slow) -> list[Peer]:
-    chosen = [_ours(level) for level in LEVELS]
-    for peer in peers():
-        fits = peer.supports(stack) and peer.lossy == bool(bound) and (slow or not peer.slow)
-        if fits and peer.missing is None:
-            chosen.append(peer)
-    if only:
-        chosen = [p for p in chosen if any(word in p.name for word in only)]
-    return chosen
-
-
-def measure(name: str, stack: np.ndarray, bound: float, peer: Peer, threads: int) -> Row:
-    """Encode and decode once, after a run on the first frames that is not counted."""
-    warm = np.ascontiguousarray(stack[:2])
-    peer.decode(peer.encode(warm, bound, threads), warm, threads)
-    started = time.perf_counter()
-    encoded = peer.encode(stack, bound, threads)
-    between = time.perf_counter()
-    back = peer.decode(encoded, stack, threads)
-    done = time.perf_counter()
-    with np.errstate(invalid="ignore"):
-        error = np.abs(back.astype(np.float64) - stack.astype(np.float64))
-    largest = float(np.nanmax(error)) if error.size else 0.0
-    kept = back.tobytes() == stack.tobytes() if not bound else largest <= bound
-    megabytes = stack.nbytes / 1e6
+def measure(name, stack, bound, peer, threads, repeat=1) -> Row:
+    """Encode and decode a stack with one codec, and compare; the best times of `repeat`."""
+    small = np.ascontiguousarray(stack[:3, :256, :256])
+    peer.decode(peer.encode(small, bound, threads), threads)
+    inward, outward = [], []
+    for _ in range(repeat):
+        started = time.perf_counter()
+        encoded = peer.encode(stack, bound, threads)
+        between = time.perf_counter()
+        back = peer.decode(encoded, threads)
+        outward.append(time.perf_counter() - between)
+        inward.append(between - started)
+    if back.shape != stack.shape or back.dtype != stack.dtype:
+        raise InputError(f"it gave back {back.dtype} {back.shape}")
+    error, exact = compare(stack, back)
+    if bound:
+        verdict = "kept" if error <= bound else "broken"
+    else:
+        verdict = "exact" if exact else "not exact"
     return Row(
         name,
         "x".join(map(str, stack.shape)),
         stack.dtype.name,
         peer.name,
         bound,
-        encoded.size,
-        stack.nbytes / encoded.size,
-        8 * encoded.size / stack.size,
-        megabytes / (between - started),
-        megabytes / (done - between),
-        largest,
-        kept,
-        threads,
+        encoded.nbytes,
+        stack.nbytes / encoded.nbytes,
+        8 * encoded.nbytes / stack.size,
+        stack.nbytes / 1e6 / min(inward),
+        stack.nbytes / 1e6 / min(outward),
+        error,
+        verdict,
+        1 if peer.note else threads,
         peer.note,
     )
 
 
-_HEAD = ("bytes", "ratio", "bits", "MB/s in", "MB/s out", "error")
-_WIDTHS = (11, 8, 7, 9, 10, 10)
+def compare(stack: np.ndarray, back: np.ndarray) -> tuple[float, bool]:
+    """The largest |back - stack|, and whether all bits are the same.
+
+    Samples that are not finite must come back as they were; the error is infinite otherwise.
+    """
+    largest, exact = 0.0, True
+    for before, after in zip(stack, back, strict=True):
+        if before.tobytes() == after.tobytes():
+            continue
+        exact = False
+        same = before == after
+        if stack.dtype.kind == "f":
+            same |= np.isnan(before) & np.isnan(after)
+        error = np.abs(after[~same].astype(np.float64) - before[~same].astype(np.float64))
+        largest = max(largest, float(np.nan_to_num(error, nan=np.inf).max(initial=0)))
+    return largest, exact
 
 
-def table(rows: list[Row]) -> str:
-    """Rows as an aligned table."""
-    head = "".join(f"{t:>{w}}" for t, w in zip(_HEAD, _WIDTHS, strict=True))
-    lines, group = [], None
-    for row in rows:
-        if (row.stack, row.bound) != group:
-            group = row.stack, row.bound
-            bound = f"absolute bound {row.bound:g}" if row.bound else "lossless"
-            title = f"{row.stack}  {row.dtype} {row.shape}  {bound}  {row.threads} thread(s)"
-            lines += ["", title, f"{'codec':36}{head}  kept"]
-        lines.append(
-            f"{row.codec:36}{row.bytes:>11}{row.ratio:>8.3f}{row.bits_per_sample:>7.3f}"
-            f"{row.mb_per_s_in:>9.1f}{row.mb_per_s_out:>10.1f}{row.largest_error:>10.4g}"
-            f"  {'yes' if row.kept else 'NO'}"
-        )
-    return "\n".join(lines)
+def bench(path, args, report: Callable[[str], None] = print) -> list[Row]:
+    """Measure every codec on the stack at `path`; `report` gets the table, line by line."""
+    name, stack = load(path)
+    rows: list[Row] = []
+    for bound in default_bounds(stack) if args.bounds is None else sorted(set(args.bounds)):
+        report("\n" + heading(name, stack, bound))
+        for peer in candidates(stack, bound, args.only, args.slow):
+            try:
+                row = measure(name, stack, bound, peer, args.threads, args.repeat)
+            except Exception as error:  # a peer that fails is reported, and the rest goes on
+                if isinstance(peer, Tezip):
+                    raise
+                print(f"{peer.name} failed on {name}: {error}", file=sys.stderr)
+                continue
+            rows.append(row)
+            report(line(row))
+    return rows
 
 
-def geometric_means(rows: list[Row]) -> str:
-    """Bytes of each peer over ours at level balanced, where both were measured."""
-    ours = {(r.stack, r.bound): r.bytes for r in rows if r.codec == "tezip balanced"}
-    lines = ["", "bytes of the peer / bytes of tezip balanced, geometric mean over stacks"]
-    for codec in dict.fromkeys(r.codec for r in rows):
-        for lossy in (False, True):
-            logs = [
-                math.log(r.bytes / ours[r.stack, r.bound])
-                for r in rows
-                if r.codec == codec and r.kept and bool(r.bound) == lossy
-                if (r.stack, r.bound) in ours
-            ]
-            if logs:
-                kind = "bounds" if lossy else "lossless"
-                lines.append(
-                    f"{codec:36}{kind:10}{math.exp(sum(logs) / len(logs)):8.3f}  n={len(logs)}"
-                )
-    return "\n".join(lines)
+def heading(name: str, stack, bound: float) -> str:
+    """What stands above the rows of a stack at a bound."""
+    shape = "x".join(map(str, stack.shape))
+    promise = f"absolute bound {bound:g}" if bound else "lossless"
+    return (
+        f"{name}  {stack.dtype.name} {shape}  {promise}\n"
+        f"{'codec':36}{'bytes':>12}{'ratio':>9}{'bits':>8}{'MB/s in':>9}{'MB/s out':>10}"
+        f"{'error':>11}  {'verdict':9}{'threads':>9}"
+    )
 
 
-def save(rows: list[Row], path) -> None:
-    """Write the rows as CSV."""
+def line(row: Row) -> str:
+    """One row of the table."""
+    return (
+        f"{row.codec:36}{row.bytes:>12}{row.ratio:>9.3f}{row.bits_per_sample:>8.3f}"
+        f"{row.mb_per_s_in:>9.1f}{row.mb_per_s_out:>10.1f}{row.largest_error:>11.5g}"
+        f"  {row.verdict:9}{row.threads:>9}{'*' if row.note else ''}"
+    )
+
+
+def summary(rows: Iterable[Row]) -> str:
+    """Bytes of the best peer over ours, and of every peer over ours at level balanced.
+
+    Geometric means over stacks and bounds. The best peer at a bound may be a lossless one.
+    Only rows that kept their promise count.
+    """
+    good = [row for row in rows if row.good]
+    others = [row for row in good if not row.ours]
+    shares = defaultdict(list)
+    for mine in (row for row in good if row.ours):
+        kind = "bounded" if mine.bound else "lossless"
+        rivals = [r for r in others if r.stack == mine.stack and r.bound in (0, mine.bound)]
+        if rivals:
+            best = min(row.bytes for row in rivals)
+            shares[f"best peer / {mine.codec}", kind].append(best / mine.bytes)
+        for rival in rivals:
+            if rival.bound == mine.bound and mine.codec == "tezip balanced":
+                shares[f"{rival.codec} / {mine.codec}", kind].append(rival.bytes / mine.bytes)
+    title = "bytes over ours (above 1, ours is smaller), geometric mean"
+    lines = [f"{title:64}{'mean':>9}{'least':>9}{'cases':>7}"]
+    for (title, kind), found in sorted(shares.items(), key=lambda item: item[0][0][:5] != "best "):
+        mean = math.exp(sum(map(math.log, found)) / len(found))
+        lines.append(f"{title:54}{kind:10}{mean:9.3f}{min(found):9.3f}{len(found):7}")
+    return "\n".join(lines) if shares else ""
+
+
+def save(rows: Iterable[Row], path) -> None:
+    """Write the rows as CSV, a column for each field of `Row`."""
     with open(path, "w", newline="") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Row)])
         writer.writeheader()
-        writer.writerows(
-            {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in asdict(row).items()}
-            for row in rows
-        )
+        for row in rows:
+            cells = asdict(row).items()
+            writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in cells})
+
+
+def check_options(args) -> None:
+    """Raise InputError for options that cannot be used."""
+    for option, least in (("threads", 1), ("repeat", 1)):
+        if getattr(args, option) < least:
+            raise InputError(f"--{option} {getattr(args, option)}: give a number >= {least}")
+    for bound in args.bounds or ():
+        if not 0 <= bound < math.inf:
+            raise InputError(f"--bounds {bound:g}: give finite numbers >= 0")
 
 
 def run(args) -> int:
-    """Measure everything; print as it comes, save at the end."""
-    if args.threads < 1:
-        raise InputError(f"--threads {args.threads}: give a number >= 1")
+    """Measure everything; print rows as they come."""
+    check_options(args)
+    print(ABOUT)
     for peer in peers():
-        if peer.missing:
-            print(f"{peer.name} is left out: {peer.missing}", file=sys.stderr)
+        if reason := peer.available():
+            print(f"{peer.name} is left out: {reason}", file=sys.stderr)
     rows: list[Row] = []
     for path in args.paths:
-        name, stack = load(path)
-        for bound in default_bounds(stack) if args.bounds is None else args.bounds:
-            group = []
-            for peer in _candidates(stack, bound, args.only, args.slow):
-                try:
-                    group.append(measure(name, stack, bound, peer, args.threads))
-                except Exception as error:  # a peer that fails is reported, and the rest goes on
-                    if peer.name.startswith("tezip"):
-                        raise
-                    print(f"{peer.name} failed on {name}: {error}", file=sys.stderr)
-            print(table(group), flush=True)
-            rows += group
-            if args.csv:
-                save(rows, args.csv)
-    print(geometric_means(rows))
-    return 0 if all(row.kept for row in rows if row.codec.startswith("tezip")) else 2
+        rows += bench(path, args, lambda text: print(text, flush=True))
+        if args.csv:
+            save(rows, args.csv)
+    print("\n" + summary(rows))
+    return 0 if all(row.good for row in rows if row.ours) else 2

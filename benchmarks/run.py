@@ -1,0 +1,73 @@
+"""Measure every codec on every stack of a folder.
+
+    python benchmarks/run.py FOLDER [--threads 2] [--slow] [--results benchmarks/results]
+
+The stacks are the folder's HDF5 and .npy files, and its folders of images. Writes one CSV file
+for each of them, and all tables as ``stacks.md``; the same as ``tezip-h5 bench`` otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+from itertools import groupby
+from pathlib import Path
+
+import tezip_h5
+from tezip_h5.cli import bench
+
+COLUMNS = ("codec", "bytes", "ratio", "bits", "MB/s in", "MB/s out", "error", "verdict", "threads")
+
+
+def stacks(folder: Path) -> list[Path]:
+    """What the folder holds, sorted."""
+    kept = (p for p in sorted(folder.iterdir()) if not p.name.startswith("."))
+    return [p for p in kept if p.is_dir() or p.suffix in (".h5", ".hdf5", ".nxs", ".npy")]
+
+
+def markdown(rows: list[bench.Row]) -> str:
+    """A heading and a table for every stack and bound; the smallest peer's bytes are bold."""
+    lines = []
+    for (stack, bound), group in groupby(rows, key=lambda row: (row.stack, row.bound)):
+        group = list(group)
+        least = min((r.bytes for r in group if r.good and not r.ours), default=0)
+        promise = f"absolute bound {bound:g}" if bound else "lossless"
+        lines += ["", f"### {stack}, {group[0].dtype} {group[0].shape}, {promise}", ""]
+        lines += ["| " + " | ".join(COLUMNS) + " |", "|---" + "|--:" * 6 + "|---|--:|"]
+        for row in group:
+            star = "\\*" if row.note else ""
+            size = f"**{row.bytes}**" if row.bytes == least and not row.ours else row.bytes
+            lines.append(
+                f"| {row.codec} | {size} | {row.ratio:.3f} | {row.bits_per_sample:.3f} "
+                f"| {row.mb_per_s_in:.1f} | {row.mb_per_s_out:.1f} | {row.largest_error:.5g} "
+                f"| {row.verdict} | {row.threads}{star} |"
+            )
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
+    bench.add_options(parser)
+    args = parser.parse_args()
+    bench.check_options(args)
+    args.results.mkdir(parents=True, exist_ok=True)
+    machine = f"{os.cpu_count()} processors ({platform.machine()}), Python "
+    machine += f"{platform.python_version()}, tezip_h5 {tezip_h5.__version__}"
+    everything: list[bench.Row] = []
+    for path in stacks(args.folder):
+        rows = bench.bench(str(path), args, lambda text: print(text, flush=True))
+        bench.save(rows, args.results / f"{path.stem}.csv")
+        everything += rows
+        means = f"```\n{bench.summary(everything)}\n```"
+        text = f"# Beside other codecs\n\n{bench.ABOUT}\n\n{machine}.\n\n{means}\n"
+        (args.results / "stacks.md").write_text(text + markdown(everything) + "\n")
+    print("\n" + bench.summary(everything))
+    return 0 if all(row.good for row in everything if row.ours) else 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
