@@ -6,14 +6,16 @@ format cannot hold without loss goes to a .png, .tif or .npy instead, and is rep
 
 from __future__ import annotations
 
-import base64
+import io
+import itertools
 import json
 import os
 import re
-import warnings
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from base64 import b64decode, b64encode
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from uuid import uuid4
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -22,19 +24,12 @@ from tezip_h5.errors import InputError
 
 __all__ = ["ImageFolder", "ImageFormat", "write_images"]
 
-_DTYPES = {"1": "u1", "L": "u1", "P": "u1", "LA": "u1", "RGB": "u1", "RGBA": "u1", "CMYK": "u1",
-           "I;16": "u2", "I": "i4", "F": "f4"}  # fmt: skip
-_EXPANDED = {"1": "L", "P": "RGB", "PA": "RGBA"}
+_BYTES = dict.fromkeys(("1", "L", "P", "LA", "RGB", "RGBA", "CMYK"), np.dtype("u1"))
+_DTYPES = {**_BYTES, "I;16": np.dtype("u2"), "I": np.dtype("i4"), "F": np.dtype("f4")}
 _LITTER = {"thumbs.db", "desktop.ini"}
-_DAMAGED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-# Formats that keep these modes exactly; what is written is read back and compared all the same.
-_LOSSLESS = {".png", ".bmp", ".tif", ".tiff", ".pgm", ".ppm", ".pnm", ".pbm", ".tga", ".gif"}
-
-
-def natural_key(name: str):
-    """Sort key that puts img_2 before img_10, and agrees with plain order for padded numbers."""
-    parts = re.split(r"(\d+)", name)
-    return [int(p) if p.isdecimal() else p.casefold() for p in parts], name
+# Of these Pillow misreads samples, narrows them, draws them anew, or keeps one picture of many.
+_REFUSED = {"FITS", "ICO", "CUR", "ICNS", "AVIF", "EPS", "WMF", "PSD", "MIC", "FPX"}
+_LOSSLESS = {"PNG", "TIFF", "BMP", "DIB", "GIF", "PPM", "TGA", "SGI", "PCX"}
 
 
 @dataclass(frozen=True)
@@ -43,51 +38,45 @@ class ImageFormat:
 
     Attributes
     ----------
-    mode : Pillow's mode of the files ("1", "L", "P", "RGB", "I;16", …)
-    palettes : RGB palettes as base64, one per file or one for all
-    transparencies : transparency of each file (int, or base64), one per file or one for all
+    mode : Pillow's mode of the frames ("1", "L", "P", "RGB", "I;16", …)
+    palettes : RGB palettes (bytes, or None), one per file or one for all
+    transparencies : transparent colour or palette's alphas (or None), one per file or one for all
     """
 
     mode: str
-    palettes: tuple[str | None, ...] = (None,)
-    transparencies: tuple[int | str | None, ...] = (None,)
+    palettes: tuple = (None,)
+    transparencies: tuple = (None,)
 
     def to_json(self) -> str:
-        """This, as text to store."""
-        return json.dumps({k: v for k, v in asdict(self).items() if v != (None,)})
+        """This, as text to store; bytes become base64."""
+        values = {k: v for k, v in vars(self).items() if v != (None,)}
+        return json.dumps(values, default=lambda data: b64encode(data).decode())
 
     @classmethod
     def from_json(cls, text: str) -> ImageFormat:
         """Inverse of `to_json`; InputError when the text is something else."""
         try:
             values = json.loads(text)
-            lists = {k: tuple(v) for k, v in values.items() if k != "mode"}
-            made = cls(values["mode"], **lists)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise InputError(f"the stored image format cannot be read: {error!r}") from None
-        if made.mode not in _DTYPES:
-            raise InputError(f"the stored image format has the unknown mode {made.mode!r}")
-        return made
+            mode = values.pop("mode")
+            lists = {name: _from_json(value) for name, value in values.items()}
+            if mode not in _DTYPES or not all(v and type(v) is tuple for v in lists.values()):
+                raise ValueError(f"mode {mode!r}, {[*lists]}")
+            return cls(mode, **lists)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise InputError(f"the stored image format cannot be read: {error!r}") from error
 
-    def apply(self, image: Image.Image, index: int) -> None:
-        """Give `image` the palette and transparency of file `index`."""
-        palette = _one_of(self.palettes, index)
-        if palette is not None:
-            image.putpalette(base64.b64decode(palette))
-        transparency = _one_of(self.transparencies, index)
-        if transparency is not None:
-            value = transparency
-            if isinstance(value, str):
-                value = base64.b64decode(value)
-            image.info["transparency"] = tuple(value) if isinstance(value, list) else value
+    def extras(self, index: int) -> tuple:
+        """Palette and transparency of file `index`."""
+        both = (self.palettes, self.transparencies)
+        if any(1 < len(values) <= index for values in both):
+            raise InputError(f"the stored image format ends before frame {index}")
+        return tuple(values[index if len(values) > 1 else 0] for values in both)
 
 
-def _one_of(values: tuple, index: int):
-    return values[index] if len(values) > 1 else values[0]
-
-
-def _compact(values: list) -> tuple:
-    return (values[0],) if all(v == values[0] for v in values) else tuple(values)
+def _from_json(value):
+    if isinstance(value, str):
+        return b64decode(value, validate=True)
+    return tuple(map(_from_json, value)) if isinstance(value, list) else value
 
 
 class ImageFolder:
@@ -119,25 +108,29 @@ class ImageFolder:
     def __init__(self, folder, *, expand: bool):
         self.folder = Path(folder)
         self._paths = _image_paths(self.folder)
+        self._expand = expand
         self.filenames = [path.name for path in self._paths]
-        first = None
-        palettes, transparencies = [], []
-        for path in self._paths:
-            mode, size, palette, transparency = _describe(path, expand)
-            first = first or (mode, size)
-            if (mode, size) != first:
-                raise InputError(
-                    f"{path} is {mode} {size[0]}x{size[1]}, the images before it are {first[0]} "
-                    f"{first[1][0]}x{first[1][1]}; a stack needs images of one mode and size"
-                )
-            palettes.append(palette)
-            transparencies.append(transparency)
-        mode, (width, height) = first
-        self._mode = mode
+        self._first = None
+        extras = [self._look(path) for path in self._paths]
+        mode, (width, height) = self._first
         bands = Image.getmodebands(mode)
-        self.shape = (len(self._paths), height, width) + ((bands,) if bands > 1 else ())
-        self.dtype = np.dtype(_DTYPES[mode])
-        self.image_format = ImageFormat(mode, _compact(palettes), _compact(transparencies))
+        self.shape = (len(extras), height, width) + ((bands,) if bands > 1 else ())
+        self.dtype = _DTYPES[mode]
+        lists = [v[:1] if len(set(v)) == 1 else v for v in zip(*extras, strict=True)]
+        self.image_format = ImageFormat(mode, *lists)
+
+    def _look(self, path: Path) -> tuple:
+        """Palette and transparency of a file, which must be like the first."""
+        with _opened(path) as image:
+            _refuse_loss(path, image)
+            found = _mode_of(path, image, self._expand), image.size
+            self._first = self._first or found
+            if found != self._first:
+                found, first = ("{} {}x{}".format(m, *size) for m, size in (found, self._first))
+                raise InputError(
+                    f"{path} is {found}, but {self.filenames[0]} {first}; give images of one kind"
+                )
+            return _extras_of(image, found[0])
 
     def __len__(self):
         return len(self._paths)
@@ -145,275 +138,282 @@ class ImageFolder:
     def __getitem__(self, index: int) -> np.ndarray:
         """Frame `index`: (H, W) or (H, W, C)."""
         path = self._paths[index]
-        try:
-            with Image.open(path) as image:
-                frame = np.asarray(_in_mode(image, self._mode))
-        except _DAMAGED as error:
-            raise InputError(f"{path} cannot be read as an image: {error}") from None
-        return frame.astype(self.dtype)
+        with _opened(path) as image:
+            if (_mode_of(path, image, self._expand), image.size) != self._first:
+                raise InputError(f"{path} has changed since its folder was looked at; start anew")
+            return _samples(image, self._first[0])
 
     def __iter__(self):
         return (self[i] for i in range(len(self)))
+
+
+def natural_key(name: str):
+    """Sort key that puts img_2 before img_10; plain order where numbers are zero-padded."""
+    parts = re.findall("[0-9]+|[^0-9]", name)
+    return [(48, int(p)) if "0" <= p[0] <= "9" else (ord(p), 0) for p in parts], name
 
 
 def _image_paths(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder; give a folder of images")
     paths = [p for p in folder.iterdir() if p.name[0] != "." and p.name.lower() not in _LITTER]
-    inner = [p.name for p in paths if p.is_dir()]
-    if inner:
-        raise InputError(f"{folder} holds a folder, {inner[0]!r}; give a folder of images only")
+    for path in sorted(paths):
+        if not path.is_file():
+            raise InputError(f"{path} is a folder or no plain file; give a folder of images only")
     if not paths:
         raise InputError(f"{folder} holds no image; give a folder of images")
     return sorted(paths, key=lambda path: natural_key(path.name))
 
 
-def _describe(path: Path, expand: bool):
-    """Mode that frames will have, size, palette and transparency of one file."""
+@contextmanager
+def _opened(path, data: bytes | None = None):
+    """The image of a file, or of its bytes; whatever damage makes Pillow raise is InputError."""
     try:
-        with Image.open(path) as image:
-            if getattr(image, "n_frames", 1) > 1:
-                raise InputError(
-                    f"{path} holds {image.n_frames} images; split it into files of one image each"
-                )
-            mode = _mode_of(path, image, expand)
-            palette = transparency = None
-            if mode == "P":
-                image.load()
-                palette = base64.b64encode(bytes(image.getpalette("RGB"))).decode()
-            if not expand:
-                transparency = image.info.get("transparency")
-                if isinstance(transparency, bytes):
-                    transparency = base64.b64encode(transparency).decode()
-                elif isinstance(transparency, tuple):
-                    transparency = list(transparency)
-            return mode, image.size, palette, transparency
-    except UnidentifiedImageError:
-        raise InputError(f"{path} is no image; remove it from the folder") from None
-    except InputError:
+        with Image.open(path if data is None else io.BytesIO(data)) as image:
+            yield image
+    except (InputError, MemoryError):
         raise
-    except _DAMAGED as error:
-        raise InputError(f"{path} cannot be read as an image: {error}") from None
+    except UnidentifiedImageError:
+        raise InputError(f"{path} is no image, or its header is damaged; remove it") from None
+    except Exception as error:  # plugins raise whatever parsing damaged bytes raises
+        bomb = isinstance(error, Image.DecompressionBombError)
+        advice = "raise PIL.Image.MAX_IMAGE_PIXELS if you trust it" if bomb else "restore it"
+        raise InputError(f"{path} cannot be read as an image: {error}; {advice}") from error
 
 
-def _mode_of(path: Path, image: Image.Image, expand: bool) -> str:
+def _refuse_loss(path, image: Image.Image) -> None:
+    """Raise where Pillow would, without a word, give other samples than the file holds."""
+    if image.format in _REFUSED:
+        raise InputError(f"{path} is {image.format}, which Pillow may not read in full; convert it")
+    count = getattr(image, "n_frames", 1)
+    if count > 1:
+        raise InputError(f"{path} holds {count} images; split it into files of one image each")
+    bits, loss = _bits_of(path, image), None
+    if image.mode in _BYTES and bits > 8:
+        loss = f"{bits} bits per channel, and Pillow would read it with 8 bits per channel"
+    elif image.format == "TIFF":
+        tags, bands = image.tag_v2, len(image.getbands())
+        kind = {1: "unsigned", 2: "signed", 3: "floating"}[tags.get(339, (1,))[0]]
+        if kind != {"I": "signed", "F": "floating"}.get(image.mode, "unsigned"):
+            loss = f"{kind} samples of {bits} bits, of which Pillow would change the sign"
+        elif tags.get(277, 1) > bands or 1 in tags.get(338, ()):
+            loss = f"channels beside the {bands} that Pillow would keep, or multiplied by alpha"
+    if loss:
+        raise InputError(f"{path} has {loss}; read it otherwise and pass the frames as an array")
+
+
+def _bits_of(path, image: Image.Image) -> int:
+    """Bits per channel in the file, where Pillow would read fewer; else any number."""
+    if image.format == "TIFF":
+        return max(image.tag_v2.get(258, (1,)))
+    if image.format == "JPEG2000":  # Ssiz of the SIZ marker
+        data = Path(path).read_bytes()
+        return (data[data.index(b"\xff\x4f\xff\x51") + 42] & 127) + 1
+    codec, _, _, raw = (*image.tile, ("", None, None, ""))[0]
+    if codec.startswith("ppm") and isinstance(raw, tuple):  # the mode and the largest sample
+        return raw[1].bit_length()
+    raw = str(raw[0] if isinstance(raw, tuple) else raw)
+    return 16 if codec == "SGI16" or re.match("(L|LA|RGB|RGBA);16", raw) else 8
+
+
+def _mode_of(path, image: Image.Image, expand: bool) -> str:
+    """Mode that the samples of an open file will have."""
     mode = image.mode
-    raw = [str(tile[3][0] if isinstance(tile[3], tuple) else tile[3]) for tile in image.tile]
-    deep = any(";16" in text for text in raw) or _png_depth(path) == 16
-    if deep and mode in ("RGB", "RGBA", "LA"):
-        raise InputError(
-            f"{path} has 16 bits per channel, of which Pillow would read 8; read it with another "
-            "library and pass the frames as an array"
-        )
-    if mode.startswith("I;16") or (mode == "I" and deep):
+    if mode.startswith("I;16") or (mode == "I" and image.format in ("PNG", "PPM")):
         return "I;16"
-    if mode == "PA" or (expand and mode in _EXPANDED):
-        return "RGBA" if mode == "P" and "transparency" in image.info else _EXPANDED[mode]
+    if mode == "PA" or (expand and mode == "P"):
+        return "RGBA" if image.has_transparency_data else "RGB"
     if mode not in _DTYPES:
         raise InputError(f"{path} has the mode {mode}; convert the images to one of {[*_DTYPES]}")
-    return mode
+    return "L" if expand and mode == "1" else mode
 
 
-def _png_depth(path: Path) -> int | None:
-    """Bits per sample of a PNG file (its IHDR chunk), None for others."""
-    with open(path, "rb") as file:
-        head = file.read(25)
-    return head[24] if head[:8] == b"\x89PNG\r\n\x1a\n" and len(head) == 25 else None
+def _extras_of(image: Image.Image, mode: str) -> tuple:
+    """Palette (RGB) and transparency, unless they are in the samples of that mode."""
+    transparency = image.info.get("transparency")
+    if mode != "P":
+        return None, None if image.mode == "P" else transparency
+    image.load()
+    if transparency is None and image.has_transparency_data:  # alphas within the palette
+        transparency = bytes(image.getpalette("RGBA")[3::4])
+    return bytes(image.getpalette("RGB") or ()) or None, transparency
 
 
-def _in_mode(image: Image.Image, mode: str) -> Image.Image:
-    if mode == "I;16" or image.mode == mode:
-        return image
-    return image.convert(mode)
+def _samples(image: Image.Image, mode: str) -> np.ndarray:
+    if mode not in (image.mode, "I;16"):
+        image = image.convert(mode)
+    return np.asarray(image).astype(_DTYPES[mode])
 
 
 def write_images(
-    folder,
-    frames: Iterable[np.ndarray],
-    filenames: list[str] | None = None,
-    image_format: ImageFormat | None = None,
-    *,
-    count: int | None = None,
-    overwrite: bool = False,
+    folder, frames, filenames=None, image_format=None, *, count=None, overwrite=False
 ) -> dict[str, str]:
-    """Write frames as lossless image files.
+    """Write frames as image files; each is read back and compared before it is put in place.
 
     Parameters
     ----------
-    folder : str or path
-        Made when missing.
-    frames : iterable of (H, W) or (H, W, C) arrays
-    filenames : list of str, optional
-        Default: frame_000000.png, …
-    image_format : ImageFormat, optional
-        Of the files the frames came from; default: what the dtype and shape suggest.
-    count : int, optional
-        Number of frames, when `filenames` is not given; only for the width of the numbers.
-    overwrite : bool
-        Replace files that are there.
+    folder : str or path; made when missing
+    frames : iterable of arrays of one dtype, (H, W) or (H, W, C)
+    filenames : list of str; default: frame_000000.png, …
+    image_format : ImageFormat of the files the frames came from; default: as the first suggests
+    count : int; number of frames, for the width of the numbers without `filenames`
+    overwrite : bool; replace files that are there
 
     Returns
     -------
     dict
-        Recorded names that had to change, and the names written.
+        Recorded names that had to change, and the (last) name written for each.
 
     Raises
     ------
     InputError
-        When a file is there already, or a recorded name would leave the folder. (Names are
-        checked before anything is written.)
+        When a name is no plain file name or is there already (then nothing is written), or a
+        frame does not fit the format.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_images(folder, np.zeros((2, 3, 4), np.uint8), ["a.png", "b.jpg"])
+    {'b.jpg': 'b.png'}
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; give a folder")
-    folder.mkdir(parents=True, exist_ok=True)
+    filenames = None if filenames is None else [_plain_name(name) for name in filenames]
+    frames = map(np.asarray, frames)
+    first = list(itertools.islice(frames, 1))
+    modes = (image_format.mode,) if image_format else ("L", "LA", "RGB", "RGBA", "I;16", "I", "F")
+    mode = next((m for m in modes if image_format or (first and _fits(*first, m))), None)
+    for name in filenames or ():
+        _check_free(folder / _lossless_name(name, mode), overwrite)
+    frames = itertools.chain(first, frames)
     if filenames is None:
-        digits = max(6, len(str(count or 0)))
-        recorded = None
+        digits, suffix = max(6, len(str((count or 1) - 1))), _exact_suffix(mode or "L")
+        pairs = ((f, f"frame_{i:0{digits}}{suffix}") for i, f in enumerate(frames))
     else:
-        recorded = [_safe_name(name) for name in filenames]
-    taken: set[str] = {name.casefold() for name in recorded or ()}
-    used: set[str] = set()
-    renamed: dict[str, str] = {}
-    for index, frame in enumerate(frames):
-        name = recorded[index] if recorded else f"frame_{index:0{digits}}.png"
-        mode = image_format.mode if image_format else _mode_for(frame)
-        target = _target_name(name, mode, taken, used)
-        written = _write_one(folder, target, frame, mode, image_format, index, overwrite, taken)
-        used.add(written.casefold())
-        taken.add(written.casefold())
-        if written != name and (recorded or Path(written).suffix == ".npy"):
-            renamed[name] = written
+        pairs = itertools.zip_longest(frames, filenames)
+    folder.mkdir(parents=True, exist_ok=True)
+    names, renamed = _Names(filenames or ()), {}
+    for index, (frame, name) in enumerate(pairs):
+        if frame is None or name is None:
+            raise InputError(f"there are {len(filenames)} filenames, for another number of frames")
+        extras = image_format.extras(index) if image_format else (None, None)
+        target, data = _encoded(frame, mode, extras, names.target(name, mode), names)
+        _place(folder / target, data, overwrite)
+        if target != name:
+            renamed[name] = target
     return renamed
 
 
-def _safe_name(name: str) -> str:
+def _plain_name(name: str) -> str:
     parts = (PurePosixPath(name), PureWindowsPath(name))
-    if not name or "\0" in name or any(part.name != name for part in parts) or name in (".", ".."):
-        raise InputError(f"the recorded name {name!r} is no plain file name; it is not written")
+    if name in ("", ".", "..") or "\0" in name or any(part.name != name for part in parts):
+        raise InputError(f"the recorded name {name!r} is no plain file name; give other filenames")
     return name
 
 
-def _mode_for(frame: np.ndarray) -> str | None:
-    """Pillow's mode for a frame without a recorded one; None when it has none."""
-    channels = frame.shape[2] if frame.ndim == 3 else 0
-    by_channels = {0: "L", 1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
-    plain = {"uint16": "I;16", "int32": "I", "float32": "F"}
-    if frame.dtype == np.uint8:
-        return by_channels[channels]
-    return plain.get(frame.dtype.name) if channels in (0, 1) else None
+class _Names:
+    """Names to write under: the recorded ones where possible, and different on every system."""
 
+    def __init__(self, recorded):
+        self._taken = {name.casefold() for name in recorded}
+        self._owned = set(self._taken)
+        self._numbers = {}
 
-def _target_name(name: str, mode: str | None, taken: set[str], used: set[str]) -> str:
-    """The name to try first: the recorded one, if its format is lossless and it is free."""
-    stem, suffix = os.path.splitext(name)
-    if mode is None:
-        suffix = ".npy"
-    elif suffix.lower() not in _LOSSLESS or (suffix.lower() == ".gif" and mode not in ("P", "L")):
-        suffix = _exact_suffix(mode)
-    target = stem + suffix
-    if target == name and name.casefold() not in used:
+    def target(self, name: str, mode: str | None) -> str:
+        """The name to try for a frame: its own, the first time, if that can be lossless."""
+        target = _lossless_name(name, mode)
+        if target != name or name.casefold() not in self._owned:
+            return self.free(target)
+        self._owned.remove(name.casefold())
         return name
-    return _free_name(target, taken)
+
+    def free(self, name: str) -> str:
+        """`name`, with a number where it is taken; the result is taken from now on."""
+        (stem, suffix), free = os.path.splitext(name), name
+        numbers = self._numbers.setdefault(name.casefold(), itertools.count(1))
+        while free.casefold() in self._taken:
+            free = f"{stem}_{next(numbers)}{suffix}"
+        self._taken.add(free.casefold())
+        return free
 
 
-def _exact_suffix(mode: str) -> str:
-    return ".tif" if mode in ("CMYK", "F", "I") else ".png"
+def _exact_suffix(mode: str | None) -> str:
+    """Of a format that holds every frame of the mode."""
+    return ".npy" if mode is None else ".tif" if mode in ("CMYK", "I", "F") else ".png"
 
 
-def _free_name(name: str, taken: set[str]) -> str:
-    stem, suffix = os.path.splitext(name)
-    number = 0
-    while name.casefold() in taken:
-        number += 1
-        name = f"{stem}_{number}{suffix}"
-    return name
-
-
-def _write_one(folder, name, frame, mode, image_format, index, overwrite, taken) -> str:
-    """Write one file; falls back to an exact format when the file does not read back."""
-    if mode is None:
-        _replace(folder / name, overwrite, lambda path: _save_array(path, frame))
+def _lossless_name(name: str, mode: str | None) -> str:
+    """`name`, with an exact suffix unless its own format may hold the mode without loss."""
+    (stem, suffix), exact = os.path.splitext(name), _exact_suffix(mode)
+    kind = Image.registered_extensions().get(suffix.lower())
+    may = kind in _LOSSLESS and mode and (kind != "GIF" or mode in ("P", "L"))
+    if may or suffix.lower() == exact:
         return name
-    image = _image_of(frame, mode)
-    if image_format:
-        image_format.apply(image, index)
+    return (stem if kind else name) + exact
+
+
+def _fits(frame: np.ndarray, mode: str) -> bool:
+    shape = frame.ndim in (2, 3) and (frame.shape[2:] or (1,)) == (Image.getmodebands(mode),)
+    dtype = frame.dtype.newbyteorder("=") == _DTYPES[mode]
+    return shape and dtype and frame.size > 0 and (mode != "1" or frame.max() <= 1)
+
+
+def _encoded(frame, mode, extras, target, names: _Names) -> tuple[str, bytes]:
+    """A file's name and bytes that read back exactly; `target` if its format can hold them."""
+    if mode is not None and not _fits(frame, mode):
+        raise InputError(f"{frame.dtype} {frame.shape}, for {target}, is no image of mode {mode}")
+    (stem, suffix), exact = os.path.splitext(target), _exact_suffix(mode)
+    if suffix.lower() != exact:
+        try:
+            return target, _exact_bytes(frame, mode, extras, target)
+        except InputError:
+            target = names.free(stem + exact)
+    return target, _exact_bytes(frame, mode, extras, target)
+
+
+def _exact_bytes(frame, mode: str | None, extras: tuple, name: str) -> bytes:
+    """A file in the format that `name` asks for; InputError if it reads back otherwise."""
+    buffer = io.BytesIO()
+    if mode is None:
+        np.save(buffer, frame, allow_pickle=False)
+        return buffer.getvalue()
+    kind = Image.registered_extensions()[os.path.splitext(name)[1].lower()]
+    options = {} if extras[1] is None else {"transparency": extras[1]}
     try:
-        _replace(folder / name, overwrite, lambda path: _save_image(image, path, name))
-        return name
-    except _Inexact:
-        exact = _free_name(os.path.splitext(name)[0] + _exact_suffix(mode), taken)
-        if exact == name:
-            raise InputError(f"{name} does not read back as it was written") from None
-        _replace(folder / exact, overwrite, lambda path: _save_image(image, path, exact))
-        return exact
+        _image_of(frame, mode, extras[0]).save(buffer, kind, compress_level=3, **options)
+    except Exception as error:  # whatever a plugin makes of a mode or of recorded extras
+        raise InputError(f"Pillow cannot write {name} in mode {mode}: {error!r}") from error
+    with _opened(name, buffer.getvalue()) as back:
+        palette, transparency = _extras_of(back, mode)
+        palette = palette[: len(extras[0])] if palette and extras[0] else None
+        same = (palette, transparency) == extras and _mode_of(name, back, False) == mode
+        if not same or _samples(back, mode).tobytes() != frame.astype(_DTYPES[mode]).tobytes():
+            raise InputError(f"{name} would not read back as the frame of mode {mode} written")
+    return buffer.getvalue()
 
 
-def _image_of(frame: np.ndarray, mode: str) -> Image.Image:
-    frame = frame[..., 0] if frame.ndim == 3 and frame.shape[2] == 1 else frame
+def _image_of(frame: np.ndarray, mode: str, palette: bytes | None) -> Image.Image:
+    height, width = frame.shape[:2]
+    stored = frame.astype("<u2" if mode == "I;16" else _DTYPES[mode])
     if mode == "1":
-        return Image.fromarray((frame != 0).astype(np.uint8) * 255).convert("1", dither=0)
-    if mode == "P":
-        image = Image.fromarray(np.ascontiguousarray(frame, np.uint8), "L")
-        return Image.frombytes("P", image.size, image.tobytes())
-    if mode in ("LA", "RGB", "RGBA", "CMYK"):
-        height, width = frame.shape[:2]
-        return Image.frombytes(mode, (width, height), np.ascontiguousarray(frame, "u1").tobytes())
-    return Image.fromarray(np.ascontiguousarray(frame, _DTYPES[mode]))
+        stored = np.packbits(stored.reshape(height, width), axis=1)
+    image = Image.frombytes(mode, (width, height), stored.tobytes())
+    if palette is not None:  # as long as the samples need, or a format would clip them
+        image.putpalette(palette.ljust(3 * (int(frame.max()) + 1), b"\0"))
+    return image
 
 
-class _Inexact(Exception):
-    """A file did not read back as it was written."""
-
-
-def _save_image(image: Image.Image, path: Path, name: str) -> None:
-    """Save in the format that `name` asks for, and check that it reads back the same."""
-    suffix = os.path.splitext(name)[1].lower()
-    file_format = Image.registered_extensions().get(suffix)
-    options = {"compress_level": 3} if file_format == "PNG" else {}
-    if "transparency" in image.info:
-        options["transparency"] = image.info["transparency"]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image.save(path, file_format, **options)
-        with Image.open(path) as back:
-            same = _same(image, back)
-    except (ValueError, KeyError, SyntaxError) as error:
-        raise _Inexact from error
-    except OSError as error:
-        if error.errno is not None:  # the disk, not the format
-            raise
-        raise _Inexact from error
-    if not same:
-        raise _Inexact
-
-
-def _same(image: Image.Image, back: Image.Image) -> bool:
-    modes = {image.mode, back.mode}
-    if len(modes) > 1 and not all(mode.startswith("I") for mode in modes):
-        return False
-    if not np.array_equal(np.asarray(image), np.asarray(back), equal_nan=image.mode == "F"):
-        return False
-    if image.mode != "P":
-        return True
-    wanted, found = image.getpalette("RGB"), back.getpalette("RGB")
-    used = 3 * (int(np.asarray(image).max()) + 1)
-    return wanted[:used] == found[:used]
-
-
-def _save_array(path: Path, frame: np.ndarray) -> None:
-    with open(path, "wb") as file:
-        np.save(file, frame)
-
-
-def _replace(path: Path, overwrite: bool, save) -> None:
-    """Make `path` by way of a temporary file beside it, so that no half file stays."""
-    if path.exists() and not overwrite:
+def _check_free(path: Path, overwrite: bool) -> None:
+    if not overwrite and os.path.lexists(path):
         raise InputError(f"{path} is there already; give an empty folder, or overwrite=True")
-    beside = path.with_name(f".{path.name}.tmp")
+
+
+def _place(path: Path, data: bytes, overwrite: bool) -> None:
+    """Make `path` by way of a temporary file beside it, so that no half file stays."""
+    _check_free(path, overwrite)
+    beside = path.with_name(f".{uuid4().hex}.tmp")
     try:
-        save(beside)
+        beside.write_bytes(data)
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
