@@ -319,7 +319,9 @@ def test_options_are_values():
         TEZip(quality=3)
 
 
-@pytest.mark.parametrize("values", [(), (1,) * 18, (0, 99) + (0,) * 16, (0,) * 11 + (9,) * 7])
+@pytest.mark.parametrize(
+    "values", [(), (1,) * 16, (0,) * 18, (0, 99) + (0,) * 14, (0,) * 5 + (9,) * 11]
+)
 def test_foreign_cd_values_are_refused(values):
     with pytest.raises(FormatError, match="cd_values"):
         ChunkOptions.unpack(values)

@@ -1,6 +1,6 @@
 """cd_values <-> options: what the dataset's filter pipeline says, and hdf5plugin's way to say it.
 
-Decoding needs only the first six values (and would survive without them: every payload
+Decoding needs only the first five values (and would survive without them: every payload
 describes itself). The rest is what the filter would encode with.
 """
 
@@ -24,7 +24,7 @@ FILTER_ID = 36471
 FILTER_NAME = b"tezip: predicted image stacks, pip install tezip_h5"
 
 _VERSION = 0
-_COUNT = 18
+_COUNT = 16  # all that older h5py reads back
 _BIG_ENDIAN = 0x100
 
 
@@ -59,12 +59,12 @@ class ChunkOptions:
 
     def pack(self) -> tuple[int, ...]:
         """The cd_values."""
-        code, dims, channels = 0, (0, 0, 0), 0
+        code, dims = 0, (0, 0, 0)
         if self.dtype is not None:
             code = 1 + DTYPES.index(self.dtype.name)
             code |= _BIG_ENDIAN if self.dtype.newbyteorder("=") != self.dtype else 0
+            code |= self.shape[3] << 16 if len(self.shape) == 4 else 0
             dims = self.shape[:3]
-            channels = self.shape[3] if len(self.shape) == 4 else 0
         bound, settings = self.bound, self.settings
         first = bound.pointwise_relative if bound.mode == "pwrel" else bound.absolute
         pins = (
@@ -80,12 +80,10 @@ class ChunkOptions:
         return (
             _VERSION,
             code,
-            channels,
             *dims,
-            MODES.index(bound.mode),
+            MODES.index(bound.mode) | LEVELS.index(settings.level) << 8,
             *_double(first or 0.0),
             *_double(bound.relative or 0.0),
-            LEVELS.index(settings.level),
             settings.window or 0,
             *_double(-1.0 if threshold is None else threshold),
             settings.warmup,
@@ -114,9 +112,10 @@ class ChunkOptions:
         if code:
             dtype = np.dtype(DTYPES[code - 1])
             dtype = dtype.newbyteorder(">" if values[1] & _BIG_ENDIAN else "<")
-            shape = values[3:6] + ((values[2],) if values[2] else ())
-        mode = MODES[values[6]]
-        first, relative = _from_double(*values[7:9]), _from_double(*values[9:11])
+            channels = values[1] >> 16
+            shape = values[2:5] + ((channels,) if channels else ())
+        mode = MODES[values[5] & 0xFF]
+        first, relative = _from_double(*values[6:8]), _from_double(*values[8:10])
         bound = {
             "lossless": ErrorBound(),
             "abs": ErrorBound(absolute=first),
@@ -124,13 +123,13 @@ class ChunkOptions:
             "absrel": ErrorBound(absolute=first, relative=relative),
             "pwrel": ErrorBound(pointwise_relative=first),
         }[mode]
-        threshold = _from_double(*values[13:15])
-        pins = values[16]
+        threshold = _from_double(*values[11:13])
+        pins = values[14]
         settings = Settings(
-            level=LEVELS[values[11]],
-            window=values[12] or None,
+            level=LEVELS[values[5] >> 8],
+            window=values[10] or None,
             mse_threshold=None if threshold < 0 else threshold,
-            warmup=values[15],
+            warmup=values[13],
             feedback=FEEDBACKS[pins >> 20 & 1],
             entropy=not pins >> 21 & 1,
             predictor=_unpin(pins & 15, PREDICTORS),
