@@ -172,6 +172,7 @@ def _gathered(frames: Iterator, size: int, first: np.ndarray) -> Iterator[np.nda
             filled += 1
         if filled:
             yield block[:filled]
+        del block  # before the next one takes as much memory
         if filled < size:
             return
 

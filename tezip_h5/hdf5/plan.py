@@ -109,6 +109,7 @@ class Job:
                     encoder.submit(block, start)
                     start += len(block)
                     bar.update(len(block))
+                    del block  # before the source makes the next one
                 encoder.finish()
             if names:
                 container.write_filenames(group, [checked_filename(n) for n in names])

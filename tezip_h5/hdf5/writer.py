@@ -138,7 +138,8 @@ class Writer:
             block = block[take:]
             if self._count == len(self._pending):
                 self._submit()
-                self._pending = np.empty_like(self._pending)
+                shape, dtype, self._pending = self._pending.shape, self._pending.dtype, None
+                self._pending = np.empty(shape, dtype)
                 self._count = 0
 
     def _note_names(self, filename, count: int) -> None:
