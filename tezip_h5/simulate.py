@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["colour_sequence", "detector_sequence", "float_field"]
+__all__ = ["colour_sequence", "detector_sequence", "float_field", "spots"]
 
 
 def detector_sequence(frames=48, height=256, width=256, dtype="uint16", seed=0) -> np.ndarray:
@@ -44,7 +44,7 @@ def detector_sequence(frames=48, height=256, width=256, dtype="uint16", seed=0) 
     gain, offset, read_noise = (2.2, 100.0, 1.6) if full > 255 else (0.35, 8.0, 0.6)
     stack = np.empty((frames, height, width), dtype)
     for t in range(frames):
-        expected = glow + _spots(place, photons, height, width)
+        expected = glow + spots(place, photons, height, width)
         counts = gain * rng.poisson(expected) + offset
         counts += rng.normal(0.0, read_noise, counts.shape)
         stack[t] = np.clip(np.rint(counts), 0, full)
@@ -53,7 +53,7 @@ def detector_sequence(frames=48, height=256, width=256, dtype="uint16", seed=0) 
     return stack
 
 
-def _spots(place, photons, height, width, sigma=1.7) -> np.ndarray:
+def spots(place, photons, height, width, sigma=1.7) -> np.ndarray:
     """Sum of Gaussian spots, float64 (height, width), each drawn on a small patch."""
     reach = int(np.ceil(4 * sigma))
     offsets = np.arange(-reach, reach + 1)

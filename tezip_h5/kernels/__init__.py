@@ -1,34 +1,35 @@
 """Kernels: arrays in, arrays out, integers, no allocation.
 
-`load()` gives the kernel module of a device. Loading compiles (once per machine, then
-cached on disk); it happens on first use, never at ``import tezip_h5``.
+`load(name)` gives a module of them. Loading compiles (once per machine, then cached on
+disk); it happens on first use, never at ``import tezip_h5``.
 """
 
 from __future__ import annotations
 
 import gc
+import importlib
 import threading
 
+__all__ = ["load"]
+
 _lock = threading.Lock()
-_cpu = None
+_loaded = {}
 
 
-def load():
-    """Return the module of CPU kernels, compiled.
+def load(name: str = "cpu"):
+    """Return a module of CPU kernels, compiled: "cpu" (the residual stages) or "network".
 
     Cyclic garbage collection is off meanwhile: a collection could close an h5py object and
     wait for h5py's lock, which a filter callback that waits for us may hold.
     """
-    global _cpu
-    if _cpu is None:
+    if name not in _loaded:
         with _lock:
-            if _cpu is None:
+            if name not in _loaded:
                 collecting = gc.isenabled()
                 gc.disable()
                 try:
-                    from tezip_h5.kernels import cpu
+                    _loaded[name] = importlib.import_module(f"tezip_h5.kernels.{name}")
                 finally:
                     if collecting:
                         gc.enable()
-                _cpu = cpu
-    return _cpu
+    return _loaded[name]

@@ -11,20 +11,10 @@ from __future__ import annotations
 import numba
 from numba import int32, int64, uint8, uint32, void
 
+from tezip_h5.kernels.compiling import kernel
+
 _FLAT = int32[::1]
 _PLANE = int32[:, ::1]
-
-
-def _kernel(signature):
-    """Compile for exactly `signature`, cached where the file system allows it."""
-
-    def compiled(function):
-        try:
-            return numba.njit(signature, nogil=True, error_model="numpy", cache=True)(function)
-        except RuntimeError:  # no writable place for the cache: compile in memory
-            return numba.njit(signature, nogil=True, error_model="numpy")(function)
-
-    return compiled
 
 
 # --- uniform quantization ---------------------------------------------------------------
@@ -53,7 +43,7 @@ def _cell(residual, tolerance, step, reciprocal):
     return (index ^ sign) - sign
 
 
-@_kernel(void(_FLAT, _FLAT, int64, int64, int64, _FLAT, _FLAT))
+@kernel(void(_FLAT, _FLAT, int64, int64, int64, _FLAT, _FLAT))
 def uniform_encode(levels, prediction, tolerance, top, mask, symbols, reconstruction):
     half = (mask + 1) >> 1
     if tolerance == 0:
@@ -70,7 +60,7 @@ def uniform_encode(levels, prediction, tolerance, top, mask, symbols, reconstruc
         reconstruction[i] = min(max(int64(prediction[i]) + index * step, 0), top)
 
 
-@_kernel(void(_FLAT, _FLAT, int64, int64, int64, _FLAT))
+@kernel(void(_FLAT, _FLAT, int64, int64, int64, _FLAT))
 def uniform_decode(symbols, prediction, tolerance, top, mask, reconstruction):
     if tolerance == 0:
         for i in range(symbols.size):
@@ -85,7 +75,7 @@ def uniform_decode(symbols, prediction, tolerance, top, mask, reconstruction):
 # --- run-merging quantization -----------------------------------------------------------
 
 
-@_kernel(void(_FLAT, _FLAT, int64, int64, int64, _FLAT, _FLAT))
+@kernel(void(_FLAT, _FLAT, int64, int64, int64, _FLAT, _FLAT))
 def merge_encode(levels, prediction, tolerance, top, mask, symbols, reconstruction):
     half = (mask + 1) >> 1
     start = 0
@@ -118,7 +108,7 @@ def _median(left, above, corner):
     return max(min(left, above), min(max(left, above), left + above - corner))
 
 
-@_kernel(void(_PLANE, int64, int64, int64, _PLANE, _PLANE))
+@kernel(void(_PLANE, int64, int64, int64, _PLANE, _PLANE))
 def median_encode(levels, tolerance, top, mask, symbols, reconstruction):
     half = (mask + 1) >> 1
     step = 2 * tolerance + 1
@@ -146,7 +136,7 @@ def median_encode(levels, tolerance, top, mask, symbols, reconstruction):
                 corner = left
 
 
-@_kernel(void(_PLANE, int64, int64, int64, _PLANE))
+@kernel(void(_PLANE, int64, int64, int64, _PLANE))
 def median_decode(symbols, tolerance, top, mask, reconstruction):
     step = 2 * tolerance + 1
     for row in range(symbols.shape[0]):
@@ -170,7 +160,7 @@ def median_decode(symbols, tolerance, top, mask, reconstruction):
 # --- density-based spatial encoding -----------------------------------------------------
 
 
-@_kernel(void(_FLAT, int64, _FLAT))
+@kernel(void(_FLAT, int64, _FLAT))
 def difference_encode(symbols, mask, differences):
     half = (mask + 1) >> 1
     previous = int64(0)
@@ -180,7 +170,7 @@ def difference_encode(symbols, mask, differences):
         previous = value
 
 
-@_kernel(void(_FLAT, int64, _FLAT))
+@kernel(void(_FLAT, int64, _FLAT))
 def difference_decode(differences, mask, symbols):
     half = (mask + 1) >> 1
     value = int64(0)
@@ -192,7 +182,7 @@ def difference_decode(differences, mask, symbols):
 # --- partitioned entropy encoding -------------------------------------------------------
 
 
-@_kernel(void(_FLAT, _FLAT, int64, _FLAT))
+@kernel(void(_FLAT, _FLAT, int64, _FLAT))
 def table_lookup(symbols, table, offset, out):
     for i in range(symbols.size):
         out[i] = table[symbols[i] + offset]
@@ -201,7 +191,7 @@ def table_lookup(symbols, table, offset, out):
 # --- symbol packing ---------------------------------------------------------------------
 
 
-@_kernel(void(_FLAT, int64, uint8[:, ::1]))
+@kernel(void(_FLAT, int64, uint8[:, ::1]))
 def pack_signed(symbols, width, planes):
     if width == 1:  # the common case, in a loop that vectorises; as below
         for i in range(symbols.size):
@@ -214,7 +204,7 @@ def pack_signed(symbols, width, planes):
             planes[k, i] = (folded >> (8 * k)) & 0xFF
 
 
-@_kernel(void(uint8[:, ::1], int64, _FLAT))
+@kernel(void(uint8[:, ::1], int64, _FLAT))
 def unpack_signed(planes, width, symbols):
     if width == 1:
         for i in range(symbols.size):
@@ -228,7 +218,7 @@ def unpack_signed(planes, width, symbols):
         symbols[i] = (folded >> 1) ^ -(folded & 1)
 
 
-@_kernel(void(_FLAT, int64, uint8[:, ::1]))
+@kernel(void(_FLAT, int64, uint8[:, ::1]))
 def pack_unsigned(symbols, width, planes):
     for i in range(symbols.size):
         value = int64(symbols[i])
@@ -236,7 +226,7 @@ def pack_unsigned(symbols, width, planes):
             planes[k, i] = (value >> (8 * k)) & 0xFF
 
 
-@_kernel(void(uint8[:, ::1], int64, _FLAT))
+@kernel(void(uint8[:, ::1], int64, _FLAT))
 def unpack_unsigned(planes, width, symbols):
     for i in range(symbols.size):
         value = int64(0)
@@ -245,7 +235,7 @@ def unpack_unsigned(planes, width, symbols):
         symbols[i] = value
 
 
-@_kernel(int64(_FLAT, _FLAT))
+@kernel(int64(_FLAT, _FLAT))
 def largest_error(levels, reconstruction):
     largest = int64(0)
     for i in range(levels.size):
@@ -253,7 +243,7 @@ def largest_error(levels, reconstruction):
     return largest
 
 
-@_kernel(numba.float64(_FLAT, _FLAT))
+@kernel(numba.float64(_FLAT, _FLAT))
 def squared_error(levels, prediction):
     total = 0.0
     for i in range(levels.size):

@@ -1,0 +1,110 @@
+"""Train the models that ship with the package.
+
+    python benchmarks/default_models.py ../shared/data OUT [--channels 1|3]
+
+Only stacks whose licence lets weights be published are used (and named in the model), and of
+each only the first half: what benchmarks measure on the second half was not seen. The last
+fifth of the first half judges. The rest of the batches are the project's own simulated scenes.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from tezip_h5.model import training
+from tezip_h5.model.batches import Clips, Scenes, Stack
+from tezip_h5.model.export import export
+from tezip_h5.model.training import Options
+from tezip_h5.prediction.architecture import Architecture
+
+LICENCES = {
+    "brightfield_spheres": "BSD",
+    "colloid_bulk_water": "BSD",
+    "climate_navy_zonal_wind_f32": "US government, public domain",
+    "radar_fmi_dbz_u8": "CC BY 4.0, Finnish Meteorological Institute",
+    "sim_turbulence_vorticity_f32": "own simulation",
+    "sun_aia304_u16": "NASA/SDO, public domain",
+    "xray_tomo_projections_u16": "Apache-2.0",
+}
+"""Stacks whose weights may ship."""
+
+ARCHITECTURES = {
+    1: Architecture(1, targets=(12, 16), states=(16, 20, 24)),
+    3: Architecture(3, targets=(12, 16), states=(16, 20, 24)),
+}
+BATCH, LENGTH, SIDE = 8, 10, 64
+SCENES_SHARE = 0.5
+
+
+def halves(folder: Path) -> dict[str, np.ndarray]:
+    """First half of every stack that may be used, (T, H, W, 1)."""
+    stacks = {}
+    for name in LICENCES:
+        with h5py.File(folder / f"{name}.h5") as file:
+            data = file["data"]
+            stacks[name] = data[: len(data) // 2][..., None]
+    return stacks
+
+
+def clips(parts: dict, channels: int, seed: int, batch: int = BATCH) -> Clips:
+    """Clips of stacks and of scenes, in equal shares."""
+    sources = [Stack(frames, channels) for frames in parts.values()]
+    shares = [(1 - SCENES_SHARE) / len(sources)] * len(sources)
+    scenes = Scenes(channels, 96, LENGTH, count=200, seed=seed)
+    return Clips(
+        [*sources, scenes],
+        [*shares, SCENES_SHARE],
+        batch=batch,
+        length=LENGTH,
+        side=SIDE,
+        seed=seed,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--channels", type=int, choices=(1, 3), default=1)
+    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=250)
+    args = parser.parse_args()
+    stacks = halves(args.data)
+    cut = {name: max(2, len(frames) * 4 // 5) for name, frames in stacks.items()}
+    seen = {name: frames[: cut[name]] for name, frames in stacks.items()}
+    kept = {name: frames[max(0, cut[name] - 2) :] for name, frames in stacks.items()}
+    judge = clips(kept, args.channels, seed=1)
+    validation = [judge(step) for step in range(16)]
+    architecture = ARCHITECTURES[args.channels]
+    options = Options(epochs=args.epochs, steps=args.steps, patience=args.epochs)
+    trained = training.fit(
+        args.out,
+        architecture,
+        clips(seen, args.channels, seed=0),
+        validation,
+        options,
+        verbose=True,
+        say=lambda text: print(text, flush=True),
+    )
+    provenance = {
+        "trained on": LICENCES | {"scenes": "simulated by tezip_h5.model.scenes"},
+        "of each stack": "the first half",
+        "by": "benchmarks/default_models.py",
+        "epochs": len(trained.history),
+        "validation error relative to the previous frame": round(trained.best, 4),
+    }
+    samples = [
+        Stack(frames, args.channels).clip(np.random.default_rng(2), 6) for frames in kept.values()
+    ]
+    model = export(architecture, trained.weights, samples, provenance=provenance)
+    target = args.out / ("grey.tzm" if args.channels == 1 else "rgb.tzm")
+    target.write_bytes(model.to_bytes())
+    print(f"{target}: {target.stat().st_size} bytes, digest {model.digest.hex()}")
+
+
+if __name__ == "__main__":
+    main()

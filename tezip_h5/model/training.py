@@ -1,0 +1,213 @@
+"""Training a PredNet: Keras 3, any backend.
+
+The loss is the mean absolute error of all predictions of a clip, each one frame ahead, over
+that of the previous frame: 1 is "as good as doing nothing". The best weights by validation
+error are kept, an interrupted training goes on where it was, Ctrl-C keeps what was learned.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+from keras import ops
+
+from tezip_h5.model import weights as files
+from tezip_h5.model.batches import Batch, Clips
+from tezip_h5.model.network import PredNet
+from tezip_h5.prediction.architecture import Architecture
+
+__all__ = ["HISTORY", "UNFINISHED", "Options", "Trained", "fit"]
+
+HISTORY, UNFINISHED = "training.json", "unfinished"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How long and how to train.
+
+    Parameters
+    ----------
+    epochs, steps : int
+        At most so many epochs, of so many batches each.
+    rate : float
+        Adam's first learning rate; it falls to a fiftieth along a cosine (Loshchilov, Hutter,
+        ICLR 2017).
+    patience : int
+        Stop after so many epochs without a lower validation error.
+    seed : int
+    """
+
+    epochs: int = 40
+    steps: int = 250
+    rate: float = 2e-3
+    patience: int = 10
+    seed: int = 0
+
+
+@dataclass
+class Trained:
+    """What came out of a training.
+
+    Attributes
+    ----------
+    weights : dict of (kernel, bias)
+        The best ones.
+    history : list of dict
+        Per epoch: ``epoch``, ``loss``, ``validation`` (errors relative to the previous
+        frame's), ``seconds``.
+    best : float
+        The lowest validation error.
+    """
+
+    weights: dict
+    history: list = field(default_factory=list)
+    best: float = float("inf")
+
+
+class PredictionErrors(keras.Model):
+    """The network, with its weighted errors as output."""
+
+    def __init__(self, net: PredNet):
+        super().__init__()
+        self.net = net
+
+    def call(self, frames):
+        return self.net(frames) - frames[:, 1:]
+
+
+class _MeanAbsolute(keras.losses.Loss):
+    def call(self, weights, errors):
+        return ops.mean(ops.abs(errors) * weights)
+
+
+class _Batches(keras.utils.PyDataset):
+    """`Clips` as Keras takes them; every epoch has batches of its own."""
+
+    def __init__(self, clips: Clips, steps: int, first_epoch: int):
+        super().__init__()
+        self._clips, self._steps, self._epoch = clips, steps, first_epoch
+
+    def __len__(self):
+        return self._steps
+
+    def __getitem__(self, index):
+        batch = self._clips(self._epoch * self._steps + index)
+        return batch.frames, batch.weights
+
+    def on_epoch_end(self):
+        self._epoch += 1
+
+
+class _Keeper(keras.callbacks.Callback):
+    """After every epoch: validate, keep the best weights on disk and in memory, stop early."""
+
+    def __init__(self, folder, net, validation, options, trained, verbose, say):
+        super().__init__()
+        self._folder, self._net, self._validation = folder, net, validation
+        self._options, self.trained = options, trained
+        self._verbose, self._say = verbose, say
+        self._started = time.monotonic()
+        self._since_best = 0
+
+    def on_epoch_end(self, epoch, logs=None):
+        value = evaluate(self.model, self._validation)
+        row = {
+            "epoch": epoch + 1,
+            "loss": float((logs or {}).get("loss", np.nan)),
+            "validation": value,
+            "seconds": round(time.monotonic() - self._started, 1),
+        }
+        self.trained.history.append(row)
+        (self._folder / HISTORY).write_text(json.dumps(self.trained.history, indent=1))
+        if value < self.trained.best:
+            self.trained.best, self._since_best = value, 0
+            self.trained.weights = self._net.get_weights_by_name()
+            files.save(self._folder, self._net.architecture, self.trained.weights)
+        else:
+            self._since_best += 1
+            if self._since_best >= self._options.patience:
+                self.model.stop_training = True
+        if self._verbose:
+            self._say(
+                f"epoch {epoch + 1}: {row['seconds']:.0f} s, error of the previous frame 1, "
+                f"training {row['loss']:.4f}, validation {value:.4f} (best {self.trained.best:.4f})"
+            )
+
+
+def evaluate(model, batches: list[Batch]) -> float:
+    """Mean error relative to the previous frame's, over fixed batches."""
+    return float(np.mean([model.test_on_batch(b.frames, b.weights) for b in batches]))
+
+
+def fit(
+    folder: str | Path,
+    architecture: Architecture,
+    clips: Clips,
+    validation: list[Batch],
+    options: Options,
+    *,
+    start: dict | None = None,
+    verbose: bool = False,
+    say=print,
+) -> Trained:
+    """Train; the best weights are in `folder` at any time.
+
+    Parameters
+    ----------
+    folder : path
+        Takes the weights and, until training is over, what is needed to go on with it.
+    architecture : Architecture
+    clips, validation
+        What to learn from, and fixed batches to judge by.
+    options : Options
+    start : dict, optional
+        Weights to begin with.
+    verbose : bool
+        Say something after every epoch.
+
+    Returns
+    -------
+    Trained
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    keras.utils.set_random_seed(options.seed)
+    net = PredNet(architecture, seed=options.seed)
+    model = PredictionErrors(net)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        options.rate, options.epochs * options.steps, alpha=0.02
+    )
+    optimizer = keras.optimizers.Adam(schedule, clipnorm=1.0)
+    model.compile(optimizer=optimizer, loss=_MeanAbsolute(), jit_compile=False)
+    if start is not None:
+        net.set_weights_by_name(start)
+    model.evaluate(validation[0].frames, validation[0].weights, verbose=0)
+    backup = keras.callbacks.BackupAndRestore(str(folder / UNFINISHED))
+    trained = Trained(net.get_weights_by_name())
+    if (folder / UNFINISHED).is_dir() and (folder / HISTORY).is_file():
+        trained.history.extend(json.loads((folder / HISTORY).read_text()))
+        trained.best = min(row["validation"] for row in trained.history)
+        trained.weights = files.load(folder)[1]
+        say(f"going on after epoch {len(trained.history)}")
+    keeper = _Keeper(folder, net, validation, options, trained, verbose, say)
+    batches = _Batches(clips, options.steps, len(trained.history))
+    try:
+        model.fit(
+            batches,
+            epochs=options.epochs,
+            verbose=0 if verbose or not sys.stderr.isatty() else 1,
+            callbacks=[keeper, backup],
+        )
+    except KeyboardInterrupt:
+        say("interrupted: what was learned until the best epoch is kept")
+    return trained

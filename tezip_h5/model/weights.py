@@ -1,0 +1,59 @@
+"""A trained network's files: its architecture and its floating-point weights.
+
+Named as the original's: ``prednet_model.json`` and ``prednet_weights.hdf5``.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from tezip_h5.errors import ModelError
+from tezip_h5.prediction.architecture import Architecture
+
+__all__ = ["MODEL_FILE", "WEIGHTS_FILE", "load", "save"]
+
+MODEL_FILE, WEIGHTS_FILE = "prednet_model.json", "prednet_weights.hdf5"
+
+
+def save(folder: Path, architecture: Architecture, weights: dict) -> None:
+    """Write both files; each appears under its name only when it is complete."""
+    fresh = folder / f".{WEIGHTS_FILE}.new"
+    with h5py.File(fresh, "w") as file:
+        for name, (kernel, bias) in weights.items():
+            file[f"{name}/kernel"] = np.asarray(kernel, np.float32)
+            file[f"{name}/bias"] = np.asarray(bias, np.float32)
+    os.replace(fresh, folder / WEIGHTS_FILE)
+    fresh = folder / f".{MODEL_FILE}.new"
+    fresh.write_text(architecture.to_json())
+    os.replace(fresh, folder / MODEL_FILE)
+
+
+def load(folder: Path) -> tuple[Architecture, dict[str, tuple[np.ndarray, np.ndarray]]]:
+    """Read what `save` wrote.
+
+    Raises
+    ------
+    ModelError
+        When a file is missing, damaged, or holds weights of another shape.
+    """
+    try:
+        architecture = Architecture.from_json((folder / MODEL_FILE).read_text())
+        with h5py.File(folder / WEIGHTS_FILE, "r") as file:
+            weights = {
+                name: (file[f"{name}/kernel"][()], file[f"{name}/bias"][()])
+                for name in architecture.convolutions()
+            }
+    except (OSError, KeyError, UnicodeDecodeError) as error:
+        raise ModelError(f"no trained network can be read from {folder}: {error}") from None
+    for name, (inputs, outputs) in architecture.convolutions().items():
+        kernel, bias = weights[name]
+        if kernel.shape != (3, 3, inputs, outputs) or bias.shape != (outputs,):
+            raise ModelError(
+                f"{folder / WEIGHTS_FILE} holds weights of shape {kernel.shape} for {name}; the "
+                f"architecture in {MODEL_FILE} has (3, 3, {inputs}, {outputs})"
+            )
+    return architecture, weights
