@@ -2,6 +2,9 @@
 
 import os
 import shutil
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -62,3 +65,22 @@ def _fresh_cache():
     filter._read_frames = filter._ReadFrames()
     yield
     cache.configure(cache_bytes=cache.DEFAULT_BYTES)
+
+
+@pytest.fixture
+def in_fresh_process():
+    """Run code in a new Python process; returns what it printed."""
+
+    def run(code, **environment):
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(code)],
+            capture_output=True,
+            text=True,
+            env={**os.environ, **environment},
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run

@@ -133,20 +133,23 @@ def test_wrong_command_lines_exit_with_1(args, capsys):
     assert "usage" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("model", "words"), [("nowhere", "is no folder"), (".", "holds no model")])
+@pytest.mark.parametrize(
+    ("model", "words"), [("nowhere", "holds no integer model"), (".", "holds no integer model")]
+)
 def test_models_that_are_none(images, tmp_path, model, words, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["compress", model, str(images), "run.h5"]) == 1
-    assert words in capsys.readouterr().err
+    assert "holds no integer model" in capsys.readouterr().err
 
 
-def test_a_folder_of_the_originals_model_is_passed_over_with_a_word(images, tmp_path, capsys):
+def test_a_damaged_model_of_the_original_is_refused(images, tmp_path, capsys):
     model = tmp_path / "model"
     model.mkdir()
     for name in ("prednet_model.json", "prednet_weights.hdf5"):
         (model / name).write_bytes(b"")
-    assert main(["compress", str(model), str(images), str(tmp_path / "run.h5")]) == 0
-    assert "cannot use" in capsys.readouterr().err
+    assert main(["compress", str(model), str(images), str(tmp_path / "run.h5")]) == 1
+    assert "no PredNet of the original" in capsys.readouterr().err
+    assert not (tmp_path / "run.h5").exists()
 
 
 @pytest.mark.parametrize(

@@ -257,7 +257,7 @@ def test_an_unknown_model_is_named(walk):
     from dataclasses import replace
 
     header = replace(parsed.header, predictor=2)
-    payload = bitstream.pack(header, {**parsed.sections, Section.MODEL: b"\xab" * 32})
+    payload = bitstream.pack(header, {**parsed.sections, Section.MODEL: b"\xab" * 32 + bytes(5)})
     with pytest.raises(ModelError, match="abababab"):
         codec.decode_chunk(payload)
 

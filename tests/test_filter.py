@@ -249,7 +249,7 @@ def test_a_missing_model_is_named(run_h5, caplog):
     def foreign(payload):
         parsed = bitstream.unpack(payload)
         header = replace(parsed.header, predictor=2)
-        return bitstream.pack(header, {**parsed.sections, Section.MODEL: b"\xcd" * 32})
+        return bitstream.pack(header, {**parsed.sections, Section.MODEL: b"\xcd" * 32 + bytes(5)})
 
     overwrite_chunk(run_h5, foreign)
     with h5py.File(run_h5) as f, pytest.raises(OSError):

@@ -33,7 +33,7 @@ def test_the_seed_decides_everything(make):
 def test_shot_noise_is_poisson(monkeypatch):
     """On a static scene the variance is linear in the mean: gain * signal + read noise."""
     ramp = np.tile(np.linspace(0, 400, 64), (64, 1))
-    monkeypatch.setattr(simulate, "_spots", lambda *_: ramp)
+    monkeypatch.setattr(simulate, "spots", lambda *_: ramp)
     stack = detector_sequence(300, 64, 64).astype(np.float64)
     mean, variance = stack.mean(0).ravel(), stack.var(0, ddof=1).ravel()
     gain, floor = np.polyfit(mean - 100, variance, 1, w=1 / mean)
@@ -48,7 +48,7 @@ def test_shot_noise_is_poisson(monkeypatch):
 
 
 def test_noise_is_independent_from_frame_to_frame(monkeypatch):
-    monkeypatch.setattr(simulate, "_spots", lambda *_: np.full((64, 64), 100.0))
+    monkeypatch.setattr(simulate, "spots", lambda *_: np.full((64, 64), 100.0))
     stack = detector_sequence(40, 64, 64).astype(np.float64)
     noise = stack - stack.mean(0)
     assert abs((noise[1:] * noise[:-1]).mean() / noise.var() + 1 / 40) < 0.01
@@ -58,14 +58,14 @@ def test_noise_is_independent_from_frame_to_frame(monkeypatch):
 def places():
     """Where the particles are: float64 (frame, particle, 2), across the edges unwrapped."""
     kept = []
-    draw = simulate._spots
+    draw = simulate.spots
 
     def keep(place, *rest):
         kept.append(place)
         return draw(place, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(simulate, "_spots", keep)
+        patch.setattr(simulate, "spots", keep)
         detector_sequence(60, 128, 192)
     size = np.array([128, 192])
     assert all(((place >= 0) & (place < size)).all() for place in kept)
@@ -98,20 +98,20 @@ def test_the_image_moves_with_the_flow():
 
 
 def test_a_spot_is_a_gaussian_that_wraps_round_the_edges():
-    image = simulate._spots(np.array([[0.0, 0.0]]), np.array([50.0]), 32, 40)
+    image = simulate.spots(np.array([[0.0, 0.0]]), np.array([50.0]), 32, 40)
     assert image.argmax() == 0
     assert image[0, 0] == pytest.approx(50)
     assert image.sum() == pytest.approx(50 * 2 * np.pi * 1.7**2, rel=1e-3)
     np.testing.assert_allclose(image[1:], image[:0:-1])
     np.testing.assert_allclose(image[:, 1:], image[:, :0:-1])
-    inside = simulate._spots(np.array([[16.0, 20.0]]), np.array([50.0]), 32, 40)
+    inside = simulate.spots(np.array([[16.0, 20.0]]), np.array([50.0]), 32, 40)
     np.testing.assert_allclose(np.roll(image, (16, 20), (0, 1)), inside)
 
 
 def test_spots_add_up_where_they_overlap():
     place, photons = np.array([[16.0, 20.0], [17.5, 19.0]]), np.array([50.0, 30.0])
-    alone = [simulate._spots(place[i : i + 1], photons[i : i + 1], 32, 40) for i in (0, 1)]
-    np.testing.assert_allclose(simulate._spots(place, photons, 32, 40), sum(alone))
+    alone = [simulate.spots(place[i : i + 1], photons[i : i + 1], 32, 40) for i in (0, 1)]
+    np.testing.assert_allclose(simulate.spots(place, photons, 32, 40), sum(alone))
 
 
 def test_colour_sequence():

@@ -18,6 +18,7 @@ CODEC = LOW | {
     "residual",
     "windows",
     "planning",
+    "frames_section",
     "model",
 }
 MAY_IMPORT = {
@@ -32,13 +33,14 @@ MAY_IMPORT = {
     "fallback": {"errors"},
     "exceptions": {"errors"},
     "images": {"errors"},
-    "model": {"errors"},
+    "model": {"errors", "prediction", "frames", "images", "simulate"},
     "levels": {"errors", "bounds"},
     "frames": {"errors", "levels", "images"},
     "bitstream": {"errors", "levels"},
     "prediction": {"errors", "kernels"},
     "windows": {"kernels", "cost"},
     "residual": {"errors", "kernels", "cost"},
+    "frames_section": {"errors", "windows"},
     "planning": {"bounds", "levels", "settings", "windows"},
     "codec": CODEC,
     "hdf5": CODEC | {"codec", "frames", "images", "version"},

@@ -19,6 +19,8 @@ from tezip_h5.hdf5.reader import read
 from tezip_h5.hdf5.report import inspect, verify
 from tezip_h5.hdf5.whole import write
 from tezip_h5.hdf5.writer import Writer
+from tezip_h5.model.store import load as load_model
+from tezip_h5.prediction.integer import IntegerModel as Model
 from tezip_h5.settings import Settings
 from tezip_h5.version import __version__
 
@@ -28,6 +30,7 @@ __all__ = [
     "ErrorBound",
     "FormatError",
     "InputError",
+    "Model",
     "ModelError",
     "Settings",
     "TEZip",
@@ -40,6 +43,7 @@ __all__ = [
     "extract",
     "inspect",
     "last_error",
+    "load_model",
     "read",
     "register",
     "verify",

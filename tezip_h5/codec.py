@@ -15,19 +15,34 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from tezip_h5 import bitstream, fallback, kernels, levels, prediction, residual, windows
+from tezip_h5 import (
+    bitstream,
+    fallback,
+    frames_section,
+    kernels,
+    levels,
+    prediction,
+    residual,
+    windows,
+)
 from tezip_h5.bitstream import Header, Section
 from tezip_h5.bounds import ChunkBound
 from tezip_h5.errors import BoundError, FormatError, InputError
 from tezip_h5.exceptions import ExceptionReader, ExceptionWriter
 from tezip_h5.model import store
 from tezip_h5.planning import plan_kinds, sample_rows
+from tezip_h5.prediction.integer import IntegerModel
+from tezip_h5.prediction.scaling import Network, choose_scale
 from tezip_h5.settings import Settings
 from tezip_h5.windows import Kind
 
-__all__ = ["Encoded", "FrameRecord", "decode_chunk", "encode_chunk"]
+__all__ = ["NETWORK_WORTH", "Encoded", "FrameRecord", "decode_chunk", "encode_chunk"]
 
 _SECTION_OF = {"keyframes": Section.KEYFRAMES, "residuals": Section.RESIDUALS}
+
+NETWORK_WORTH = {"fast": 1.0, "balanced": 0.01, "best": 0.0}
+"""Share of a chunk's bytes that a network must save to be used: it makes reading slower, about
+as much again as everything else together. At level "fast" none is tried."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +66,9 @@ class Encoded:
     payload: bytes
     coder: str
     frames: list[FrameRecord] = field(default_factory=list)
+    model: IntegerModel | None = None
+    without: Encoded | None = None
+    """With a model that was not pinned: the same chunk without it."""
 
     @property
     def max_error(self) -> float:
@@ -64,6 +82,7 @@ def encode_chunk(
     settings: Settings,
     shape: tuple[int, ...] | None = None,
     kinds: list[Kind] | None = None,
+    model: IntegerModel | None = None,
 ) -> Encoded:
     """Encode the frames of one chunk.
 
@@ -78,6 +97,9 @@ def encode_chunk(
         The HDF5 chunk's (G, H, W[, C]); the rest of it decodes to zeros. Default: as `frames`.
     kinds : list of Kind, optional
         Where keyframes are, instead of what `settings` would do.
+    model : IntegerModel, optional
+        A network to try; it is used where it saves more than `NETWORK_WORTH`, or where
+        `settings` pin it.
 
     Returns
     -------
@@ -99,20 +121,48 @@ def encode_chunk(
             f"a chunk of {header.nbytes} bytes; at most {bitstream.MAX_CHUNK_BYTES} are allowed, "
             "choose smaller chunks"
         )
-    best = None
+    best = with_model = None
     if settings.coder != "fallback":
         scale = levels.choose(planar, bound)
         if scale is not None:
-            for quantizer in _quantizers(settings, bound):
-                run = _ChunkEncoder(header, planar, bound, settings, scale, quantizer)
-                encoded = run.encode(kinds)
-                if best is None or len(encoded.payload) < len(best.payload):
-                    best = encoded
+            attempt = _Attempts(header, planar, bound, settings, scale, kinds)
+            if settings.predictor != "prednet" or model is None:
+                best = attempt.smallest(None)
+            if model is not None and settings.predictor in (None, "prednet"):
+                with_model = attempt.smallest(model)
+    if best is None and with_model is not None:
+        best, with_model = with_model, None
     if best is None or _fallback_may_win(planar, len(best.payload), settings.level):
         exact = _encode_fallback(header, planar, settings.level)
         if best is None or len(exact.payload) < len(best.payload):
             best = exact
+    if with_model is not None:
+        share = 1 - NETWORK_WORTH[settings.level]
+        if len(with_model.payload) < len(best.payload) * share:
+            return replace(with_model, without=best)
     return best
+
+
+@dataclass(frozen=True)
+class _Attempts:
+    """What is tried on one chunk."""
+
+    header: Header
+    frames: np.ndarray
+    bound: ChunkBound
+    settings: Settings
+    scale: object
+    kinds: list[Kind] | None
+
+    def smallest(self, model: IntegerModel | None) -> Encoded:
+        """The smallest payload over the quantizers, with a network or without."""
+        attempts = (
+            _ChunkEncoder(
+                self.header, self.frames, self.bound, self.settings, self.scale, quantizer, model
+            ).encode(self.kinds)
+            for quantizer in _quantizers(self.settings, self.bound)
+        )
+        return min(attempts, key=lambda encoded: len(encoded.payload))
 
 
 def _quantizers(settings: Settings, bound: ChunkBound) -> tuple[str, ...]:
@@ -143,9 +193,9 @@ def _encode_fallback(header: Header, frames: np.ndarray, level: str) -> Encoded:
 
 
 class _ChunkEncoder:
-    """One attempt at a chunk: a scale and a quantizer are given, the rest is closed loop."""
+    """One attempt at a chunk: scale, quantizer and network are given, the rest is closed loop."""
 
-    def __init__(self, header, frames, bound, settings, scale, quantizer):
+    def __init__(self, header, frames, bound, settings, scale, quantizer, model):
         self._header = header
         self._frames = frames  # (g, h, w, C), native byte order
         self._bound = bound
@@ -158,11 +208,18 @@ class _ChunkEncoder:
         self._coder = residual.encoder_for(number)(self._shape, scale, settings, quantizer)
         self._exceptions = ExceptionWriter()
         self._checksum = 0
+        self._model, self._network = model, None
+        if model is not None:
+            first, skip = self._levels_of(frames[0]), model.architecture.skip
+            offset, shift = choose_scale(first, scale.top, skip)
+            self._network = Network(model.digest, offset, shift)
 
     def encode(self, kinds) -> Encoded:
         kinds, chooser = self._windows(kinds)
-        number = prediction.NUMBERS["previous"]
-        predictor = prediction.create(number, self._shape)
+        number = prediction.NUMBERS["previous" if self._model is None else "prednet"]
+        predictor = prediction.create(
+            number, self._shape, self._scale.top, self._network, self._model
+        )
         closed = self._settings.feedback == "reconstruction"
         records = []
         for t, frame in enumerate(self._frames):
@@ -176,13 +233,14 @@ class _ChunkEncoder:
             else:
                 decoded = self._coder.keyframe(values_levels, self._tolerances[t])
             error = self._account(frame, values_levels, decoded, t)
-            if closed or kind != Kind.PREDICTED:
-                predictor.observe(decoded)
+            predictor.observe(decoded if closed or kind != Kind.PREDICTED else guess)
             records.append(FrameRecord(kind, mse=mse, max_error=error))
         return self._finish(records, number)
 
     def _windows(self, kinds):
         settings = self._settings
+        if self._model is not None and settings.automatic_windows:
+            return windows.fixed(len(self._frames), None), None
         if kinds is not None:
             return kinds, None
         if settings.mse_threshold is None or settings.predictor == "none":
@@ -245,13 +303,15 @@ class _ChunkEncoder:
     def _finish(self, records, number) -> Encoded:
         coded, sizes = self._coder.finish()
         sections = {
-            Section.FRAMES: _pack_frames([r.kind for r in records], self._tolerances),
+            Section.FRAMES: frames_section.pack([r.kind for r in records], self._tolerances),
             Section.LEVELS: self._scale.pack(),
         }
         if exceptions := self._exceptions.pack():
             sections[Section.EXCEPTIONS] = exceptions
         sections.update((_SECTION_OF[name], data) for name, data in coded.items())
         predicted = any(r.kind == Kind.PREDICTED for r in records)
+        if predicted and self._network is not None:
+            sections[Section.MODEL] = self._network.pack()
         open_loop = self._settings.feedback == "prediction" and predicted
         header = replace(
             self._header,
@@ -267,29 +327,8 @@ class _ChunkEncoder:
             else replace(r, keyframe_bytes=size)
             for r, size in zip(records, sizes, strict=True)
         ]
-        return Encoded(bitstream.pack(header, sections), "stages", records)
-
-
-def _pack_frames(kinds: list[Kind], tolerances: np.ndarray) -> bytes:
-    """The frames section: a kind per frame, then one tolerance for all or one for each."""
-    uniform = bool((tolerances == tolerances.flat[0]).all())
-    table = tolerances[:1, :1] if uniform else tolerances
-    return bytes(kinds) + bytes([not uniform]) + table.astype("<u4").tobytes()
-
-
-def _unpack_frames(data: bytes, frames: int, channels: int) -> tuple[list[Kind], np.ndarray]:
-    kinds, rest = data[:frames], data[frames:]
-    count = frames * channels if rest[:1] == b"\x01" else 1
-    if len(kinds) != frames or rest[:1] not in (b"\0", b"\x01") or len(rest) != 1 + 4 * count:
-        raise FormatError(f"the frames section has {len(data)} bytes, not those of {frames} frames")
-    if max(kinds) > max(Kind):
-        raise FormatError(f"unknown kind of frame {max(kinds)}; at most {int(max(Kind))}")
-    table = np.frombuffer(rest[1:], "<u4").astype(np.int64)
-    if table.max() > 2**30:
-        raise FormatError(f"a tolerance of {table.max()} levels; at most 2**30")
-    shape = (frames, channels)
-    table = table.reshape(shape) if count > 1 else np.broadcast_to(table, shape)
-    return [Kind(kind) for kind in kinds], table
+        model = self._model if predicted else None
+        return Encoded(bitstream.pack(header, sections), "stages", records, model)
 
 
 def decode_chunk(payload, *, max_bytes: int | None = None) -> np.ndarray:
@@ -339,14 +378,16 @@ def _decode_frames(parsed: bitstream.Payload, out: np.ndarray) -> None:
     header = parsed.header
     g, h, w = header.valid
     decoder_class = residual.decoder_for(header.coder)
-    if header.predictor == prediction.NUMBERS["prednet"]:
-        store.find(parsed.section(Section.MODEL))
     shape = (header.channels, h, w)
-    predictor = prediction.create(header.predictor, shape)
     scale = levels.unpack(
         header.scale, header.dtype.newbyteorder("="), parsed.section(Section.LEVELS)
     )
-    kinds, tolerances = _unpack_frames(parsed.section(Section.FRAMES), g, header.channels)
+    network = model = None
+    if header.predictor == prediction.NUMBERS["prednet"]:
+        network = Network.unpack(parsed.section(Section.MODEL))
+        model = store.find(network.digest)
+    predictor = prediction.create(header.predictor, shape, scale.top, network, model)
+    kinds, tolerances = frames_section.unpack(parsed.section(Section.FRAMES), g, header.channels)
     coded = {name: parsed.sections[n] for name, n in _SECTION_OF.items() if n in parsed.sections}
     decoder = decoder_class(coded, shape, scale)
     exceptions = ExceptionReader(
@@ -355,12 +396,12 @@ def _decode_frames(parsed: bitstream.Payload, out: np.ndarray) -> None:
     closed = not header.flags & bitstream.FLAG_FEEDBACK_PREDICTION
     checksum = 0
     for t, kind in enumerate(kinds):
+        guess = predictor.predict()
         if kind == Kind.PREDICTED:
-            decoded = decoder.residual(predictor.predict(), tolerances[t])
+            decoded = decoder.residual(guess, tolerances[t])
         else:
             decoded = decoder.keyframe(tolerances[t])
-        if closed or kind != Kind.PREDICTED:
-            predictor.observe(decoded)
+        predictor.observe(decoded if closed or kind != Kind.PREDICTED else guess)
         values = np.ascontiguousarray(np.moveaxis(scale.to_values(decoded), 0, 2))
         exceptions.apply(values, t)
         values = values.astype(header.dtype, copy=False)

@@ -16,7 +16,7 @@ __all__ = ["CODERS", "FEEDBACKS", "LEVELS", "PREDICTORS", "QUANTIZERS", "Setting
 LEVELS = ("fast", "balanced", "best")
 FEEDBACKS = ("reconstruction", "prediction")
 QUANTIZERS = ("uniform", "run-merging")
-PREDICTORS = ("none", "previous")
+PREDICTORS = ("none", "previous", "prednet")
 CODERS = ("fallback", "stages")
 
 
@@ -52,6 +52,9 @@ class Settings:
         coder: a chunk that it makes smaller is its own.
     spatial, ranks : bool, optional
         Pin density-based spatial encoding and partitioned entropy encoding on or off.
+    model : "default" | None | str
+        The network that may predict: one that ships, none, or one that was registered (its
+        digest in hexadecimal; `write` and `Writer` take a path or a `Model` and register it).
 
     Raises
     ------
@@ -70,6 +73,7 @@ class Settings:
     quantizer: str | None = None
     spatial: bool | None = None
     ranks: bool | None = None
+    model: str | None = "default"
 
     def __post_init__(self):
         _choice("level", self.level, LEVELS)
@@ -97,6 +101,8 @@ class Settings:
             )
         if self.warmup != int(self.warmup) or self.warmup < 0:
             raise InputError(f"warmup={self.warmup!r} is no number of frames; give one >= 0")
+        if self.predictor == "prednet" and self.model is None:
+            raise InputError("predictor='prednet' needs a model, but model=None was given")
         if not self.entropy:
             if self.ranks:
                 raise InputError("entropy=False leaves out PEE, but ranks=True asks for it")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from pathlib import Path
 
 import tezip_h5
 from tezip_h5.bounds import MODES, ErrorBound
 from tezip_h5.errors import InputError
 from tezip_h5.hdf5 import container
-from tezip_h5.model import store
 from tezip_h5.settings import FEEDBACKS, LEVELS
 
 __all__ = ["add_bound_options", "add_parser", "add_window_options", "compress", "open_source"]
@@ -91,13 +89,6 @@ def open_source(images: str):
 
 def compress(args, out, *, name="scan", **options):
     """Compress what the manual's arguments name into `out`; returns the summary."""
-    settings = {"predictor": store.predictor_for(args.model)}
-    if args.model not in ("default", "none"):
-        print(
-            f"tezip_h5: {args.model} holds a PredNet of the original, which this version cannot "
-            "use: frames are predicted from the previous one; the bound holds all the same",
-            file=sys.stderr,
-        )
     bound = ErrorBound.from_mode(args.mode, args.bound)
     with open_source(args.images) as stack:
         return tezip_h5.write(
@@ -111,7 +102,7 @@ def compress(args, out, *, name="scan", **options):
             mse_threshold=args.threshold,
             warmup=args.warmup,
             entropy=not args.no_entropy,
-            **settings,
+            model=args.model,
             **options,
         )
 

@@ -20,8 +20,10 @@ from tezip_h5.codec import Encoded, FrameRecord, decode_chunk, encode_chunk
 from tezip_h5.errors import BoundError
 from tezip_h5.hdf5 import container
 from tezip_h5.hdf5.container import FRAME_DTYPE, Layout
+from tezip_h5.hdf5.networks import NetworkChoice
 from tezip_h5.hdf5.options import ChunkOptions
 from tezip_h5.hdf5.preview import Preview
+from tezip_h5.model import embedding
 from tezip_h5.planning import plan_kinds
 from tezip_h5.settings import Settings
 from tezip_h5.windows import Kind
@@ -42,6 +44,7 @@ class Totals:
     max_error: float = 0.0
     chunks: int = 0
     fallback_chunks: int = 0
+    network_chunks: int = 0
 
 
 @dataclass
@@ -52,9 +55,10 @@ class _Step:
     frames: np.ndarray
     tiles: list[Future]
     tail: bool  # more frames of the same chunks will follow
+    probe: bool  # of the network
 
 
-def encode_and_check(frames, bound, settings, shape, kinds) -> Encoded:
+def encode_and_check(frames, bound, settings, shape, kinds, model) -> Encoded:
     """`encode_chunk`, then decode the payload and compare every sample with the original.
 
     Raises
@@ -62,7 +66,7 @@ def encode_and_check(frames, bound, settings, shape, kinds) -> Encoded:
     BoundError
         When a sample lies outside the bound.
     """
-    encoded = encode_chunk(frames, bound, settings, shape, kinds)
+    encoded = encode_chunk(frames, bound, settings, shape, kinds, model)
     stored = decode_chunk(encoded.payload)[tuple(slice(n) for n in frames.shape)]
     native = frames.astype(stored.dtype, copy=False)
     for t, (frame, back) in enumerate(zip(native, stored, strict=True)):
@@ -116,6 +120,10 @@ class StackEncoder:
         Decode every chunk again before it is written, and compare.
     durable : bool
         Flush the file after every chunk, so that a killed process loses nothing written.
+    count : int, optional
+        Frames of the whole stack, when known.
+    embed_model : bool
+        Embed the model that was used even if it ships with the package.
     """
 
     def __init__(
@@ -131,10 +139,15 @@ class StackEncoder:
         preview: bool = True,
         verify: bool = False,
         durable: bool = False,
+        count: int | None = None,
+        embed_model: bool = False,
     ):
         self.group, self.layout, self.bound, self.settings = group, layout, bound, settings
         self.dtype = dtype
         self.totals = Totals()
+        channels = layout.chunk[3] if len(layout.chunk) == 4 else 1
+        steps = None if count is None else -(-count // layout.chunk[0])
+        self.networks = NetworkChoice(group.file, settings, channels, steps, embed_model)
         options = ChunkOptions(dtype, layout.chunk, bound, settings)
         self.data = container.create_data(group, layout, options)
         container.create_tables(group, filenames)
@@ -158,6 +171,7 @@ class StackEncoder:
         """
         bound = self.bound.of_frames(frames.reshape((*frames.shape[:3], -1)))
         kinds = plan_kinds(frames, bound, self.settings) if self.layout.tiled else None
+        model, probe = self.networks.next()
         tiles = [
             self._pool.submit(
                 self._encode,
@@ -166,13 +180,14 @@ class StackEncoder:
                 self.settings,
                 self.layout.chunk,
                 kinds,
+                model,
             )
             for rows, columns in self.layout.tiles
         ]
-        self._steps.append(_Step(start, frames, tiles, tail))
+        self._steps.append(_Step(start, frames, tiles, tail, probe))
         # Now, not before the next step: until then its frames take memory beside these.
         limit = _BYTES_IN_FLIGHT // max(frames.nbytes, 1)
-        self.drain(max(0, min(limit, self._threads + 1) - 1))
+        self.drain(0 if probe else max(0, min(limit, self._threads + 1) - 1))
 
     def drain(self, left: int = 0) -> None:
         """Write finished chunks, in order, until at most `left` steps are under way."""
@@ -181,7 +196,7 @@ class StackEncoder:
             self._steps.popleft()
 
     def _write(self, step: _Step) -> None:
-        tiles = [future.result() for future in step.tiles]
+        tiles = self.networks.judge([future.result() for future in step.tiles], step.probe)
         stop = step.start + len(step.frames)
         self._space.reserve(sum(len(tile.payload) for tile in tiles))
         if self.data.shape[0] < stop:
@@ -206,6 +221,7 @@ class StackEncoder:
         totals.max_error = max(totals.max_error, float(records["max_error"].max()))
         totals.chunks += len(tiles)
         totals.fallback_chunks += sum(tile.coder == "fallback" for tile in tiles)
+        totals.network_chunks += sum(tile.model is not None for tile in tiles)
         keyframes = np.flatnonzero(records["kind"] == Kind.KEYFRAME)
         self._windows += keyframes.size
         self._keyframes.append(step.start + keyframes)
@@ -220,7 +236,7 @@ class StackEncoder:
         window = windows_before - 1
         for t, row in enumerate(records):
             parts: list[FrameRecord] = [tile.frames[t] for tile in tiles]
-            kind = min(part.kind for part in parts)
+            kind = max(part.kind for part in parts)  # a keyframe when all its tiles are
             window += kind == Kind.KEYFRAME
             row["kind"], row["window"] = kind, max(window, 0)
             row["keyframe_bytes"] = sum(part.keyframe_bytes for part in parts)
@@ -243,7 +259,10 @@ class StackEncoder:
         attrs["ratio"] = totals.raw_bytes / max(totals.payload_bytes, 1)
         attrs["fallback_chunks"] = totals.fallback_chunks
         attrs["chunks"] = totals.chunks
+        attrs["network_chunks"] = totals.network_chunks
         attrs["complete"] = complete
+        if self.networks.used is not None:
+            embedding.link(self.group, self.networks.used.digest)
 
     def finish(self) -> None:
         """Write what is under way, and the preview."""

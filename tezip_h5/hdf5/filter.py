@@ -24,6 +24,7 @@ from tezip_h5.errors import FormatError, InputError, TezipError
 from tezip_h5.hdf5 import cache
 from tezip_h5.hdf5.options import FILTER_ID, FILTER_NAME, ChunkOptions
 from tezip_h5.levels import DTYPES
+from tezip_h5.model import store
 
 __all__ = ["last_error", "register"]
 
@@ -165,7 +166,10 @@ def _encode(options: ChunkOptions, chunk: bytes) -> bytes:
     if not options.bound.lossless:
         bound = options.bound.of_frames(frames.reshape((*frames.shape[:3], -1)), padded=True)
         bound = bound.exact_where(_read_frames.find(frames))
-    return codec.encode_chunk(frames, bound, options.settings).payload
+    model = None
+    if options.settings.predictor == "prednet":  # else no network: nothing here could embed it
+        model = store.resolve(options.settings.model, frames.shape[3] if frames.ndim == 4 else 1)
+    return codec.encode_chunk(frames, bound, options.settings, model=model).payload
 
 
 @_Filter

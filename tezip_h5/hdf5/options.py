@@ -15,6 +15,7 @@ import numpy as np
 from tezip_h5.bounds import MODES, ErrorBound
 from tezip_h5.errors import FormatError, InputError
 from tezip_h5.levels import DTYPES
+from tezip_h5.model import store
 from tezip_h5.settings import CODERS, FEEDBACKS, LEVELS, PREDICTORS, QUANTIZERS, Settings
 
 __all__ = ["FILTER_ID", "FILTER_NAME", "ChunkOptions", "TEZip"]
@@ -43,6 +44,17 @@ def _pin(value, choices) -> int:
 
 def _unpin(number: int, choices):
     return None if number == 0 else choices[number - 1]
+
+
+def _model_word(model: str | None) -> int:
+    """0 for the default model, 1 for none, else the first 32 bits of the digest."""
+    if model in ("default", None):
+        return int(model is None)
+    return int(model[:8], 16)
+
+
+def _model_name(word: int) -> str | None:
+    return {0: "default", 1: None}.get(word, f"{word:08x}")
 
 
 @dataclass(frozen=True)
@@ -88,7 +100,7 @@ class ChunkOptions:
             *_double(-1.0 if threshold is None else threshold),
             settings.warmup,
             pins,
-            0,
+            _model_word(settings.model),
         )
 
     @classmethod
@@ -137,6 +149,7 @@ class ChunkOptions:
             quantizer=_unpin(pins >> 8 & 15, QUANTIZERS),
             spatial=_unpin(pins >> 12 & 15, (False, True)),
             ranks=_unpin(pins >> 16 & 15, (False, True)),
+            model=_model_name(values[15]),
         )
         return cls(dtype, shape, bound, settings)
 
@@ -175,6 +188,8 @@ class TEZip(h5py.filters.FilterRefBase):
     filter_name = "tezip"
 
     def __init__(self, absolute=None, relative=None, pointwise_relative=None, **settings):
+        if "model" in settings:
+            settings["model"] = store.name_of(settings["model"])
         try:
             self._settings = Settings(**settings)
         except TypeError as error:

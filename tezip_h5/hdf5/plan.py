@@ -13,6 +13,7 @@ from tezip_h5.hdf5 import container
 from tezip_h5.hdf5.container import Layout
 from tezip_h5.hdf5.encoder import StackEncoder
 from tezip_h5.hdf5.progress import progress
+from tezip_h5.model import store
 from tezip_h5.settings import Settings
 
 __all__ = ["Job", "Plan", "checked_filename", "checked_name", "default_threads"]
@@ -47,11 +48,24 @@ class Plan:
     """Options of one stack, checked together."""
 
     def __init__(
-        self, frame_shape, dtype, bound, settings, chunk_frames, tile, threads, count=None
+        self,
+        frame_shape,
+        dtype,
+        bound,
+        settings,
+        chunk_frames,
+        tile,
+        threads,
+        count=None,
+        embed_model=False,
+        sample=None,
     ):
         self.frame_shape = check_frames((1, *frame_shape))[1:]
         self.dtype = check_dtype(dtype)
         self.bound = bound
+        self._count, self._embed_model = count, embed_model
+        if "model" in settings:
+            settings = settings | {"model": store.name_of(settings["model"], sample)}
         try:
             self.settings = Settings(**settings)
         except TypeError as error:
@@ -84,6 +98,8 @@ class Plan:
             self.bound,
             self.settings,
             threads=self.threads,
+            count=self._count,
+            embed_model=self._embed_model,
             **options,
         )
 

@@ -25,7 +25,7 @@ class Summary:
     file_bytes : size of the whole file
     max_error : largest |original - reconstruction| of all samples
     seconds : wall time
-    chunks, fallback_chunks : and how many of them the fallback served
+    chunks, fallback_chunks, network_chunks : and how many of them the fallback or a network served
     reclaimable_bytes : that the file could give back, after compressing in place or overwriting
     """
 
@@ -41,6 +41,7 @@ class Summary:
     seconds: float
     chunks: int
     fallback_chunks: int
+    network_chunks: int
     reclaimable_bytes: int = 0
 
     @property
@@ -55,7 +56,8 @@ class Summary:
             f"  {self.raw_bytes} -> {self.payload_bytes} bytes, ratio {self.ratio:.2f}, "
             f"file {self.file_bytes} bytes",
             f"  largest error {self.max_error:g}, {self.seconds:.2f} s, {speed:.0f} MB/s, "
-            f"fallback {self.fallback_chunks} of {self.chunks} chunks",
+            f"of {self.chunks} chunks the network served {self.network_chunks}, the fallback "
+            f"{self.fallback_chunks}",
         ]
         if self.reclaimable_bytes:
             lines.append(
@@ -81,5 +83,6 @@ def summarise(path, name, encoder, started, file_bytes, reclaimable=0) -> Summar
         time.perf_counter() - started,
         totals.chunks,
         totals.fallback_chunks,
+        totals.network_chunks,
         reclaimable,
     )

@@ -17,8 +17,12 @@ from tezip_h5.frames import open_stack
 from tezip_h5.hdf5 import container, inplace, report
 from tezip_h5.hdf5.plan import Job, Plan, checked_name
 from tezip_h5.hdf5.summary import Summary, summarise
+from tezip_h5.model import embedding
+from tezip_h5.model.batches import clip_of
 
 __all__ = ["write"]
+
+_SAMPLE_FRAMES = 8
 
 
 def write(
@@ -36,6 +40,7 @@ def write(
     verify: bool = False,
     overwrite: bool = False,
     preview: bool = True,
+    embed_model: bool = False,
     progress: bool | None = None,
     **settings,
 ) -> Summary:
@@ -55,7 +60,7 @@ def write(
         The error bound, see `ErrorBound`; none is lossless.
     axes : str, optional
         Order of the stack's axes, if not "TYX" or "TYXC".
-    chunk_frames, tile, threads, preview, **settings
+    chunk_frames, tile, threads, preview, embed_model, **settings
         See `Writer` and `Settings`.
     verify : bool
         Read back what was written and compare every sample with the original. (Compressing in
@@ -87,7 +92,16 @@ def write(
     bound = ErrorBound(absolute, relative, pointwise_relative)
     source = open_stack(stack, axes, lossy=not bound.lossless)
     plan = Plan(
-        source.frame_shape, source.dtype, bound, settings, chunk_frames, tile, threads, source.count
+        source.frame_shape,
+        source.dtype,
+        bound,
+        settings,
+        chunk_frames,
+        tile,
+        threads,
+        source.count,
+        embed_model,
+        sample=lambda: _sample(stack, source),
     )
     job = Job(source, plan, preview, progress)
     if path is None:
@@ -130,9 +144,21 @@ def _write_file(stack, job, path, name, overwrite, verify, started) -> Summary:
 
 def _again(stack, job):
     """The stack once more from its beginning, to compare with."""
-    if not hasattr(stack, "shape") and not isinstance(stack, str | os.PathLike | list | tuple):
-        raise InputError("verify=True needs a stack that can be read twice, not an iterator")
+    _require_readable_twice(stack, "verify=True")
     return job.source
+
+
+def _sample(stack, source) -> np.ndarray:
+    """The first frames, to calibrate a network on."""
+    _require_readable_twice(stack, "a network of the original")
+    block = next(source.blocks(_SAMPLE_FRAMES))
+    block = block.reshape((*block.shape[:3], -1))
+    return clip_of(block, 0, len(block), block.shape[3])
+
+
+def _require_readable_twice(stack, what: str) -> None:
+    if not hasattr(stack, "shape") and not isinstance(stack, str | os.PathLike | list | tuple):
+        raise InputError(f"{what} needs a stack that can be read twice, not an iterator")
 
 
 def _add_to_file(path: Path, beside: Path, name: str) -> int:
@@ -151,6 +177,7 @@ def _add_to_file(path: Path, beside: Path, name: str) -> int:
         file.require_group(name.rpartition("/")[0] or "/")
         file.move(f"{container.INCOMING}/stack/scan", f"/{name}")
         group = file[name]
+        embedding.relink(group)
         container.finish_group(group, group["data"])
         kinds = group["frames"]["kind"]
         container.link_keyframes(group, group["data"], np.flatnonzero(kinds == 0))

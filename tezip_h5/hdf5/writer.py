@@ -48,8 +48,11 @@ class Writer:
         Replace a stack that is there already.
     preview : bool
         Keep thumbnails that any viewer shows without the filter.
+    embed_model : bool
+        Keep the network that predicted in the file, even one that ships with the package; all
+        others are kept in any case.
     **settings
-        See `Settings`.
+        See `Settings`; `model` may also be a path or a `Model`.
 
     Raises
     ------
@@ -83,11 +86,21 @@ class Writer:
         verify: bool = False,
         overwrite: bool = False,
         preview: bool = True,
+        embed_model: bool = False,
         **settings,
     ):
         self._started = time.perf_counter()
         self._bound = ErrorBound(absolute, relative, pointwise_relative)
-        plan = Plan(frame_shape, dtype, self._bound, settings, chunk_frames, tile, threads)
+        plan = Plan(
+            frame_shape,
+            dtype,
+            self._bound,
+            settings,
+            chunk_frames,
+            tile,
+            threads,
+            embed_model=embed_model,
+        )
         self._name = checked_name(name)
         self._path = Path(path)
         self._plan = plan

@@ -159,10 +159,10 @@ class Clips:
 
     def _prepared(self, clip: np.ndarray, rng) -> np.ndarray:
         whole = rng.random() < 0.5  # chunks are whole frames or tiles of them
-        offset, shift = choose_scale(clip[0]) if whole else (0, 0)
+        offset, shift = choose_scale(clip[0], 0) if whole else (0, 0)
         clip = self._cropped(clip, rng)
         if not whole:
-            offset, shift = choose_scale(clip[0])
+            offset, shift = choose_scale(clip[0], 0)
         shift += int(rng.choice([0, 1], p=[0.85, 0.15]))
         if rng.random() < 0.5:
             clip = clip[:, ::-1]

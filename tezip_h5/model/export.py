@@ -8,6 +8,7 @@ constrain training for the same purpose; here there is room enough to do it afte
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 
 import numpy as np
 
@@ -174,11 +175,16 @@ def _padded(sequence: np.ndarray, multiple: int) -> np.ndarray:
     return np.pad(planes, ((0, 0), (0, 0), (0, -h % multiple), (0, -w % multiple)), mode="edge")
 
 
+def _top(frames: np.ndarray) -> int:
+    """The largest level that frames like these may have: 8 bits, or as many as they need."""
+    return max(255, (1 << int(frames.max()).bit_length()) - 1)
+
+
 def _calibrate(architecture, weights, sequences) -> dict[int, float]:
     largest = dict.fromkeys(range(1, architecture.layers), 1e-6)
     for sequence in sequences:
         frames = _padded(sequence, architecture.multiple)
-        offset, shift = choose_scale(frames[0])
+        offset, shift = choose_scale(frames[0], _top(frames), architecture.skip)
         net = FloatPredNet(architecture, weights, frames.shape[1:])
         for frame in frames:
             net.step((frame - offset) * (2.0**-shift / ACTIVATION))
@@ -195,11 +201,11 @@ def judge(model: IntegerModel, weights, sequences) -> tuple[float, float, float]
     arch = model.architecture
     for sequence in sequences:
         frames = _padded(sequence, arch.multiple)
-        offset, shift = choose_scale(frames[0])
+        offset, shift = choose_scale(frames[0], _top(frames), arch.skip)
         unit = 2.0**-shift
         net = FloatPredNet(arch, weights, frames.shape[1:])
-        exact = PredNet(model, frames.shape[1:], int(frames.max()), offset, shift)
-        for before, after in zip(frames[:-1], frames[1:], strict=True):
+        exact = PredNet(model, frames.shape[1:], _top(frames), offset, shift)
+        for before, after in pairwise(frames):
             guess = net.step((before - offset) * (unit / ACTIVATION)) * ACTIVATION
             exact.observe(before)
             totals += (

@@ -18,6 +18,7 @@ __all__ = ["STEPS", "PredNet"]
 STEPS = 255
 """Activations of the integer network are multiples of 1 / STEPS."""
 
+
 class PredNet(keras.Model):
     """Predict every frame of a sequence from the frames before it.
 

@@ -1,60 +1,194 @@
-"""Where models are found, by name on the command line and by digest in a payload.
-
-No network ships with this version, so every search ends in an error that says so; the
-digest's place in the payload and the order of the search are already the format's.
-"""
+"""Where models are found: by what a user calls them, and by the digest in a payload."""
 
 from __future__ import annotations
 
+import os
+from importlib import resources
 from pathlib import Path
 
+import numpy as np
+
 from tezip_h5.errors import ModelError
+from tezip_h5.model import embedding, original
+from tezip_h5.model.export import export
+from tezip_h5.prediction.integer import IntegerModel
+from tezip_h5.prediction.prednet import PredNet
+from tezip_h5.prediction.reference import conformance
 
-__all__ = ["ORIGINAL_FILES", "find", "predictor_for"]
+__all__ = [
+    "DEFAULT",
+    "INTEGER_FILE",
+    "default",
+    "find",
+    "is_shipped",
+    "load",
+    "name_of",
+    "register",
+    "resolve",
+]
 
-ORIGINAL_FILES = ("prednet_model.json", "prednet_weights.hdf5")
+DEFAULT = "default"
+INTEGER_FILE = "prednet_integer.tzm"
+SEARCH_PATH = "TEZIP_MODEL_PATH"
+_SHIPPED = {1: "grey.tzm", 3: "rgb.tzm"}
+
+_registered: dict[bytes, IntegerModel] = {}
 
 
-def find(digest: bytes):
-    """Return the model with this digest (32 bytes, SHA-256).
+def register(model: IntegerModel) -> IntegerModel:
+    """Make a model known to this process, after running its conformance vector.
+
+    Raises
+    ------
+    ModelError
+        When this machine computes other predictions than the model states.
+    """
+    if model.digest not in _registered:
+        if not np.array_equal(conformance(PredNet, model), model.conformance):
+            raise ModelError(
+                f"the model {model.digest.hex()} predicts something else here than where it was "
+                "made; the model is damaged, or this machine computes wrongly: please report this"
+            )
+        _registered[model.digest] = model
+    return model
+
+
+def load(path, sample=None) -> IntegerModel:
+    """Load and register a model.
+
+    Parameters
+    ----------
+    path : path
+        A .tzm file, a folder with one (as training makes it), or a folder with a network that
+        the original TEZip trained.
+    sample : callable, optional
+        Gives frames (T, H, W, C) of integers, to calibrate an original's network on.
+
+    Raises
+    ------
+    ModelError
+        When there is none, it is damaged, or an original's network has no `sample`.
+    """
+    path = Path(path)
+    if path.is_dir() and not (path / INTEGER_FILE).is_file() and original.is_original(path):
+        if sample is None:
+            raise ModelError(
+                f"{path} holds a network of the original TEZip, which needs frames to be "
+                f"calibrated on; run: tezip-h5 model import {path} FRAMES"
+            )
+        architecture, weights = original.load(path)
+        provenance = {"trained by": "TEZip, imported", "from": path.name}
+        sequences = [np.asarray(sample())]
+        return register(
+            export(architecture, weights, sequences, clipped=False, provenance=provenance)
+        )
+    file = path / INTEGER_FILE if path.is_dir() else path
+    if not file.is_file():
+        raise ModelError(
+            f"MODEL {str(path)!r} holds no integer model ({INTEGER_FILE}); give a folder that "
+            "training made, a .tzm file, 'default' or 'none'"
+        )
+    return register(IntegerModel.from_bytes(file.read_bytes()))
+
+
+def default(channels: int) -> IntegerModel | None:
+    """The model that ships for so many channels, or None."""
+    name = _SHIPPED.get(channels)
+    if name is None:
+        return None
+    file = resources.files("tezip_h5.model").joinpath("shipped", name)
+    if not file.is_file():
+        return None
+    data = file.read_bytes()
+    known = _registered.get(data[4:36])
+    return known or register(IntegerModel.from_bytes(data))
+
+
+def is_shipped(model: IntegerModel) -> bool:
+    """Whether the model is one that every installation has."""
+    shipped = default(model.architecture.channels)
+    return shipped is not None and shipped.digest == model.digest
+
+
+def name_of(model, sample=None) -> str | None:
+    """What `Settings.model` calls a model.
+
+    Parameters
+    ----------
+    model : None | "default" | "none" | IntegerModel | path | hexadecimal digest
+        A path is loaded, and a model registered.
+    sample : callable, optional
+        See `load`.
+
+    Raises
+    ------
+    ModelError
+        When a path holds no model.
+    """
+    if model in (None, "none"):
+        return None
+    if isinstance(model, IntegerModel):
+        return register(model).digest.hex()
+    if model == DEFAULT:
+        return DEFAULT
+    for digest in _registered:
+        if digest.hex() == model:
+            return model
+    return load(model, sample).digest.hex()
+
+
+def resolve(model: str | None, channels: int) -> IntegerModel | None:
+    """The model that `Settings.model` names, if it is one for so many channels.
+
+    Raises
+    ------
+    ModelError
+        When a digest is not known here.
+    """
+    if model is None:
+        return None
+    if model == DEFAULT:
+        return default(channels)
+    for digest, found in _registered.items():
+        if digest.hex().startswith(model):
+            return found if found.architecture.channels == channels else None
+    raise ModelError(
+        f"the model {model} is not known in this process; load it first "
+        "(tezip_h5.load_model), or give its path"
+    )
+
+
+def find(digest: bytes) -> IntegerModel:
+    """Return the model with this digest (SHA-256), from wherever it is.
+
+    Looked for among models registered in this process, those that ship, HDF5 files that are
+    open in this process, and the folders in the variable TEZIP_MODEL_PATH.
 
     Raises
     ------
     ModelError
         When it is not found; the message names the digest and where it was looked for.
     """
+    if digest in _registered:
+        return _registered[digest]
+    for channels in _SHIPPED:
+        model = default(channels)
+        if model is not None and model.digest == digest:
+            return model
+    searched = embedding.open_files()
+    for file in searched:
+        model = embedding.read(file, digest)
+        if model is not None:
+            return register(model)
+    folders = [f for f in os.environ.get(SEARCH_PATH, "").split(os.pathsep) if f]
+    for folder in folders:
+        for path in sorted(Path(folder).rglob("*.tzm")):
+            if path.read_bytes()[4:36] == digest:
+                return load(path)
     raise ModelError(
-        f"this chunk was predicted by the model {digest.hex()}, which was not found in: models "
-        "loaded in this process (none), models that ship with tezip_h5 (none in this version). "
-        "Read it with the version of tezip_h5 that wrote it, or a newer one"
+        f"this chunk was predicted by the model {digest.hex()}, which was not found: it is none "
+        f"of the {len(_registered)} loaded in this process, does not ship with this tezip_h5, is "
+        f"in none of the {len(searched)} open HDF5 files (/tezip/models), and in none of the "
+        f"folders of {SEARCH_PATH} ({', '.join(folders) or 'not set'}). Open the file that embeds "
+        "it, or set that variable to a folder that has its .tzm file"
     )
-
-
-def predictor_for(model: str) -> str | None:
-    """Predictor that the command line's MODEL argument asks for.
-
-    Parameters
-    ----------
-    model : "default" (the best that ships: the previous frame), "none" (no network, the
-        same in this version), or a folder with a model that the original trained (accepted, but
-        this version predicts without it).
-
-    Raises
-    ------
-    ModelError
-        When the folder is missing or holds no model.
-    """
-    if model in ("default", "none"):
-        return None
-    folder = Path(model)
-    if not folder.is_dir():
-        raise ModelError(
-            f"MODEL {model!r} is no folder; give a model's folder, or 'default' or 'none'"
-        )
-    missing = [name for name in ORIGINAL_FILES if not (folder / name).is_file()]
-    if missing:
-        raise ModelError(
-            f"MODEL folder {model!r} holds no model: {' and '.join(missing)} missing; "
-            "give a model's folder, or 'default' or 'none'"
-        )
-    return None  # an original's PredNet: not used by this version, see the command line

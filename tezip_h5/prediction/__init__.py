@@ -12,9 +12,12 @@ from typing import Protocol
 import numpy as np
 
 from tezip_h5.errors import FormatError
+from tezip_h5.prediction.integer import IntegerModel
+from tezip_h5.prediction.prednet import PredNet
 from tezip_h5.prediction.previous import Previous
+from tezip_h5.prediction.scaling import Network
 
-__all__ = ["NUMBERS", "Predictor", "create"]
+__all__ = ["NUMBERS", "Network", "Predictor", "create"]
 
 NUMBERS = {"none": 0, "previous": 1, "prednet": 2}
 """Predictors on the wire. ``none`` serves chunks that have keyframes only."""
@@ -30,8 +33,24 @@ class Predictor(Protocol):
         """Take the frame that followed: int32 levels (C, h, w). It is not changed, not kept."""
 
 
-def create(number: int, shape: tuple[int, int, int]) -> Predictor:
-    """Make the predictor `number` for frames of `shape` (C, h, w)."""
+def create(
+    number: int,
+    shape: tuple[int, int, int],
+    top: int = 0,
+    network: Network | None = None,
+    model: IntegerModel | None = None,
+) -> Predictor:
+    """Make the predictor `number` for frames of `shape` (C, h, w) with levels 0..top.
+
+    PredNet also needs its model, and what brings the chunk's levels to the model's scale.
+    """
     if number in (NUMBERS["none"], NUMBERS["previous"]):
         return Previous(shape)
+    if number == NUMBERS["prednet"]:
+        if model.architecture.channels != shape[0]:
+            raise FormatError(
+                f"a chunk of {shape[0]} channels was predicted by a model of "
+                f"{model.architecture.channels}"
+            )
+        return PredNet(model, shape, top, network.offset, network.shift)
     raise FormatError(f"unknown predictor {number}; this version knows {sorted(NUMBERS.values())}")

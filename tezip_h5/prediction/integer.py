@@ -40,7 +40,7 @@ CELL = 2047
 """The LSTM's cell saturates at +-2047, in steps of 1/256."""
 
 ACCUMULATOR = 1 << 24
-_MAGIC = b"TZM0"
+_BEGINNING = b"TZM0"
 _MAX_BYTES = 1 << 28
 _TABLES = {"tanh_input": (2 * PREACTIVATION + 1, GATE), "tanh_cell": (2 * CELL + 1, ACTIVATION)}
 
@@ -195,14 +195,14 @@ class IntegerModel:
         head = json.dumps({"description": self.description, "arrays": index}).encode()
         body = b"".join(np.ascontiguousarray(a).tobytes() for a in arrays.values())
         packed = zstandard.compress(struct.pack("<I", len(head)) + head + body, 19)
-        return _MAGIC + self.digest + packed
+        return _BEGINNING + self.digest + packed
 
     @classmethod
     def from_bytes(cls, data: bytes) -> IntegerModel:
         """Read what `to_bytes` wrote; ModelError for anything else."""
-        if data[:4] != _MAGIC or len(data) < 40:
+        if data[:4] != _BEGINNING or len(data) < 40:
             raise ModelError(
-                f"this is no integer model: it begins with {bytes(data[:4])!r}, not {_MAGIC!r}"
+                f"this is no integer model: it begins with {bytes(data[:4])!r}, not {_BEGINNING!r}"
             )
         try:
             raw = zstandard.ZstdDecompressor().decompress(data[36:], max_output_size=_MAX_BYTES)

@@ -22,7 +22,7 @@ class _Weights:
         self.packed = np.ascontiguousarray(packed)
         self.bias = np.zeros(4 * blocks, np.float32)
         self.bias[:outputs] = conv.bias
-        self.shift = np.ascontiguousarray(conv.shift, np.uint8)
+        self.shift = np.array(conv.shift, np.uint8)
 
 
 class PredNet:
@@ -43,8 +43,7 @@ class PredNet:
         self._arch, self._top, self._offset, self._shift = arch, top, offset, shift
         self._weights = _weights_of(model)
         self._tables = [
-            np.ascontiguousarray(model.tables[name], np.int16)
-            for name in ("tanh_input", "tanh_cell")
+            np.array(model.tables[name], np.int16) for name in ("tanh_input", "tanh_cell")
         ]
         rows, columns = (-(-n // arch.multiple) * arch.multiple // arch.patch for n in shape[1:])
         self._x, self._cells, self._ahat, self._accumulators = [], [], [], []

@@ -60,9 +60,7 @@ class Reference:
         multiple, patch = self._arch.multiple, self._arch.patch
         self._padding = ((0, 0), (0, -shape[1] % multiple), (0, -shape[2] % multiple))
         h, w = (-(-n // multiple) * multiple // patch for n in shape[1:])
-        self._r = [
-            np.zeros((n, h >> l, w >> l), np.int64) for l, n in enumerate(self._arch.states)
-        ]
+        self._r = [np.zeros((n, h >> l, w >> l), np.int64) for l, n in enumerate(self._arch.states)]
         self._c = [np.zeros_like(r) for r in self._r]
         self._ahat = [
             np.zeros((self._arch.target(l), h >> l, w >> l), np.int64)

@@ -1,26 +1,72 @@
-"""Levels of a chunk -> the network's scale: an offset and a shift, chosen by the encoder."""
+"""Which model predicted a chunk, and what brings its levels to the model's scale."""
 
 from __future__ import annotations
 
+import struct
+from dataclasses import dataclass
+
 import numpy as np
 
-__all__ = ["MAX_SHIFT", "MIN_SHIFT", "choose_scale"]
+from tezip_h5.errors import FormatError
 
-MIN_SHIFT, MAX_SHIFT = -8, 23
-"""Shifts a payload may hold."""
+__all__ = ["Network", "choose_scale"]
 
+_MIN_SHIFT, _MAX_SHIFT = -8, 23
 _SAMPLES = 1 << 16
+_SECTION = struct.Struct("<32sib")
 
 
-def choose_scale(frame: np.ndarray) -> tuple[int, int]:
-    """Offset and shift that bring most of a frame's levels (C, h, w) into 0..255.
+@dataclass(frozen=True)
+class Network:
+    """The model section of a payload.
+
+    Attributes
+    ----------
+    digest : bytes
+        Of the model, SHA-256.
+    offset, shift : int
+        (level - offset) / 2**shift is what the model sees, 255 being its 1.0.
+    """
+
+    digest: bytes
+    offset: int
+    shift: int
+
+    def pack(self) -> bytes:
+        """As bytes; the inverse of `unpack`."""
+        return _SECTION.pack(self.digest, self.offset, self.shift)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Network:
+        """Read what `pack` wrote; FormatError for anything else."""
+        if len(data) != _SECTION.size:
+            raise FormatError(f"the model section has {len(data)} bytes; expected {_SECTION.size}")
+        network = cls(*_SECTION.unpack(data))
+        if not _MIN_SHIFT <= network.shift <= _MAX_SHIFT or abs(network.offset) > 2**30:
+            raise FormatError(
+                f"a model's offset {network.offset} and shift {network.shift} are out of range"
+            )
+        return network
+
+
+def choose_scale(frame: np.ndarray, top: int, skip: bool = True) -> tuple[int, int]:
+    """Offset and shift that bring most of a frame's levels (C, h, w), 0..top, into 0..255.
 
     The hundredth part of the levels that is most extreme may be clipped; predictions keep
-    their full depth all the same.
+    their full depth all the same. A network without `skip` predicts the frame itself and was
+    trained on the whole range: it gets that.
+
+    Examples
+    --------
+    >>> choose_scale(np.arange(1024).reshape(1, 32, 32), top=65535)
+    (1, 2)
     """
+    if not skip:
+        return 0, int(np.clip(int(top).bit_length() - 8, _MIN_SHIFT, _MAX_SHIFT))
     flat = frame.reshape(-1)
     flat = flat[:: max(1, flat.size // _SAMPLES)]
     low, high = np.percentile(flat, [0.5, 99.5])
     span = max(float(high - low), 1.0)
-    shift = int(np.clip(np.ceil(np.log2(span / 255)), MIN_SHIFT, MAX_SHIFT))
-    return int(np.floor((low + high) / 2 - 127.5 * 2.0**shift)), shift
+    shift = int(np.clip(np.ceil(np.log2(span / 255)), _MIN_SHIFT, _MAX_SHIFT))
+    offset = int(np.floor((low + high) / 2 - 127.5 * 2.0**shift))
+    return min(max(offset, -(2**30)), 2**30), shift

@@ -1,0 +1,111 @@
+"""``tezip-h5 model show|export|embed|import``: look at models and move them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tezip_h5.cli.compress import open_source
+from tezip_h5.errors import InputError, ModelError
+from tezip_h5.frames import open_stack
+from tezip_h5.hdf5 import container
+from tezip_h5.model import embedding, original, store
+from tezip_h5.model.batches import clip_of
+from tezip_h5.prediction.integer import IntegerModel
+
+__all__ = ["add_parser"]
+
+
+def add_parser(commands) -> None:
+    """Add the command and its own commands to the parser."""
+    parser = commands.add_parser(
+        "model",
+        help="look at a network's model, or move it into or out of a file",
+        description="Look at a network's model, or move it into or out of an HDF5 file.",
+    )
+    verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    text = "a model's folder, a .tzm file, 'default', or an HDF5 file with models in it"
+    show = verbs.add_parser("show", help="what a model is and where it came from")
+    show.add_argument("model", metavar="MODEL", help=text)
+    show.set_defaults(run=_show)
+    export = verbs.add_parser("export", help="write a model as a .tzm file")
+    export.add_argument("model", metavar="MODEL", help=text)
+    export.add_argument("out", metavar="OUT.tzm")
+    export.set_defaults(run=_export)
+    embed = verbs.add_parser("embed", help="put a model into an HDF5 file")
+    embed.add_argument("file", metavar="FILE.h5")
+    embed.add_argument("model", metavar="MODEL", help=text)
+    embed.set_defaults(run=_embed)
+    bring = verbs.add_parser("import", help="make a network of the original TEZip usable")
+    bring.add_argument("folder", metavar="FOLDER", help="with prednet_model.json and weights")
+    bring.add_argument("frames", metavar="FRAMES", help="frames to calibrate on: as IMAGES")
+    bring.set_defaults(run=_import)
+
+
+def _models(name: str) -> list[IntegerModel]:
+    if name == store.DEFAULT:
+        models = [store.default(channels) for channels in (1, 3)]
+        return [model for model in models if model is not None]
+    path = Path(name)
+    if path.is_file() and path.read_bytes()[:4] != b"TZM0":
+        with container.open_existing(path) as file:
+            found = [embedding.read(file, digest) for digest in embedding.embedded(file)]
+        if not found:
+            raise ModelError(f"{name} holds no model (looked at {embedding.MODELS})")
+        return found
+    return [store.load(path)]
+
+
+def _show(args) -> int:
+    for model in _models(args.model):
+        arch = model.architecture
+        print(f"{model.digest.hex()}")
+        print(f"  channels {arch.channels}, patch {arch.patch}, skip {arch.skip}")
+        print(f"  states {arch.states}, targets {arch.targets}")
+        largest = max(int(conv.bounds.max()) for conv in model.convolutions.values())
+        print(f"  largest accumulator {largest}, below {1 << 24}")
+        print(f"  {len(model.to_bytes())} bytes")
+        for key, value in model.provenance.items():
+            print(f"  {key}: {value}")
+    return 0
+
+
+def _export(args) -> int:
+    models = _models(args.model)
+    if len(models) > 1:
+        raise InputError(
+            f"{args.model} holds {len(models)} models "
+            f"({', '.join(m.digest.hex()[:12] for m in models)}); give one"
+        )
+    out = Path(args.out)
+    if out.exists():
+        raise InputError(f"{out} exists; give another name")
+    out.write_bytes(models[0].to_bytes())
+    print(f"{out}: {out.stat().st_size} bytes, digest {models[0].digest.hex()}")
+    return 0
+
+
+def _embed(args) -> int:
+    models = _models(args.model)
+    with container.closing(container.open_existing(args.file, "r+")) as file:
+        for model in models:
+            group = embedding.embed(file, model)
+            print(f"{args.file}:{group.name}")
+    return 0
+
+
+def _import(args) -> int:
+    folder = Path(args.folder)
+    if not original.is_original(folder):
+        raise ModelError(f"{folder} holds no network of the original TEZip")
+
+    def sample():
+        with open_source(args.frames) as stack:
+            block = next(open_stack(stack).blocks(8))
+            block = block.reshape((*block.shape[:3], -1))
+            return clip_of(block, 0, len(block), block.shape[3])
+
+    model = store.load(folder, sample)
+    out = folder / store.INTEGER_FILE
+    out.write_bytes(model.to_bytes())
+    print(f"{out}: {out.stat().st_size} bytes, digest {model.digest.hex()}")
+    return 0

@@ -1,0 +1,94 @@
+"""Which chunks of a stack try the network, and when its model must travel with the file."""
+
+from __future__ import annotations
+
+import h5py
+
+from tezip_h5.codec import NETWORK_WORTH, Encoded
+from tezip_h5.errors import ModelError
+from tezip_h5.model import embedding, store
+from tezip_h5.prediction.integer import IntegerModel
+from tezip_h5.settings import Settings
+
+__all__ = ["NetworkChoice"]
+
+_FIRST_GAP = 8  # steps between two probes; doubled while the network does not pay
+_STEPS_UNKNOWN = 64  # what a stream of unknown length is taken for
+
+
+class NetworkChoice:
+    """Decide, chunk of time by chunk of time, whether the network is tried.
+
+    The first step is a probe: its chunks are encoded with the network and without, and the
+    smaller is kept. While the network pays, all chunks are tried so; while it does not, one
+    step in 8, then in 16, ... is a probe again. A model that does not ship is embedded when it
+    has saved, or will at this rate, more bytes than it has.
+
+    Parameters
+    ----------
+    file : h5py.File
+        Takes the model.
+    settings : Settings
+    channels : int
+    steps : int, optional
+        Chunks of time in the whole stack, when known.
+    embed : bool
+        Embed the model even if it ships with the package.
+
+    Raises
+    ------
+    ModelError
+        When the settings pin a network and there is none for so many channels.
+    """
+
+    def __init__(
+        self, file: h5py.File, settings: Settings, channels: int, steps: int | None, embed: bool
+    ):
+        self._file, self._steps, self._embed = file, steps or _STEPS_UNKNOWN, embed
+        self._pinned = settings.predictor == "prednet"
+        self.model: IntegerModel | None = None
+        if self._pinned or (settings.predictor is None and NETWORK_WORTH[settings.level] < 1):
+            self.model = store.resolve(settings.model, channels)
+        if self._pinned and self.model is None:
+            raise ModelError(
+                f"predictor='prednet', but model {settings.model!r} has none for {channels} "
+                "channels; train one, or give another predictor"
+            )
+        self.used: IntegerModel | None = None
+        self._step = 0
+        self._next_probe, self._gap = 0, _FIRST_GAP
+        self._pays = self._pinned
+
+    def next(self) -> tuple[IntegerModel | None, bool]:
+        """For the next step: the model to try, and whether its result must be waited for."""
+        step, self._step = self._step, self._step + 1
+        if self.model is None or self._pinned:
+            return self.model, False
+        if step == self._next_probe:
+            return self.model, True
+        return (self.model if self._pays else None), False
+
+    def judge(self, tiles: list[Encoded], probe: bool) -> list[Encoded]:
+        """Take a step's results, in order; returns the chunks to write."""
+        used = [tile for tile in tiles if tile.model is not None]
+        if used and not self._pinned and not self._worth_embedding(used):
+            tiles = [tile.without if tile.model is not None else tile for tile in tiles]
+            used = []
+        if probe:
+            self._pays = bool(used)
+            self._gap = _FIRST_GAP if used else 2 * self._gap
+            self._next_probe = self._step - 1 + self._gap
+        if used:
+            self._embed_once()
+        return tiles
+
+    def _worth_embedding(self, used: list[Encoded]) -> bool:
+        if self.used is not None or store.is_shipped(self.model):
+            return True
+        saved = sum(len(tile.without.payload) - len(tile.payload) for tile in used)
+        return saved * max(self._steps - self._step + 1, 1) > len(self.model.to_bytes())
+
+    def _embed_once(self) -> None:
+        if self.used is None and (self._embed or not store.is_shipped(self.model)):
+            embedding.embed(self._file, self.model)
+        self.used = self.model

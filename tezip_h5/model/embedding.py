@@ -1,0 +1,97 @@
+"""Models inside HDF5 files: arrays and JSON at /tezip/models/<digest>, no pickle, no code."""
+
+from __future__ import annotations
+
+import contextlib
+
+import h5py
+import numpy as np
+
+from tezip_h5.errors import ModelError
+from tezip_h5.prediction.integer import IntegerModel
+
+__all__ = ["MODELS", "embed", "embedded", "link", "open_files", "read", "relink"]
+
+MODELS = "/tezip/models"
+_DESCRIPTION = "description"
+
+
+def embed(file: h5py.File, model: IntegerModel) -> h5py.Group:
+    """Put a model into a file, once; returns its group."""
+    path = f"{MODELS}/{model.digest.hex()}"
+    if path in file:
+        return file[path]
+    group = file.create_group(path)
+    for name, array in model.arrays().items():
+        compressed = {"compression": "gzip", "shuffle": True} if array.nbytes > 256 else {}
+        group.create_dataset(name, data=array, **compressed)
+    group.create_dataset(_DESCRIPTION, data=model.description)
+    return group
+
+
+def link(group: h5py.Group, digest: bytes) -> None:
+    """Note in a stack's group which model predicted, and link to it if the file has it."""
+    group.attrs["model"] = digest.hex()
+    path = f"{MODELS}/{digest.hex()}"
+    if path in group.file and "model" not in group:
+        group["model"] = group.file[path]
+
+
+def relink(group: h5py.Group) -> None:
+    """After a stack was copied from another file with its model: keep that only once."""
+    if "model" not in group:
+        return
+    path = f"{MODELS}/{group.attrs['model']}"
+    if path not in group.file:
+        group.file.require_group(MODELS)
+        group.file.move(f"{group.name}/model", path)
+    else:
+        del group["model"]
+    group["model"] = group.file[path]
+
+
+def embedded(file: h5py.File) -> list[bytes]:
+    """Digests of the models in a file."""
+    group = file.get(MODELS)
+    return [bytes.fromhex(name) for name in group] if isinstance(group, h5py.Group) else []
+
+
+def read(file: h5py.File, digest: bytes) -> IntegerModel | None:
+    """The embedded model with this digest, or None.
+
+    Raises
+    ------
+    ModelError
+        When it is damaged.
+    """
+    group = file.get(f"{MODELS}/{digest.hex()}")
+    if not isinstance(group, h5py.Group):
+        return None
+    arrays = {}
+
+    def visit(name, item):
+        if isinstance(item, h5py.Dataset) and name != _DESCRIPTION:
+            arrays[name] = item[()]
+
+    try:
+        group.visititems(visit)
+        description = group[_DESCRIPTION][()].decode()
+    except (KeyError, OSError, AttributeError, UnicodeDecodeError) as error:
+        raise ModelError(f"the model embedded in {file.filename} is damaged: {error}") from None
+    little = {name: np.asarray(a, a.dtype.newbyteorder("<")) for name, a in arrays.items()}
+    model = IntegerModel.from_arrays(description, little)
+    if model.digest != digest:
+        raise ModelError(
+            f"the model embedded in {file.filename} as {digest.hex()} is another one: its digest "
+            f"is {model.digest.hex()}; the file is damaged"
+        )
+    return model
+
+
+def open_files() -> list[h5py.File]:
+    """HDF5 files that are open in this process."""
+    files = []
+    for identifier in h5py.h5f.get_obj_ids(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE):
+        with contextlib.suppress(ValueError, RuntimeError, OSError):
+            files.append(h5py.File(identifier))
+    return files

@@ -1,0 +1,196 @@
+"""`train`: from stacks to a model that can be used, in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tezip_h5.errors import InputError
+from tezip_h5.model import store, weights
+from tezip_h5.model.batches import Clips, Scenes, Stack
+from tezip_h5.model.export import export, judge
+from tezip_h5.model.sequences import open_sequences
+from tezip_h5.prediction.architecture import Architecture
+from tezip_h5.prediction.integer import IntegerModel
+
+__all__ = ["train"]
+
+_VALIDATION = 0.2  # of every sequence, its end, when no validation data are named
+_BATCHES = 12  # fixed batches to validate on
+_SAMPLES = 8  # clips to calibrate and to judge the integer model on
+
+
+class _Part:
+    """Frames start..stop of a sequence."""
+
+    def __init__(self, frames, start: int, stop: int):
+        self._frames, self._start = frames, start
+        self.shape = (stop - start, *frames.shape[1:])
+
+    def __getitem__(self, part: slice):
+        return self._frames[self._start + part.start : self._start + part.stop]
+
+
+def train(
+    out,
+    data,
+    *,
+    validation: Sequence | None = None,
+    architecture: Architecture | None = None,
+    epochs: int = 40,
+    steps: int = 250,
+    rate: float = 2e-3,
+    patience: int = 10,
+    batch: int = 8,
+    length: int = 10,
+    side: int = 64,
+    scenes: float = 0.1,
+    start=None,
+    seed: int = 0,
+    verbose: bool = False,
+    say=print,
+) -> IntegerModel:
+    """Train a PredNet on stacks and export it.
+
+    Parameters
+    ----------
+    out : path
+        Folder for the model: ``prednet_model.json`` and ``prednet_weights.hdf5`` (floating
+        point), ``prednet_integer.tzm`` (what compression uses), ``training.json`` and, with
+        matplotlib, ``training.png``. An interrupted training in it is continued.
+    data, validation : paths, or one path
+        HDF5 files or datasets in them, folders of images, training data; see
+        `model.sequences.open_sequences`. Without `validation`, training data's own validation
+        part, else the last fifth of every sequence.
+    architecture : Architecture, optional
+        Default: three layers, as the models that ship.
+    epochs, steps, rate, patience, seed
+        See `model.training.Options`.
+    batch, length, side : int
+        Clips per batch, frames per clip, and their height and width in pixels.
+    scenes : float
+        Share of simulated scenes among the clips; they keep a small data set from being learnt
+        by heart.
+    start : path or "default", optional
+        Folder with trained weights to begin with (its architecture is taken).
+    verbose : bool
+        Say something after every epoch.
+
+    Returns
+    -------
+    IntegerModel
+        Registered, so that `write(..., model=...)` takes it.
+
+    Raises
+    ------
+    InputError
+        When there is nothing to train on, or Keras is missing.
+    ModelError
+        When the integer model would lose too much.
+    """
+    try:
+        from tezip_h5.model import training
+    except ImportError as error:
+        raise InputError(
+            f"training needs Keras and a backend ({error}); install them with "
+            "pip install 'tezip_h5[train]'"
+        ) from None
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; give a folder for the model")
+    sequences = open_sequences(data)
+    start_weights = None
+    if start is not None:
+        architecture, start_weights = weights.load(Path(start))
+    channels = max(s.shape[3] for s in sequences)
+    architecture = architecture or Architecture(3 if channels > 1 else 1)
+    seen, kept = _split(sequences, validation)
+    side = max(side // architecture.multiple, 2) * architecture.multiple
+    clips = _clips(seen, architecture.channels, scenes, batch, length, side, seed)
+    fixed = _clips(kept, architecture.channels, 0.0, batch, length, side, seed + 1)
+    options = training.Options(epochs, steps, rate, patience, seed)
+    trained = training.fit(
+        out,
+        architecture,
+        clips,
+        [fixed(step) for step in range(_BATCHES)],
+        options,
+        start=start_weights,
+        verbose=verbose,
+        say=say,
+    )
+    rng = np.random.default_rng(seed)
+    samples = [
+        _middle(Stack(kept[i % len(kept)], architecture.channels).clip(rng, length))
+        for i in range(_SAMPLES)
+    ]
+    provenance = {
+        "trained on": sorted({s.name for s in sequences}),
+        "epochs": len(trained.history),
+        "validation error relative to the previous frame": round(trained.best, 4),
+    }
+    model = export(architecture, trained.weights, samples, provenance=provenance)
+    (out / store.INTEGER_FILE).write_bytes(model.to_bytes())
+    _plot(out, trained.history)
+    exact, _, previous = judge(model, trained.weights, samples)
+    say(
+        f"{out}: mean error of prediction {exact / max(previous, 1e-12):.3f} of the previous "
+        f"frame's, model of {len(model.to_bytes())} bytes, digest {model.digest.hex()[:16]}…"
+    )
+    return store.register(model)
+
+
+def _split(sequences, validation) -> tuple[list, list]:
+    """What to learn from and what to judge by."""
+    if validation is not None:
+        return sequences, open_sequences(validation)
+    own = [s for s in sequences if getattr(s, "validation", False)]
+    if own:
+        return [s for s in sequences if s not in own], own
+    seen, kept = [], []
+    for sequence in sequences:
+        count = sequence.shape[0]
+        cut = count - max(2, round(count * _VALIDATION))
+        if cut < 2:
+            seen.append(sequence)
+            kept.append(sequence)
+            continue
+        seen.append(_Part(sequence, 0, cut))
+        kept.append(_Part(sequence, cut, count))
+    return seen, kept
+
+
+def _clips(sequences, channels, scenes, batch, length, side, seed) -> Clips:
+    sources = [Stack(s, channels) for s in sequences if s.shape[0] >= 2]
+    if not sources:
+        raise InputError("no sequence of at least 2 frames to train on; give longer ones")
+    shares = [(1 - scenes) / len(sources)] * len(sources)
+    if scenes > 0:
+        sources.append(Scenes(channels, max(96, side), length, seed=seed))
+        shares.append(scenes)
+    return Clips(sources, shares, batch=batch, length=length, side=side, seed=seed)
+
+
+def _middle(clip: np.ndarray, most: int = 256) -> np.ndarray:
+    """The middle of a clip's frames, to judge quickly."""
+    h, w = clip.shape[1:3]
+    y, x = max(0, (h - most) // 2), max(0, (w - most) // 2)
+    return clip[:, y : y + most, x : x + most]
+
+
+def _plot(out: Path, history: list) -> None:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    epochs = [row["epoch"] for row in history]
+    axes.plot(epochs, [row["loss"] for row in history], label="training")
+    axes.plot(epochs, [row["validation"] for row in history], label="validation")
+    axes.axhline(1.0, color="0.5", linestyle="--", label="previous frame")
+    axes.set(xlabel="epoch", ylabel="mean absolute error / previous frame's")
+    axes.legend()
+    figure.savefig(out / "training.png", dpi=120)
