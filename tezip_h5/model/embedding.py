@@ -52,8 +52,7 @@ def relink(group: h5py.Group) -> None:
 
 def embedded(file: h5py.File) -> list[bytes]:
     """Digests of the models in a file."""
-    group = file.get(MODELS)
-    return [bytes.fromhex(name) for name in group] if isinstance(group, h5py.Group) else []
+    return [bytes.fromhex(name) for name in file[MODELS]] if MODELS in file else []
 
 
 def read(file: h5py.File, digest: bytes) -> IntegerModel | None:
@@ -64,9 +63,11 @@ def read(file: h5py.File, digest: bytes) -> IntegerModel | None:
     ModelError
         When it is damaged.
     """
-    group = file.get(f"{MODELS}/{digest.hex()}")
-    if not isinstance(group, h5py.Group):
+    path = f"{MODELS}/{digest.hex()}"
+    # Asked before it is opened: inside a filter's callback HDF5 cannot say why opening failed.
+    if path not in file:
         return None
+    group = file[path]
     arrays = {}
 
     def visit(name, item):
