@@ -1,0 +1,429 @@
+"""Kernel of the context-mixing coder (numba, no GIL, compiled once and cached).
+
+`code_plane` encodes or decodes one plane of one frame. Everything is integer; predictions have
+`FRACTION` fraction bits. FORMAT.md specifies it.
+
+Blending predictors by their recent errors: Meyer, Tischer, *TMW*, 1997. Gradient-adjusted
+prediction and bias cancellation: Wu, Memon, *CALIC*, IEEE Trans. Communications 45, 1997.
+Median prediction: Weinberger, Seroussi, Sapiro, *LOCO-I*, IEEE Trans. Image Processing 9, 2000.
+Normalised least mean squares: Nagumo, Noda, IEEE Trans. Automatic Control 12, 1967.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+from numba import boolean, int32, int64, uint8, uint16, uint32
+
+from tezip_h5.kernels.compiling import kernel
+from tezip_h5.kernels.mixing import COARSE, INPUTS, LIMIT, OFFSETS, SQUASH, code_symbol
+
+FRACTION = 6
+TOP, LEFT, BOTTOM, RIGHT = 3, 4, 3, 4
+"""Margins of padded planes."""
+
+HAS_PREVIOUS, HAS_BEFORE, HAS_GUESS, HAS_OTHER = 1, 2, 4, 8
+SQUASH_ZERO = LIMIT  # the place of 0 in SQUASH
+TAPS = 40
+VOTERS = 12
+ACTIVITIES = 20
+
+_NEAR_Y = np.array([0, -1, -1, -1, 0, -2, -1, -1, -2, -2, -2, -2])
+_NEAR_X = np.array([-1, 0, -1, 1, -2, 0, 2, -2, -1, 1, -2, 2])
+_PAST_Y = np.array([0, 0, 1, 0, -1, 1, 1, -1, -1, 0, 2, 0, -2])
+_PAST_X = np.array([0, 1, 0, -1, 0, 1, -1, 1, -1, 2, 0, -2, 0])
+
+SHARES = np.array([min(65535, (1 << 24) // ((n + 1) * (n + 1))) for n in range(4096)], np.int64)
+"""Weight of a voter whose recent errors sum up to n (scaled): 1 / (n + 1)**2."""
+
+
+@numba.njit(nogil=True, inline="always")
+def _median(a, b, c):
+    largest, smallest = max(a, b), min(a, b)
+    if c >= largest:
+        return smallest
+    if c <= smallest:
+        return largest
+    return a + b - c
+
+
+@numba.njit(nogil=True, inline="always")
+def _log_class(value):
+    """0, 1, 2, 3, then two classes for every doubling."""
+    doublings = int64(0)
+    while value >= 4:
+        value >>= 1
+        doublings += 1
+    return 2 * doublings + value
+
+
+@numba.njit(nogil=True, inline="always")
+def _clipped(value, limit):
+    return min(max(value, -limit), limit) + limit
+
+
+@numba.njit(nogil=True, inline="always")
+def _signed_class(difference):
+    """0..14: exact up to 3 on both sides, then four classes."""
+    size = abs(difference)
+    if size > 3:
+        size = 4 if size < 6 else 5 if size < 12 else 6 if size < 32 else 7
+    return 7 + size if difference >= 0 else 7 - size
+
+
+@numba.njit(nogil=True, inline="always")
+def _cell(residual, tolerance, step):
+    if residual >= 0:
+        return (residual + tolerance) // step
+    return -((tolerance - residual) // step)
+
+
+@numba.njit(nogil=True, inline="always")
+def _gradient_adjusted(w, n, nw, ne, ww, nn, nne, step):
+    """CALIC's spatial prediction, with FRACTION bits; thresholds grow with the quantizer."""
+    horizontal = abs(w - ww) + abs(n - nw) + abs(n - ne)
+    vertical = abs(w - nw) + abs(n - nn) + abs(ne - nne)
+    slope = vertical - horizontal
+    flat = ((w + n) << (FRACTION - 1)) + ((ne - nw) << (FRACTION - 2))
+    if slope > 80 * step:
+        return w << FRACTION
+    if slope < -80 * step:
+        return n << FRACTION
+    if slope > 32 * step:
+        return (flat + (w << FRACTION)) >> 1
+    if slope < -32 * step:
+        return (flat + (n << FRACTION)) >> 1
+    if slope > 8 * step:
+        return (3 * flat + (w << FRACTION)) >> 2
+    if slope < -8 * step:
+        return (3 * flat + (n << FRACTION)) >> 2
+    return flat
+
+
+@numba.njit(nogil=True, inline="always")
+def _vote(base, change, narrow, top):
+    """A filter's prediction, kept within reason should the filter go astray."""
+    limit = top << FRACTION
+    change = min(max(change >> (16 - FRACTION), -(limit >> narrow)), limit >> narrow)
+    return (base << FRACTION) + (change << narrow)
+
+
+@numba.njit(nogil=True)
+def _begin_row(y, width, flags, top, current, previous, other):
+    """Give the pixels around the coming row a value: those of its neighbours, or of the frame
+    before at the top."""
+    if y == TOP:
+        for i in range(current.shape[1]):
+            value = int64(top + 1) // 2
+            if flags & HAS_PREVIOUS:
+                value = int64(previous[y, i])
+            elif flags & HAS_OTHER:
+                value = int64(other[y, i])
+            current[y - 1, i] = value
+            current[y - 2, i] = value
+            current[y - 3, i] = value
+    else:
+        for i in range(RIGHT):
+            current[y - 1, LEFT + width + i] = current[y - 1, LEFT + width - 1]
+    for i in range(LEFT):
+        current[y, i] = current[y - 1, LEFT]
+
+
+@numba.njit(nogil=True, inline="always")
+def _class(difference, per_step, scale, most):
+    """Class of a difference in units of the quantizer and of the local activity."""
+    scaled = ((difference * per_step) >> 24) >> scale
+    if most == 7:
+        return _signed_class(scaled)
+    size = abs(scaled)
+    size = size if size < 3 else 3 if size < 6 else 4
+    return 4 + size if scaled >= 0 else 4 - size
+
+
+@numba.njit(nogil=True)
+def pad(plane, rows, columns):
+    """Repeat a plane's edges into its margins, except above."""
+    for y in range(TOP, TOP + rows):
+        for i in range(LEFT):
+            plane[y, i] = plane[y, LEFT]
+        for i in range(RIGHT):
+            plane[y, LEFT + columns + i] = plane[y, LEFT + columns - 1]
+    for y in range(TOP + rows, TOP + rows + BOTTOM):
+        plane[y, :] = plane[TOP + rows - 1, :]
+    for y in range(TOP):
+        plane[y, :] = plane[TOP, :]
+
+
+@kernel(
+    int64(
+        boolean, int32[:, :], int64, int64, int64,
+        int32[:, ::1], int32[:, ::1], int32[:, ::1], int32[:, ::1], int32[:, ::1], int32[:, ::1],
+        int32[:, ::1], int32[:, ::1], int32[:, ::1],
+        int32[:, :, ::1], int64[:, ::1], int32[:, ::1], int64[:, ::1],
+        uint32[::1], int32[:, ::1], uint16[:, ::1], int64[::1], int64[::1], uint8[::1],
+    )
+)  # fmt: skip
+def code_plane(
+    decoding, levels, tolerance, top, flags,
+    current, previous, before, guess, other, other_errors,
+    symbols, past_symbols, errors,
+    voter_errors, filters, learned, bias,
+    counters, weights, refined, plan, coder, stream,
+):  # fmt: skip
+    """Encode or decode one plane of one frame.
+
+    Parameters
+    ----------
+    decoding : bool
+    levels : int32 (rows, columns); read when encoding only
+    tolerance, top, flags : int
+        `flags` says which of the planes below hold something (HAS_...).
+    current, previous, before, guess, other, other_errors : int32 (rows + 6, columns + 8)
+        Padded reconstructions: of this frame (written), the last, the one before, the network's
+        prediction, this frame's channel before this one, and that one's prediction errors.
+    symbols, past_symbols, errors : padded like those
+        This frame's symbols and errors (written), and the last frame's symbols.
+    voter_errors : int32 (VOTERS, 2, columns + 8), scratch
+    filters : int64 (3, TAPS)
+    learned : int32 (classes, TAPS)
+        Weights that the encoder learnt, with 12 fraction bits; no class: the voters decide.
+    bias : int64 (n, 2), counters, weights, refined : the adaptive state
+    plan : int64, see `mixing`
+    coder, stream : the arithmetic coder
+
+    Returns
+    -------
+    Bytes of the stream so far.
+    """
+    rows, columns = current.shape[0] - TOP - BOTTOM, current.shape[1] - LEFT - RIGHT
+    has_previous, has_before = flags & HAS_PREVIOUS != 0, flags & HAS_BEFORE != 0
+    has_guess, has_other = flags & HAS_GUESS != 0, flags & HAS_OTHER != 0
+    step = 2 * tolerance + 1
+    per_step = (int64(1) << 24) // step
+    votes = np.zeros(VOTERS, np.int64)
+    recent = np.zeros(VOTERS, np.int64)
+    taps = np.zeros(TAPS, np.int64)
+    contexts = np.zeros(INPUTS + 5, np.int64)
+    scratch = np.zeros(2 * INPUTS + 4, np.int64)
+    wide = 15 if plan[COARSE] == 0 else 9
+    most = 7 if plan[COARSE] == 0 else 4
+    voter_errors[:] = 0
+    # Filters see numbers of at most 20 bits, so that their sums fit.
+    narrow = int64(0)
+    while (top >> narrow) > 1 << 20:
+        narrow += 1
+    for row in range(rows):
+        y = row + TOP
+        now, then = row & 1, 1 - (row & 1)
+        _begin_row(y, columns, flags, top, current, previous, other)
+        for column in range(columns):
+            x = column + LEFT
+            w, n = int64(current[y, x - 1]), int64(current[y - 1, x])
+            nw, ne = int64(current[y - 1, x - 1]), int64(current[y - 1, x + 1])
+            ww, nn = int64(current[y, x - 2]), int64(current[y - 2, x])
+            p, pw, pn = int64(previous[y, x]), int64(previous[y, x - 1]), int64(previous[y - 1, x])
+            pnw, pne = int64(previous[y - 1, x - 1]), int64(previous[y - 1, x + 1])
+            o = int64(other[y, x])
+
+            # --- the voters
+            votes[0] = _gradient_adjusted(w, n, nw, ne, ww, nn, int64(current[y - 2, x + 1]), step)
+            votes[1] = _median(w, n, nw) << FRACTION
+            votes[2] = ((3 * w + n + ne - ww) << FRACTION) >> 2
+            count = 3
+            base = (w + n + 1) >> 1
+            if has_previous:
+                votes[3] = p << FRACTION
+                votes[4] = (p << FRACTION) + ((w - pw + n - pn) << (FRACTION - 1))
+                middle = ((w + n - pw - pn) >> 1) + p
+                votes[5] = _median(w + p - pw, n + p - pn, middle) << FRACTION
+                around = (w - pw) + (n - pn) + (ne - pne) + (nw - pnw)
+                votes[6] = (p << FRACTION) + (around << (FRACTION - 2))
+                count = 7
+                base = (2 * p + w + n + 2) >> 2
+            if has_guess:
+                votes[count] = int64(guess[y, x]) << FRACTION
+                count += 1
+            if has_other:
+                moved = (w - int64(other[y, x - 1])) + (n - int64(other[y - 1, x]))
+                votes[count] = (o << FRACTION) + (moved << (FRACTION - 1))
+                count += 1
+            for i in range(12):
+                taps[i] = (int64(current[y + _NEAR_Y[i], x + _NEAR_X[i]]) - base) >> narrow
+            used = 12
+            if has_previous:
+                for i in range(13):
+                    taps[12 + i] = (int64(previous[y + _PAST_Y[i], x + _PAST_X[i]]) - base) >> narrow
+                used = 25
+            if has_before:
+                taps[used] = (int64(before[y, x]) - base) >> narrow
+                taps[used + 1] = (int64(before[y, x + 1]) - base) >> narrow
+                taps[used + 2] = (int64(before[y + 1, x]) - base) >> narrow
+                used += 3
+            if has_guess:
+                taps[used] = (int64(guess[y, x]) - base) >> narrow
+                taps[used + 1] = (int64(guess[y, x + 1]) - base) >> narrow
+                taps[used + 2] = (int64(guess[y + 1, x]) - base) >> narrow
+                used += 3
+            if has_other:
+                taps[used] = int64(other_errors[y, x]) >> narrow
+                taps[used + 1] = (o - int64(other[y, x - 1])) >> narrow
+                taps[used + 2] = (o - int64(other[y - 1, x])) >> narrow
+                taps[used + 3] = (o - int64(other[y, x + 1])) >> narrow
+                taps[used + 4] = (o - int64(other[y + 1, x])) >> narrow
+                used += 5
+            small, quick, slow = int64(0), int64(0), int64(0)
+            energy = int64(0)
+            for i in range(6):
+                small += filters[0, i] * taps[i]
+                energy += taps[i] * taps[i]
+            small_energy = energy
+            energy = int64(0)
+            for i in range(used):
+                quick += filters[1, i] * taps[i]
+                slow += filters[2, i] * taps[i]
+                energy += taps[i] * taps[i]
+            first = count
+            votes[first] = _vote(base, small, narrow, top)
+            votes[first + 1] = _vote(base, quick, narrow, top)
+            votes[first + 2] = _vote(base, slow, narrow, top)
+            count += 3
+
+            # --- blended by how well they did nearby
+            least = int64(1) << 60
+            for v in range(count):
+                total = 2 * (int64(voter_errors[v, now, x - 1]) + voter_errors[v, then, x])
+                total += int64(voter_errors[v, then, x - 1]) + voter_errors[v, then, x + 1]
+                total += voter_errors[v, now, x - 2]
+                recent[v] = total
+                least = min(least, total)
+            down = int64(0)
+            while (least >> down) >= 64:
+                down += 1
+            over, under = int64(0), int64(0)
+            low, high = votes[0], votes[0]
+            for v in range(count):
+                share = SHARES[min(recent[v] >> down, 4095)]
+                over += share * (votes[v] - votes[0])
+                under += share
+                low, high = min(low, votes[v]), max(high, votes[v])
+            predicted = votes[0] + over // under
+            spread = (high - low) >> FRACTION
+
+            # --- activity
+            qw, qn = int64(symbols[y, x - 1]), int64(symbols[y - 1, x])
+            qp = int64(past_symbols[y, x])
+            here = 3 * (abs(qw) + abs(qn))
+            here += 2 * (abs(int64(symbols[y - 1, x - 1])) + abs(int64(symbols[y - 1, x + 1])))
+            here += abs(int64(symbols[y, x - 2])) + abs(int64(symbols[y - 2, x]))
+            around = abs(int64(past_symbols[y, x + 1])) + abs(int64(past_symbols[y + 1, x]))
+            around += abs(int64(past_symbols[y, x - 1])) + abs(int64(past_symbols[y - 1, x]))
+            there = 2 * abs(qp) + around
+            activity = (2 * here + 4 * there) // 3 if has_previous else 4 * here // 3
+            scale = int64(0)
+            while (activity >> (scale + 5)) > 0:
+                scale += 1
+            level = min(_log_class(activity), ACTIVITIES - 1)
+
+            # --- bias cancellation
+            cell = min(level, 15) * 8 + (1 if w << FRACTION > predicted else 0)
+            cell += 2 if n << FRACTION > predicted else 0
+            cell += 4 if has_previous and p << FRACTION > predicted else 0
+            if bias[cell, 1] > 0:
+                predicted += bias[cell, 0] // bias[cell, 1]
+            predicted = min(max(predicted, int64(0)), top << FRACTION)
+            centre = (predicted + (1 << (FRACTION - 1))) >> FRACTION
+            part = (predicted - (centre << FRACTION) + (1 << (FRACTION - 1))) >> (FRACTION - 2)
+
+            # --- contexts
+            dw = _class(w - centre, per_step, scale, most)
+            dn = _class(n - centre, per_step, scale, most)
+            dp = _class(p - centre, per_step, scale, most) if has_previous else int64(most)
+            qws, qns = qw >> scale, qn >> scale
+            half = min(level >> 1, 9)
+            contexts[0] = level * 4 + part
+            contexts[1] = dp * wide + dw
+            contexts[2] = dw * wide + dn
+            contexts[3] = dp * wide + dn
+            contexts[4] = (
+                _class((votes[first + 1] - predicted) >> (FRACTION - 2), per_step, scale, most)
+                * wide
+                + _class((votes[first + 2] - predicted) >> (FRACTION - 2), per_step, scale, most)
+            )
+            contexts[5] = (
+                _class(ne - centre, per_step, scale, most) * wide
+                + _class(nw - centre, per_step, scale, most)
+            )
+            equal = (1 if n == w else 0) + (2 if n == nw else 0) + (4 if w == nw else 0)
+            equal += (8 if ne == n else 0) + (16 if p == w else 0) + (32 if p == n else 0)
+            equal += (64 if centre == w else 0) + (128 if centre == p else 0)
+            contexts[6] = equal
+            if plan[COARSE] == 0:
+                past = int64(past_symbols[y, x + 1]) + int64(past_symbols[y + 1, x])
+                contexts[7] = dp * 10 + half
+                contexts[8] = (_clipped(qp >> scale, 4) * 9 + _clipped(past >> (scale + 1), 4)) * 4
+                contexts[8] += part
+                contexts[9] = min(_log_class((spread * per_step * 4) >> 24), 15) * ACTIVITIES + level
+                contexts[10] = (_clipped(qws, 4) * 9 + _clipped(qns, 4)) * 5 + _clipped(
+                    qp >> scale, 2
+                )
+                contexts[11] = (
+                    _class(nn - centre, per_step, scale, most) * wide
+                    + _class(ww - centre, per_step, scale, most)
+                )
+                contexts[12] = min(_log_class(there), 15) * 16 + min(_log_class(here), 15)
+                if has_guess:
+                    last = _class(int64(guess[y, x]) - centre, per_step, scale, most)
+                    contexts[13] = last * wide + half
+                elif has_other:
+                    last = _class(int64(other_errors[y, x]), per_step, scale, most)
+                    contexts[13] = last * wide + half
+                else:
+                    last = (votes[first] - predicted) >> (FRACTION - 2)
+                    contexts[13] = _class(last, per_step, scale, most) * wide + dp
+            elif has_other:
+                last = _class(int64(other_errors[y, x]), per_step, scale, most)
+                contexts[5] = last * wide + min(half, wide - 1)
+            elif has_guess:
+                last = _class(int64(guess[y, x]) - centre, per_step, scale, most)
+                contexts[5] = last * wide + min(half, wide - 1)
+            contexts[INPUTS] = level
+            contexts[INPUTS + 1] = dp
+            contexts[INPUTS + 2] = min(_log_class((spread * per_step * 4) >> 24), 15)
+            contexts[INPUTS + 3] = level
+            contexts[INPUTS + 4] = _clipped(qws, 2) * 5 + _clipped(qns, 2)
+            for i in range(INPUTS + 5):
+                contexts[i] += plan[OFFSETS + i]
+
+            # --- the symbol
+            symbol = int64(0)
+            if not decoding:
+                symbol = _cell(int64(levels[row, column]) - centre, tolerance, step)
+            symbol = code_symbol(
+                decoding, symbol, scale, contexts, counters, weights, refined, plan, scratch,
+                coder, stream,
+            )  # fmt: skip
+            value = min(max(centre + symbol * step, int64(0)), top)
+            current[y, x] = value
+            symbols[y, x] = min(max(symbol, -(int64(1) << 30)), int64(1) << 30)
+            errors[y, x] = value - centre
+
+            # --- what it taught
+            exact = value << FRACTION
+            bias[cell, 0] += exact - predicted
+            bias[cell, 1] += 1
+            if bias[cell, 1] >= 512:
+                bias[cell, 0] >>= 1
+                bias[cell, 1] >>= 1
+            for v in range(count):
+                voter_errors[v, now, x] = min(abs(exact - votes[v]) // step, int64(1) << 27)
+            floor = 16 * step * step + 1
+            small = (((exact - votes[first]) >> narrow) << 13) // (small_energy + floor)
+            quick = (((exact - votes[first + 1]) >> narrow) << 8) // (energy + floor)
+            slow = (((exact - votes[first + 2]) >> narrow) << 10) // (energy + floor)
+            for i in range(6):
+                filters[0, i] += (small * taps[i]) >> 9
+            for i in range(used):
+                filters[1, i] += (quick * taps[i]) >> 6
+                filters[2, i] += (slow * taps[i]) >> 6
+    pad(current, rows, columns)
+    return coder[3]
