@@ -27,7 +27,11 @@ from tezip_h5.windows import Kind
 
 __all__ = ["Encoded", "FrameRecord", "decode_chunk", "encode_chunk"]
 
-_SECTION_OF = {"keyframes": Section.KEYFRAMES, "residuals": Section.RESIDUALS}
+_SECTION_OF = {
+    "keyframes": Section.KEYFRAMES,
+    "residuals": Section.RESIDUALS,
+    "tables": Section.TABLES,
+}
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,7 @@ def encode_chunk(
 def _quantizers(settings: Settings, bound: ChunkBound) -> tuple[str, ...]:
     if settings.quantizer is not None:
         return (settings.quantizer,)
-    if bound.lossless or settings.level == "fast":
+    if bound.lossless or settings.level == "fast" or settings.main_coder == "linear":
         return ("uniform",)
     return ("uniform", "run-merging")
 
@@ -154,8 +158,8 @@ class _ChunkEncoder:
         g, h, w, channels = frames.shape
         self._shape = (channels, h, w)
         self._tolerances = levels.tolerances(scale, bound, g, channels)
-        number = residual.NUMBERS["stages"]
-        self._coder = residual.encoder_for(number)(self._shape, scale, settings, quantizer)
+        self._number = residual.NUMBERS[settings.main_coder]
+        self._coder = residual.encoder_for(self._number)(self._shape, scale, settings, quantizer)
         self._exceptions = ExceptionWriter()
         self._checksum = 0
 
@@ -255,7 +259,7 @@ class _ChunkEncoder:
         open_loop = self._settings.feedback == "prediction" and predicted
         header = replace(
             self._header,
-            coder=residual.NUMBERS["stages"],
+            coder=self._number,
             predictor=number if predicted else prediction.NUMBERS["none"],
             scale=self._scale.kind,
             flags=bitstream.FLAG_FEEDBACK_PREDICTION if open_loop else 0,
@@ -267,7 +271,7 @@ class _ChunkEncoder:
             else replace(r, keyframe_bytes=size)
             for r, size in zip(records, sizes, strict=True)
         ]
-        return Encoded(bitstream.pack(header, sections), "stages", records)
+        return Encoded(bitstream.pack(header, sections), self._settings.main_coder, records)
 
 
 def _pack_frames(kinds: list[Kind], tolerances: np.ndarray) -> bytes:

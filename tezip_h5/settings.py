@@ -17,7 +17,7 @@ LEVELS = ("fast", "balanced", "best")
 FEEDBACKS = ("reconstruction", "prediction")
 QUANTIZERS = ("uniform", "run-merging")
 PREDICTORS = ("none", "previous")
-CODERS = ("fallback", "stages")
+CODERS = ("fallback", "stages", "linear")
 
 
 def _choice(name, value, choices):
@@ -103,6 +103,14 @@ class Settings:
             object.__setattr__(self, "ranks", False)
             if self.coder is None:
                 object.__setattr__(self, "coder", "stages")
+
+    @property
+    def main_coder(self) -> str:
+        """The residual coder that is tried first, before the fallback."""
+        pinned = (self.quantizer, self.spatial, self.ranks) != (None, None, None)
+        if self.coder == "linear" or (self.coder is None and self.level == "fast" and not pinned):
+            return "linear"
+        return "stages"
 
     @property
     def automatic_windows(self) -> bool:

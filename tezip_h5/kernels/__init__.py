@@ -1,34 +1,34 @@
 """Kernels: arrays in, arrays out, integers, no allocation.
 
-`load()` gives the kernel module of a device. Loading compiles (once per machine, then
-cached on disk); it happens on first use, never at ``import tezip_h5``.
+`load()` gives a module of kernels. Loading compiles (once per machine, then cached on
+disk); it happens on first use, never at ``import tezip_h5``.
 """
 
 from __future__ import annotations
 
 import gc
+import importlib
 import threading
 
 _lock = threading.Lock()
-_cpu = None
+_loaded = {}
 
 
-def load():
-    """Return the module of CPU kernels, compiled.
+def load(name="cpu"):
+    """Return the module `name` of CPU kernels, compiled.
 
     Cyclic garbage collection is off meanwhile: a collection could close an h5py object and
     wait for h5py's lock, which a filter callback that waits for us may hold.
     """
-    global _cpu
-    if _cpu is None:
+    if name not in _loaded:
         with _lock:
-            if _cpu is None:
+            if name not in _loaded:
                 collecting = gc.isenabled()
                 gc.disable()
                 try:
-                    from tezip_h5.kernels import cpu
+                    module = importlib.import_module(f"tezip_h5.kernels.{name}")
                 finally:
                     if collecting:
                         gc.enable()
-                _cpu = cpu
-    return _cpu
+                _loaded[name] = module
+    return _loaded[name]

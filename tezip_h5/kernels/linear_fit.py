@@ -1,0 +1,143 @@
+"""Kernels of the linear coder's search: samples, their covariance, what weights would cost."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import float32, float64, int32, int64, uint8, void
+
+from tezip_h5.kernels.cpu import _kernel, _median
+from tezip_h5.kernels.linear import (
+    _OWN,
+    _TAPS,
+    CHANNEL,
+    DIRECT,
+    PREDICTED,
+    TOLERANCE,
+)
+
+OWN_FEATURES = 7  # W, WW, N, NW, NE, median, drift
+ACTIVITIES = 12  # classes in which symbols are counted
+
+
+@_kernel(int64(int32[:, ::1], _OWN, _TAPS, int64[::1], int64[::1], int64, float32[:, ::1]))
+def sample(levels, own, taps, plan, lattice, mean, out):
+    """Fill rows of `out`: the features of a sample, its own value, its activity.
+
+    Neighbours in this plane are the original's. `lattice`: first row, first column, steps.
+    Values are differences from `mean`. Returns the number of rows.
+    """
+    frame, before, _, _ = own
+    height, width = levels.shape
+    channel, predicted = plan[CHANNEL], plan[PREDICTED]
+    count = 0
+    for y in range(max(lattice[0], 2), height, lattice[2]):
+        for x in range(max(lattice[1], 2), width - 1, lattice[3]):
+            if count == len(out):
+                return count
+            row = out[count]
+            left, above = int64(levels[y, x - 1]), int64(levels[y - 1, x])
+            corner, right = int64(levels[y - 1, x - 1]), int64(levels[y - 1, x + 1])
+            row[0] = left - mean
+            row[1] = int64(levels[y, x - 2]) - mean
+            row[2] = above - mean
+            row[3] = corner - mean
+            row[4] = right - mean
+            row[5] = _median(left, above, corner) - mean
+            row[6] = 0.0
+            activity = abs(left - corner) + abs(above - corner) + abs(right - above)
+            if predicted:
+                then, then_above = before[channel, y + 2], before[channel, y + 1]
+                left -= int64(then[x + 1])
+                above -= int64(then_above[x + 2])
+                corner -= int64(then_above[x + 1])
+                right -= int64(then_above[x + 3])
+                row[6] = int64(then[x + 2]) + _median(left, above, corner) - mean
+                activity = min(activity, abs(left) + abs(above) + abs(right))
+            for k in range(len(taps)):
+                source = taps[k, 0]
+                dy, dx = taps[k, 1], taps[k, 2]
+                if source == 0:
+                    value = int64(levels[y + dy, x + dx])
+                elif source == 1:
+                    value = int64(before[channel, y + 2 + dy, x + 2 + dx])
+                else:
+                    value = int64(frame[channel + 1 - source, y + 2 + dy, x + 2 + dx])
+                row[OWN_FEATURES + k] = value - mean
+            row[OWN_FEATURES + len(taps)] = int64(levels[y, x]) - mean
+            row[OWN_FEATURES + len(taps) + 1] = activity
+            count += 1
+    return count
+
+
+@_kernel(void(float32[:, ::1], float64, float64[:, ::1]))
+def covariance(samples, floor, out):
+    """Add products of features and value, weighted by 1 / (activity + floor), to `out`."""
+    features = samples.shape[1] - 1
+    for i in range(len(samples)):
+        row = samples[i]
+        weight = 1.0 / (float64(row[features]) + floor)
+        for j in range(features):
+            scaled = weight * float64(row[j])
+            line = out[j]
+            for k in range(features):
+                line[k] += scaled * float64(row[k])
+
+
+@_kernel(void(float32[:, ::1], float32[:, ::1], float32[::1], int64[::1], int32[:, :, ::1]))
+def count_symbols(samples, weights, offsets, plan, counts):
+    """Count symbols by candidate, activity and symbol, were they predicted by `weights`.
+
+    `weights`: a column for each candidate; `offsets` is added to its predictions.
+    """
+    features = weights.shape[0]
+    step = float32(1.0) / float32(2 * plan[TOLERANCE] + 1)
+    guesses = np.empty(offsets.size, np.float32)
+    for i in range(len(samples)):
+        row = samples[i]
+        activity = int64(row[features + 1] * step)
+        kind = 0
+        while activity and kind < ACTIVITIES - 1:
+            activity >>= 1
+            kind += 1
+        for c in range(guesses.size):
+            guesses[c] = offsets[c]
+        for k in range(features):
+            for c in range(guesses.size):
+                guesses[c] += weights[k, c] * row[k]
+        for c in range(len(counts)):
+            cell = int64(np.rint((row[features] - np.rint(guesses[c])) * step))
+            symbol = (cell << 1) ^ (cell >> 63)
+            if symbol >= DIRECT:
+                octave = int64(5)
+                while symbol >> (octave + 1) and octave < 36:
+                    octave += 1
+                symbol = DIRECT + octave - 5
+            counts[c, kind, symbol] += 1
+
+
+@_kernel(void(int32[:, ::1], float32[:, ::1], float32, uint8[::1], int64[:, ::1]))
+def assign(counts, lengths, slack, tables, totals):
+    """Give each context (row of counts) the table in which its symbols are shortest.
+
+    `lengths`: bits of each symbol (row) in each table (column). A context keeps the table of
+    the one before unless that costs more than `slack` bits. Adds up the counts of each table
+    in `totals` (table, symbol).
+    """
+    sums = np.empty(lengths.shape[1], np.float32)
+    last = 0
+    for i in range(len(counts)):
+        sums[:] = 0
+        seen = 0
+        for s in range(counts.shape[1]):
+            count = counts[i, s]
+            if count:
+                seen += count
+                for t in range(sums.size):
+                    sums[t] += np.float32(count) * lengths[s, t]
+        if seen:
+            best = np.argmin(sums)
+            if sums[last] > sums[best] + slack:
+                last = best
+            for s in range(counts.shape[1]):
+                totals[last, s] += counts[i, s]
+        tables[i] = last
