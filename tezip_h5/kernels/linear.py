@@ -171,7 +171,11 @@ def decode(own, taps, plan, classes, coder, both_words, both_bits, limits):
         sizes, above_sizes = magnitudes[channel, y + 2][2:], magnitudes[channel, y + 1][3:]
         w_left, w_left2, w_above, w_corner, w_right, w_median = _weights(plan, y)
         left = _begin_row(frame, channel, y)
-        left2, above, corner = left, int64(frame[channel, y + 1, 2]), int64(frame[channel, y + 1, 1])
+        left2, above, corner = (
+            left,
+            int64(frame[channel, y + 1, 2]),
+            int64(frame[channel, y + 1, 1]),
+        )
         left_past = int64(before[channel, y + 2, 1]) & drift
         corner_past = int64(before[channel, y + 1, 1]) & drift
         size, size_corner, size_above = int64(0), int64(0), int64(magnitudes[channel, y + 1, 2])
@@ -188,7 +192,9 @@ def decode(own, taps, plan, classes, coder, both_words, both_bits, limits):
                 now, now_above = int64(past_row[at]), int64(past_above[at])
                 value = guess[at] + w_left * left + w_left2 * left2 + w_above * above
                 value += w_corner * corner + w_right * right
-                change = _median(left - left_past, above - (now_above & drift), corner - corner_past)
+                change = _median(
+                    left - left_past, above - (now_above & drift), corner - corner_past
+                )
                 value += w_median * (change + (now & drift))
                 prediction = min(max(value >> SHIFT, low), high)
                 near = 2 * (size_above + size) + size_corner + size_right
@@ -203,7 +209,12 @@ def decode(own, taps, plan, classes, coder, both_words, both_bits, limits):
                     + FRACTIONS * (int64(other >= under) + int64(other > over))
                     + ((value >> (SHIFT - 2)) & fractions)
                 )
-                slot = int64(slots[(uint64(tables[uint64(context)]) << uint64(PRECISION)) | uint64(state & 4095)])
+                slot = int64(
+                    slots[
+                        (uint64(tables[uint64(context)]) << uint64(PRECISION))
+                        | uint64(state & 4095)
+                    ]
+                )
                 state = (((slot >> 12) & 4095) + 1) * (state >> PRECISION) + (slot & 4095)
                 short = (state - LOWEST) >> 63
                 state = (state << (short & 16)) | (following & short)
@@ -213,7 +224,9 @@ def decode(own, taps, plan, classes, coder, both_words, both_bits, limits):
                 if folded >= DIRECT:
                     count = ((folded - DIRECT) >> 2) + 3
                     word = uint64(start >> 5)
-                    pair = (int64(bits[word]) | (int64(bits[word + uint64(1)]) << 32)) >> (start & 31)
+                    pair = (int64(bits[word]) | (int64(bits[word + uint64(1)]) << 32)) >> (
+                        start & 31
+                    )
                     folded = (4 | (folded & 3)) << count | (pair & ((int64(1) << count) - 1))
                     start += count
                 left2 = left
@@ -231,16 +244,26 @@ def decode(own, taps, plan, classes, coder, both_words, both_bits, limits):
             if both and x >= lag:
                 if x == lag:
                     left_b = _begin_row(frame, channel, y + 1)
-                    left2_b, above_b, corner_b = left_b, int64(frame[channel, y + 2, 2]), int64(frame[channel, y + 2, 1])
+                    left2_b, above_b, corner_b = (
+                        left_b,
+                        int64(frame[channel, y + 2, 2]),
+                        int64(frame[channel, y + 2, 1]),
+                    )
                     left_past_b = int64(before[channel, y + 3, 1]) & drift
                     corner_past_b = int64(before[channel, y + 2, 1]) & drift
-                    size_b, size_corner_b, size_above_b = int64(0), int64(0), int64(magnitudes[channel, y + 2, 2])
+                    size_b, size_corner_b, size_above_b = (
+                        int64(0),
+                        int64(0),
+                        int64(magnitudes[channel, y + 2, 2]),
+                    )
                 at = uint64(x - lag)
                 right_b, size_right_b = int64(above_row_b[at]), int64(above_sizes_b[at])
                 now, now_above = int64(past_row_b[at]), int64(past_above_b[at])
                 value = guess_b[at] + w_left_b * left_b + w_left2_b * left2_b + w_above_b * above_b
                 value += w_corner_b * corner_b + w_right_b * right_b
-                change = _median(left_b - left_past_b, above_b - (now_above & drift), corner_b - corner_past_b)
+                change = _median(
+                    left_b - left_past_b, above_b - (now_above & drift), corner_b - corner_past_b
+                )
                 value += w_median_b * (change + (now & drift))
                 prediction = min(max(value >> SHIFT, low), high)
                 near = 2 * (size_above_b + size_b) + size_corner_b + size_right_b
@@ -255,7 +278,12 @@ def decode(own, taps, plan, classes, coder, both_words, both_bits, limits):
                     + FRACTIONS * (int64(other >= under) + int64(other > over))
                     + ((value >> (SHIFT - 2)) & fractions)
                 )
-                slot = int64(slots[(uint64(tables[uint64(context)]) << uint64(PRECISION)) | uint64(state_b & 4095)])
+                slot = int64(
+                    slots[
+                        (uint64(tables[uint64(context)]) << uint64(PRECISION))
+                        | uint64(state_b & 4095)
+                    ]
+                )
                 state_b = (((slot >> 12) & 4095) + 1) * (state_b >> PRECISION) + (slot & 4095)
                 short = (state_b - LOWEST) >> 63
                 state_b = (state_b << (short & 16)) | (following_b & short)
@@ -265,7 +293,9 @@ def decode(own, taps, plan, classes, coder, both_words, both_bits, limits):
                 if folded >= DIRECT:
                     count = ((folded - DIRECT) >> 2) + 3
                     word = uint64(start_b >> 5)
-                    pair = (int64(bits_b[word]) | (int64(bits_b[word + uint64(1)]) << 32)) >> (start_b & 31)
+                    pair = (int64(bits_b[word]) | (int64(bits_b[word + uint64(1)]) << 32)) >> (
+                        start_b & 31
+                    )
                     folded = (4 | (folded & 3)) << count | (pair & ((int64(1) << count) - 1))
                     start_b += count
                 left2_b = left_b

@@ -9,10 +9,6 @@ from tezip_h5.kernels.cpu import _cell, _kernel, _median, _reciprocal
 from tezip_h5.kernels.linear import (
     _OWN,
     _TAPS,
-    _begin_row,
-    _end_row,
-    _prepare,
-    _weights,
     CHANNEL,
     DIRECT,
     DRIFT,
@@ -30,6 +26,10 @@ from tezip_h5.kernels.linear import (
     SIDE_OWN,
     TOLERANCE,
     WIDEST,
+    _begin_row,
+    _end_row,
+    _prepare,
+    _weights,
 )
 
 
@@ -72,7 +72,11 @@ def model(levels, own, taps, plan, classes, found, bits, filled):
         sizes, above_sizes = magnitudes[channel, y + 2][2:], magnitudes[channel, y + 1][3:]
         w_left, w_left2, w_above, w_corner, w_right, w_median = _weights(plan, y)
         left = _begin_row(frame, channel, y)
-        left2, above, corner = left, int64(frame[channel, y + 1, 2]), int64(frame[channel, y + 1, 1])
+        left2, above, corner = (
+            left,
+            int64(frame[channel, y + 1, 2]),
+            int64(frame[channel, y + 1, 1]),
+        )
         left_past = int64(before[channel, y + 2, 1]) & drift
         corner_past = int64(before[channel, y + 1, 1]) & drift
         size, size_corner, size_above = int64(0), int64(0), int64(magnitudes[channel, y + 1, 2])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numba
 import numpy as np
 from numba import float32, float64, int32, int64, uint8, void
 
-from tezip_h5.kernels.cpu import _kernel, _median
+from tezip_h5.kernels.cpu import _cell, _kernel, _median
 from tezip_h5.kernels.linear import (
     _OWN,
     _TAPS,
@@ -19,26 +20,45 @@ OWN_FEATURES = 7  # W, WW, N, NW, NE, median, drift
 ACTIVITIES = 12  # classes in which symbols are counted
 
 
+@numba.njit(nogil=True, inline="always")
+def _seen(levels, past, y, x, predicted, tolerance):
+    """About what the decoder will have of a sample: itself if lossless, else what remains of
+    it after quantization around the frame before, or with noise as large as quantization's."""
+    level = int64(levels[y, x])
+    if tolerance == 0:
+        return level
+    step = 2 * tolerance + 1
+    if predicted:
+        then = int64(past[y + 2, x + 2])
+        return then + _cell(level - then, tolerance, step, int64(0)) * step
+    noise = ((x * 73856093) ^ (y * 19349663)) * 2654435761 >> 16
+    return level + (((noise & 0xFFFF) * step) >> 16) - tolerance
+
+
 @_kernel(int64(int32[:, ::1], _OWN, _TAPS, int64[::1], int64[::1], int64, float32[:, ::1]))
 def sample(levels, own, taps, plan, lattice, mean, out):
     """Fill rows of `out`: the features of a sample, its own value, its activity.
 
-    Neighbours in this plane are the original's. `lattice`: first row, first column, steps.
-    Values are differences from `mean`. Returns the number of rows.
+    Neighbours in this plane are the original's, as coarse as they will be. `lattice`: first
+    row, first column, steps. Values are differences from `mean`. Returns the number of rows.
     """
     frame, before, _, _ = own
     height, width = levels.shape
-    channel, predicted = plan[CHANNEL], plan[PREDICTED]
+    channel, predicted, tolerance = plan[CHANNEL], plan[PREDICTED], plan[TOLERANCE]
+    past = before[channel]
     count = 0
     for y in range(max(lattice[0], 2), height, lattice[2]):
         for x in range(max(lattice[1], 2), width - 1, lattice[3]):
             if count == len(out):
                 return count
             row = out[count]
-            left, above = int64(levels[y, x - 1]), int64(levels[y - 1, x])
-            corner, right = int64(levels[y - 1, x - 1]), int64(levels[y - 1, x + 1])
+            left = _seen(levels, past, y, x - 1, predicted, tolerance)
+            left2 = _seen(levels, past, y, x - 2, predicted, tolerance)
+            above = _seen(levels, past, y - 1, x, predicted, tolerance)
+            corner = _seen(levels, past, y - 1, x - 1, predicted, tolerance)
+            right = _seen(levels, past, y - 1, x + 1, predicted, tolerance)
             row[0] = left - mean
-            row[1] = int64(levels[y, x - 2]) - mean
+            row[1] = left2 - mean
             row[2] = above - mean
             row[3] = corner - mean
             row[4] = right - mean
@@ -46,18 +66,18 @@ def sample(levels, own, taps, plan, lattice, mean, out):
             row[6] = 0.0
             activity = abs(left - corner) + abs(above - corner) + abs(right - above)
             if predicted:
-                then, then_above = before[channel, y + 2], before[channel, y + 1]
-                left -= int64(then[x + 1])
-                above -= int64(then_above[x + 2])
-                corner -= int64(then_above[x + 1])
-                right -= int64(then_above[x + 3])
-                row[6] = int64(then[x + 2]) + _median(left, above, corner) - mean
+                now, now_above = past[y + 2], past[y + 1]
+                left -= int64(now[x + 1])
+                above -= int64(now_above[x + 2])
+                corner -= int64(now_above[x + 1])
+                right -= int64(now_above[x + 3])
+                row[6] = int64(now[x + 2]) + _median(left, above, corner) - mean
                 activity = min(activity, abs(left) + abs(above) + abs(right))
             for k in range(len(taps)):
                 source = taps[k, 0]
                 dy, dx = taps[k, 1], taps[k, 2]
                 if source == 0:
-                    value = int64(levels[y + dy, x + dx])
+                    value = _seen(levels, past, y + dy, x + dx, predicted, tolerance)
                 elif source == 1:
                     value = int64(before[channel, y + 2 + dy, x + 2 + dx])
                 else:

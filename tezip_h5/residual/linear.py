@@ -35,9 +35,7 @@ class _Frames:
         channels, height, width = shape
         self.linear = kernels.load("linear")
         # Frame, frame before, magnitudes of the symbols of this frame and of the last one.
-        self.planes = tuple(
-            np.zeros((channels, height + 3, width + 4), np.int32) for _ in range(4)
-        )
+        self.planes = tuple(np.zeros((channels, height + 3, width + 4), np.int32) for _ in range(4))
         wraps = scale.top > 2**31 - 1
         self.low, self.high = (-(2**31), 2**31 - 1) if wraps else (0, scale.top)
         energies = np.arange(self.linear.WIDEST + 1)
@@ -74,7 +72,9 @@ class _Frames:
         reach = max(-self.low, self.high) * sum(abs(weight) for weight in rest)
         plan[linear.WIDE] = reach >= 2**31  # whether sums overflow 32 bits
         plan[linear.OWN :] = weights.values[:6]
-        taps = [(*tap, weight) for tap, weight in zip(taps_of(predicted, channel), rest, strict=True)]
+        taps = [
+            (*tap, weight) for tap, weight in zip(taps_of(predicted, channel), rest, strict=True)
+        ]
         return np.array(taps, np.int64)
 
     def frame(self) -> np.ndarray:
@@ -117,7 +117,9 @@ class LinearEncoder:
     def _frame(self, name, levels, prediction, tolerances):
         self._frames.begin(prediction)
         planes = [
-            self._plane(np.ascontiguousarray(plane), prediction is not None, channel, int(tolerance))
+            self._plane(
+                np.ascontiguousarray(plane), prediction is not None, channel, int(tolerance)
+            )
             for channel, (plane, tolerance) in enumerate(zip(levels, tolerances, strict=True))
         ]
         self._coded.append((name, planes))
@@ -155,7 +157,9 @@ class LinearEncoder:
         sections, sizes = {TABLES: tables.pack(sides)}, []
         pieces: dict[str, list[bytes]] = {}
         for name, planes in self._coded:
-            data = b"".join(self._code(plane, tables.of_context[plane.side], slots) for plane in planes)
+            data = b"".join(
+                self._code(plane, tables.of_context[plane.side], slots) for plane in planes
+            )
             pieces.setdefault(name, []).append(data)
             sizes.append(len(data))
         sections.update((name, b"".join(parts)) for name, parts in pieces.items())
@@ -178,7 +182,9 @@ class LinearEncoder:
 
 def _filled_rows(bits, filled):
     little = bits.astype("<u4", copy=False)
-    return [(row[: (count >> 5) + 1], int(count)) for row, count in zip(little, filled, strict=True)]
+    return [
+        (row[: (count >> 5) + 1], int(count)) for row, count in zip(little, filled, strict=True)
+    ]
 
 
 def _varint(number: int) -> bytes:

@@ -22,6 +22,7 @@ _MOST_TABLES = 32
 _TOTAL = 4096
 _PREFIX = struct.Struct("<BBBB")  # energy scale, tables, symbols, sides (a bit each)
 _SAMPLES_PER_TABLE = 4000  # more tables do not pay for themselves
+_TABLES = 24
 _ROUNDS = 3
 _SLACK = 12.0  # bits that an entry of the map costs when it differs from the one before
 
@@ -117,11 +118,12 @@ def build(counts: np.ndarray, scale: int) -> tuple[Tables, list[int]]:
     present = np.flatnonzero(flat.any(axis=1))
     rows = np.ascontiguousarray(flat[present])
     per_row = rows.sum(axis=1, dtype=np.int64)
-    size = (rows @ np.log2(np.arange(1, symbols + 1, dtype=np.float32))) / per_row
-    order = np.argsort(size, kind="stable")
-    passed = np.cumsum(per_row[order])
-    count = int(np.clip(passed[-1] // _SAMPLES_PER_TABLE, 1, 24))
-    group = np.minimum(((passed - 1) * count) // passed[-1], count - 1)
+    # Sorted by the mean size of symbols, in groups of about as many bits each.
+    bits = rows @ np.log2(np.arange(1, symbols + 1, dtype=np.float32)) + 1
+    order = np.argsort(bits / per_row, kind="stable")
+    passed = np.cumsum(bits[order], dtype=np.float64)
+    count = int(np.clip(per_row.sum() // _SAMPLES_PER_TABLE, 1, _TABLES))
+    group = np.minimum(passed * (count / passed[-1]), count - 1).astype(np.int64)
     starts = np.flatnonzero(np.diff(group, prepend=-1))
     totals = np.add.reduceat(rows[order], starts, axis=0, dtype=np.int64)
     tables = np.zeros(len(rows), np.uint8)

@@ -16,7 +16,8 @@ __all__ = ["ONE", "Fitter", "Weights", "taps_of"]
 
 ONE = 4096  # a weight of one
 _LIMIT = 32767
-_MOST_SAMPLES, _LEAST_SAMPLES, _SPACING = 8192, 2048, 24
+_MOST_SAMPLES, _LEAST_SAMPLES, _SPACING = 8192, 1024, 48
+_NOISE = 0.25  # of the variance of quantization, that samples lack
 _MEMORY = 0.5  # how much the statistics of one frame count in the next
 
 # Where samples are taken: source, dy, dx. Source 0 is this plane, 1 the frame before it, 2 and
@@ -126,7 +127,9 @@ class Fitter:
         noisy[_TAPS:] = [source == 0 for source, _, _ in taps]
         matrix, right = products[:features, :features], products[:features, features]
         weight = float((1.0 / (samples[:, -1] + floor)).sum())
-        matrix = matrix + np.diag(weight * (1e-3 + noisy * tolerance * (tolerance + 1) / 3))
+        # Samples are as coarse as those beside them will be, but never as if by accident.
+        noise = _NOISE * tolerance * (tolerance + 1) / 3
+        matrix = matrix + np.diag(weight * (1e-3 + noise * noisy))
         matrix[np.diag_indices(features)] *= 1 + 1e-9
         before = np.zeros(features, bool)
         before[_TAPS:] = [source == 1 for source, _, _ in taps]
