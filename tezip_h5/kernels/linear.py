@@ -162,7 +162,7 @@ def decode(own, taps, plan, classes, coder, both_words, both_bits, limits):
     for y in range(0, height, 2):
         if position > limits[0] or start > limits[2]:
             return 1
-        if position_b > limits[1] or start_b > limits[3]:
+        if height > 1 and (position_b > limits[1] or start_b > limits[3]):
             return 1
         both = y + 1 < height
         _prepare(y, own, plan, taps, sums, guess, energy)

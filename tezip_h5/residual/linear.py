@@ -79,7 +79,7 @@ class _Frames:
 
     def frame(self) -> np.ndarray:
         """The frame: int32 (C, h, w)."""
-        return np.ascontiguousarray(self.planes[0][:, 2:-1, 2:-2])
+        return self.planes[0][:, 2:-1, 2:-2].copy()
 
 
 @dataclass
