@@ -24,6 +24,11 @@ def frames(dtype, channels=0):
     return (values * (37 if np.dtype(dtype).itemsize > 1 else 1)).astype(dtype)
 
 
+def tiles(dtype):
+    """Enough of the pattern for weights to be learned: (3, 40, 36)."""
+    return np.tile(frames(dtype)[:3], (1, 4, 3)) + (np.arange(36) // 5).astype(dtype)
+
+
 def holes():
     values = frames("float32") / np.float32(16)
     values[:, 2:4, 5] = np.nan
@@ -62,6 +67,10 @@ CASES = {
         {"pointwise_relative": 0.01},
         {"coder": "stages", "window": 6},
     ),
+    "uint8-linear": (tiles("uint8"), {}, {"coder": "linear"}),
+    "uint16-linear-abs": (tiles("uint16"), {"absolute": 9}, {"coder": "linear", "window": 3}),
+    "rgb-linear-abs": (frames("uint8", 3), {"absolute": 1}, {"coder": "linear"}),
+    "float32-linear": (holes(), {}, {"coder": "linear", "window": 3}),
     "float64-fallback": (frames("float64"), {}, {"coder": "fallback"}),
 }
 
@@ -103,7 +112,7 @@ def test_the_coder_is_the_one_the_name_says():
 
     for name in CASES:
         header = bitstream.unpack((FOLDER / f"{name}.tezip").read_bytes()).header
-        assert header.coder == (0 if name.endswith("fallback") else 1), name
+        assert header.coder == (0 if "fallback" in name else 3 if "linear" in name else 1), name
 
 
 def test_no_file_is_forgotten():
