@@ -177,8 +177,10 @@ class Decoder:
                 for sample in (w, n, ne, other):
                     below, above = sample < g - tolerance, sample > g + tolerance
                     pattern = 3 * pattern + (0 if below else 2 if above else 1)
-                fraction = v >> 10 & 3 if tolerance == 0 else 0
-                context = kind * 324 + pattern * 4 + fraction
+                last = v >> 10 & 3
+                if tolerance or all(weight % 4096 == 0 for weight in weights):
+                    last = 0 if ww < g - tolerance else 2 if ww > g + tolerance else 1
+                context = kind * 324 + pattern * 4 + last
                 table = self.of_context[side][context]
                 cell = streams[y & 1].cell(self.frequencies[table])
                 frame[c, y, x] = min(max(g + cell * (2 * tolerance + 1), self.low), self.high)

@@ -26,7 +26,7 @@ LARGEST = 1023  # magnitude of a symbol that counts
 LAG = 4  # samples that an odd row stays behind the row above it
 
 # What `plan` holds. The own weights are in the order W, WW, N, NW, NE, median.
-CHANNEL, TOLERANCE, LOW, HIGH, BIAS, PREDICTED, SIDE, SCALE, DRIFT, WIDE, OWN = range(11)
+CHANNEL, TOLERANCE, LOW, HIGH, BIAS, PREDICTED, SIDE, SCALE, DRIFT, WIDE, FINE, OWN = range(12)
 PLAN = OWN + 6
 SIDE_OWN, SIDE_BEFORE, SIDE_CHANNEL = range(3)  # where a pixel's surroundings are looked at
 
@@ -148,7 +148,7 @@ def decode(own, taps, plan, classes, coder, both_words, both_bits, limits):
     step = 2 * tolerance + 1
     drift, compare_past = -plan[DRIFT], plan[SIDE] == SIDE_BEFORE
     factor = 3 if plan[SIDE] == SIDE_OWN else 2
-    fractions = FRACTIONS - 1 if tolerance == 0 else 0
+    fine = plan[FINE]
     guess, energy = np.empty(width, np.int64), np.empty(width, np.int64)
     guess_b, energy_b = np.empty(width, np.int64), np.empty(width, np.int64)
     state, position, start = int64(words[0]) | int64(words[1]) << 16, int64(2), int64(0)
@@ -201,13 +201,16 @@ def decode(own, taps, plan, classes, coder, both_words, both_bits, limits):
                 activity = min((energy[at] + factor * near) >> 2, WIDEST)
                 under, over = prediction - tolerance, prediction + tolerance
                 other = now if compare_past else corner
+                last = (value >> (SHIFT - 2)) & 3
+                if not fine:
+                    last = int64(left2 >= under) + int64(left2 > over)
                 context = (
                     int64(classes[uint64(activity)]) * (PATTERNS * FRACTIONS)
                     + (27 * FRACTIONS) * (int64(left >= under) + int64(left > over))
                     + (9 * FRACTIONS) * (int64(above >= under) + int64(above > over))
                     + (3 * FRACTIONS) * (int64(right >= under) + int64(right > over))
                     + FRACTIONS * (int64(other >= under) + int64(other > over))
-                    + ((value >> (SHIFT - 2)) & fractions)
+                    + last
                 )
                 slot = int64(
                     slots[
@@ -270,13 +273,16 @@ def decode(own, taps, plan, classes, coder, both_words, both_bits, limits):
                 activity = min((energy_b[at] + factor * near) >> 2, WIDEST)
                 under, over = prediction - tolerance, prediction + tolerance
                 other = now if compare_past else corner_b
+                last = (value >> (SHIFT - 2)) & 3
+                if not fine:
+                    last = int64(left2_b >= under) + int64(left2_b > over)
                 context = (
                     int64(classes[uint64(activity)]) * (PATTERNS * FRACTIONS)
                     + (27 * FRACTIONS) * (int64(left_b >= under) + int64(left_b > over))
                     + (9 * FRACTIONS) * (int64(above_b >= under) + int64(above_b > over))
                     + (3 * FRACTIONS) * (int64(right_b >= under) + int64(right_b > over))
                     + FRACTIONS * (int64(other >= under) + int64(other > over))
-                    + ((value >> (SHIFT - 2)) & fractions)
+                    + last
                 )
                 slot = int64(
                     slots[

@@ -12,6 +12,7 @@ from tezip_h5.kernels.linear import (
     CHANNEL,
     DIRECT,
     DRIFT,
+    FINE,
     FRACTIONS,
     HIGH,
     LARGEST,
@@ -60,7 +61,7 @@ def model(levels, own, taps, plan, classes, found, bits, filled):
     step = 2 * tolerance + 1
     drift, compare_past = -plan[DRIFT], plan[SIDE] == SIDE_BEFORE
     factor = 3 if plan[SIDE] == SIDE_OWN else 2
-    fractions = FRACTIONS - 1 if tolerance == 0 else 0
+    fine = plan[FINE]
     reciprocal = _reciprocal(step, high - low)
     guess, energy = np.empty(width, np.int64), np.empty(width, np.int64)
     sums = np.empty(width, np.int32)
@@ -94,13 +95,16 @@ def model(levels, own, taps, plan, classes, found, bits, filled):
             activity = min((energy[at] + factor * near) >> 2, WIDEST)
             under, over = prediction - tolerance, prediction + tolerance
             other = now if compare_past else corner
+            last = (value >> (SHIFT - 2)) & 3
+            if not fine:
+                last = int64(left2 >= under) + int64(left2 > over)
             context = (
                 int64(classes[uint64(activity)]) * (PATTERNS * FRACTIONS)
                 + (27 * FRACTIONS) * (int64(left >= under) + int64(left > over))
                 + (9 * FRACTIONS) * (int64(above >= under) + int64(above > over))
                 + (3 * FRACTIONS) * (int64(right >= under) + int64(right > over))
                 + FRACTIONS * (int64(other >= under) + int64(other > over))
-                + ((value >> (SHIFT - 2)) & fractions)
+                + last
             )
             cell = _cell(int64(levels[y, x]) - prediction, tolerance, step, reciprocal)
             left2 = left

@@ -71,6 +71,9 @@ class _Frames:
         plan[linear.SCALE] = self.energy_scale
         reach = max(-self.low, self.high) * sum(abs(weight) for weight in rest)
         plan[linear.WIDE] = reach >= 2**31  # whether sums overflow 32 bits
+        # Whether the fraction of a prediction says anything.
+        whole = all(weight % ONE == 0 for weight in weights.values)
+        plan[linear.FINE] = not (whole or plan[linear.TOLERANCE])
         plan[linear.OWN :] = weights.values[:6]
         taps = [
             (*tap, weight) for tap, weight in zip(taps_of(predicted, channel), rest, strict=True)
