@@ -25,8 +25,10 @@ def frames(dtype, channels=0):
 
 
 def tiles(dtype):
-    """Enough of the pattern for weights to be learned: (3, 40, 36)."""
-    return np.tile(frames(dtype)[:3], (1, 4, 3)) + (np.arange(36) // 5).astype(dtype)
+    """Enough for weights and several tables, from calm to noisy: (3, 80, 96)."""
+    t, y, x = np.ogrid[:3, :80, :96]
+    noise = (x * 7919 + y * 104729 + t * 1299709) * 2654435761 % 2**32 >> 24
+    return (np.tile(frames(dtype)[:3], (1, 8, 8)) // 2 + noise * y // 400).astype(dtype)
 
 
 def holes():

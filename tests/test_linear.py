@@ -3,6 +3,7 @@
 import naive_linear
 import numpy as np
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -208,8 +209,19 @@ def test_trailing_bytes_and_missing_sections_are_refused(walk):
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"\0\1\1", b"\0\0\1\1", b"\0\x21\1\1", b"\0\1\0\1", b"\0\1\x91\1", b"\x20\1\1\1"]
-    + [b"\0\1\1\x08", b"\0\1\1\1garbage"],
+    [
+        b"",
+        b"\0\1\1",
+        b"\0\0\1\1",  # no table
+        b"\0\x21\1\1",  # too many
+        b"\0\1\0\1",  # no symbol
+        b"\0\1\x91\1",  # too many
+        b"\x20\1\1\1",  # the scale
+        b"\0\1\1\x08",  # the sides
+        b"\0\1\1\1garbage",
+        b"\0\1\1\0" + zstandard.compress(b"\xff\x0f"),  # 4095
+        b"\0\1\1\0" + zstandard.compress(b"\0\x10\0"),
+    ],
 )
 def test_damaged_tables_are_refused(data):
     with pytest.raises(FormatError):
