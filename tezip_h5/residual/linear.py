@@ -159,17 +159,18 @@ class LinearEncoder:
         slots = tables.encoder_slots()
         sections, sizes = {TABLES: tables.pack(sides)}, []
         pieces: dict[str, list[bytes]] = {}
-        for name, planes in self._coded:
-            data = b"".join(
-                self._code(plane, tables.of_context[plane.side], slots) for plane in planes
-            )
+        self._coded.reverse()
+        while self._coded:  # what is coded is not kept: a chunk's symbols take more room than it
+            name, planes = self._coded.pop()
+            data = b"".join(self._code(plane, tables, slots) for plane in planes)
             pieces.setdefault(name, []).append(data)
             sizes.append(len(data))
         sections.update((name, b"".join(parts)) for name, parts in pieces.items())
         sizes[0] += len(sections[TABLES])
         return sections, sizes
 
-    def _code(self, plane: _Plane, of_context, slots) -> bytes:
+    def _code(self, plane: _Plane, tables: Tables, slots) -> bytes:
+        of_context = tables.of_context[plane.side]
         words = np.empty(plane.symbols.size + 2, np.uint16)
         streams = []
         for parity in range(min(len(plane.symbols), 2)):
