@@ -24,6 +24,13 @@ def frames(dtype, channels=0):
     return (values * (37 if np.dtype(dtype).itemsize > 1 else 1)).astype(dtype)
 
 
+def tiles(dtype):
+    """Enough for weights and several tables, from calm to noisy: (3, 80, 96)."""
+    t, y, x = np.ogrid[:3, :80, :96]
+    noise = (x * 7919 + y * 104729 + t * 1299709) * 2654435761 % 2**32 >> 24
+    return (np.tile(frames(dtype)[:3], (1, 8, 8)) // 2 + noise * y // 400).astype(dtype)
+
+
 def holes():
     values = frames("float32") / np.float32(16)
     values[:, 2:4, 5] = np.nan
@@ -62,6 +69,10 @@ CASES = {
         {"pointwise_relative": 0.01},
         {"coder": "stages", "window": 6},
     ),
+    "uint8-linear": (tiles("uint8"), {}, {"coder": "linear"}),
+    "uint16-linear-abs": (tiles("uint16"), {"absolute": 9}, {"coder": "linear", "window": 3}),
+    "rgb-linear-abs": (frames("uint8", 3), {"absolute": 1}, {"coder": "linear"}),
+    "float32-linear": (holes(), {}, {"coder": "linear", "window": 3}),
     "float64-fallback": (frames("float64"), {}, {"coder": "fallback"}),
 }
 
@@ -103,7 +114,7 @@ def test_the_coder_is_the_one_the_name_says():
 
     for name in CASES:
         header = bitstream.unpack((FOLDER / f"{name}.tezip").read_bytes()).header
-        assert header.coder == (0 if name.endswith("fallback") else 1), name
+        assert header.coder == (0 if "fallback" in name else 3 if "linear" in name else 1), name
 
 
 def test_no_file_is_forgotten():

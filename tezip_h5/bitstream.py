@@ -37,9 +37,10 @@ class Section:
     RESIDUALS = 5
     MODEL = 6
     FALLBACK = 7
+    TABLES = 9
 
 
-_KNOWN_SECTIONS = frozenset(range(1, 8))
+_KNOWN_SECTIONS = frozenset((*range(1, 8), 9))
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,11 @@ from tezip_h5.windows import Kind
 
 __all__ = ["NETWORK_WORTH", "Encoded", "FrameRecord", "decode_chunk", "encode_chunk"]
 
-_SECTION_OF = {"keyframes": Section.KEYFRAMES, "residuals": Section.RESIDUALS}
+_SECTION_OF = {
+    "keyframes": Section.KEYFRAMES,
+    "residuals": Section.RESIDUALS,
+    "tables": Section.TABLES,
+}
 
 NETWORK_WORTH = {"fast": 1.0, "balanced": 0.01, "best": 0.0}
 """Share of a chunk's bytes that a network must save to be used: it makes reading slower, about
@@ -160,15 +164,22 @@ class _Attempts:
             _ChunkEncoder(
                 self.header, self.frames, self.bound, self.settings, self.scale, quantizer, model
             ).encode(self.kinds)
-            for quantizer in _quantizers(self.settings, self.bound)
+            for quantizer in _quantizers(self.settings, self.bound, self.scale)
         )
         return min(attempts, key=lambda encoded: len(encoded.payload))
 
 
-def _quantizers(settings: Settings, bound: ChunkBound) -> tuple[str, ...]:
+def _coder_for(settings: Settings, scale) -> str:
+    """The residual coder: the level's, unless pinned or levels are too wide for it."""
+    if settings.main_coder == "mixing" and scale.top > residual.MIXING_MOST_TOP:
+        return "stages"
+    return settings.main_coder
+
+
+def _quantizers(settings: Settings, bound: ChunkBound, scale) -> tuple[str, ...]:
     if settings.quantizer is not None:
         return (settings.quantizer,)
-    if bound.lossless or settings.level == "fast":
+    if bound.lossless or settings.level == "fast" or _coder_for(settings, scale) != "stages":
         return ("uniform",)
     return ("uniform", "run-merging")
 
@@ -204,8 +215,11 @@ class _ChunkEncoder:
         g, h, w, channels = frames.shape
         self._shape = (channels, h, w)
         self._tolerances = levels.tolerances(scale, bound, g, channels)
-        number = residual.NUMBERS["stages"]
-        self._coder = residual.encoder_for(number)(self._shape, scale, settings, quantizer)
+        self._name = _coder_for(settings, scale)
+        self._number = residual.NUMBERS[self._name]
+        self._coder = residual.encoder_for(self._number)(
+            self._shape, scale, settings, quantizer, guided=model is not None
+        )
         self._exceptions = ExceptionWriter()
         self._checksum = 0
         self._model, self._network = model, None
@@ -315,7 +329,7 @@ class _ChunkEncoder:
         open_loop = self._settings.feedback == "prediction" and predicted
         header = replace(
             self._header,
-            coder=residual.NUMBERS["stages"],
+            coder=self._number,
             predictor=number if predicted else prediction.NUMBERS["none"],
             scale=self._scale.kind,
             flags=bitstream.FLAG_FEEDBACK_PREDICTION if open_loop else 0,
@@ -328,7 +342,7 @@ class _ChunkEncoder:
             for r, size in zip(records, sizes, strict=True)
         ]
         model = self._model if predicted else None
-        return Encoded(bitstream.pack(header, sections), "stages", records, model)
+        return Encoded(bitstream.pack(header, sections), self._name, records, model)
 
 
 def decode_chunk(payload, *, max_bytes: int | None = None) -> np.ndarray:

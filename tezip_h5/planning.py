@@ -34,6 +34,9 @@ def plan_kinds(frames: np.ndarray, bound: ChunkBound, settings: Settings) -> lis
         return [Kind.KEYFRAME] * len(frames)
     if not settings.automatic_windows:
         return windows.fixed(len(frames), settings.window, settings.warmup)
+    if settings.main_coder != "stages":
+        # Their predicted frames are coded from themselves where that is cheaper.
+        return windows.fixed(len(frames), None)
     frames = frames.reshape((*frames.shape[:3], -1))
     rows = sample_rows(frames.shape[1], settings.level)
     bands = _BANDS[settings.level] if len(rows) < frames.shape[1] else 1

@@ -17,7 +17,7 @@ LEVELS = ("fast", "balanced", "best")
 FEEDBACKS = ("reconstruction", "prediction")
 QUANTIZERS = ("uniform", "run-merging")
 PREDICTORS = ("none", "previous", "prednet")
-CODERS = ("fallback", "stages")
+CODERS = ("fallback", "stages", "linear", "mixing")
 
 
 def _choice(name, value, choices):
@@ -109,6 +109,15 @@ class Settings:
             object.__setattr__(self, "ranks", False)
             if self.coder is None:
                 object.__setattr__(self, "coder", "stages")
+
+    @property
+    def main_coder(self) -> str:
+        """The residual coder that is tried first, before the fallback."""
+        if self.coder in ("stages", "linear", "mixing"):
+            return self.coder
+        if (self.quantizer, self.spatial, self.ranks) != (None, None, None):
+            return "stages"
+        return "linear" if self.level == "fast" else "mixing"
 
     @property
     def automatic_windows(self) -> bool:

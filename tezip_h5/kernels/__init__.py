@@ -17,7 +17,7 @@ _loaded = {}
 
 
 def load(name: str = "cpu"):
-    """Return a module of CPU kernels, compiled: "cpu" (the residual stages) or "network".
+    """Return the module `name` of CPU kernels, compiled.
 
     Cyclic garbage collection is off meanwhile: a collection could close an h5py object and
     wait for h5py's lock, which a filter callback that waits for us may hold.

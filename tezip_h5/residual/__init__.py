@@ -10,15 +10,18 @@ come in order. Nothing else is assumed, so a stronger coder can stand beside the
 from __future__ import annotations
 
 from tezip_h5.errors import FormatError
+from tezip_h5.residual.linear import LinearDecoder, LinearEncoder
+from tezip_h5.residual.mixing import MOST_TOP as MIXING_MOST_TOP
+from tezip_h5.residual.mixing import MixingDecoder, MixingEncoder
 from tezip_h5.residual.stages import StageDecoder, StageEncoder
 
-__all__ = ["NUMBERS", "decoder_for", "encoder_for"]
+__all__ = ["MIXING_MOST_TOP", "NUMBERS", "decoder_for", "encoder_for"]
 
-NUMBERS = {"fallback": 0, "stages": 1}
+NUMBERS = {"fallback": 0, "stages": 1, "mixing": 2, "linear": 3}
 """Coders on the wire; the fallback has no frames and is the codec's own."""
 
-_ENCODERS = {1: StageEncoder}
-_DECODERS = {1: StageDecoder}
+_ENCODERS = {1: StageEncoder, 2: MixingEncoder, 3: LinearEncoder}
+_DECODERS = {1: StageDecoder, 2: MixingDecoder, 3: LinearDecoder}
 
 
 def encoder_for(number: int):

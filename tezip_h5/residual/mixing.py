@@ -16,14 +16,15 @@ import numpy as np
 from tezip_h5 import kernels
 from tezip_h5.errors import FormatError
 
-__all__ = ["RESIDUALS", "MixingDecoder", "MixingEncoder"]
+__all__ = ["MOST_TOP", "RESIDUALS", "MixingDecoder", "MixingEncoder"]
 
 RESIDUALS = "residuals"
 
 _PREFIX = struct.Struct("<BBH")  # model, flags, bands
 _SIZE = struct.Struct("<I")
 _GUIDED = 1
-_MOST_TOP = 2**30
+MOST_TOP = 2**30
+"""Largest level it takes."""
 _BAND_PIXELS = 1 << 20  # of one frame; fewer make no second band
 _WORST_BYTES = 16  # of one pixel, more than any decision path needs
 
@@ -249,11 +250,12 @@ class MixingEncoder:
     shape : (C, h, w) of a frame's levels
     scale : what made the levels (its `top` is used, at most 2**30)
     settings : the encoder's options
+    quantizer : "uniform", the only one here
     guided : bool
         Whether predictions are a network's, and not just the last frame again.
     """
 
-    def __init__(self, shape, scale, settings, guided: bool = False):
+    def __init__(self, shape, scale, settings, quantizer="uniform", guided: bool = False):
         self._number = _MODEL_OF[settings.level]
         self._guided = guided
         bands = _bands(*shape[1:])
@@ -312,7 +314,7 @@ class MixingDecoder:
             or flags & ~_GUIDED
             or not 1 <= bands <= shape[1]
             or start > len(section)
-            or scale.top > _MOST_TOP
+            or scale.top > MOST_TOP
         ):
             raise FormatError(
                 f"prefix of a mixed section out of range: model {number}, flags {flags}, {bands} "

@@ -91,7 +91,7 @@ class StageEncoder:
     quantizer : "uniform" | "run-merging", for predicted frames
     """
 
-    def __init__(self, shape, scale, settings, quantizer="uniform"):
+    def __init__(self, shape, scale, settings, quantizer="uniform", guided=False):
         self._shape = shape
         self._top, self._width = scale.top, scale.width
         self._settings = settings

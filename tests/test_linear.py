@@ -1,0 +1,228 @@
+"""The linear coder: against its naive decoder, over edge shapes, and fed with damage."""
+
+import naive_linear
+import numpy as np
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from tezip_h5 import FormatError, Settings, bitstream, codec
+from tezip_h5.bounds import ChunkBound
+from tezip_h5.residual.linear import LinearDecoder, LinearEncoder
+from tezip_h5.residual.linear_tables import MOST_SYMBOLS, Tables, build, symbols_for
+
+SETTINGS = Settings(level="fast", coder="linear")
+
+
+class Scale:
+    def __init__(self, top):
+        self.top = top
+
+
+def limits(top):
+    return (-(2**31), 2**31 - 1) if top == 2**32 - 1 else (0, top)
+
+
+def encode(frames, kinds, tolerance, top):
+    """Sections and reconstructions of frames (g, C, h, w), predicted by the one before."""
+    encoder = LinearEncoder(frames.shape[1:], Scale(top), SETTINGS)
+    tolerances = np.full(frames.shape[1], tolerance)
+    out = []
+    for frame, predicted in zip(frames, kinds, strict=True):
+        if predicted:
+            out.append(encoder.residual(frame, out[-1], tolerances))
+        else:
+            out.append(encoder.keyframe(frame, tolerances))
+    sections, sizes = encoder.finish()
+    assert sum(sizes) == sum(map(len, sections.values()))
+    return sections, np.stack(out)
+
+
+def decode(sections, shape, kinds, tolerance, top):
+    decoder = LinearDecoder(sections, shape[1:], Scale(top))
+    tolerances = np.full(shape[1], tolerance)
+    out = []
+    for predicted in kinds:
+        frame = decoder.residual(out[-1], tolerances) if predicted else decoder.keyframe(tolerances)
+        out.append(frame)
+    return np.stack(out)
+
+
+def decode_naively(sections, shape, kinds, tolerance, top):
+    decoder = naive_linear.Decoder(sections, shape[1:], *limits(top))
+    out = []
+    for predicted in kinds:
+        out.append(decoder.frame(out[-1] if predicted else None, [tolerance] * shape[1]))
+    return np.stack(out)
+
+
+@st.composite
+def cases(draw):
+    """(frames, kinds, tolerance, top): a few tiny frames, smooth or wild."""
+    top = draw(st.sampled_from([0, 1, 255, 4095, 65535, 2**20, 2**31 - 2, 2**32 - 1]))
+    low, high = limits(top)
+    shape = draw(hnp.array_shapes(min_dims=4, max_dims=4, max_side=5))
+    shape = (*shape[:2], *(draw(st.integers(1, 9)) for _ in range(2)))
+    shape = (min(shape[0], 3), min(shape[1], 4), *shape[2:])
+    near = st.sampled_from([low, high, (low + high) // 2, max(high - 1, low)])
+    frames = draw(hnp.arrays(np.int64, shape, elements=st.one_of(near, st.integers(low, high))))
+    if draw(st.booleans()):  # neighbours that resemble each other
+        frames = np.clip(frames // 50 + np.arange(shape[-1]) * (high - low) // 60, low, high)
+    kinds = [False] + [draw(st.booleans()) for _ in range(shape[0] - 1)]
+    tolerance = 0 if low else min(draw(st.sampled_from([0, 0, 1, 5, 300])), top)
+    return frames.astype(np.int32), kinds, tolerance, top
+
+
+@given(cases())
+@settings(max_examples=150, deadline=None)
+def test_the_naive_decoder_agrees(case):
+    frames, kinds, tolerance, top = case
+    sections, expected = encode(frames, kinds, tolerance, top)
+    assert np.abs(frames.astype(np.int64) - expected).max() <= tolerance
+    back = decode(sections, frames.shape, kinds, tolerance, top)
+    np.testing.assert_array_equal(back, expected)
+    naive = decode_naively(sections, frames.shape, kinds, tolerance, top)
+    np.testing.assert_array_equal(naive, expected)
+
+
+@pytest.mark.parametrize("tolerance", [0, 2])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_learned_weights_agree_too(channels, tolerance):
+    """Frames large enough for the encoder to learn from."""
+    rng = np.random.default_rng(channels)
+    t, c, y, x = np.ogrid[:3, :channels, :45, :37]
+    frames = 90 + 60 * np.sin((x + 2 * t) / 5) + 40 * np.cos((y - c) / 4) + rng.normal(size=t.shape)
+    frames = np.clip(frames + rng.normal(size=frames.shape) * 2, 0, 255).astype(np.int32)
+    kinds = [False, True, True]
+    sections, expected = encode(frames, kinds, tolerance, 255)
+    assert sections["keyframes"][0] & 1, "no weights were learned"
+    back = decode_naively(sections, frames.shape, kinds, tolerance, 255)
+    np.testing.assert_array_equal(back, expected)
+    np.testing.assert_array_equal(decode(sections, frames.shape, kinds, tolerance, 255), expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 1, 50), (3, 50, 1), (2, 2, 3), (5, 33, 70)])
+@pytest.mark.parametrize("channels", [(), (3,)])
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "float32"])
+def test_edge_shapes(shape, channels, dtype):
+    shape += channels
+    frames = (np.cumsum(np.arange(np.prod(shape)) % 7) % 120).reshape(shape).astype(dtype)
+    for bound in (
+        ChunkBound(),
+        ChunkBound(absolute=np.full((shape[0], (channels or (1,))[0]), 2.0)),
+    ):
+        encoded = codec.encode_chunk(frames, bound, SETTINGS)
+        back = codec.decode_chunk(encoded.payload)
+        error = np.abs(back.astype(float) - frames.astype(float)).max()
+        assert error <= (0 if bound.lossless else 2)
+
+
+def test_level_fast_chooses_it(walk):
+    assert codec.encode_chunk(walk, ChunkBound(), Settings(level="fast")).coder == "linear"
+    options = {"level": "fast", "spatial": True}
+    assert codec.encode_chunk(walk, ChunkBound(), Settings(**options)).coder == "stages"
+
+
+def test_still_regions_cost_nearly_nothing():
+    rng = np.random.default_rng(0)
+    frames = np.full((8, 256, 256), 100, np.uint8) + rng.integers(0, 5, (8, 256, 256), np.uint8)
+    bound = ChunkBound(absolute=np.full((8, 1), 5.0))
+    encoded = codec.encode_chunk(frames, bound, Settings(level="fast"))
+    assert len(encoded.payload) * 8 < 0.02 * frames.size
+
+
+@given(hnp.arrays(np.int32, (3, 300, 20), elements=st.integers(0, 50)), st.integers(0, 31))
+@settings(max_examples=20, deadline=None)
+def test_tables_come_back(counts, scale):
+    counts[:, ::3] = 0
+    counts[1] = 0
+    counts[0, 0, 0] = 1
+    contexts = np.zeros((3, 7776, 20), np.int32)
+    contexts[:, :300] = counts
+    tables, sides = build(contexts, scale)
+    again = Tables.unpack(tables.pack(sides))
+    np.testing.assert_array_equal(again.frequencies, tables.frequencies)
+    np.testing.assert_array_equal(again.of_context[sides], tables.of_context[sides])
+    assert again.scale == scale
+    served = np.zeros_like(tables.frequencies)
+    width = served.shape[1]
+    np.add.at(served, tables.of_context.reshape(-1), contexts.reshape(-1, 20)[:, :width])
+    assert ((served > 0) <= (tables.frequencies > 0)).all()
+    slots = tables.decoder_slots().reshape(-1, 4096)
+    for row, frequencies in zip(slots, tables.frequencies, strict=True):
+        np.testing.assert_array_equal(np.bincount(row >> 24, minlength=width), frequencies)
+
+
+@pytest.mark.parametrize("top", [0, 1, 15, 255, 65535, 2**31 - 2, 2**32 - 1])
+def test_no_level_needs_more_symbols(top):
+    largest = 2 * top + 1
+    octave = largest.bit_length() - 1
+    symbol = largest if largest < 32 else 32 + 4 * (octave - 5) + (largest >> (octave - 2) & 3)
+    assert symbol < symbols_for(top, 0) <= MOST_SYMBOLS
+
+
+def small():
+    """Sections of a small stack, and what they decode to."""
+    frames = (np.arange(3 * 2 * 9 * 11) * 37 % 200).reshape(3, 2, 9, 11).astype(np.int32)
+    kinds = [False, True, True]
+    return (*encode(frames, kinds, 1, 255), frames.shape, kinds)
+
+
+@given(st.data())
+@settings(max_examples=400, deadline=None)
+def test_damage_ends_in_an_error_or_in_other_levels(data):
+    """Never a crash, a hang or a read outside: run it under NUMBA_BOUNDSCHECK=1 as well."""
+    sections, _, shape, kinds = small()
+    name = data.draw(st.sampled_from(sorted(sections)))
+    damaged = bytearray(sections[name])
+    how = data.draw(st.sampled_from(["flip", "cut", "grow", "random"]))
+    if how == "flip":
+        for _ in range(data.draw(st.integers(1, 4))):
+            bit = data.draw(st.integers(0, 8 * len(damaged) - 1))
+            damaged[bit // 8] ^= 1 << bit % 8
+    elif how == "cut":
+        del damaged[data.draw(st.integers(0, len(damaged) - 1)) :]
+    elif how == "grow":
+        at = data.draw(st.integers(0, len(damaged)))
+        damaged[at:at] = data.draw(st.binary(min_size=1, max_size=20))
+    else:
+        damaged[4:] = data.draw(st.binary(max_size=200))
+    try:
+        out = decode({**sections, name: bytes(damaged)}, shape, kinds, 1, 255)
+    except FormatError:
+        return
+    assert out.shape == shape
+    assert out.min() >= 0
+    assert out.max() <= 255
+
+
+def test_trailing_bytes_and_missing_sections_are_refused(walk):
+    encoded = codec.encode_chunk(walk, ChunkBound(), SETTINGS)
+    parsed = bitstream.unpack(encoded.payload)
+    for number in (bitstream.Section.TABLES, bitstream.Section.KEYFRAMES):
+        sections = {n: data for n, data in parsed.sections.items() if n != number}
+        with pytest.raises(FormatError, match="is missing"):
+            codec.decode_chunk(bitstream.pack(parsed.header, sections))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\0\1\1",
+        b"\0\0\1\1",  # no table
+        b"\0\x21\1\1",  # too many
+        b"\0\1\0\1",  # no symbol
+        b"\0\1\x91\1",  # too many
+        b"\x20\1\1\1",  # the scale
+        b"\0\1\1\x08",  # the sides
+        b"\0\1\1\1garbage",
+        b"\0\1\1\0" + zstandard.compress(b"\xff\x0f"),  # 4095
+        b"\0\1\1\0" + zstandard.compress(b"\0\x10\0"),
+    ],
+)
+def test_damaged_tables_are_refused(data):
+    with pytest.raises(FormatError):
+        Tables.unpack(data)

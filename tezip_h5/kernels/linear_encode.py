@@ -1,0 +1,160 @@
+"""Kernels of the linear coder's encoder: symbols and contexts of a plane, and rANS."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import int32, int64, types, uint8, uint16, uint32, uint64, void
+
+from tezip_h5.kernels.cpu import _cell, _kernel, _median, _reciprocal
+from tezip_h5.kernels.linear import (
+    _OWN,
+    _TAPS,
+    CHANNEL,
+    DIRECT,
+    DRIFT,
+    FINE,
+    FRACTIONS,
+    HIGH,
+    LARGEST,
+    LOW,
+    LOWEST,
+    PATTERNS,
+    PRECISION,
+    SCALE,
+    SHIFT,
+    SIDE,
+    SIDE_BEFORE,
+    SIDE_OWN,
+    TOLERANCE,
+    WIDEST,
+    _begin_row,
+    _end_row,
+    _prepare,
+    _weights,
+)
+
+
+@_kernel(
+    void(
+        int32[:, ::1],
+        _OWN,
+        _TAPS,
+        int64[::1],
+        uint8[::1],
+        types.Tuple((uint8[:, ::1], uint16[:, ::1], int32[:, ::1])),
+        uint32[:, ::1],
+        int64[::1],
+    )
+)
+def model(levels, own, taps, plan, classes, found, bits, filled):
+    """Symbols, contexts and low bits of one plane; its reconstruction goes into `own`.
+
+    `found`: symbols and contexts, both (h, w), and how often each symbol (column) was found
+    in each context (row). `bits`: two rows of zeroed words, for even and odd rows of the
+    plane; `filled` counts the bits in each.
+    """
+    symbols, contexts, counts = found
+    height, width = levels.shape
+    frame, before, magnitudes, _ = own
+    channel, tolerance = plan[CHANNEL], plan[TOLERANCE]
+    low, high, scale = plan[LOW], plan[HIGH], plan[SCALE]
+    step = 2 * tolerance + 1
+    drift, compare_past = -plan[DRIFT], plan[SIDE] == SIDE_BEFORE
+    factor = 3 if plan[SIDE] == SIDE_OWN else 2
+    fine = plan[FINE]
+    reciprocal = _reciprocal(step, high - low)
+    guess, energy = np.empty(width, np.int64), np.empty(width, np.int64)
+    sums = np.empty(width, np.int32)
+    frame[channel, :2] = 0
+    for y in range(height):
+        _prepare(y, own, plan, taps, sums, guess, energy)
+        row, above_row = frame[channel, y + 2][2:], frame[channel, y + 1][3:]
+        past_row, past_above = before[channel, y + 2][2:], before[channel, y + 1][2:]
+        sizes, above_sizes = magnitudes[channel, y + 2][2:], magnitudes[channel, y + 1][3:]
+        w_left, w_left2, w_above, w_corner, w_right, w_median = _weights(plan, y)
+        left = _begin_row(frame, channel, y)
+        left2, above, corner = (
+            left,
+            int64(frame[channel, y + 1, 2]),
+            int64(frame[channel, y + 1, 1]),
+        )
+        left_past = int64(before[channel, y + 2, 1]) & drift
+        corner_past = int64(before[channel, y + 1, 1]) & drift
+        size, size_corner, size_above = int64(0), int64(0), int64(magnitudes[channel, y + 1, 2])
+        low_bits, position = bits[y & 1], filled[y & 1]
+        for x in range(width):
+            at = uint64(x)
+            right, size_right = int64(above_row[at]), int64(above_sizes[at])
+            now, now_above = int64(past_row[at]), int64(past_above[at])
+            value = guess[at] + w_left * left + w_left2 * left2 + w_above * above
+            value += w_corner * corner + w_right * right
+            change = _median(left - left_past, above - (now_above & drift), corner - corner_past)
+            value += w_median * (change + (now & drift))
+            prediction = min(max(value >> SHIFT, low), high)
+            near = 2 * (size_above + size) + size_corner + size_right
+            activity = min((energy[at] + factor * near) >> 2, WIDEST)
+            under, over = prediction - tolerance, prediction + tolerance
+            other = now if compare_past else corner
+            last = (value >> (SHIFT - 2)) & 3
+            if not fine:
+                last = int64(left2 >= under) + int64(left2 > over)
+            context = (
+                int64(classes[uint64(activity)]) * (PATTERNS * FRACTIONS)
+                + (27 * FRACTIONS) * (int64(left >= under) + int64(left > over))
+                + (9 * FRACTIONS) * (int64(above >= under) + int64(above > over))
+                + (3 * FRACTIONS) * (int64(right >= under) + int64(right > over))
+                + FRACTIONS * (int64(other >= under) + int64(other > over))
+                + last
+            )
+            cell = _cell(int64(levels[y, x]) - prediction, tolerance, step, reciprocal)
+            left2 = left
+            corner, above = above, right
+            left_past, corner_past = now & drift, now_above & drift
+            size_corner, size_above = size_above, size_right
+            left = min(max(prediction + cell * step, low), high)
+            size = min(abs(cell) >> scale, LARGEST)
+            row[at] = left
+            sizes[at] = size
+            symbol = (cell << 1) ^ (cell >> 63)
+            if symbol >= DIRECT:
+                count = int64(3)
+                while symbol >> (count + 3):
+                    count += 1
+                part = (symbol & ((int64(1) << count) - 1)) << (position & 31)
+                low_bits[position >> 5] |= uint32(part)
+                low_bits[(position >> 5) + 1] |= uint32(part >> 32)
+                position += count
+                symbol = DIRECT + 4 * (count - 3) + ((symbol >> count) & 3)
+            symbols[y, x] = symbol
+            contexts[y, x] = context
+            counts[context, symbol] += 1
+        filled[y & 1] = position
+        _end_row(frame[channel, y + 2], width)
+    frame[channel, height + 2] = frame[channel, height + 1]
+
+
+@_kernel(int64(uint8[:, ::1], uint16[:, ::1], uint8[::1], uint32[:, ::1], int64, uint16[::1]))
+def rans_encode(symbols, contexts, tables, slots, parity, words):
+    """Code the rows y with y & 1 == parity, from the last sample to the first.
+
+    `tables`: the table of each context; `slots`: 4096 * frequency + start of each symbol.
+    `words` is filled from its end; returns where it begins.
+    """
+    height, width = symbols.shape
+    position = words.size
+    state = int64(LOWEST)
+    for y in range(height - 1, -1, -1):
+        if y & 1 != parity:
+            continue
+        for x in range(width - 1, -1, -1):
+            slot = int64(slots[tables[contexts[y, x]], symbols[y, x]])
+            frequency = slot >> PRECISION
+            if state >= frequency << 20:
+                position -= 1
+                words[position] = state & 0xFFFF
+                state >>= 16
+            quotient = int64(uint32(state) // uint32(frequency))
+            state += quotient * (4096 - frequency) + (slot & 4095)
+    words[position - 1] = state >> 16
+    words[position - 2] = state & 0xFFFF
+    return position - 2

@@ -1,0 +1,334 @@
+"""The linear coder, for acquisition: transmitted weights, static contexts, rANS.
+
+Every sample is predicted by a weighted sum of its neighbours in this frame, in the frame
+that the predictor expects, and in the channels before it; the weights come from the encoder.
+The quantized residual is coded with a table chosen by how large the symbols around it were
+and by how the neighbours compare with the prediction. Nothing adapts while decoding, so a
+sample takes a few nanoseconds. FORMAT.md, section 8, has the details.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tezip_h5 import kernels
+from tezip_h5.errors import FormatError
+from tezip_h5.residual.linear_tables import SIDES, Tables, build, symbols_for
+from tezip_h5.residual.linear_weights import ONE, Fitter, Weights, taps_of
+
+__all__ = ["LinearDecoder", "LinearEncoder"]
+
+KEYFRAMES, RESIDUALS, TABLES = "keyframes", "residuals", "tables"
+
+_NEW, _DRIFT, _SIDE_SHIFT = 1, 2, 2  # of a plane's flags
+_LOUD = 40  # mean magnitude of symbols that energies can hold
+_LARGEST_MEAN = 1 << 33
+
+
+class _Frames:
+    """What encoder and decoder keep of the frames of a chunk, in the kernels' planes."""
+
+    def __init__(self, shape, scale):
+        self.shape = shape
+        channels, height, width = shape
+        self.linear = kernels.load("linear")
+        # Frame, frame before, magnitudes of the symbols of this frame and of the last one.
+        self.planes = tuple(np.zeros((channels, height + 3, width + 4), np.int32) for _ in range(4))
+        wraps = scale.top > 2**31 - 1
+        self.low, self.high = (-(2**31), 2**31 - 1) if wraps else (0, scale.top)
+        energies = np.arange(self.linear.WIDEST + 1)
+        octaves = np.maximum(np.frexp(energies)[1] - 1, 1)
+        halves = 2 * octaves + ((energies >> (octaves - 1)) & 1)
+        self.classes = np.where(energies < 4, energies, halves).astype(np.uint8)
+        self.energy_scale = 0
+
+    def begin(self, prediction: np.ndarray | None) -> None:
+        """Prepare for the next frame; `prediction` is that of a predicted one."""
+        frame, before, magnitudes, earlier = self.planes
+        self.planes = frame, before, earlier, magnitudes
+        if prediction is not None:
+            for plane, expected in zip(before, prediction, strict=True):
+                self.linear.surround(np.ascontiguousarray(expected), plane)
+
+    def plan(self, predicted: bool, channel: int, tolerance: int) -> np.ndarray:
+        """The plan of a plane, but for what its weights say."""
+        linear = self.linear
+        plan = np.zeros(linear.PLAN, np.int64)
+        plan[linear.CHANNEL], plan[linear.TOLERANCE] = channel, tolerance
+        plan[linear.LOW], plan[linear.HIGH] = self.low, self.high
+        plan[linear.PREDICTED] = predicted
+        return plan
+
+    def apply(self, weights: Weights, plan: np.ndarray) -> np.ndarray:
+        """Complete a plan; returns the plane's taps with their weights, int64 (taps, 4)."""
+        linear = self.linear
+        predicted, channel = bool(plan[linear.PREDICTED]), int(plan[linear.CHANNEL])
+        rest = weights.values[6:]
+        plan[linear.BIAS] = weights.mean * (ONE - sum(weights.values))
+        plan[linear.SIDE], plan[linear.DRIFT] = weights.side, weights.drift
+        plan[linear.SCALE] = self.energy_scale
+        reach = max(-self.low, self.high) * sum(abs(weight) for weight in rest)
+        plan[linear.WIDE] = reach >= 2**31  # whether sums overflow 32 bits
+        # Whether the fraction of a prediction says anything.
+        whole = all(weight % ONE == 0 for weight in weights.values)
+        plan[linear.FINE] = not (whole or plan[linear.TOLERANCE])
+        plan[linear.OWN :] = weights.values[:6]
+        taps = [
+            (*tap, weight) for tap, weight in zip(taps_of(predicted, channel), rest, strict=True)
+        ]
+        return np.array(taps, np.int64)
+
+    def frame(self) -> np.ndarray:
+        """The frame: int32 (C, h, w)."""
+        return self.planes[0][:, 2:-1, 2:-2].copy()
+
+
+@dataclass
+class _Plane:
+    """One coded plane, before its symbols are."""
+
+    head: bytes
+    side: int
+    symbols: np.ndarray
+    contexts: np.ndarray
+    bits: list[bytes]
+    filled: list[int]
+
+
+class LinearEncoder:
+    """Encode the frames of one chunk; parameters as for `StageEncoder`."""
+
+    def __init__(self, shape, scale, settings, quantizer="uniform", guided=False):
+        self._frames = _Frames(shape, scale)
+        self._top = int(scale.top)
+        self._kernels = kernels.load("linear_encode")
+        self._fitter = Fitter()
+        self._weights: dict[tuple[bool, int], Weights] = {}
+        self._counts = None
+        self._coded: list[tuple[str, list[_Plane]]] = []
+
+    def keyframe(self, levels: np.ndarray, tolerances: np.ndarray) -> np.ndarray:
+        """Code a frame from itself; returns its reconstruction, int32 (C, h, w)."""
+        return self._frame(KEYFRAMES, levels, None, tolerances)
+
+    def residual(self, levels, prediction, tolerances) -> np.ndarray:
+        """Code a frame given its prediction; returns its reconstruction, int32 (C, h, w)."""
+        return self._frame(RESIDUALS, levels, prediction, tolerances)
+
+    def _frame(self, name, levels, prediction, tolerances):
+        self._frames.begin(prediction)
+        planes = [
+            self._plane(
+                np.ascontiguousarray(plane), prediction is not None, channel, int(tolerance)
+            )
+            for channel, (plane, tolerance) in enumerate(zip(levels, tolerances, strict=True))
+        ]
+        self._coded.append((name, planes))
+        return self._frames.frame()
+
+    def _plane(self, levels, predicted, channel, tolerance):
+        frames, linear = self._frames, self._frames.linear
+        plan = frames.plan(predicted, channel, tolerance)
+        last = self._weights.get((predicted, channel))
+        side = linear.SIDE_CHANNEL if channel else linear.SIDE_OWN
+        weights, size = self._fitter.choose(levels, frames.planes, plan, last, side)
+        if self._counts is None:
+            frames.energy_scale = min(max(int(np.ceil(np.log2(max(size, 1) / _LOUD))), 0), 31)
+            symbols = symbols_for(self._top, 0)
+            self._counts = np.zeros((SIDES, linear.CONTEXTS, symbols), np.int32)
+        taps = frames.apply(weights, plan)
+        base = last or Weights.median(len(taps), False, 0)
+        new = (weights.mean, weights.values) != (base.mean, base.values)
+        head = _pack_head(weights, new)
+        self._weights[predicted, channel] = weights
+        symbols, contexts = np.empty(levels.shape, np.uint8), np.empty(levels.shape, np.uint16)
+        # The low bits of a sample are fewer than those of the largest symbol.
+        most = max((2 * self._top + 1).bit_length() - 3, 0)
+        bits = np.zeros((2, (levels.size * most >> 5) + 2), np.uint32)
+        filled = np.zeros(2, np.int64)
+        found = symbols, contexts, self._counts[weights.side]
+        self._kernels.model(levels, frames.planes, taps, plan, frames.classes, found, bits, filled)
+        stored = [row.tobytes()[: -(-count // 8)] for row, count in _filled_rows(bits, filled)]
+        return _Plane(head, weights.side, symbols, contexts, stored, filled.tolist())
+
+    def finish(self) -> tuple[dict[str, bytes], list[int]]:
+        """Return the sections, and the bytes each frame took, in order."""
+        tables, sides = build(self._counts, self._frames.energy_scale)
+        slots = tables.encoder_slots()
+        sections, sizes = {TABLES: tables.pack(sides)}, []
+        pieces: dict[str, list[bytes]] = {}
+        self._coded.reverse()
+        while self._coded:  # what is coded is not kept: a chunk's symbols take more room than it
+            name, planes = self._coded.pop()
+            data = b"".join(self._code(plane, tables, slots) for plane in planes)
+            pieces.setdefault(name, []).append(data)
+            sizes.append(len(data))
+        sections.update((name, b"".join(parts)) for name, parts in pieces.items())
+        sizes[0] += len(sections[TABLES])
+        return sections, sizes
+
+    def _code(self, plane: _Plane, tables: Tables, slots) -> bytes:
+        of_context = tables.of_context[plane.side]
+        words = np.empty(plane.symbols.size + 2, np.uint16)
+        streams = []
+        for parity in range(min(len(plane.symbols), 2)):
+            start = self._kernels.rans_encode(
+                plane.symbols, plane.contexts, of_context, slots, parity, words
+            )
+            streams.append(words[start:].astype("<u2").tobytes())
+        head = plane.head
+        for words_data, filled in zip(streams, plane.filled, strict=False):
+            head += _varint(len(words_data) // 2) + _varint(filled)
+        return b"".join([head, *streams, *plane.bits[: len(streams)]])
+
+
+def _filled_rows(bits, filled):
+    little = bits.astype("<u4", copy=False)
+    return [
+        (row[: (count >> 5) + 1], int(count)) for row, count in zip(little, filled, strict=True)
+    ]
+
+
+def _varint(number: int) -> bytes:
+    """LEB128: seven bits a byte, low ones first, the top bit where more follow."""
+    out = bytearray()
+    while number > 127:
+        out.append(number & 127 | 128)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def _pack_head(weights: Weights, new: bool) -> bytes:
+    flags = _NEW * new | _DRIFT * weights.drift | weights.side << _SIDE_SHIFT
+    head = bytes([flags])
+    if new:
+        for number in (weights.mean, *weights.values):
+            head += _varint(number << 1 ^ number >> 63)
+    return head
+
+
+class _Reader:
+    """Bytes of a section, taken from its front."""
+
+    def __init__(self, data: bytes):
+        self._data = data
+        self._at = 0
+
+    def take(self, count: int) -> bytes:
+        piece = self._data[self._at : self._at + count]
+        if len(piece) != count:
+            raise FormatError(f"a residual stream ends {count - len(piece)} bytes too early")
+        self._at += count
+        return piece
+
+    def varint(self, limit: int) -> int:
+        """A number up to `limit`."""
+        number = shift = 0
+        while True:
+            (byte,) = self.take(1)
+            number |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                break
+            if shift > 63:
+                raise FormatError("a number of a residual stream has more than 10 bytes")
+        if number > limit:
+            raise FormatError(f"a number of a residual stream is {number}; at most {limit}")
+        return number
+
+    def signed(self, limit: int) -> int:
+        """A number from -limit to limit."""
+        folded = self.varint(2 * limit)
+        return folded >> 1 ^ -(folded & 1)
+
+
+class LinearDecoder:
+    """Decode the frames of one chunk, in order; the inverse of `LinearEncoder`.
+
+    Parameters
+    ----------
+    sections : the payload's sections
+    shape, scale : as for the encoder
+    """
+
+    def __init__(self, sections: dict[str, bytes], shape, scale):
+        self._frames = _Frames(shape, scale)
+        if TABLES not in sections:
+            raise FormatError("the section of tables is missing, but the linear coder needs it")
+        tables = Tables.unpack(sections[TABLES])
+        self._frames.energy_scale = tables.scale
+        self._of_context, self._slots = tables.of_context, tables.decoder_slots()
+        self._readers = {
+            name: _Reader(sections[name]) for name in (KEYFRAMES, RESIDUALS) if name in sections
+        }
+        self._weights: dict[tuple[bool, int], Weights] = {}
+
+    def keyframe(self, tolerances: np.ndarray) -> np.ndarray:
+        """Reconstruct a keyframe: int32 (C, h, w)."""
+        return self._frame(KEYFRAMES, None, tolerances)
+
+    def residual(self, prediction: np.ndarray, tolerances: np.ndarray) -> np.ndarray:
+        """Reconstruct a predicted frame from its prediction: int32 (C, h, w)."""
+        return self._frame(RESIDUALS, prediction, tolerances)
+
+    def _frame(self, name, prediction, tolerances):
+        if name not in self._readers:
+            raise FormatError(f"the section of {name} is missing, but a frame needs it")
+        self._frames.begin(prediction)
+        for channel, tolerance in enumerate(tolerances):
+            self._plane(self._readers[name], prediction is not None, channel, int(tolerance))
+        return self._frames.frame()
+
+    def _plane(self, reader, predicted, channel, tolerance):
+        frames, linear = self._frames, self._frames.linear
+        _, height, width = frames.shape
+        weights = self._weights[predicted, channel] = self._head(reader, predicted, channel)
+        plan = frames.plan(predicted, channel, tolerance)
+        taps = frames.apply(weights, plan)
+        streams = min(height, 2)
+        limits = np.zeros(4, np.int64)
+        for parity in range(streams):
+            limits[parity] = reader.varint(height * width + 2)
+            limits[2 + parity] = reader.varint(32 * height * width)
+            if limits[parity] < 2:
+                raise FormatError("a residual stream is too short to begin")
+        # Rows of samples may be read behind the end before it is noticed.
+        words = [_padded(reader.take(2 * int(count)), "<u2", width + 2) for count in limits[:2]]
+        bits = [_padded(reader.take(-(-int(count) // 8)), "<u4", width + 3) for count in limits[2:]]
+        if any(words[i][1] == 0 for i in range(streams)):
+            raise FormatError("a residual stream begins in a state that does not occur")
+        coder = self._of_context[weights.side], self._slots
+        if linear.decode(
+            frames.planes, taps, plan, frames.classes, coder, tuple(words), tuple(bits), limits
+        ):
+            raise FormatError("a residual stream does not end where it should")
+
+    def _head(self, reader, predicted, channel) -> Weights:
+        (flags,) = reader.take(1)
+        side = flags >> _SIDE_SHIFT
+        linear = self._frames.linear
+        if (
+            side >= SIDES
+            or (side == linear.SIDE_BEFORE and not predicted)
+            or (side == linear.SIDE_CHANNEL and not channel)
+            or (flags & _DRIFT and not predicted)
+        ):
+            raise FormatError(f"flags {flags:#x} do not fit a plane of channel {channel}")
+        count = len(taps_of(predicted, channel))
+        if flags & _NEW:
+            mean = reader.signed(_LARGEST_MEAN)
+            values = tuple(reader.signed(32767) for _ in range(6 + count))
+        else:
+            last = self._weights.get((predicted, channel)) or Weights.median(count, False, 0)
+            mean, values = last.mean, last.values
+        return Weights(values, mean, bool(flags & _DRIFT), side)
+
+
+def _padded(data: bytes, dtype: str, more: int) -> np.ndarray:
+    """The numbers in `data`, in native byte order, and `more` zeros (one at least)."""
+    size = np.dtype(dtype).itemsize
+    data += bytes(-len(data) % size + size * more)
+    return np.frombuffer(data, dtype).astype(np.dtype(dtype).newbyteorder("="), copy=True)

@@ -1,0 +1,160 @@
+"""Tables of the linear coder: which table serves a context, and the frequencies in each.
+
+The encoder counts symbols by context, gathers contexts whose symbols are alike under one
+table each, and transmits the tables: the decoder does not adapt, it looks up.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+import zstandard
+
+from tezip_h5 import kernels
+from tezip_h5.errors import FormatError
+
+__all__ = ["MOST_SYMBOLS", "SIDES", "Tables", "build", "symbols_for"]
+
+SIDES = 3
+MOST_SYMBOLS = 144  # symbols of levels of 32 bits
+_MOST_TABLES = 32
+_TOTAL = 4096
+_PREFIX = struct.Struct("<BBBB")  # energy scale, tables, symbols, sides (a bit each)
+_SAMPLES_PER_TABLE = 4000  # more tables do not pay for themselves
+_TABLES = 24
+_ROUNDS = 3
+_SLACK = 12.0  # bits that an entry of the map costs when it differs from the one before
+
+
+def symbols_for(top: int, tolerance: int) -> int:
+    """How many symbols the levels 0..top can need."""
+    largest = max(2 * (top // (2 * tolerance + 1) + 1), 1)
+    octave = largest.bit_length() - 1
+    return min(32 + 4 * max(octave - 4, 0), MOST_SYMBOLS)
+
+
+class Tables:
+    """The tables of a chunk.
+
+    Attributes
+    ----------
+    scale : int, the magnitudes of symbols are shifted right by this in energies
+    of_context : uint8 (SIDES, contexts), the table that serves each context
+    frequencies : int64 (tables, symbols), of which each row adds up to 4096
+    """
+
+    def __init__(self, scale, of_context, frequencies):
+        self.scale = scale
+        self.of_context = of_context
+        self.frequencies = frequencies
+        self._starts = np.cumsum(frequencies, axis=1) - frequencies
+
+    def encoder_slots(self) -> np.ndarray:
+        """4096 * frequency + start of every symbol: uint32 (tables, symbols)."""
+        return (self.frequencies * _TOTAL + self._starts).astype(np.uint32)
+
+    def decoder_slots(self) -> np.ndarray:
+        """For each table's slots: symbol, frequency - 1, place in it; uint32, flat."""
+        count, symbols = self.frequencies.shape
+        entry = (np.tile(np.arange(symbols), (count, 1)) << 24) | ((self.frequencies - 1) << 12)
+        entry -= self._starts + np.arange(count)[:, None] * _TOTAL
+        flat = np.repeat(entry.reshape(-1), self.frequencies.reshape(-1))
+        return (flat + np.arange(count * _TOTAL)).astype(np.uint32)
+
+    def pack(self, used: list[int]) -> bytes:
+        """The tables section; `used` are the sides whose contexts occur."""
+        stored = self.frequencies.astype("<u2")
+        body = self.of_context[used].tobytes() + stored.view(np.uint8).reshape(-1, 2).T.tobytes()
+        sides = sum(1 << side for side in used)
+        return _PREFIX.pack(self.scale, *stored.shape, sides) + zstandard.compress(body, 15)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Tables:
+        """Inverse of `pack`. Raises FormatError for anything but valid tables."""
+        if len(data) < _PREFIX.size:
+            raise FormatError(f"the tables section has {len(data)} bytes; expected more")
+        scale, count, symbols, sides = _PREFIX.unpack_from(data)
+        if (
+            scale > 31
+            or not 1 <= count <= _MOST_TABLES
+            or not 1 <= symbols <= MOST_SYMBOLS
+            or sides >> SIDES
+        ):
+            raise FormatError(
+                f"tables out of range: scale {scale}, {count} tables of {symbols} symbols, "
+                f"sides {sides:#x}"
+            )
+        contexts = kernels.load("linear").CONTEXTS
+        used = [side for side in range(SIDES) if sides >> side & 1]
+        size = contexts * len(used) + 2 * count * symbols
+        try:
+            body = zstandard.ZstdDecompressor().decompress(
+                data[_PREFIX.size :], max_output_size=size
+            )
+        except zstandard.ZstdError as error:
+            raise FormatError(f"the tables are damaged: {error}") from None
+        if len(body) != size:
+            raise FormatError(f"the tables have {len(body)} bytes, expected {size}")
+        of_context = np.zeros((SIDES, contexts), np.uint8)
+        split = contexts * len(used)
+        of_context[used] = np.frombuffer(body[:split], np.uint8).reshape(-1, contexts)
+        stored = np.frombuffer(body[split:], np.uint8).reshape(2, -1).T.copy().view("<u2")
+        frequencies = stored.reshape(count, symbols).astype(np.int64)
+        if of_context.max() >= count or (frequencies.sum(axis=1) != _TOTAL).any():
+            raise FormatError("a context without a table, or frequencies that do not add up")
+        return cls(scale, of_context, frequencies)
+
+
+def build(counts: np.ndarray, scale: int) -> tuple[Tables, list[int]]:
+    """Tables that code `counts` (int32 (SIDES, contexts, symbols)) in few bits.
+
+    Contexts begin sorted by the size of their symbols and move to the table that codes them
+    best, a few times over (k-means with code lengths as distances).
+    """
+    sides, contexts, symbols = counts.shape
+    used_sides = [side for side in range(sides) if counts[side].any()]
+    flat = counts.reshape(-1, symbols)
+    present = np.flatnonzero(flat.any(axis=1))
+    rows = np.ascontiguousarray(flat[present])
+    per_row = rows.sum(axis=1, dtype=np.int64)
+    # Sorted by the mean size of symbols, in groups of about as many bits each.
+    bits = rows @ np.log2(np.arange(1, symbols + 1, dtype=np.float32)) + 1
+    order = np.argsort(bits / per_row, kind="stable")
+    passed = np.cumsum(bits[order], dtype=np.float64)
+    count = int(np.clip(per_row.sum() // _SAMPLES_PER_TABLE, 1, _TABLES))
+    group = np.minimum(passed * (count / passed[-1]), count - 1).astype(np.int64)
+    starts = np.flatnonzero(np.diff(group, prepend=-1))
+    totals = np.add.reduceat(rows[order], starts, axis=0, dtype=np.int64)
+    tables = np.zeros(len(rows), np.uint8)
+    assign = kernels.load("linear_fit").assign
+    for turn in range(_ROUNDS):
+        totals = totals[totals.any(axis=1)]
+        smoothed = totals + 0.02
+        lengths = np.log2(smoothed.sum(axis=1) / smoothed.T).astype(np.float32)
+        totals = np.zeros_like(totals)
+        slack = np.float32(_SLACK if turn == _ROUNDS - 1 else 0)
+        assign(rows, np.ascontiguousarray(lengths), slack, tables, totals)
+    kept = totals.any(axis=1)
+    tables = (np.cumsum(kept) - 1).astype(np.uint8)[tables]
+    of_context = np.zeros(sides * contexts, np.uint8)
+    # A context that does not occur has the table of the one before it.
+    before = np.searchsorted(present, np.arange(of_context.size), side="right") - 1
+    of_context[:] = tables[np.maximum(before, 0)]
+    frequencies = np.stack([_normalized(row) for row in totals[kept]])
+    last = int(np.flatnonzero(frequencies.any(axis=0))[-1])
+    of_context = of_context.reshape(sides, contexts)
+    return Tables(scale, of_context, frequencies[:, : last + 1]), used_sides
+
+
+def _normalized(counts: np.ndarray) -> np.ndarray:
+    """Frequencies in proportion to `counts` that add up to 4096, at least 1 where it counts."""
+    frequencies = np.where(counts > 0, np.maximum(counts * _TOTAL // counts.sum(), 1), 0)
+    excess = int(frequencies.sum()) - _TOTAL
+    while excess > 0:  # many rare symbols: take from the frequent ones
+        largest = int(np.argmax(frequencies))
+        taken = min(excess, max(int(frequencies[largest]) // 8, 1))
+        frequencies[largest] -= taken
+        excess -= taken
+    frequencies[int(np.argmax(frequencies))] -= excess
+    return frequencies

@@ -1,0 +1,172 @@
+"""Weights of the linear coder: which samples predict a plane, learned by its encoder.
+
+Least squares on a lattice of samples of the original, with the noise that quantization will
+add to neighbours in the same plane; candidates are compared by what their symbols would cost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tezip_h5 import kernels
+
+__all__ = ["ONE", "Fitter", "Weights", "taps_of"]
+
+ONE = 4096  # a weight of one
+_LIMIT = 32767
+_MOST_SAMPLES, _LEAST_SAMPLES, _SPACING = 8192, 1024, 48
+_NOISE = 0.25  # of the variance of quantization, that samples lack
+_MEMORY = 0.5  # how much the statistics of one frame count in the next
+
+# Where samples are taken: source, dy, dx. Source 0 is this plane, 1 the frame before it, 2 and
+# 3 this frame's last channel and the one before that.
+_ABOVE = [(0, -2, 0), (0, -2, -1), (0, -2, 1)]
+_BEFORE = [(1, 0, 0), (1, 0, -1), (1, 0, 1), (1, -1, 0), (1, 1, 0)]
+_BEFORE += [(1, -1, -1), (1, -1, 1), (1, 1, -1), (1, 1, 1)]
+_CHANNEL = [(2, 0, 0), (2, 0, -1), (2, 0, 1), (2, -1, 0), (2, 1, 0)]
+_SECOND = [(3, 0, 0), (3, 0, -1), (3, -1, 0)]
+_FIRST = 6  # weights before those of the taps: W, WW, N, NW, NE, median
+_MEDIAN, _DRIFT, _TAPS = 5, 6, 7  # features of the fit
+
+
+def taps_of(predicted: bool, channel: int) -> list[tuple[int, int, int]]:
+    """The taps of a plane, in the order of their weights."""
+    taps = _ABOVE + _BEFORE * predicted
+    return taps + _CHANNEL * (channel > 0) + _SECOND * (channel > 1)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What predicts a plane.
+
+    Attributes
+    ----------
+    values : weights of W, WW, N, NW, NE, the median, then of the taps; 4096 is one
+    mean : the level at which they are exact
+    drift : the median is that of differences from the frame before
+    side : where magnitudes of symbols around a sample are looked at
+    """
+
+    values: tuple[int, ...]
+    mean: int = 0
+    drift: bool = False
+    side: int = 0
+
+    @classmethod
+    def median(cls, taps: int, drift: bool, side: int) -> Weights:
+        """The median alone."""
+        return cls((0,) * 5 + (ONE,) + (0,) * taps, 0, drift, side)
+
+
+class Fitter:
+    """Choose weights plane after plane."""
+
+    def __init__(self):
+        self._kernels = kernels.load("linear_fit")
+        self._statistics: dict = {}
+        self._turn = 0
+
+    def choose(self, levels, own, plan, last: Weights | None, side: int) -> tuple[Weights, float]:
+        """Weights for a plane, and the mean size of its symbols.
+
+        Parameters
+        ----------
+        levels : int32 (h, w), the plane's
+        own, plan : as the kernels want them, with what is known of the plane
+        last : the weights in use for such planes; they cost nothing
+        side : where to look for magnitudes if the frame before predicts nothing
+        """
+        linear = kernels.load("linear")
+        predicted, channel = bool(plan[linear.PREDICTED]), int(plan[linear.CHANNEL])
+        taps = np.array(taps_of(predicted, channel), np.int64)
+        fallback = last or Weights.median(len(taps), predicted, side)
+        samples, mean = self._sample(levels, own, taps, plan)
+        if len(samples) < 4 * samples.shape[1]:
+            return fallback, 0.0
+        temporal = linear.SIDE_BEFORE if predicted and channel == 0 else side
+        candidates = [] if last is None else [last]
+        candidates += self._solve(samples, plan, taps, mean, predicted, (temporal, side))
+        if predicted:
+            candidates.append(Weights.median(len(taps), True, temporal))
+        candidates.append(Weights.median(len(taps), False, temporal))
+        bits, size = self._costs(samples[::2], mean, candidates, plan)
+        bits *= levels.size / len(samples[::2])
+        for i, candidate in enumerate(candidates):
+            if candidate is not last:
+                bits[i] += 32 + sum(8 if abs(w) < 64 else 16 for w in candidate.values)
+        best = int(np.argmin(bits))
+        return candidates[best], float(size[best])
+
+    def _sample(self, levels, own, taps, plan):
+        height, width = levels.shape
+        wanted = np.clip(levels.size // _SPACING, _LEAST_SAMPLES, _MOST_SAMPLES)
+        step = max(1, int(np.sqrt(levels.size / wanted)))
+        self._turn += 1
+        lattice = np.array([self._turn * 7 % step, self._turn * 3 % step, step, step])
+        mean = int(levels[lattice[0] :: step, lattice[1] :: step].mean())
+        rows = (height // step + 1) * (width // step + 1)
+        samples = np.empty((min(rows, _MOST_SAMPLES * 2), _TAPS + len(taps) + 2), np.float32)
+        count = self._kernels.sample(levels, own, taps, plan, lattice, mean, samples)
+        return samples[:count], mean
+
+    def _solve(self, samples, plan, taps, mean, predicted, sides):
+        """Least squares: with the drift, with the median, and without the frame before."""
+        linear = kernels.load("linear")
+        tolerance = int(plan[linear.TOLERANCE])
+        features = samples.shape[1] - 2
+        products = np.zeros((features + 1, features + 1))
+        floor = 2.0 + 2.0 * tolerance
+        self._kernels.covariance(samples, floor, products)
+        key = (int(plan[linear.CHANNEL]), predicted)
+        if key in self._statistics:
+            products += _MEMORY * self._statistics[key]
+        self._statistics[key] = products
+        noisy = np.ones(features)
+        noisy[_TAPS:] = [source == 0 for source, _, _ in taps]
+        matrix, right = products[:features, :features], products[:features, features]
+        weight = float((1.0 / (samples[:, -1] + floor)).sum())
+        # Samples are as coarse as those beside them will be, but never as if by accident.
+        noise = _NOISE * tolerance * (tolerance + 1) / 3
+        matrix = matrix + np.diag(weight * (1e-3 + noise * noisy))
+        matrix[np.diag_indices(features)] *= 1 + 1e-9
+        before = np.zeros(features, bool)
+        before[_TAPS:] = [source == 1 for source, _, _ in taps]
+        before[_DRIFT] = True
+        choices = [(~before, False, sides[1])]
+        if predicted:
+            for median, drift in ((_MEDIAN, True), (_DRIFT, False)):
+                choices.append((np.arange(features) != median, drift, sides[0]))
+        for kept, drift, side in choices:
+            at = np.flatnonzero(kept)
+            try:
+                solved = np.linalg.solve(matrix[np.ix_(at, at)], right[at])
+            except np.linalg.LinAlgError:
+                continue
+            full = np.zeros(features)
+            full[at] = np.clip(np.rint(solved * ONE), -_LIMIT, _LIMIT)
+            values = full.astype(int).tolist()
+            median = values[_DRIFT] if drift else values[_MEDIAN]
+            yield Weights((*values[:5], median, *values[_TAPS:]), mean, drift, side)
+
+    def _costs(self, samples, mean, candidates, plan):
+        """Bits that the samples' symbols take with each candidate, and their mean size."""
+        features = samples.shape[1] - 2
+        weights = np.zeros((features, 8), np.float32)
+        offsets = np.zeros(8, np.float32)
+        for i, candidate in enumerate(candidates):
+            values = np.array(candidate.values, np.float64) / ONE
+            weights[:5, i], weights[_TAPS:, i] = values[:5], values[_FIRST:]
+            weights[_DRIFT if candidate.drift else _MEDIAN, i] = values[5]
+            # Samples are differences from `mean`; this candidate's are from its own.
+            offsets[i] = (candidate.mean - mean) * (1 - values.sum())
+        counts = np.zeros((len(candidates), 12, 64), np.int32)
+        self._kernels.count_symbols(np.ascontiguousarray(samples), weights, offsets, plan, counts)
+        totals = counts.sum(axis=2, keepdims=True)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            lengths = np.where(counts, np.log2(totals / counts), 0)
+        extra = np.maximum(np.arange(64) - 27, 0) * (np.arange(64) >= 32)
+        bits = (counts * (lengths + extra)).sum(axis=(1, 2))
+        sizes = np.where(np.arange(64) < 32, np.arange(64) / 2, 2.0 ** np.maximum(extra - 1, 0))
+        return bits, (counts * sizes).sum(axis=(1, 2)) / len(samples)
