@@ -160,13 +160,24 @@ class _Attempts:
 
     def smallest(self, model: IntegerModel | None) -> Encoded:
         """The smallest payload over the quantizers, with a network or without."""
-        attempts = (
-            _ChunkEncoder(
-                self.header, self.frames, self.bound, self.settings, self.scale, quantizer, model
-            ).encode(self.kinds)
-            for quantizer in _quantizers(self.settings, self.bound, self.scale)
-        )
-        return min(attempts, key=lambda encoded: len(encoded.payload))
+        best = None
+        for quantizer in _quantizers(self.settings, self.bound, self.scale):
+            decoded = None
+            for _ in range(_passes(self.settings, self.bound, self.scale)):
+                run = _ChunkEncoder(
+                    self.header,
+                    self.frames,
+                    self.bound,
+                    self.settings,
+                    self.scale,
+                    quantizer,
+                    model,
+                )
+                encoded = run.encode(self.kinds, decoded)
+                decoded = run.decoded
+                if best is None or len(encoded.payload) < len(best.payload):
+                    best = encoded
+        return best
 
 
 def _coder_for(settings: Settings, scale) -> str:
@@ -182,6 +193,12 @@ def _quantizers(settings: Settings, bound: ChunkBound, scale) -> tuple[str, ...]
     if bound.lossless or settings.level == "fast" or _coder_for(settings, scale) != "stages":
         return ("uniform",)
     return ("uniform", "run-merging")
+
+
+def _passes(settings: Settings, bound: ChunkBound, scale) -> int:
+    """A second pass learns from what the first one decoded."""
+    lossy = not bound.lossless and settings.level == "best"
+    return 2 if lossy and _coder_for(settings, scale) == "mixing" else 1
 
 
 def _fallback_may_win(frames: np.ndarray, size: int, level: str) -> bool:
@@ -228,14 +245,17 @@ class _ChunkEncoder:
             offset, shift = choose_scale(first, scale.top, skip)
             self._network = Network(model.digest, offset, shift)
 
-    def encode(self, kinds) -> Encoded:
+    def encode(self, kinds, decoded: list[np.ndarray] | None = None) -> Encoded:
+        """Encode the chunk; `decoded` are the frames that an earlier pass made of it."""
         kinds, chooser = self._windows(kinds)
+        self._prepare(kinds, decoded)
         number = prediction.NUMBERS["previous" if self._model is None else "prednet"]
         predictor = prediction.create(
             number, self._shape, self._scale.top, self._network, self._model
         )
         closed = self._settings.feedback == "reconstruction"
         records = []
+        self.decoded = []
         for t, frame in enumerate(self._frames):
             values_levels = self._levels_of(frame)
             guess = predictor.predict()
@@ -246,10 +266,35 @@ class _ChunkEncoder:
                 decoded = self._coder.residual(values_levels, guess, self._tolerances[t])
             else:
                 decoded = self._coder.keyframe(values_levels, self._tolerances[t])
+            self.decoded.append(decoded)
             error = self._account(frame, values_levels, decoded, t)
             predictor.observe(decoded if closed or kind != Kind.PREDICTED else guess)
             records.append(FrameRecord(kind, mse=mse, max_error=error))
         return self._finish(records, number)
+
+    def _prepare(self, kinds, decoded) -> None:
+        """Show the coder what it may learn from, if it learns from all frames at once."""
+        if not self._coder.learns:
+            return
+        original = list(np.stack([self._levels_of(frame) for frame in self._frames], 1))
+        known = original if decoded is None else list(np.stack(decoded, 1))
+        keyframes = [t == 0 for t in range(len(self._frames))]
+        if kinds is not None:
+            keyframes = [kind != Kind.PREDICTED for kind in kinds]
+        self._coder.prepare(
+            [
+                residual.Known(
+                    original[c],
+                    known[c],
+                    None,
+                    known[c - 1] if c else None,
+                    self._model is not None,
+                    keyframes,
+                    int(self._tolerances[:, c].min()),
+                )
+                for c in range(len(original))
+            ]
+        )
 
     def _windows(self, kinds):
         settings = self._settings

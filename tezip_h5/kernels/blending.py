@@ -16,7 +16,7 @@ import numpy as np
 from numba import boolean, int32, int64, uint8, uint16, uint32
 
 from tezip_h5.kernels.compiling import kernel
-from tezip_h5.kernels.mixing import COARSE, INPUTS, LIMIT, OFFSETS, SQUASH, code_symbol
+from tezip_h5.kernels.mixing import COARSE, INPUTS, TAUGHT, LIMIT, OFFSETS, SQUASH, code_symbol
 
 FRACTION = 6
 TOP, LEFT, BOTTOM, RIGHT = 3, 4, 3, 4
@@ -25,13 +25,15 @@ TOP, LEFT, BOTTOM, RIGHT = 3, 4, 3, 4
 HAS_PREVIOUS, HAS_BEFORE, HAS_GUESS, HAS_OTHER = 1, 2, 4, 8
 SQUASH_ZERO = LIMIT  # the place of 0 in SQUASH
 TAPS = 40
-VOTERS = 12
+VOTERS = 14
+KINDS = 3
+"""Kinds of surroundings with learnt weights of their own; see `_kind`."""
 ACTIVITIES = 20
 
-_NEAR_Y = np.array([0, -1, -1, -1, 0, -2, -1, -1, -2, -2, -2, -2])
-_NEAR_X = np.array([-1, 0, -1, 1, -2, 0, 2, -2, -1, 1, -2, 2])
-_PAST_Y = np.array([0, 0, 1, 0, -1, 1, 1, -1, -1, 0, 2, 0, -2])
-_PAST_X = np.array([0, 1, 0, -1, 0, 1, -1, 1, -1, 2, 0, -2, 0])
+NEAR_Y = np.array([0, -1, -1, -1, 0, -2, -1, -1, -2, -2, -2, -2])
+NEAR_X = np.array([-1, 0, -1, 1, -2, 0, 2, -2, -1, 1, -2, 2])
+PAST_Y = np.array([0, 0, 1, 0, -1, 1, 1, -1, -1, 0, 2, 0, -2])
+PAST_X = np.array([0, 1, 0, -1, 0, 1, -1, 1, -1, 2, 0, -2, 0])
 
 SHARES = np.array([min(65535, (1 << 24) // ((n + 1) * (n + 1))) for n in range(4096)], np.int64)
 """Weight of a voter whose recent errors sum up to n (scaled): 1 / (n + 1)**2."""
@@ -106,6 +108,14 @@ def _vote(base, change, narrow, top):
     limit = top << FRACTION
     change = min(max(change >> (16 - FRACTION), -(limit >> narrow)), limit >> narrow)
     return (base << FRACTION) + (change << narrow)
+
+
+@numba.njit(nogil=True, inline="always")
+def _kind(down, left, right, west, north, east):
+    """0..2: how large changes since the last frame are beside differences of neighbours."""
+    space = abs(down) + abs(left) + abs(right)
+    time = abs(west) + abs(north) + abs(east)
+    return int64(0) if 2 * time < space else int64(1) if time < 2 * space else int64(2)
 
 
 @numba.njit(nogil=True)
@@ -186,7 +196,8 @@ def code_plane(
     voter_errors : int32 (VOTERS, 2, columns + 8), scratch
     filters : int64 (3, TAPS)
     learned : int32 (classes, TAPS)
-        Weights that the encoder learnt, with 12 fraction bits; no class: the voters decide.
+        Weights that the encoder learnt, with 16 fraction bits, for every kind of surroundings
+        and last for keyframes; may be empty.
     bias : int64 (n, 2), counters, weights, refined : the adaptive state
     plan : int64, see `mixing`
     coder, stream : the arithmetic coder
@@ -205,6 +216,7 @@ def code_plane(
     taps = np.zeros(TAPS, np.int64)
     contexts = np.zeros(INPUTS + 5, np.int64)
     scratch = np.zeros(2 * INPUTS + 4, np.int64)
+    taught = plan[TAUGHT] if learned.shape[0] > 0 else int64(0)
     wide = 15 if plan[COARSE] == 0 else 9
     most = 7 if plan[COARSE] == 0 else 4
     voter_errors[:] = 0
@@ -248,11 +260,11 @@ def code_plane(
                 votes[count] = (o << FRACTION) + (moved << (FRACTION - 1))
                 count += 1
             for i in range(12):
-                taps[i] = (int64(current[y + _NEAR_Y[i], x + _NEAR_X[i]]) - base) >> narrow
+                taps[i] = (int64(current[y + NEAR_Y[i], x + NEAR_X[i]]) - base) >> narrow
             used = 12
             if has_previous:
                 for i in range(13):
-                    taps[12 + i] = (int64(previous[y + _PAST_Y[i], x + _PAST_X[i]]) - base) >> narrow
+                    taps[12 + i] = (int64(previous[y + PAST_Y[i], x + PAST_X[i]]) - base) >> narrow
                 used = 25
             if has_before:
                 taps[used] = (int64(before[y, x]) - base) >> narrow
@@ -282,6 +294,15 @@ def code_plane(
                 quick += filters[1, i] * taps[i]
                 slow += filters[2, i] * taps[i]
                 energy += taps[i] * taps[i]
+            if taught:
+                kind = int64(KINDS)
+                if has_previous:
+                    kind = _kind(w - nw, n - nw, n - ne, w - pw, n - pn, ne - pne)
+                lesson = int64(0)
+                for i in range(used):
+                    lesson += learned[kind, i] * taps[i]
+                votes[count] = _vote(base, lesson, narrow, top)
+                count += 1
             first = count
             votes[first] = _vote(base, small, narrow, top)
             votes[first + 1] = _vote(base, quick, narrow, top)
@@ -307,6 +328,8 @@ def code_plane(
                 under += share
                 low, high = min(low, votes[v]), max(high, votes[v])
             predicted = votes[0] + over // under
+            if taught > 1:
+                predicted = votes[first - 1]
             spread = (high - low) >> FRACTION
 
             # --- activity

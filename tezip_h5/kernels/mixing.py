@@ -19,9 +19,10 @@ INPUTS = 16
 LADDER = 20
 """A magnitude of so many steps up the ladder goes on as raw bits."""
 
-COUNT, MEMORY, RATE, COARSE, SLOTS, MIXERS, REFINERS = range(7)
+COUNT, MEMORY, RATE, COARSE, SLOTS, MIXERS, REFINERS, TAUGHT = range(8)
 """Places in a plan: contexts, the counters' longest memory, the mixers' rate, whether
-contexts are coarse, slots per context, mixers, refining tables."""
+contexts are coarse, slots per context, mixers, refining tables, use of learnt weights
+(0 none, 1 as one more voter, 2 alone)."""
 
 OFFSETS = 8
 """From here a plan holds the first rows of contexts, mixers and refining tables."""

@@ -3,19 +3,20 @@
 A residual coder is chosen per chunk by a number. Its encoder has `keyframe(levels,
 tolerances)` and `residual(levels, prediction, tolerances)`, which return the reconstruction
 the decoder will have, and `finish()`, which returns the sections and the bytes every frame
-took. Its decoder has `keyframe(tolerances)` and `residual(prediction, tolerances)`. Frames
+took. One that `learns` is shown all frames first, by `prepare(channels)`. Its decoder has `keyframe(tolerances)` and `residual(prediction, tolerances)`. Frames
 come in order. Nothing else is assumed, so a stronger coder can stand beside the stages.
 """
 
 from __future__ import annotations
 
 from tezip_h5.errors import FormatError
+from tezip_h5.residual.lessons import Known
 from tezip_h5.residual.linear import LinearDecoder, LinearEncoder
 from tezip_h5.residual.mixing import MOST_TOP as MIXING_MOST_TOP
 from tezip_h5.residual.mixing import MixingDecoder, MixingEncoder
 from tezip_h5.residual.stages import StageDecoder, StageEncoder
 
-__all__ = ["MIXING_MOST_TOP", "NUMBERS", "decoder_for", "encoder_for"]
+__all__ = ["MIXING_MOST_TOP", "NUMBERS", "Known", "decoder_for", "encoder_for"]
 
 NUMBERS = {"fallback": 0, "stages": 1, "mixing": 2, "linear": 3}
 """Coders on the wire; the fallback has no frames and is the codec's own."""

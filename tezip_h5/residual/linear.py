@@ -100,6 +100,8 @@ class _Plane:
 class LinearEncoder:
     """Encode the frames of one chunk; parameters as for `StageEncoder`."""
 
+    learns = False
+
     def __init__(self, shape, scale, settings, quantizer="uniform", guided=False):
         self._frames = _Frames(shape, scale)
         self._top = int(scale.top)

@@ -15,17 +15,21 @@ import numpy as np
 
 from tezip_h5 import kernels
 from tezip_h5.errors import FormatError
+from tezip_h5.residual import lessons
+from tezip_h5.residual.lessons import Known
 
 __all__ = ["MOST_TOP", "RESIDUALS", "MixingDecoder", "MixingEncoder"]
 
 RESIDUALS = "residuals"
 
-_PREFIX = struct.Struct("<BBH")  # model, flags, bands
+_PREFIX = struct.Struct("<BBBBH")  # model, flags, use of weights, 0, bands
 _SIZE = struct.Struct("<I")
 _GUIDED = 1
 MOST_TOP = 2**30
 """Largest level it takes."""
 _BAND_PIXELS = 1 << 20  # of one frame; fewer make no second band
+_LEAST_TAUGHT = 4096  # pixels of a frame; weights cost more than they gain in smaller ones
+_TRIAL_FRAMES = 4
 _WORST_BYTES = 16  # of one pixel, more than any decision path needs
 
 
@@ -99,6 +103,14 @@ MODELS = {
 _MODEL_OF = {"fast": 0, "balanced": 0, "best": 1}
 
 
+@dataclass(frozen=True)
+class Weights:
+    """Transmitted weights: 0 unused, 1 as one more voter, 2 alone; and every channel's."""
+
+    use: int = 0
+    of_channels: list[np.ndarray] | None = None
+
+
 class _Channel:
     """What one channel of one stream remembers."""
 
@@ -139,17 +151,27 @@ class _Stream:
         To decode.
     """
 
-    def __init__(self, model: _Model, shape, top: int, guided: bool, data: bytes | None = None):
+    def __init__(
+        self,
+        model: _Model,
+        shape,
+        top: int,
+        guided: bool,
+        weights: Weights,
+        data: bytes | None = None,
+    ):
         self._kernel = kernels.load("blending")
         self._shape, self._top, self._guided = shape, top, guided
         self._decoding = data is not None
         self._plan = model.plan()
+        self._plan[self._kernel.TAUGHT] = weights.use
+        self._weights = weights.of_channels
         self._channels = [_Channel(self._kernel, model, shape[1:]) for _ in range(shape[0])]
         padded = self._channels[0].errors.shape
         self._nothing = np.zeros(padded, np.int32)
         self._guess = np.zeros(padded, np.int32)
         self._voter_errors = np.zeros((self._kernel.VOTERS, 2, padded[1]), np.int32)
-        self._learned = np.zeros((0, self._kernel.TAPS), np.int32)
+        self._no_weights = np.zeros((0, self._kernel.TAPS), np.int32)
         self._coder = np.array([0, 0xFFFFFFFF, 0, 0], np.int64)
         self.data = np.zeros(0, np.uint8)
         if data is not None:
@@ -202,7 +224,7 @@ class _Stream:
                 channel.errors,
                 self._voter_errors,
                 channel.filters,
-                self._learned,
+                self._weights[c] if self._weights else self._no_weights,
                 channel.bias,
                 channel.counters,
                 channel.weights,
@@ -255,16 +277,53 @@ class MixingEncoder:
         Whether predictions are a network's, and not just the last frame again.
     """
 
+    learns = True
+
     def __init__(self, shape, scale, settings, quantizer="uniform", guided: bool = False):
         self._number = _MODEL_OF[settings.level]
-        self._guided = guided
-        bands = _bands(*shape[1:])
-        self._rows = _edges(shape[1], bands)
+        self._guided, self._shape, self._top = guided, shape, scale.top
+        self._rows = _edges(shape[1], _bands(*shape[1:]))
+        self._sizes = []
+        self._open(Weights())
+
+    def _open(self, weights: Weights) -> None:
+        self._weights = weights
         self._streams = [
-            _Stream(MODELS[self._number], (shape[0], rows.stop - rows.start, shape[2]), scale.top, guided)
+            self._stream((self._shape[0], rows.stop - rows.start, self._shape[2]), weights)
             for rows in self._rows
         ]
-        self._sizes = []
+
+    def _stream(self, shape, weights: Weights) -> _Stream:
+        return _Stream(MODELS[self._number], shape, self._top, self._guided, weights)
+
+    def prepare(self, channels: list[Known]) -> None:
+        """Learn weights from all frames, and choose by a trial how to use them.
+
+        Parameters
+        ----------
+        channels : list of Known
+            What there is to learn from, of every channel.
+        """
+        if channels[0].original[0].size < _LEAST_TAUGHT:
+            return
+        learned = [lessons.learn(known) for known in channels]
+        sizes = {use: self._trial(channels, Weights(use, learned)) for use in (1, 2)}
+        self._open(Weights(min(sizes, key=sizes.get), learned))
+
+    def _trial(self, channels: list[Known], weights: Weights) -> int:
+        """Bytes that a part of the first frames takes."""
+        height, width = channels[0].original.shape[1:]
+        rows = slice(max(0, height // 2 - 32), height // 2 + 32)
+        columns = slice(max(0, width // 2 - 256), width // 2 + 256)
+        part = np.stack([known.original[:_TRIAL_FRAMES, rows, columns] for known in channels], 1)
+        guesses = part
+        if channels[0].guesses is not None:
+            guesses = np.stack([k.guesses[:_TRIAL_FRAMES, rows, columns] for k in channels], 1)
+        stream = self._stream(part.shape[1:], weights)
+        tolerances = [known.tolerance for known in channels]
+        for t, frame in enumerate(part):
+            stream.code(frame, guesses[t], tolerances, channels[0].keyframes[t])
+        return stream.position
 
     def keyframe(self, levels: np.ndarray, tolerances: np.ndarray) -> np.ndarray:
         """Code a frame from itself; returns its reconstruction, int32 (C, h, w)."""
@@ -286,7 +345,11 @@ class MixingEncoder:
     def finish(self) -> tuple[dict[str, bytes], list[int]]:
         """Return the sections, and the bytes each frame took, in order."""
         streams = [stream.finish() for stream in self._streams]
-        head = _PREFIX.pack(self._number, _GUIDED * self._guided, len(streams))
+        head = _PREFIX.pack(
+            self._number, _GUIDED * self._guided, self._weights.use, 0, len(streams)
+        )
+        if self._weights.use:
+            head += lessons.pack(self._weights.of_channels)
         head += b"".join(_SIZE.pack(len(stream)) for stream in streams)
         section = head + b"".join(streams)
         sizes = list(self._sizes)
@@ -307,22 +370,30 @@ class MixingDecoder:
         section = sections.get(RESIDUALS, b"")
         if len(section) < _PREFIX.size:
             raise FormatError(f"a section of {len(section)} bytes; its prefix needs {_PREFIX.size}")
-        number, flags, bands = _PREFIX.unpack_from(section)
-        start = _PREFIX.size + bands * _SIZE.size
+        number, flags, use, zero, bands = _PREFIX.unpack_from(section)
         if (
             number not in MODELS
             or flags & ~_GUIDED
+            or use > 2
+            or zero
             or not 1 <= bands <= shape[1]
-            or start > len(section)
             or scale.top > MOST_TOP
         ):
             raise FormatError(
-                f"prefix of a mixed section out of range: model {number}, flags {flags}, {bands} "
-                f"bands of {shape[1]} rows, levels up to {scale.top}, {len(section)} bytes"
+                f"prefix of a mixed section out of range: model {number}, flags {flags}, weights "
+                f"{use}, {bands} bands of {shape[1]} rows, levels up to {scale.top}"
             )
-        sizes = [
-            _SIZE.unpack_from(section, _PREFIX.size + i * _SIZE.size)[0] for i in range(bands)
-        ]
+        start = _PREFIX.size
+        weights = Weights()
+        if use:
+            learned, size = lessons.unpack(section[start:], shape[0])
+            weights = Weights(use, learned)
+            start += size
+        try:
+            sizes = struct.unpack_from(f"<{bands}I", section, start)
+        except struct.error:
+            raise FormatError(f"a mixed section of {len(section)} bytes is cut short") from None
+        start += 4 * bands
         if start + sum(sizes) != len(section):
             raise FormatError(f"streams of {sizes} bytes in a section of {len(section)}")
         self._rows = _edges(shape[1], bands)
@@ -330,7 +401,9 @@ class MixingDecoder:
         for rows, size in zip(self._rows, sizes, strict=True):
             band = (shape[0], rows.stop - rows.start, shape[2])
             data = section[start : start + size]
-            self._streams.append(_Stream(MODELS[number], band, scale.top, bool(flags), data))
+            self._streams.append(
+                _Stream(MODELS[number], band, scale.top, bool(flags), weights, data)
+            )
             start += size
         self._shape = shape
 

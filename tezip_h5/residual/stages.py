@@ -91,6 +91,8 @@ class StageEncoder:
     quantizer : "uniform" | "run-merging", for predicted frames
     """
 
+    learns = False
+
     def __init__(self, shape, scale, settings, quantizer="uniform", guided=False):
         self._shape = shape
         self._top, self._width = scale.top, scale.width

@@ -1,0 +1,162 @@
+"""Weights that the encoder learns from the original frames and transmits.
+
+Where nearly all residuals are zero a decoder has nothing to learn from; and where neighbours
+are nearly alike (smooth fields), filters that adapt on the way learn slowly. Least squares over
+the chunk's own frames serves both. The decoder only multiplies and shifts.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+import zstandard
+
+from tezip_h5 import kernels
+from tezip_h5.errors import FormatError
+
+__all__ = ["Known", "learn", "pack", "unpack"]
+
+_SAMPLES = 1 << 17  # pixels looked at
+_FRAMES = 8  # that they come from, at most
+_LIMIT = 1 << 24  # of a weight with 16 fraction bits
+_COARSE = 16  # weights are multiples of this where neighbours are not exact anyway
+
+
+@dataclass(frozen=True)
+class Known:
+    """One channel's planes, as the encoder knows them.
+
+    Attributes
+    ----------
+    original : int32 (T, h, w)
+    decoded : int32 (T, h, w)
+        What neighbours will be known as; the original again before anything was encoded.
+    guesses : int32 (T, h, w) or None
+        The network's predictions; without them weights leave the network out.
+    other : int32 (T, h, w) or None
+        The channel that is coded before this one.
+    guided : bool
+        Whether a network predicts.
+    keyframes : list of bool
+    tolerance : int
+    """
+
+    original: np.ndarray
+    decoded: np.ndarray
+    guesses: np.ndarray | None
+    other: np.ndarray | None
+    guided: bool
+    keyframes: list[bool]
+    tolerance: int
+
+
+def learn(known: Known) -> np.ndarray:
+    """Least-squares weights for one channel: int32 (KINDS + 1, TAPS), 16 fraction bits.
+
+    Neighbours that were not decoded yet will be off by up to the tolerance: an error of that
+    variance, b (b + 1) / 3, is added to the diagonal.
+    """
+    kernel = kernels.load("blending")
+    count, height, width = known.original.shape
+    rows = max(1, _SAMPLES // (width * min(count, _FRAMES)))
+    stride = max(1, height // rows)
+    exact = known.decoded is known.original
+    noise = known.tolerance * (known.tolerance + 1) / 3 if exact else 0.05 * known.tolerance
+    size = kernel.TAPS
+    grams = np.zeros((kernel.KINDS + 1, size, size))
+    products = np.zeros((kernel.KINDS + 1, size))
+    counts = np.zeros(kernel.KINDS + 1)
+    chosen = set(np.linspace(0, count - 1, _FRAMES).astype(int)) | {0}
+    for t in sorted(chosen):
+        taps, target, kinds = _examples(kernel, known, t, stride)
+        for kind in np.unique(kinds):
+            these = kinds == kind
+            grams[kind] += taps[these].T @ taps[these]
+            products[kind] += taps[these].T @ target[these]
+            counts[kind] += np.count_nonzero(these)
+    weights = np.zeros((kernel.KINDS + 1, size), np.int32)
+    unit = _COARSE if known.tolerance else 1
+    for kind in np.flatnonzero(counts):
+        gram = grams[kind]
+        ridge = noise * counts[kind] + 1e-6 * np.trace(gram) / size + 1e-3
+        solved = np.linalg.solve(gram + ridge * np.eye(size), products[kind])
+        weights[kind] = np.clip(np.rint(solved * (65536 / unit)) * unit, -_LIMIT, _LIMIT)
+    return weights
+
+
+def _examples(kernel, known: Known, t: int, stride: int):
+    """Taps, what they should add up to, and kinds, of every `stride`-th row of frame t."""
+    frames, history = known.decoded, 0
+    if not known.keyframes[t]:
+        history = 1 if t < 2 or known.keyframes[t - 1] else 2
+    height, width = frames.shape[1:]
+    ys = np.arange(min(2, height - 1), height, stride)[:, None] + kernel.TOP
+    xs = np.arange(width)[None] + kernel.LEFT
+
+    def plane(frame):
+        margins = ((kernel.TOP, kernel.BOTTOM), (kernel.LEFT, kernel.RIGHT))
+        padded = np.pad(frame, margins, mode="edge").astype(np.float64)
+        return lambda dy, dx: padded[ys + dy, xs + dx].reshape(-1)
+
+    now = plane(frames[t])
+    west, north = now(0, -1), now(-1, 0)
+    base = np.floor((west + north + 1) / 2)
+    columns = [now(dy, dx) for dy, dx in zip(kernel.NEAR_Y, kernel.NEAR_X, strict=True)]
+    kinds = np.full(west.size, kernel.KINDS)
+    if history:
+        before = plane(frames[t - 1])
+        base = np.floor((2 * before(0, 0) + west + north + 2) / 4)
+        columns += [before(dy, dx) for dy, dx in zip(kernel.PAST_Y, kernel.PAST_X, strict=True)]
+        corner, east = now(-1, -1), now(-1, 1)
+        space = np.abs(west - corner) + np.abs(north - corner) + np.abs(north - east)
+        time = np.abs(west - before(0, -1)) + np.abs(north - before(-1, 0))
+        time += np.abs(east - before(-1, 1))
+        kinds = np.where(2 * time < space, 0, np.where(time < 2 * space, 1, 2))
+    ahead = ((0, 0), (0, 1), (1, 0))
+    if history > 1:
+        columns += [plane(frames[t - 2])(dy, dx) for dy, dx in ahead]
+    if history and known.guided:
+        guess = plane(known.guesses[t]) if known.guesses is not None else lambda dy, dx: base
+        columns += [guess(dy, dx) for dy, dx in ahead]
+    taps = np.zeros((west.size, kernel.TAPS))
+    for i, column in enumerate(columns):
+        taps[:, i] = column - base
+    if known.other is not None:
+        other = plane(known.other[t])
+        first = len(columns) + 1  # after the other channel's error, which is not known yet
+        for i, (dy, dx) in enumerate(((0, -1), (-1, 0), (0, 1), (1, 0))):
+            taps[:, first + i] = other(0, 0) - other(dy, dx)
+    return taps, plane(known.original[t])(0, 0) - base, kinds
+
+
+def pack(weights: list[np.ndarray]) -> bytes:
+    """All channels' weights as bytes: a length, then zstd of their bytes, lowest first."""
+    stacked = np.stack(weights).astype("<i4")
+    split = stacked.reshape(-1, 1).view(np.uint8).T
+    packed = zstandard.compress(np.ascontiguousarray(split).tobytes(), 19)
+    return struct.pack("<I", len(packed)) + packed
+
+
+def unpack(data: bytes, channels: int) -> tuple[list[np.ndarray], int]:
+    """The inverse of `pack`: weights, and how many bytes they took.
+
+    Raises
+    ------
+    FormatError
+        When they are damaged.
+    """
+    kernel = kernels.load("blending")
+    shape = (channels, kernel.KINDS + 1, kernel.TAPS)
+    count = int(np.prod(shape))
+    try:
+        (size,) = struct.unpack_from("<I", data)
+        raw = zstandard.ZstdDecompressor().decompress(
+            data[4 : 4 + size], max_output_size=4 * count
+        )
+        split = np.frombuffer(raw, np.uint8).reshape(4, count)
+    except (struct.error, zstandard.ZstdError, ValueError) as error:
+        raise FormatError(f"transmitted weights are damaged: {error}") from None
+    weights = np.ascontiguousarray(split.T).view("<i4").astype(np.int32).reshape(shape)
+    return [np.ascontiguousarray(w) for w in np.clip(weights, -_LIMIT, _LIMIT)], 4 + size
