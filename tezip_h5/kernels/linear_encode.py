@@ -33,6 +33,8 @@ from tezip_h5.kernels.linear import (
     _weights,
 )
 
+_OCTAVES = np.maximum(np.frexp(np.arange(4096))[1] - 1, 0).astype(np.uint8)  # floor of log2
+
 
 @_kernel(
     void(
@@ -66,6 +68,7 @@ def model(levels, own, taps, plan, classes, found, bits, filled):
     guess, energy = np.empty(width, np.int64), np.empty(width, np.int64)
     sums = np.empty(width, np.int32)
     frame[channel, :2] = 0
+    many = False  # whether many symbols of the last row had low bits: no branch then
     for y in range(height):
         _prepare(y, own, plan, taps, sums, guess, energy)
         row, above_row = frame[channel, y + 2][2:], frame[channel, y + 1][3:]
@@ -82,6 +85,7 @@ def model(levels, own, taps, plan, classes, found, bits, filled):
         corner_past = int64(before[channel, y + 1, 1]) & drift
         size, size_corner, size_above = int64(0), int64(0), int64(magnitudes[channel, y + 1, 2])
         low_bits, position = bits[y & 1], filled[y & 1]
+        begun = position
         for x in range(width):
             at = uint64(x)
             right, size_right = int64(above_row[at]), int64(above_sizes[at])
@@ -116,19 +120,23 @@ def model(levels, own, taps, plan, classes, found, bits, filled):
             row[at] = left
             sizes[at] = size
             symbol = (cell << 1) ^ (cell >> 63)
-            if symbol >= DIRECT:
-                count = int64(3)
-                while symbol >> (count + 3):
-                    count += 1
+            if many or symbol >= DIRECT:
+                large = -int64(symbol >= DIRECT)
+                octave = int64(_OCTAVES[min(symbol, _OCTAVES.size - 1)])
+                while symbol >> (octave + 1):
+                    octave += 1
+                count = (octave - 2) & large
                 part = (symbol & ((int64(1) << count) - 1)) << (position & 31)
                 low_bits[position >> 5] |= uint32(part)
                 low_bits[(position >> 5) + 1] |= uint32(part >> 32)
                 position += count
-                symbol = DIRECT + 4 * (count - 3) + ((symbol >> count) & 3)
+                coarse = DIRECT + 4 * (octave - 5) + ((symbol >> count) & 3)
+                symbol += (coarse - symbol) & large
             symbols[y, x] = symbol
             contexts[y, x] = context
             counts[context, symbol] += 1
         filled[y & 1] = position
+        many = position - begun > width // 2
         _end_row(frame[channel, y + 2], width)
     frame[channel, height + 2] = frame[channel, height + 1]
 
