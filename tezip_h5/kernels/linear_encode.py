@@ -141,28 +141,43 @@ def model(levels, own, taps, plan, classes, found, bits, filled):
     frame[channel, height + 2] = frame[channel, height + 1]
 
 
-@_kernel(int64(uint8[:, ::1], uint16[:, ::1], uint8[::1], uint32[:, ::1], int64, uint16[::1]))
-def rans_encode(symbols, contexts, tables, slots, parity, words):
-    """Code the rows y with y & 1 == parity, from the last sample to the first.
+@_kernel(
+    void(uint8[:, ::1], uint16[:, ::1], uint8[::1], uint32[:, ::1], uint16[:, ::1], int64[::1])
+)
+def rans_encode(symbols, contexts, tables, slots, words, starts):
+    """Code the even rows in one stream and the odd rows in another, from the last sample to
+    the first; both at once, so that neither waits for the other's divisions.
 
-    `tables`: the table of each context; `slots`: 4096 * frequency + start of each symbol.
-    `words` is filled from its end; returns where it begins.
+    `tables`: the table of each context; `slots`: 4096 * frequency + start of each symbol. Each
+    row of `words` is filled from its end; `starts` says where its stream begins.
     """
     height, width = symbols.shape
-    position = words.size
-    state = int64(LOWEST)
-    for y in range(height - 1, -1, -1):
-        if y & 1 != parity:
-            continue
+    words_a, words_b = words[0], words[1]
+    position_a = position_b = int64(words.shape[1])
+    state_a = state_b = int64(LOWEST)
+    for y in range((height - 1) & ~1, -1, -2):
+        both = y + 1 < height
+        below = min(y + 1, height - 1)
         for x in range(width - 1, -1, -1):
             slot = int64(slots[tables[contexts[y, x]], symbols[y, x]])
             frequency = slot >> PRECISION
-            if state >= frequency << 20:
-                position -= 1
-                words[position] = state & 0xFFFF
-                state >>= 16
-            quotient = int64(uint32(state) // uint32(frequency))
-            state += quotient * (4096 - frequency) + (slot & 4095)
-    words[position - 1] = state >> 16
-    words[position - 2] = state & 0xFFFF
-    return position - 2
+            if state_a >= frequency << 20:
+                position_a -= 1
+                words_a[position_a] = state_a & 0xFFFF
+                state_a >>= 16
+            quotient = int64(uint32(state_a) // uint32(frequency))
+            state_a += quotient * (4096 - frequency) + (slot & 4095)
+            if both:
+                slot = int64(slots[tables[contexts[below, x]], symbols[below, x]])
+                frequency = slot >> PRECISION
+                if state_b >= frequency << 20:
+                    position_b -= 1
+                    words_b[position_b] = state_b & 0xFFFF
+                    state_b >>= 16
+                quotient = int64(uint32(state_b) // uint32(frequency))
+                state_b += quotient * (4096 - frequency) + (slot & 4095)
+    words_a[position_a - 2] = state_a & 0xFFFF
+    words_a[position_a - 1] = state_a >> 16
+    words_b[position_b - 2] = state_b & 0xFFFF
+    words_b[position_b - 1] = state_b >> 16
+    starts[0], starts[1] = position_a - 2, position_b - 2
