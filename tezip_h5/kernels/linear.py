@@ -154,6 +154,8 @@ def decode(own, taps, plan, classes, coder, both_words, both_bits, limits):
     state, position, start = int64(words[0]) | int64(words[1]) << 16, int64(2), int64(0)
     state_b, position_b, start_b = int64(words_b[0]) | int64(words_b[1]) << 16, int64(2), int64(0)
     following, following_b = int64(words[2]), int64(words_b[2])
+    # Where many symbols have low bits, all are treated alike: no branch to mispredict.
+    many = limits[2] + limits[3] > height * width // 2
     lag = min(int64(LAG), width)
     left_b = left2_b = above_b = corner_b = left_past_b = corner_past_b = int64(0)
     size_b = size_corner_b = size_above_b = int64(0)
@@ -224,13 +226,14 @@ def decode(own, taps, plan, classes, coder, both_words, both_bits, limits):
                 position -= short
                 following = int64(words[uint64(position)])
                 folded = slot >> 24
-                if folded >= DIRECT:
-                    count = ((folded - DIRECT) >> 2) + 3
+                if many or folded >= DIRECT:
+                    large = -int64(folded >= DIRECT)
+                    count = (((folded - DIRECT) >> 2) + 3) & large
                     word = uint64(start >> 5)
-                    pair = (int64(bits[word]) | (int64(bits[word + uint64(1)]) << 32)) >> (
-                        start & 31
-                    )
-                    folded = (4 | (folded & 3)) << count | (pair & ((int64(1) << count) - 1))
+                    pair = int64(bits[word]) | (int64(bits[word + uint64(1)]) << 32)
+                    pair = (pair >> (start & 31)) & ((int64(1) << count) - 1)
+                    folded += (((4 | (folded & 3)) << count) - folded) & large
+                    folded |= pair
                     start += count
                 left2 = left
                 corner, above = above, right
@@ -296,13 +299,14 @@ def decode(own, taps, plan, classes, coder, both_words, both_bits, limits):
                 position_b -= short
                 following_b = int64(words_b[uint64(position_b)])
                 folded = slot >> 24
-                if folded >= DIRECT:
-                    count = ((folded - DIRECT) >> 2) + 3
+                if many or folded >= DIRECT:
+                    large = -int64(folded >= DIRECT)
+                    count = (((folded - DIRECT) >> 2) + 3) & large
                     word = uint64(start_b >> 5)
-                    pair = (int64(bits_b[word]) | (int64(bits_b[word + uint64(1)]) << 32)) >> (
-                        start_b & 31
-                    )
-                    folded = (4 | (folded & 3)) << count | (pair & ((int64(1) << count) - 1))
+                    pair = int64(bits_b[word]) | (int64(bits_b[word + uint64(1)]) << 32)
+                    pair = (pair >> (start_b & 31)) & ((int64(1) << count) - 1)
+                    folded += (((4 | (folded & 3)) << count) - folded) & large
+                    folded |= pair
                     start_b += count
                 left2_b = left_b
                 corner_b, above_b = above_b, right_b

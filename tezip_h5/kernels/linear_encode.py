@@ -33,6 +33,8 @@ from tezip_h5.kernels.linear import (
     _weights,
 )
 
+_OCTAVES = np.maximum(np.frexp(np.arange(4096))[1] - 1, 0).astype(np.uint8)  # floor of log2
+
 
 @_kernel(
     void(
@@ -66,6 +68,7 @@ def model(levels, own, taps, plan, classes, found, bits, filled):
     guess, energy = np.empty(width, np.int64), np.empty(width, np.int64)
     sums = np.empty(width, np.int32)
     frame[channel, :2] = 0
+    many = False  # whether many symbols of the last row had low bits: no branch then
     for y in range(height):
         _prepare(y, own, plan, taps, sums, guess, energy)
         row, above_row = frame[channel, y + 2][2:], frame[channel, y + 1][3:]
@@ -82,6 +85,7 @@ def model(levels, own, taps, plan, classes, found, bits, filled):
         corner_past = int64(before[channel, y + 1, 1]) & drift
         size, size_corner, size_above = int64(0), int64(0), int64(magnitudes[channel, y + 1, 2])
         low_bits, position = bits[y & 1], filled[y & 1]
+        begun = position
         for x in range(width):
             at = uint64(x)
             right, size_right = int64(above_row[at]), int64(above_sizes[at])
@@ -116,45 +120,64 @@ def model(levels, own, taps, plan, classes, found, bits, filled):
             row[at] = left
             sizes[at] = size
             symbol = (cell << 1) ^ (cell >> 63)
-            if symbol >= DIRECT:
-                count = int64(3)
-                while symbol >> (count + 3):
-                    count += 1
+            if many or symbol >= DIRECT:
+                large = -int64(symbol >= DIRECT)
+                octave = int64(_OCTAVES[min(symbol, _OCTAVES.size - 1)])
+                while symbol >> (octave + 1):
+                    octave += 1
+                count = (octave - 2) & large
                 part = (symbol & ((int64(1) << count) - 1)) << (position & 31)
                 low_bits[position >> 5] |= uint32(part)
                 low_bits[(position >> 5) + 1] |= uint32(part >> 32)
                 position += count
-                symbol = DIRECT + 4 * (count - 3) + ((symbol >> count) & 3)
+                coarse = DIRECT + 4 * (octave - 5) + ((symbol >> count) & 3)
+                symbol += (coarse - symbol) & large
             symbols[y, x] = symbol
             contexts[y, x] = context
             counts[context, symbol] += 1
         filled[y & 1] = position
+        many = position - begun > width // 2
         _end_row(frame[channel, y + 2], width)
     frame[channel, height + 2] = frame[channel, height + 1]
 
 
-@_kernel(int64(uint8[:, ::1], uint16[:, ::1], uint8[::1], uint32[:, ::1], int64, uint16[::1]))
-def rans_encode(symbols, contexts, tables, slots, parity, words):
-    """Code the rows y with y & 1 == parity, from the last sample to the first.
+@_kernel(
+    void(uint8[:, ::1], uint16[:, ::1], uint8[::1], uint32[:, ::1], uint16[:, ::1], int64[::1])
+)
+def rans_encode(symbols, contexts, tables, slots, words, starts):
+    """Code the even rows in one stream and the odd rows in another, from the last sample to
+    the first; both at once, so that neither waits for the other's divisions.
 
-    `tables`: the table of each context; `slots`: 4096 * frequency + start of each symbol.
-    `words` is filled from its end; returns where it begins.
+    `tables`: the table of each context; `slots`: 4096 * frequency + start of each symbol. Each
+    row of `words` is filled from its end; `starts` says where its stream begins.
     """
     height, width = symbols.shape
-    position = words.size
-    state = int64(LOWEST)
-    for y in range(height - 1, -1, -1):
-        if y & 1 != parity:
-            continue
+    words_a, words_b = words[0], words[1]
+    position_a = position_b = int64(words.shape[1])
+    state_a = state_b = int64(LOWEST)
+    for y in range((height - 1) & ~1, -1, -2):
+        both = y + 1 < height
+        below = min(y + 1, height - 1)
         for x in range(width - 1, -1, -1):
             slot = int64(slots[tables[contexts[y, x]], symbols[y, x]])
             frequency = slot >> PRECISION
-            if state >= frequency << 20:
-                position -= 1
-                words[position] = state & 0xFFFF
-                state >>= 16
-            quotient = int64(uint32(state) // uint32(frequency))
-            state += quotient * (4096 - frequency) + (slot & 4095)
-    words[position - 1] = state >> 16
-    words[position - 2] = state & 0xFFFF
-    return position - 2
+            if state_a >= frequency << 20:
+                position_a -= 1
+                words_a[position_a] = state_a & 0xFFFF
+                state_a >>= 16
+            quotient = int64(uint32(state_a) // uint32(frequency))
+            state_a += quotient * (4096 - frequency) + (slot & 4095)
+            if both:
+                slot = int64(slots[tables[contexts[below, x]], symbols[below, x]])
+                frequency = slot >> PRECISION
+                if state_b >= frequency << 20:
+                    position_b -= 1
+                    words_b[position_b] = state_b & 0xFFFF
+                    state_b >>= 16
+                quotient = int64(uint32(state_b) // uint32(frequency))
+                state_b += quotient * (4096 - frequency) + (slot & 4095)
+    words_a[position_a - 2] = state_a & 0xFFFF
+    words_a[position_a - 1] = state_a >> 16
+    words_b[position_b - 2] = state_b & 0xFFFF
+    words_b[position_b - 1] = state_b >> 16
+    starts[0], starts[1] = position_a - 2, position_b - 2

@@ -173,13 +173,12 @@ class LinearEncoder:
 
     def _code(self, plane: _Plane, tables: Tables, slots) -> bytes:
         of_context = tables.of_context[plane.side]
-        words = np.empty(plane.symbols.size + 2, np.uint16)
-        streams = []
-        for parity in range(min(len(plane.symbols), 2)):
-            start = self._kernels.rans_encode(
-                plane.symbols, plane.contexts, of_context, slots, parity, words
-            )
-            streams.append(words[start:].astype("<u2").tobytes())
+        rows, width = plane.symbols.shape
+        words = np.empty((2, -(-rows // 2) * width + 2), np.uint16)
+        starts = np.empty(2, np.int64)
+        self._kernels.rans_encode(plane.symbols, plane.contexts, of_context, slots, words, starts)
+        streams = [row[start:] for row, start in zip(words, starts, strict=True)][: min(rows, 2)]
+        streams = [row.astype("<u2", copy=False).tobytes() for row in streams]
         head = plane.head
         for words_data, filled in zip(streams, plane.filled, strict=False):
             head += _varint(len(words_data) // 2) + _varint(filled)

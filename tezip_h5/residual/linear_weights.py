@@ -16,7 +16,7 @@ __all__ = ["ONE", "Fitter", "Weights", "taps_of"]
 
 ONE = 4096  # a weight of one
 _LIMIT = 32767
-_MOST_SAMPLES, _LEAST_SAMPLES, _SPACING = 8192, 1024, 48
+_MOST_SAMPLES, _LEAST_SAMPLES, _SPACING = 4096, 1024, 64
 _NOISE = 0.25  # of the variance of quantization, that samples lack
 _MEMORY = 0.5  # how much the statistics of one frame count in the next
 
