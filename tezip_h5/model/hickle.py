@@ -104,12 +104,13 @@ def write_names(path, names: Sequence[str]) -> None:
             # A hard link where hickle would store a reference: hickle takes both, but the time
             # that it needs for references grows with their number squared.
             if name in stored:
-                group[f"data{index}"] = stored[name]
+                group.id.links.create_hard(f"data{index}".encode(), group.id, stored[name])
                 continue
             letters = np.frombuffer(name.encode(), "S1").reshape(1, -1)
-            stored[name] = group.create_dataset(f"data{index}", data=letters)
-            stored[name].attrs["str_type"] = b"str"
-            stored[name].attrs["type"] = _type_entry(file, "str")
+            item = group.create_dataset(f"data{index}", data=letters)
+            item.attrs["str_type"] = b"str"
+            item.attrs["type"] = _type_entry(file, "str")
+            stored[name] = f"data{index}".encode()
 
 
 def _created(path) -> h5py.File:
@@ -124,7 +125,8 @@ def _type_entry(file: h5py.File, name: str):
     """Reference to the table's entry of a class, made where missing."""
     table = file[_TABLE]
     for entry in table.values():
-        if "base_type" in entry.attrs and file[entry.attrs["base_type"]].name == f"/{_TABLE}/{name}":
+        base = entry.attrs.get("base_type")
+        if base and name in table and file[base] == table[name]:
             return entry.ref
     letters = np.frombuffer(_CLASSES[name], "S1").reshape(1, -1)
     entry = table.create_dataset(str(len(table)), data=letters)
@@ -174,8 +176,9 @@ def _kind(node) -> str | None:
     """What hickle calls the type of an object ("ndarray", "list", "str"), or None."""
     kind = node.attrs.get("base_type", node.attrs.get("type"))
     if isinstance(kind, h5py.Reference):
-        base = node.file[kind].attrs.get("base_type")
-        return node.file[base].name.rpartition("/")[2] if base else None
+        base = node.file[node.file[kind].attrs["base_type"]]
+        # Not base.name: HDF5 would search the whole file for a name.
+        return next((name for name, entry in node.file[_TABLE].items() if entry == base), None)
     if kind is None:
         return None
     # hickle 3 has "ndarray", or what str() makes of a type: <class 'list'>, <type 'list'>
@@ -240,27 +243,33 @@ def _items(file: h5py.File, group: h5py.Group) -> list[str]:
     """The strings of a list that hickle 5 stored, each a dataset of its own."""
     known, items = {}, {}
     for key, node in group.items():
-        index = node.attrs.get("item_index")
-        index = int(key.removeprefix("data").lstrip("_")) if index is None else int(index)
-        target = node
-        if h5py.check_ref_dtype(getattr(node, "dtype", None)):
-            target = file[node[()]]
-        # Objects that many frames share are read once. References know no item_index of theirs.
-        elif "item_index" not in node.attrs:
-            target = node
-        if target.id not in known:
-            if not isinstance(target, h5py.Dataset) or _kind(target) != "str":
-                raise InputError(
-                    f"{file.filename} holds, at {target.name}, something that is no string; a list "
-                    f"of names, one per frame, was expected: {_ADVICE}"
-                )
-            known[target.id] = target[()].tobytes().decode()
-        items[index] = known[target.id]
-    if sorted(items) != list(range(len(items))) or len(items) != group.attrs.get(
-        "num_items", len(items)
-    ):
+        named = re.fullmatch(r"data_?(\d+)", key)
+        if not named:
+            raise InputError(
+                f"{file.filename} holds a {_kind(group)} with the item {key}; a list of names, one "
+                f"per frame, was expected: {_ADVICE}"
+            )
+        text = known.get(node.id)  # there already, where the frame is a further link to a string
+        if text is None:
+            text = _string(file, node, known)
+        items[int(named[1])] = text
+    if sorted(items) != list(range(int(group.attrs.get("num_items", len(items))))):
         raise InputError(f"{file.filename} lacks items of its list; {_ADVICE}")
     return [items[index] for index in range(len(items))]
+
+
+def _string(file: h5py.File, node, known: dict) -> str:
+    """The string that a dataset holds or refers to; `known` keeps what was read."""
+    if h5py.check_ref_dtype(getattr(node, "dtype", None)):
+        node = file[node[()]]
+    if node.id not in known:
+        if not isinstance(node, h5py.Dataset) or _kind(node) != "str":
+            raise InputError(
+                f"{file.filename} holds, at {node.name}, something that is no string; a list of "
+                f"names, one per frame, was expected: {_ADVICE}"
+            )
+        known[node.id] = _text(node[()]) if node.shape == () else node[()].tobytes().decode()
+    return known[node.id]
 
 
 def opened(path) -> h5py.File:
