@@ -180,10 +180,9 @@ def _of_dataset(name: str, data: h5py.Dataset) -> Sequence:
         shape, dtype = check_frames(data.shape), check_dtype(data.dtype).newbyteorder("=")
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
-    file = data.file  # stays open while the sequence lives
 
-    def read(start, stop):
-        return data[start:stop] if file else None
+    def read(start, stop, _keep_open=data.file):
+        return data[start:stop]
 
     return _checked(Sequence(name, (*shape, 1)[:4], dtype, read))
 
