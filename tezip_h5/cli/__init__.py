@@ -46,6 +46,7 @@ def _parser() -> Parser:
         decompress,
         demo,
         inspect,
+        kitti,
         model,
         train,
         train_data,
@@ -58,7 +59,18 @@ def _parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"tezip_h5 {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (compress, decompress, inspect, verify, train, train_data, model, bench, demo):
+    for module in (
+        compress,
+        decompress,
+        inspect,
+        verify,
+        train,
+        train_data,
+        kitti,
+        model,
+        bench,
+        demo,
+    ):
         module.add_parser(commands)
     return parser
 

@@ -153,7 +153,9 @@ def _frames_of(stack: ImageFolder, shape) -> Callable[[], Iterator[np.ndarray]]:
 def _without_alpha(frame: np.ndarray, mode: str) -> np.ndarray:
     """Grey or RGB levels (H, W, 1 or 3) of an image."""
     if mode == "CMYK":
-        frame = np.asarray(Image.frombytes(mode, frame.shape[1::-1], frame.tobytes()).convert("RGB"))
+        frame = np.asarray(
+            Image.frombytes(mode, frame.shape[1::-1], frame.tobytes()).convert("RGB")
+        )
     frame = frame.reshape(*frame.shape[:2], -1)
     return frame[..., : _KEPT.get(mode, frame.shape[2])]
 
