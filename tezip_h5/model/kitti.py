@@ -10,8 +10,10 @@ recordings, their split and their preparation are PredNet's (Lotter, Kreiman, Co
 
 from __future__ import annotations
 
+import io
 import os
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -221,13 +223,13 @@ def _frames_in(path: Path) -> Iterator[tuple[list[str], Callable]]:
     if path.suffix != ".zip":
         images = [p for p in path.glob("*") if p.name[0] != "." and p.is_file()]
         names = sorted((p.name for p in images), key=natural_key)
-        yield names, lambda name: open(path / name, "rb")
+        yield names, lambda name: io.BytesIO((path / name).read_bytes())
         return
     try:
         with zipfile.ZipFile(path) as archive:
             names = [n for n in archive.namelist() if "/image_03/data/" in n and n[-1] != "/"]
             yield sorted(names, key=natural_key), archive.open
-    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise InputError(
             f"{path} is no zip file, or is damaged ({error}); remove it and download it again"
         ) from error
