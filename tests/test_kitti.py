@@ -179,7 +179,7 @@ def test_a_server_that_stops_half_way_for_good(server, tmp_path):
     path.parent.mkdir(parents=True)
     path.with_name(path.name + ".part").write_bytes(bytes_of(server, name)[:700])
     server.stop_after = 0
-    with pytest.raises(InputError, match="stopped after 700 of .* call again"):
+    with pytest.raises(InputError, match=r"stopped after 700 of .* call again"):
         kitti.download(tmp_path, recordings=[name])
     assert listing(tmp_path) == [f"raw/{name}.zip.part"]
     server.stop_after = None
@@ -215,7 +215,7 @@ def test_a_recording_of_another_size_is_not_taken_for_whole(server, tmp_path):
     path = path_of(tmp_path, FOUR[0])
     path.parent.mkdir(parents=True)
     path.write_bytes(b"short")
-    with pytest.raises(InputError, match="has 5 bytes, the server's has .* remove it"):
+    with pytest.raises(InputError, match=r"has 5 bytes, the server's has .* remove it"):
         kitti.download(tmp_path, recordings=FOUR[:1])
     assert path.read_bytes() == b"short"
 
@@ -242,7 +242,7 @@ def test_a_disk_that_fills_up_is_one_line(server, tmp_path, monkeypatch, capsys)
 
 def test_servers_of_no_use(server, tmp_path):
     del server.files["/raw/2011_09_26_drive_0001/2011_09_26_drive_0001_sync.zip"]
-    with pytest.raises(InputError, match="404 .*base address"):
+    with pytest.raises(InputError, match=r"404 .*base address"):
         kitti.download(tmp_path, recordings=FOUR[:1])
     with pytest.raises(InputError, match="no address of a web server"):
         kitti.download(tmp_path, recordings=FOUR[:1], base_url=f"file://{tmp_path}")
@@ -318,9 +318,7 @@ def a_changed_byte(raw):
     path = path_of(raw, TRAINING[0])
     data = bytearray(path.read_bytes())
     with zipfile.ZipFile(path) as archive:
-        info = archive.getinfo(
-            "2011_09_26/2011_09_26_drive_0001_sync/image_03/data/0000000001.png"
-        )
+        info = archive.getinfo("2011_09_26/2011_09_26_drive_0001_sync/image_03/data/0000000001.png")
     data[info.header_offset + 30 + len(info.filename) + 60] ^= 255
     path.write_bytes(data)
 

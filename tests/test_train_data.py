@@ -178,7 +178,7 @@ def test_validation_that_cannot_be(images, tmp_path, names):
 def test_no_space(images, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(traindata.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(InputError, match="0.0 GB are free; make room"):
+    with pytest.raises(InputError, match=r"0.0 GB are free; make room"):
         traindata.create(images, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from tezip_h5.errors import InputError
 
-__all__ = ["ArrayWriter", "open_array", "read_names", "write_names"]
+__all__ = ["ArrayWriter", "open_array", "opened", "read_names", "write_names"]
 
 _TABLE = "hickle_types_table"
 # The classes as pickles, protocol 0; hickle wants them, and finds in them what `type` names.

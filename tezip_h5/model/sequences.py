@@ -154,7 +154,7 @@ def _stored(dtype: np.dtype) -> bool:
 def _is_table(file: h5py.File, name: str) -> bool:
     """Whether a dataset is one of the tables beside a compressed stack, not a stack itself."""
     group, _, last = name.rpartition("/")
-    if name.startswith("tezip/stacks/"):
+    if name.startswith("tezip/"):
         return True
     data = file[f"{group}/data"] if group and f"{group}/data" in file else None
     return last in ("keyframes", "preview") and data is not None and "tezip" in data.attrs

@@ -5,6 +5,7 @@ Memory is a few frames, whatever the number of images.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import uuid
@@ -21,7 +22,7 @@ from tezip_h5.images import ImageFolder
 from tezip_h5.model import hickle
 from tezip_h5.model.sequences import image_folders
 
-__all__ = ["Source", "choose_validation", "create", "save"]
+__all__ = ["Source", "check_space", "choose_validation", "create", "save"]
 
 _MULTIPLE = 8  # to which the original pads; its four layers need it
 _BLOCK_BYTES = 16 << 20
@@ -196,7 +197,8 @@ def save(out, parts: dict, shape, *, progress: bool | None = None) -> dict:
         _write(out, parts, shapes, tqdm(total=total, unit="frame", disable=_hidden(progress)))
     except BaseException:
         if made:
-            out.rmdir()
+            with contextlib.suppress(OSError):  # the first error is the one to tell
+                out.rmdir()
         raise
     return shapes
 
