@@ -197,7 +197,6 @@ def test_the_manuals_mistakes(images, tmp_path, capsys):
     for args, words in [
         (["-u", "default", str(old), "out"], "only the machine that made it"),
         (["-u", "default", str(images), "out"], "holds no tezip.h5"),
-        (["-l", "model", "data"], "learning"),
         (["-c", "default", str(images), str(tmp_path / "x"), "-w", "5", "-t", "1"], "-w"),
     ]:
         assert legacy.main(args) == 1
@@ -205,6 +204,18 @@ def test_the_manuals_mistakes(images, tmp_path, capsys):
     with pytest.raises(SystemExit) as exit:
         legacy.main(["-c", "a", "b", "c", "-u", "a", "b", "c"])
     assert exit.value.code == 1
+
+
+def test_learning_by_the_manual(tmp_path, monkeypatch, capsys):
+    called = []
+    monkeypatch.setattr(legacy, "learn", lambda *args, **options: called.append((args, options)))
+    assert legacy.main(["-l", "model", "train_data", "-f", "-v"]) == 0
+    assert called == [(("model", ["train_data"]), {"force": True, "verbose": True})]
+    monkeypatch.undo()
+    assert legacy.main(["-l", str(tmp_path / "model"), str(tmp_path / "absent")]) == 1
+    error = capsys.readouterr().err
+    assert "does not exist" in error or "training needs Keras" in error
+    assert not (tmp_path / "model").exists()
 
 
 def test_the_demo(tmp_path, capsys):

@@ -40,7 +40,18 @@ def guarded(prog: str, run: Callable[[], int | None]) -> int:
 
 
 def _parser() -> Parser:
-    from tezip_h5.cli import bench, compress, decompress, demo, inspect, model, train, verify
+    from tezip_h5.cli import (
+        bench,
+        compress,
+        decompress,
+        demo,
+        inspect,
+        kitti,
+        model,
+        train,
+        train_data,
+        verify,
+    )
 
     parser = Parser(
         prog="tezip-h5",
@@ -48,7 +59,18 @@ def _parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"tezip_h5 {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (compress, decompress, inspect, verify, train, model, bench, demo):
+    for module in (
+        compress,
+        decompress,
+        inspect,
+        verify,
+        train,
+        train_data,
+        kitti,
+        model,
+        bench,
+        demo,
+    ):
         module.add_parser(commands)
     return parser
 

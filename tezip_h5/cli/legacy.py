@@ -16,6 +16,7 @@ from tezip_h5.cli.compress import (
     print_frames,
 )
 from tezip_h5.cli.decompress import decompress
+from tezip_h5.cli.train import learn
 from tezip_h5.errors import InputError
 
 __all__ = ["main"]
@@ -70,8 +71,10 @@ def _uncompress(args) -> None:
 def _run(args) -> int:
     print("CPU MODE")
     if args.learn:
-        raise InputError("learning is not part of this version; compress with MODEL 'default'")
-    if args.compress:
+        print("train mode")
+        model, data = args.learn
+        learn(model, [data], force=args.force, verbose=args.verbose)
+    elif args.compress:
         print("compress mode")
         _compress(args)
     else:
