@@ -11,157 +11,41 @@ Normalised least mean squares: Nagumo, Noda, IEEE Trans. Automatic Control 12, 1
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numba import boolean, int32, int64, uint8, uint16, uint32
 
 from tezip_h5.kernels.compiling import kernel
-from tezip_h5.kernels.mixing import COARSE, INPUTS, TAUGHT, LIMIT, OFFSETS, SQUASH, code_symbol
-
-FRACTION = 6
-TOP, LEFT, BOTTOM, RIGHT = 3, 4, 3, 4
-"""Margins of padded planes."""
-
-HAS_PREVIOUS, HAS_BEFORE, HAS_GUESS, HAS_OTHER = 1, 2, 4, 8
-SQUASH_ZERO = LIMIT  # the place of 0 in SQUASH
-TAPS = 40
-VOTERS = 14
-KINDS = 3
-"""Kinds of surroundings with learnt weights of their own; see `_kind`."""
-ACTIVITIES = 20
-
-NEAR_Y = np.array([0, -1, -1, -1, 0, -2, -1, -1, -2, -2, -2, -2])
-NEAR_X = np.array([-1, 0, -1, 1, -2, 0, 2, -2, -1, 1, -2, 2])
-PAST_Y = np.array([0, 0, 1, 0, -1, 1, 1, -1, -1, 0, 2, 0, -2])
-PAST_X = np.array([0, 1, 0, -1, 0, 1, -1, 1, -1, 2, 0, -2, 0])
-
-SHARES = np.array([min(65535, (1 << 24) // ((n + 1) * (n + 1))) for n in range(4096)], np.int64)
-"""Weight of a voter whose recent errors sum up to n (scaled): 1 / (n + 1)**2."""
-
-
-@numba.njit(nogil=True, inline="always")
-def _median(a, b, c):
-    largest, smallest = max(a, b), min(a, b)
-    if c >= largest:
-        return smallest
-    if c <= smallest:
-        return largest
-    return a + b - c
-
-
-@numba.njit(nogil=True, inline="always")
-def _log_class(value):
-    """0, 1, 2, 3, then two classes for every doubling."""
-    doublings = int64(0)
-    while value >= 4:
-        value >>= 1
-        doublings += 1
-    return 2 * doublings + value
-
-
-@numba.njit(nogil=True, inline="always")
-def _clipped(value, limit):
-    return min(max(value, -limit), limit) + limit
-
-
-@numba.njit(nogil=True, inline="always")
-def _signed_class(difference):
-    """0..14: exact up to 3 on both sides, then four classes."""
-    size = abs(difference)
-    if size > 3:
-        size = 4 if size < 6 else 5 if size < 12 else 6 if size < 32 else 7
-    return 7 + size if difference >= 0 else 7 - size
-
-
-@numba.njit(nogil=True, inline="always")
-def _cell(residual, tolerance, step):
-    if residual >= 0:
-        return (residual + tolerance) // step
-    return -((tolerance - residual) // step)
-
-
-@numba.njit(nogil=True, inline="always")
-def _gradient_adjusted(w, n, nw, ne, ww, nn, nne, step):
-    """CALIC's spatial prediction, with FRACTION bits; thresholds grow with the quantizer."""
-    horizontal = abs(w - ww) + abs(n - nw) + abs(n - ne)
-    vertical = abs(w - nw) + abs(n - nn) + abs(ne - nne)
-    slope = vertical - horizontal
-    flat = ((w + n) << (FRACTION - 1)) + ((ne - nw) << (FRACTION - 2))
-    if slope > 80 * step:
-        return w << FRACTION
-    if slope < -80 * step:
-        return n << FRACTION
-    if slope > 32 * step:
-        return (flat + (w << FRACTION)) >> 1
-    if slope < -32 * step:
-        return (flat + (n << FRACTION)) >> 1
-    if slope > 8 * step:
-        return (3 * flat + (w << FRACTION)) >> 2
-    if slope < -8 * step:
-        return (3 * flat + (n << FRACTION)) >> 2
-    return flat
-
-
-@numba.njit(nogil=True, inline="always")
-def _vote(base, change, narrow, top):
-    """A filter's prediction, kept within reason should the filter go astray."""
-    limit = top << FRACTION
-    change = min(max(change >> (16 - FRACTION), -(limit >> narrow)), limit >> narrow)
-    return (base << FRACTION) + (change << narrow)
-
-
-@numba.njit(nogil=True, inline="always")
-def _kind(down, left, right, west, north, east):
-    """0..2: how large changes since the last frame are beside differences of neighbours."""
-    space = abs(down) + abs(left) + abs(right)
-    time = abs(west) + abs(north) + abs(east)
-    return int64(0) if 2 * time < space else int64(1) if time < 2 * space else int64(2)
-
-
-@numba.njit(nogil=True)
-def _begin_row(y, width, flags, top, current, previous, other):
-    """Give the pixels around the coming row a value: those of its neighbours, or of the frame
-    before at the top."""
-    if y == TOP:
-        for i in range(current.shape[1]):
-            value = int64(top + 1) // 2
-            if flags & HAS_PREVIOUS:
-                value = int64(previous[y, i])
-            elif flags & HAS_OTHER:
-                value = int64(other[y, i])
-            current[y - 1, i] = value
-            current[y - 2, i] = value
-            current[y - 3, i] = value
-    else:
-        for i in range(RIGHT):
-            current[y - 1, LEFT + width + i] = current[y - 1, LEFT + width - 1]
-    for i in range(LEFT):
-        current[y, i] = current[y - 1, LEFT]
-
-
-@numba.njit(nogil=True, inline="always")
-def _class(difference, per_step, scale, most):
-    """Class of a difference in units of the quantizer and of the local activity."""
-    scaled = ((difference * per_step) >> 24) >> scale
-    if most == 7:
-        return _signed_class(scaled)
-    size = abs(scaled)
-    size = size if size < 3 else 3 if size < 6 else 4
-    return 4 + size if scaled >= 0 else 4 - size
-
-
-@numba.njit(nogil=True)
-def pad(plane, rows, columns):
-    """Repeat a plane's edges into its margins, except above."""
-    for y in range(TOP, TOP + rows):
-        for i in range(LEFT):
-            plane[y, i] = plane[y, LEFT]
-        for i in range(RIGHT):
-            plane[y, LEFT + columns + i] = plane[y, LEFT + columns - 1]
-    for y in range(TOP + rows, TOP + rows + BOTTOM):
-        plane[y, :] = plane[TOP + rows - 1, :]
-    for y in range(TOP):
-        plane[y, :] = plane[TOP, :]
+from tezip_h5.kernels.mixing import COARSE, INPUTS, OFFSETS, TAUGHT, code_symbol
+from tezip_h5.kernels.pixels import (
+    ACTIVITIES,
+    BOTTOM,
+    FRACTION,
+    HAS_BEFORE,
+    HAS_GUESS,
+    HAS_OTHER,
+    HAS_PREVIOUS,
+    KINDS,
+    LEFT,
+    NEAR_X,
+    NEAR_Y,
+    PAST_X,
+    PAST_Y,
+    RIGHT,
+    SHARES,
+    TAPS,
+    TOP,
+    VOTERS,
+    begin_row,
+    class_of,
+    clipped,
+    gradient_adjusted,
+    log_class,
+    median,
+    pad,
+    quantized,
+    surroundings,
+    vote,
+)
 
 
 @kernel(
@@ -227,7 +111,7 @@ def code_plane(
     for row in range(rows):
         y = row + TOP
         now, then = row & 1, 1 - (row & 1)
-        _begin_row(y, columns, flags, top, current, previous, other)
+        begin_row(y, columns, flags, top, current, previous, other)
         for column in range(columns):
             x = column + LEFT
             w, n = int64(current[y, x - 1]), int64(current[y - 1, x])
@@ -238,8 +122,8 @@ def code_plane(
             o = int64(other[y, x])
 
             # --- the voters
-            votes[0] = _gradient_adjusted(w, n, nw, ne, ww, nn, int64(current[y - 2, x + 1]), step)
-            votes[1] = _median(w, n, nw) << FRACTION
+            votes[0] = gradient_adjusted(w, n, nw, ne, ww, nn, int64(current[y - 2, x + 1]), step)
+            votes[1] = median(w, n, nw) << FRACTION
             votes[2] = ((3 * w + n + ne - ww) << FRACTION) >> 2
             count = 3
             base = (w + n + 1) >> 1
@@ -247,7 +131,7 @@ def code_plane(
                 votes[3] = p << FRACTION
                 votes[4] = (p << FRACTION) + ((w - pw + n - pn) << (FRACTION - 1))
                 middle = ((w + n - pw - pn) >> 1) + p
-                votes[5] = _median(w + p - pw, n + p - pn, middle) << FRACTION
+                votes[5] = median(w + p - pw, n + p - pn, middle) << FRACTION
                 around = (w - pw) + (n - pn) + (ne - pne) + (nw - pnw)
                 votes[6] = (p << FRACTION) + (around << (FRACTION - 2))
                 count = 7
@@ -297,16 +181,16 @@ def code_plane(
             if taught:
                 kind = int64(KINDS)
                 if has_previous:
-                    kind = _kind(w - nw, n - nw, n - ne, w - pw, n - pn, ne - pne)
+                    kind = surroundings(w - nw, n - nw, n - ne, w - pw, n - pn, ne - pne)
                 lesson = int64(0)
                 for i in range(used):
                     lesson += learned[kind, i] * taps[i]
-                votes[count] = _vote(base, lesson, narrow, top)
+                votes[count] = vote(base, lesson, narrow, top)
                 count += 1
             first = count
-            votes[first] = _vote(base, small, narrow, top)
-            votes[first + 1] = _vote(base, quick, narrow, top)
-            votes[first + 2] = _vote(base, slow, narrow, top)
+            votes[first] = vote(base, small, narrow, top)
+            votes[first + 1] = vote(base, quick, narrow, top)
+            votes[first + 2] = vote(base, slow, narrow, top)
             count += 3
 
             # --- blended by how well they did nearby
@@ -330,7 +214,7 @@ def code_plane(
             predicted = votes[0] + over // under
             if taught > 1:
                 predicted = votes[first - 1]
-            spread = (high - low) >> FRACTION
+            apart = min(log_class((((high - low) >> FRACTION) * per_step * 4) >> 24), 15)
 
             # --- activity
             qw, qn = int64(symbols[y, x - 1]), int64(symbols[y - 1, x])
@@ -341,11 +225,12 @@ def code_plane(
             around = abs(int64(past_symbols[y, x + 1])) + abs(int64(past_symbols[y + 1, x]))
             around += abs(int64(past_symbols[y, x - 1])) + abs(int64(past_symbols[y - 1, x]))
             there = 2 * abs(qp) + around
-            activity = (2 * here + 4 * there) // 3 if has_previous else 4 * here // 3
+            activity = 2 * here + 4 * there if has_previous else 4 * here
+            activity = (activity * 21845) >> 16  # a third
             scale = int64(0)
             while (activity >> (scale + 5)) > 0:
                 scale += 1
-            level = min(_log_class(activity), ACTIVITIES - 1)
+            level = min(log_class(activity), ACTIVITIES - 1)
 
             # --- bias cancellation
             cell = min(level, 15) * 8 + (1 if w << FRACTION > predicted else 0)
@@ -358,69 +243,65 @@ def code_plane(
             part = (predicted - (centre << FRACTION) + (1 << (FRACTION - 1))) >> (FRACTION - 2)
 
             # --- contexts
-            dw = _class(w - centre, per_step, scale, most)
-            dn = _class(n - centre, per_step, scale, most)
-            dp = _class(p - centre, per_step, scale, most) if has_previous else int64(most)
+            dw = class_of(w - centre, per_step, scale, most)
+            dn = class_of(n - centre, per_step, scale, most)
+            dp = class_of(p - centre, per_step, scale, most) if has_previous else int64(most)
             qws, qns = qw >> scale, qn >> scale
             half = min(level >> 1, 9)
             contexts[0] = level * 4 + part
             contexts[1] = dp * wide + dw
             contexts[2] = dw * wide + dn
             contexts[3] = dp * wide + dn
-            contexts[4] = (
-                _class((votes[first + 1] - predicted) >> (FRACTION - 2), per_step, scale, most)
-                * wide
-                + _class((votes[first + 2] - predicted) >> (FRACTION - 2), per_step, scale, most)
+            contexts[4] = class_of(
+                (votes[first + 1] - predicted) >> (FRACTION - 2), per_step, scale, most
+            ) * wide + class_of(
+                (votes[first + 2] - predicted) >> (FRACTION - 2), per_step, scale, most
             )
-            contexts[5] = (
-                _class(ne - centre, per_step, scale, most) * wide
-                + _class(nw - centre, per_step, scale, most)
+            contexts[5] = class_of(ne - centre, per_step, scale, most) * wide + class_of(
+                nw - centre, per_step, scale, most
             )
-            equal = (1 if n == w else 0) + (2 if n == nw else 0) + (4 if w == nw else 0)
-            equal += (8 if ne == n else 0) + (16 if p == w else 0) + (32 if p == n else 0)
-            equal += (64 if centre == w else 0) + (128 if centre == p else 0)
-            contexts[6] = equal
+            equal = (1 if n == w else 0) + (2 if w == nw else 0) + (4 if centre == w else 0)
+            equal += (8 if centre == p else 0) + (16 if p == w else 0) + (32 if ne == n else 0)
+            equal += (64 if n == nw else 0) + (128 if p == n else 0)
+            contexts[6] = equal if plan[COARSE] == 0 else equal & 63
             if plan[COARSE] == 0:
                 past = int64(past_symbols[y, x + 1]) + int64(past_symbols[y + 1, x])
                 contexts[7] = dp * 10 + half
-                contexts[8] = (_clipped(qp >> scale, 4) * 9 + _clipped(past >> (scale + 1), 4)) * 4
+                contexts[8] = (clipped(qp >> scale, 4) * 9 + clipped(past >> (scale + 1), 4)) * 4
                 contexts[8] += part
-                contexts[9] = min(_log_class((spread * per_step * 4) >> 24), 15) * ACTIVITIES + level
-                contexts[10] = (_clipped(qws, 4) * 9 + _clipped(qns, 4)) * 5 + _clipped(
-                    qp >> scale, 2
+                contexts[9] = apart * ACTIVITIES + level
+                contexts[10] = (clipped(qws, 4) * 9 + clipped(qns, 4)) * 5 + clipped(qp >> scale, 2)
+                contexts[11] = class_of(nn - centre, per_step, scale, most) * wide + class_of(
+                    ww - centre, per_step, scale, most
                 )
-                contexts[11] = (
-                    _class(nn - centre, per_step, scale, most) * wide
-                    + _class(ww - centre, per_step, scale, most)
-                )
-                contexts[12] = min(_log_class(there), 15) * 16 + min(_log_class(here), 15)
+                contexts[12] = min(log_class(there), 15) * 16 + min(log_class(here), 15)
                 if has_guess:
-                    last = _class(int64(guess[y, x]) - centre, per_step, scale, most)
+                    last = class_of(int64(guess[y, x]) - centre, per_step, scale, most)
                     contexts[13] = last * wide + half
                 elif has_other:
-                    last = _class(int64(other_errors[y, x]), per_step, scale, most)
+                    last = class_of(int64(other_errors[y, x]), per_step, scale, most)
                     contexts[13] = last * wide + half
                 else:
                     last = (votes[first] - predicted) >> (FRACTION - 2)
-                    contexts[13] = _class(last, per_step, scale, most) * wide + dp
+                    contexts[13] = class_of(last, per_step, scale, most) * wide + dp
             elif has_other:
-                last = _class(int64(other_errors[y, x]), per_step, scale, most)
+                last = class_of(int64(other_errors[y, x]), per_step, scale, most)
                 contexts[5] = last * wide + min(half, wide - 1)
             elif has_guess:
-                last = _class(int64(guess[y, x]) - centre, per_step, scale, most)
+                last = class_of(int64(guess[y, x]) - centre, per_step, scale, most)
                 contexts[5] = last * wide + min(half, wide - 1)
             contexts[INPUTS] = level
             contexts[INPUTS + 1] = dp
-            contexts[INPUTS + 2] = min(_log_class((spread * per_step * 4) >> 24), 15)
-            contexts[INPUTS + 3] = level
-            contexts[INPUTS + 4] = _clipped(qws, 2) * 5 + _clipped(qns, 2)
+            contexts[INPUTS + 2] = apart
+            contexts[INPUTS + 3] = level if plan[COARSE] == 0 else half
+            contexts[INPUTS + 4] = clipped(qws, 2) * 5 + clipped(qns, 2)
             for i in range(INPUTS + 5):
                 contexts[i] += plan[OFFSETS + i]
 
             # --- the symbol
             symbol = int64(0)
             if not decoding:
-                symbol = _cell(int64(levels[row, column]) - centre, tolerance, step)
+                symbol = quantized(int64(levels[row, column]) - centre, tolerance, step)
             symbol = code_symbol(
                 decoding, symbol, scale, contexts, counters, weights, refined, plan, scratch,
                 coder, stream,
@@ -438,11 +319,16 @@ def code_plane(
                 bias[cell, 0] >>= 1
                 bias[cell, 1] >>= 1
             for v in range(count):
-                voter_errors[v, now, x] = min(abs(exact - votes[v]) // step, int64(1) << 27)
+                missed = (abs(exact - votes[v]) * per_step) >> 24
+                voter_errors[v, now, x] = min(missed, int64(1) << 27)
             floor = 16 * step * step + 1
-            small = (((exact - votes[first]) >> narrow) << 13) // (small_energy + floor)
-            quick = (((exact - votes[first + 1]) >> narrow) << 8) // (energy + floor)
-            slow = (((exact - votes[first + 2]) >> narrow) << 10) // (energy + floor)
+            small = ((exact - votes[first]) >> narrow) * (
+                (int64(1) << 33) // (small_energy + floor)
+            )
+            inverse = (int64(1) << 33) // (energy + floor)
+            quick = ((exact - votes[first + 1]) >> narrow) * inverse
+            slow = ((exact - votes[first + 2]) >> narrow) * inverse
+            small, quick, slow = small >> 20, quick >> 25, slow >> 23
             for i in range(6):
                 filters[0, i] += (small * taps[i]) >> 9
             for i in range(used):

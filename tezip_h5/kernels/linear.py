@@ -13,7 +13,8 @@ import numba
 import numpy as np
 from numba import int32, int64, types, uint8, uint16, uint32, uint64, void
 
-from tezip_h5.kernels.cpu import _kernel, _median
+from tezip_h5.kernels.compiling import kernel
+from tezip_h5.kernels.cpu import _median
 
 SHIFT = 12  # fraction bits of a weight
 CLASSES, PATTERNS, FRACTIONS = 24, 81, 4
@@ -103,7 +104,7 @@ def _end_row(row, width):
     row[width + 3] = row[width + 1]
 
 
-@_kernel(void(int32[:, ::1], _PLANE))
+@kernel(void(int32[:, ::1], _PLANE))
 def surround(samples, plane):
     """Copy samples (h, w) into a plane, with what lies around them."""
     height, width = samples.shape
@@ -117,7 +118,7 @@ def surround(samples, plane):
     plane[height + 2] = plane[height + 1]
 
 
-@_kernel(
+@kernel(
     int64(
         _OWN,
         _TAPS,

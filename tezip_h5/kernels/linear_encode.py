@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numba import int32, int64, types, uint8, uint16, uint32, uint64, void
 
-from tezip_h5.kernels.cpu import _cell, _kernel, _median, _reciprocal
+from tezip_h5.kernels.compiling import kernel
+from tezip_h5.kernels.cpu import _cell, _median, _reciprocal
 from tezip_h5.kernels.linear import (
     _OWN,
     _TAPS,
@@ -36,7 +37,7 @@ from tezip_h5.kernels.linear import (
 _OCTAVES = np.maximum(np.frexp(np.arange(4096))[1] - 1, 0).astype(np.uint8)  # floor of log2
 
 
-@_kernel(
+@kernel(
     void(
         int32[:, ::1],
         _OWN,
@@ -141,9 +142,7 @@ def model(levels, own, taps, plan, classes, found, bits, filled):
     frame[channel, height + 2] = frame[channel, height + 1]
 
 
-@_kernel(
-    void(uint8[:, ::1], uint16[:, ::1], uint8[::1], uint32[:, ::1], uint16[:, ::1], int64[::1])
-)
+@kernel(void(uint8[:, ::1], uint16[:, ::1], uint8[::1], uint32[:, ::1], uint16[:, ::1], int64[::1]))
 def rans_encode(symbols, contexts, tables, slots, words, starts):
     """Code the even rows in one stream and the odd rows in another, from the last sample to
     the first; both at once, so that neither waits for the other's divisions.

@@ -6,7 +6,8 @@ import numba
 import numpy as np
 from numba import float32, float64, int32, int64, uint8, void
 
-from tezip_h5.kernels.cpu import _cell, _kernel, _median
+from tezip_h5.kernels.compiling import kernel
+from tezip_h5.kernels.cpu import _cell, _median
 from tezip_h5.kernels.linear import (
     _OWN,
     _TAPS,
@@ -35,7 +36,7 @@ def _seen(levels, past, y, x, predicted, tolerance):
     return level + (((noise & 0xFFFF) * step) >> 16) - tolerance
 
 
-@_kernel(int64(int32[:, ::1], _OWN, _TAPS, int64[::1], int64[::1], int64, float32[:, ::1]))
+@kernel(int64(int32[:, ::1], _OWN, _TAPS, int64[::1], int64[::1], int64, float32[:, ::1]))
 def sample(levels, own, taps, plan, lattice, mean, out):
     """Fill rows of `out`: the features of a sample, its own value, its activity.
 
@@ -89,7 +90,7 @@ def sample(levels, own, taps, plan, lattice, mean, out):
     return count
 
 
-@_kernel(void(float32[:, ::1], float64, float64[:, ::1]))
+@kernel(void(float32[:, ::1], float64, float64[:, ::1]))
 def covariance(samples, floor, out):
     """Add products of features and value, weighted by 1 / (activity + floor), to `out`."""
     features = samples.shape[1] - 1
@@ -103,7 +104,7 @@ def covariance(samples, floor, out):
                 line[k] += scaled * float64(row[k])
 
 
-@_kernel(void(float32[:, ::1], float32[:, ::1], float32[::1], int64[::1], int32[:, :, ::1]))
+@kernel(void(float32[:, ::1], float32[:, ::1], float32[::1], int64[::1], int32[:, :, ::1]))
 def count_symbols(samples, weights, offsets, plan, counts):
     """Count symbols by candidate, activity and symbol, were they predicted by `weights`.
 
@@ -135,7 +136,7 @@ def count_symbols(samples, weights, offsets, plan, counts):
             counts[c, kind, symbol] += 1
 
 
-@_kernel(void(int32[:, ::1], float32[:, ::1], float32, uint8[::1], int64[:, ::1]))
+@kernel(void(int32[:, ::1], float32[:, ::1], float32, uint8[::1], int64[:, ::1]))
 def assign(counts, lengths, slack, tables, totals):
     """Give each context (row of counts) the table in which its symbols are shortest.
 

@@ -54,11 +54,14 @@ def _tables() -> tuple[np.ndarray, np.ndarray]:
 
 
 SQUASH, STRETCH = _tables()
+SHARE_OF = np.array([0, 65536, 32768, 21845], np.int64)
+"""65536 over the number of mixers."""
+
 RATES = np.array([65536 // (n + 2) for n in range(1024)], np.int64)
 """How fast a counter that has seen n decisions goes on, in 1/65536."""
 
 
-@numba.njit(nogil=True)
+@numba.njit(nogil=True, inline="always")
 def _code(decoding, bit, probability, coder, stream):
     """One decision through the binary arithmetic coder; `probability` of a 1, of 65536.
 
@@ -88,7 +91,7 @@ def _code(decoding, bit, probability, coder, stream):
     return bit
 
 
-@numba.njit(nogil=True)
+@numba.njit(nogil=True, inline="always")
 def _decide(
     decoding, bit, slot, contexts, counters, weights, refined, plan, scratch, coder, stream
 ):
@@ -113,7 +116,7 @@ def _decide(
         dot = min(max(dot >> 16, -2047), 2047)
         scratch[2 * INPUTS + m] = dot
         total += dot
-    mean = total // mixers
+    mean = (total * SHARE_OF[mixers]) >> 16
     probability = int64(SQUASH[mean + LIMIT])
     column, between = (mean + 2048) >> 7, (mean + 2048) & 127
     final = (4 - refiners) * probability
@@ -156,7 +159,7 @@ def _raw(decoding, value, bits, coder, stream):
     return result
 
 
-@numba.njit(nogil=True)
+@numba.njit(nogil=True, inline="always")
 def code_symbol(
     decoding, symbol, scale, contexts, counters, weights, refined, plan, scratch, coder, stream
 ):
@@ -209,5 +212,3 @@ def code_symbol(
     if scale == 0:
         return -1 - magnitude if negative else 1 + magnitude
     return -1 - magnitude if negative else magnitude
-
-

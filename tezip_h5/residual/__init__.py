@@ -3,8 +3,9 @@
 A residual coder is chosen per chunk by a number. Its encoder has `keyframe(levels,
 tolerances)` and `residual(levels, prediction, tolerances)`, which return the reconstruction
 the decoder will have, and `finish()`, which returns the sections and the bytes every frame
-took. One that `learns` is shown all frames first, by `prepare(channels)`. Its decoder has `keyframe(tolerances)` and `residual(prediction, tolerances)`. Frames
-come in order. Nothing else is assumed, so a stronger coder can stand beside the stages.
+took. One that `learns` is shown all frames first, by `prepare(channels)`. Its decoder has
+`keyframe(tolerances)` and `residual(prediction, tolerances)`. Frames come in order. Nothing
+else is assumed.
 """
 
 from __future__ import annotations

@@ -152,9 +152,7 @@ def unpack(data: bytes, channels: int) -> tuple[list[np.ndarray], int]:
     count = int(np.prod(shape))
     try:
         (size,) = struct.unpack_from("<I", data)
-        raw = zstandard.ZstdDecompressor().decompress(
-            data[4 : 4 + size], max_output_size=4 * count
-        )
+        raw = zstandard.ZstdDecompressor().decompress(data[4 : 4 + size], max_output_size=4 * count)
         split = np.frombuffer(raw, np.uint8).reshape(4, count)
     except (struct.error, zstandard.ZstdError, ValueError) as error:
         raise FormatError(f"transmitted weights are damaged: {error}") from None

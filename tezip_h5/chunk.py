@@ -1,0 +1,280 @@
+"""The frames of one chunk, one after the other, with everything chosen: encode beside decode."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from tezip_h5 import (
+    bitstream,
+    frames_section,
+    kernels,
+    levels,
+    prediction,
+    residual,
+    windows,
+)
+from tezip_h5.bitstream import Header, Section
+from tezip_h5.errors import BoundError, FormatError
+from tezip_h5.exceptions import ExceptionReader, ExceptionWriter
+from tezip_h5.model import store
+from tezip_h5.planning import plan_kinds
+from tezip_h5.prediction.integer import IntegerModel
+from tezip_h5.prediction.scaling import Network, choose_scale
+from tezip_h5.windows import Kind
+
+__all__ = ["ChunkEncoder", "Encoded", "FrameRecord", "decode_frames", "require_checksum"]
+
+_SECTION_OF = {
+    "keyframes": Section.KEYFRAMES,
+    "residuals": Section.RESIDUALS,
+    "tables": Section.TABLES,
+}
+
+
+@dataclass(frozen=True)
+class FrameRecord:
+    """What became of one frame (or one tile of it).
+
+    `mse` is the mean squared error of its prediction on the 0..1 scale, 0 for keyframes.
+    """
+
+    kind: Kind
+    keyframe_bytes: int = 0
+    residual_bytes: int = 0
+    mse: float = 0.0
+    max_error: float = 0.0
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A payload and what it is made of."""
+
+    payload: bytes
+    coder: str
+    frames: list[FrameRecord] = field(default_factory=list)
+    model: IntegerModel | None = None
+    without: Encoded | None = None
+    """With a model that was not pinned: the same chunk without it."""
+
+    @property
+    def max_error(self) -> float:
+        """Largest |original - reconstruction| in the chunk."""
+        return max(record.max_error for record in self.frames)
+
+
+class ChunkEncoder:
+    """One attempt at a chunk: scale, coder, quantizer and network are given."""
+
+    def __init__(self, header, frames, bound, settings, scale, coder, quantizer, model):
+        self._header = header
+        self._frames = frames  # (g, h, w, C), native byte order
+        self._bound = bound
+        self._settings = settings
+        self._scale = scale
+        g, h, w, channels = frames.shape
+        self._shape = (channels, h, w)
+        self._tolerances = levels.tolerances(scale, bound, g, channels)
+        self._name = coder
+        self._number = residual.NUMBERS[self._name]
+        self._coder = residual.encoder_for(self._number)(
+            self._shape, scale, settings, quantizer, guided=model is not None
+        )
+        self._exceptions = ExceptionWriter()
+        self._checksum = 0
+        self._model, self._network = model, None
+        if model is not None:
+            first, skip = self._levels_of(frames[0]), model.architecture.skip
+            offset, shift = choose_scale(first, scale.top, skip)
+            self._network = Network(model.digest, offset, shift)
+
+    def encode(self, kinds, decoded: list[np.ndarray] | None = None) -> Encoded:
+        """Encode the chunk; `decoded` are the frames that an earlier pass made of it."""
+        kinds, chooser = self._windows(kinds)
+        self._prepare(kinds, decoded)
+        number = prediction.NUMBERS["previous" if self._model is None else "prednet"]
+        predictor = prediction.create(
+            number, self._shape, self._scale.top, self._network, self._model
+        )
+        closed = self._settings.feedback == "reconstruction"
+        records = []
+        self.decoded = []
+        for t, frame in enumerate(self._frames):
+            values_levels = self._levels_of(frame)
+            guess = predictor.predict()
+            kind = chooser.next(values_levels, guess) if chooser else kinds[t]
+            mse = 0.0
+            if kind == Kind.PREDICTED:
+                mse = self._mse(values_levels, guess)
+                decoded = self._coder.residual(values_levels, guess, self._tolerances[t])
+            else:
+                decoded = self._coder.keyframe(values_levels, self._tolerances[t])
+            self.decoded.append(decoded)
+            error = self._account(frame, values_levels, decoded, t)
+            predictor.observe(decoded if closed or kind != Kind.PREDICTED else guess)
+            records.append(FrameRecord(kind, mse=mse, max_error=error))
+        return self._finish(records, number)
+
+    def _prepare(self, kinds, decoded) -> None:
+        """Show the coder what it may learn from, if it learns from all frames at once."""
+        if not self._coder.learns:
+            return
+        original = list(np.stack([self._levels_of(frame) for frame in self._frames], 1))
+        known = original if decoded is None else list(np.stack(decoded, 1))
+        keyframes = [t == 0 for t in range(len(self._frames))]
+        if kinds is not None:
+            keyframes = [kind != Kind.PREDICTED for kind in kinds]
+        self._coder.prepare(
+            [
+                residual.Known(
+                    original[c],
+                    known[c],
+                    None,
+                    known[c - 1] if c else None,
+                    self._model is not None,
+                    keyframes,
+                    int(self._tolerances[:, c].min()),
+                )
+                for c in range(len(original))
+            ]
+        )
+
+    def _windows(self, kinds):
+        settings = self._settings
+        if self._model is not None and settings.automatic_windows:
+            return windows.fixed(len(self._frames), None), None
+        if kinds is not None:
+            return kinds, None
+        if settings.mse_threshold is None or settings.predictor == "none":
+            return plan_kinds(self._frames, self._bound, settings), None
+        return None, windows.MseWindows(settings.mse_threshold, self._full_scale(), settings.warmup)
+
+    def _full_scale(self) -> float:
+        """Levels that make 1.0 on the scale of mean squared errors."""
+        if isinstance(self._scale, levels.Integers):
+            info = np.iinfo(self._frames.dtype)
+            return float(int(info.max) - int(info.min))
+        return float(max(self._scale.top, 1))
+
+    def _mse(self, frame_levels, guess) -> float:
+        total = kernels.load().squared_error(frame_levels.reshape(-1), guess.reshape(-1))
+        return total / frame_levels.size / self._full_scale() ** 2
+
+    def _levels_of(self, frame: np.ndarray) -> np.ndarray:
+        """Levels of one frame, int32 (C, h, w); what has no level takes its neighbour's."""
+        moved = np.ascontiguousarray(np.moveaxis(frame, 2, 0))
+        bounded = moved.dtype.kind == "f" and not isinstance(self._scale, levels.OrderedBits)
+        if bounded:
+            finite = np.isfinite(moved).reshape(-1)
+            if not finite.all():
+                source = np.maximum.accumulate(np.where(finite, np.arange(finite.size), -1))
+                first = int(np.argmax(finite)) if finite.any() else -1
+                source[source < 0] = first
+                flat = moved.reshape(-1)
+                moved = (flat[source] if first >= 0 else np.zeros_like(flat)).reshape(moved.shape)
+                if first < 0:  # a frame without any number: any level will do
+                    return np.zeros(moved.shape, np.int32)
+        return self._scale.to_levels(moved)
+
+    def _account(self, frame, frame_levels, decoded, t) -> float:
+        """Check one frame against its bound and add it to the checksum; its largest error."""
+        values = np.ascontiguousarray(np.moveaxis(self._scale.to_values(decoded), 0, 2))
+        if isinstance(self._scale, levels.Integers | levels.OrderedBits):
+            error = self._level_error(frame_levels, decoded, t)
+            self._exceptions.add(None, None)
+        else:
+            error, bad = self._bound.check(frame, values, t)
+            values[bad] = frame[bad]
+            self._exceptions.add(bad, frame)
+        self._checksum = zlib.crc32(values.astype(self._header.dtype, copy=False), self._checksum)
+        return error
+
+    def _level_error(self, frame_levels, decoded, t) -> float:
+        kernel = kernels.load()
+        largest = 0
+        for plane, out, tolerance in zip(frame_levels, decoded, self._tolerances[t], strict=True):
+            error = kernel.largest_error(plane.reshape(-1), out.reshape(-1))
+            if error > tolerance:
+                raise BoundError(
+                    f"frame {t} of a chunk came back with an error of {error}, its tolerance is "
+                    f"{tolerance}; nothing was written, please report this"
+                )
+            largest = max(largest, error)
+        return float(largest)
+
+    def _finish(self, records, number) -> Encoded:
+        coded, sizes = self._coder.finish()
+        sections = {
+            Section.FRAMES: frames_section.pack([r.kind for r in records], self._tolerances),
+            Section.LEVELS: self._scale.pack(),
+        }
+        if exceptions := self._exceptions.pack():
+            sections[Section.EXCEPTIONS] = exceptions
+        sections.update((_SECTION_OF[name], data) for name, data in coded.items())
+        predicted = any(r.kind == Kind.PREDICTED for r in records)
+        if predicted and self._network is not None:
+            sections[Section.MODEL] = self._network.pack()
+        open_loop = self._settings.feedback == "prediction" and predicted
+        header = replace(
+            self._header,
+            coder=self._number,
+            predictor=number if predicted else prediction.NUMBERS["none"],
+            scale=self._scale.kind,
+            flags=bitstream.FLAG_FEEDBACK_PREDICTION if open_loop else 0,
+            checksum=self._checksum,
+        )
+        records = [
+            replace(r, residual_bytes=size)
+            if r.kind == Kind.PREDICTED
+            else replace(r, keyframe_bytes=size)
+            for r, size in zip(records, sizes, strict=True)
+        ]
+        model = self._model if predicted else None
+        return Encoded(bitstream.pack(header, sections), self._name, records, model)
+
+
+def decode_frames(parsed: bitstream.Payload, out: np.ndarray) -> None:
+    header = parsed.header
+    g, h, w = header.valid
+    decoder_class = residual.decoder_for(header.coder)
+    shape = (header.channels, h, w)
+    scale = levels.unpack(
+        header.scale, header.dtype.newbyteorder("="), parsed.section(Section.LEVELS)
+    )
+    network = model = None
+    if header.predictor == prediction.NUMBERS["prednet"]:
+        network = Network.unpack(parsed.section(Section.MODEL))
+        model = store.find(network.digest)
+    predictor = prediction.create(header.predictor, shape, scale.top, network, model)
+    kinds, tolerances = frames_section.unpack(parsed.section(Section.FRAMES), g, header.channels)
+    coded = {name: parsed.sections[n] for name, n in _SECTION_OF.items() if n in parsed.sections}
+    decoder = decoder_class(coded, shape, scale)
+    exceptions = ExceptionReader(
+        parsed.sections.get(Section.EXCEPTIONS), header.valid, header.channels, header.dtype
+    )
+    closed = not header.flags & bitstream.FLAG_FEEDBACK_PREDICTION
+    checksum = 0
+    for t, kind in enumerate(kinds):
+        guess = predictor.predict()
+        if kind == Kind.PREDICTED:
+            decoded = decoder.residual(guess, tolerances[t])
+        else:
+            decoded = decoder.keyframe(tolerances[t])
+        predictor.observe(decoded if closed or kind != Kind.PREDICTED else guess)
+        values = np.ascontiguousarray(np.moveaxis(scale.to_values(decoded), 0, 2))
+        exceptions.apply(values, t)
+        values = values.astype(header.dtype, copy=False)
+        checksum = zlib.crc32(values, checksum)
+        target = out[t, :h, :w]
+        target[...] = values.reshape(target.shape)
+    require_checksum(checksum, header)
+
+
+def require_checksum(found: int, header: Header) -> None:
+    if found != header.checksum:
+        raise FormatError(
+            f"the chunk decodes to samples with checksum {found:08x}, {header.checksum:08x} was "
+            "written: the payload is damaged, or this machine computes something else"
+        )

@@ -1,0 +1,151 @@
+"""What the context-mixing coder asks about a pixel and its neighbours (numba, inlined)."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+from numba import int64
+
+FRACTION = 6
+TOP, LEFT, BOTTOM, RIGHT = 3, 4, 3, 4
+"""Margins of padded planes."""
+
+HAS_PREVIOUS, HAS_BEFORE, HAS_GUESS, HAS_OTHER = 1, 2, 4, 8
+TAPS = 40
+VOTERS = 14
+KINDS = 3
+"""Kinds of surroundings with learnt weights of their own; see `surroundings`."""
+ACTIVITIES = 20
+
+NEAR_Y = np.array([0, -1, -1, -1, 0, -2, -1, -1, -2, -2, -2, -2])
+NEAR_X = np.array([-1, 0, -1, 1, -2, 0, 2, -2, -1, 1, -2, 2])
+PAST_Y = np.array([0, 0, 1, 0, -1, 1, 1, -1, -1, 0, 2, 0, -2])
+PAST_X = np.array([0, 1, 0, -1, 0, 1, -1, 1, -1, 2, 0, -2, 0])
+
+SHARES = np.array([min(65535, (1 << 24) // ((n + 1) * (n + 1))) for n in range(4096)], np.int64)
+"""Weight of a voter whose recent errors sum up to n (scaled): 1 / (n + 1)**2."""
+
+
+@numba.njit(nogil=True, inline="always")
+def median(a, b, c):
+    largest, smallest = max(a, b), min(a, b)
+    if c >= largest:
+        return smallest
+    if c <= smallest:
+        return largest
+    return a + b - c
+
+
+@numba.njit(nogil=True, inline="always")
+def log_class(value):
+    """0, 1, 2, 3, then two classes for every doubling."""
+    doublings = int64(0)
+    while value >= 4:
+        value >>= 1
+        doublings += 1
+    return 2 * doublings + value
+
+
+@numba.njit(nogil=True, inline="always")
+def clipped(value, limit):
+    return min(max(value, -limit), limit) + limit
+
+
+@numba.njit(nogil=True, inline="always")
+def signed_class(difference):
+    """0..14: exact up to 3 on both sides, then four classes."""
+    size = abs(difference)
+    if size > 3:
+        size = 4 if size < 6 else 5 if size < 12 else 6 if size < 32 else 7
+    return 7 + size if difference >= 0 else 7 - size
+
+
+@numba.njit(nogil=True, inline="always")
+def quantized(residual, tolerance, step):
+    if residual >= 0:
+        return (residual + tolerance) // step
+    return -((tolerance - residual) // step)
+
+
+@numba.njit(nogil=True, inline="always")
+def gradient_adjusted(w, n, nw, ne, ww, nn, nne, step):
+    """CALIC's spatial prediction, with FRACTION bits; thresholds grow with the quantizer."""
+    horizontal = abs(w - ww) + abs(n - nw) + abs(n - ne)
+    vertical = abs(w - nw) + abs(n - nn) + abs(ne - nne)
+    slope = vertical - horizontal
+    flat = ((w + n) << (FRACTION - 1)) + ((ne - nw) << (FRACTION - 2))
+    if slope > 80 * step:
+        return w << FRACTION
+    if slope < -80 * step:
+        return n << FRACTION
+    if slope > 32 * step:
+        return (flat + (w << FRACTION)) >> 1
+    if slope < -32 * step:
+        return (flat + (n << FRACTION)) >> 1
+    if slope > 8 * step:
+        return (3 * flat + (w << FRACTION)) >> 2
+    if slope < -8 * step:
+        return (3 * flat + (n << FRACTION)) >> 2
+    return flat
+
+
+@numba.njit(nogil=True, inline="always")
+def vote(base, change, narrow, top):
+    """A filter's prediction, kept within reason should the filter go astray."""
+    limit = top << FRACTION
+    change = min(max(change >> (16 - FRACTION), -(limit >> narrow)), limit >> narrow)
+    return (base << FRACTION) + (change << narrow)
+
+
+@numba.njit(nogil=True, inline="always")
+def surroundings(down, left, right, west, north, east):
+    """0..2: how large changes since the last frame are beside differences of neighbours."""
+    space = abs(down) + abs(left) + abs(right)
+    time = abs(west) + abs(north) + abs(east)
+    return int64(0) if 2 * time < space else int64(1) if time < 2 * space else int64(2)
+
+
+@numba.njit(nogil=True)
+def begin_row(y, width, flags, top, current, previous, other):
+    """Give the pixels around the coming row a value: those of its neighbours, or of the frame
+    before at the top."""
+    if y == TOP:
+        for i in range(current.shape[1]):
+            value = int64(top + 1) // 2
+            if flags & HAS_PREVIOUS:
+                value = int64(previous[y, i])
+            elif flags & HAS_OTHER:
+                value = int64(other[y, i])
+            current[y - 1, i] = value
+            current[y - 2, i] = value
+            current[y - 3, i] = value
+    else:
+        for i in range(RIGHT):
+            current[y - 1, LEFT + width + i] = current[y - 1, LEFT + width - 1]
+    for i in range(LEFT):
+        current[y, i] = current[y - 1, LEFT]
+
+
+@numba.njit(nogil=True, inline="always")
+def class_of(difference, per_step, scale, most):
+    """Class of a difference in units of the quantizer and of the local activity."""
+    scaled = ((difference * per_step) >> 24) >> scale
+    if most == 7:
+        return signed_class(scaled)
+    size = abs(scaled)
+    size = size if size < 3 else 3 if size < 6 else 4
+    return 4 + size if scaled >= 0 else 4 - size
+
+
+@numba.njit(nogil=True)
+def pad(plane, rows, columns):
+    """Repeat a plane's edges into its margins, except above."""
+    for y in range(TOP, TOP + rows):
+        for i in range(LEFT):
+            plane[y, i] = plane[y, LEFT]
+        for i in range(RIGHT):
+            plane[y, LEFT + columns + i] = plane[y, LEFT + columns - 1]
+    for y in range(TOP + rows, TOP + rows + BOTTOM):
+        plane[y, :] = plane[TOP + rows - 1, :]
+    for y in range(TOP):
+        plane[y, :] = plane[TOP, :]
