@@ -12,9 +12,14 @@ Normalised least mean squares: Nagumo, Noda, IEEE Trans. Automatic Control 12, 1
 from __future__ import annotations
 
 import numpy as np
+import os
+STACK=int(os.environ.get('STACK','1'))
+SRIDGE=int(os.environ.get('SRIDGE','5'))
+SFLOOR=int(os.environ.get('SFLOOR','32'))
 from numba import boolean, int32, int64, uint8, uint16, uint32
 
 from tezip_h5.kernels.compiling import kernel
+from tezip_h5.kernels import fitting
 from tezip_h5.kernels.mixing import COARSE, INPUTS, OFFSETS, TAUGHT, code_symbol
 from tezip_h5.kernels.pixels import (
     ACTIVITIES,
@@ -52,7 +57,9 @@ from tezip_h5.kernels.pixels import (
     int64(
         boolean, int32[:, :], int64, int64, int64,
         int32[:, ::1], int32[:, ::1], int32[:, ::1], int32[:, ::1], int32[:, ::1], int32[:, ::1],
-        int32[:, ::1], int32[:, ::1], int32[:, ::1],
+        int32[:, ::1], int32[:, ::1], int32[:, ::1], int32[:, ::1], int32[:, ::1],
+        int64[:, :, ::1], int64[:, :, ::1], int64[:, ::1],
+        int64[:, :, ::1], int64[:, :, ::1], int64[:, ::1],
         int32[:, :, ::1], int64[:, ::1], int32[:, ::1], int64[:, ::1],
         uint32[::1], int32[:, ::1], uint16[:, ::1], int64[::1], int64[::1], uint8[::1],
     )
@@ -60,7 +67,8 @@ from tezip_h5.kernels.pixels import (
 def code_plane(
     decoding, levels, tolerance, top, flags,
     current, previous, before, guess, other, other_errors,
-    symbols, past_symbols, errors,
+    symbols, past_symbols, errors, misses, past_misses,
+    sums, past_sums, fitted, tops, past_tops, stacked,
     voter_errors, filters, learned, bias,
     counters, weights, refined, plan, coder, stream,
 ):  # fmt: skip
@@ -99,11 +107,20 @@ def code_plane(
     recent = np.zeros(VOTERS, np.int64)
     taps = np.zeros(TAPS, np.int64)
     contexts = np.zeros(INPUTS + 5, np.int64)
-    scratch = np.zeros(2 * INPUTS + 4, np.int64)
+    scratch = np.zeros(2 * INPUTS + 8, np.int64)
+    blocks = (columns + fitting.COLUMNS - 1) // fitting.COLUMNS
     taught = plan[TAUGHT] if learned.shape[0] > 0 else int64(0)
     wide = 15 if plan[COARSE] == 0 else 9
     most = 7 if plan[COARSE] == 0 else 4
     voter_errors[:] = 0
+    local = np.zeros(fitting.MOST + 1, np.int32)
+    sum_of = np.zeros(fitting.ENTRIES, np.int64)
+    lower = np.zeros((fitting.MOST + 1, fitting.MOST + 1), np.int64)
+    scaled = np.zeros((fitting.MOST + 1, fitting.MOST + 1), np.int64)
+    locals_used = 8 + (10 if has_previous else 0) + (1 if has_guess else 0) + (3 if has_other else 0)
+    stack = np.zeros(fitting.MOST + 1, np.int32)
+    nstack = 8 + (4 if has_previous else 0) + (1 if has_guess else 0) + (1 if has_other else 0) + (1 if taught else 0)
+    nstack = 3 + (4 if has_previous else 0) + (1 if has_guess else 0) + (1 if has_other else 0) + (1 if taught else 0) + 4
     # Filters see numbers of at most 20 bits, so that their sums fit.
     narrow = int64(0)
     while (top >> narrow) > 1 << 20:
@@ -112,6 +129,16 @@ def code_plane(
         y = row + TOP
         now, then = row & 1, 1 - (row & 1)
         begin_row(y, columns, flags, top, current, previous, other)
+        if row % fitting.ROWS == 0 and row + (1 if has_previous else 0) > 0:
+            fitting.fit_row(
+                sums, past_sums, row // fitting.ROWS, blocks, locals_used, 8*step * step, fitting.RIDGE, sum_of, lower,
+                scaled, fitted,
+            )
+            if STACK:
+                fitting.fit_row(
+                    tops, past_tops, row // fitting.ROWS, blocks, nstack, SFLOOR*step * step << (2*FRACTION), SRIDGE, sum_of, lower,
+                    scaled, stacked,
+                )
         for column in range(columns):
             x = column + LEFT
             w, n = int64(current[y, x - 1]), int64(current[y - 1, x])
@@ -187,6 +214,28 @@ def code_plane(
                     lesson += learned[kind, i] * taps[i]
                 votes[count] = vote(base, lesson, narrow, top)
                 count += 1
+            block = column // fitting.COLUMNS
+            fit = int64(0)
+            nl = 8
+            for i in range(8):
+                local[i] = taps[i]
+            if has_previous:
+                for i in range(9):
+                    local[8 + i] = taps[12 + i]
+                local[17] = taps[25] if has_before else 0
+                nl = 18
+            if has_guess:
+                local[nl] = taps[28 if has_before else 25]
+                nl += 1
+            if has_other:
+                local[nl] = taps[used - 5]
+                local[nl + 1] = taps[used - 4]
+                local[nl + 2] = taps[used - 3]
+                nl += 3
+            for i in range(nl):
+                fit += fitted[block, i] * int64(local[i])
+            votes[count] = vote(base, fit, narrow, top)
+            count += 1
             first = count
             votes[first] = vote(base, small, narrow, top)
             votes[first + 1] = vote(base, quick, narrow, top)
@@ -213,7 +262,14 @@ def code_plane(
                 low, high = min(low, votes[v]), max(high, votes[v])
             predicted = votes[0] + over // under
             if taught > 1:
-                predicted = votes[first - 1]
+                predicted = votes[first - 2]
+            if STACK:
+                fit = int64(0)
+                for v in range(count):
+                    stack[v] = min(max((votes[v] - predicted) >> narrow, -(1<<25)), 1<<25)
+                    fit += stacked[block, v] * int64(stack[v])
+                unstacked = predicted
+                predicted += (fit >> 16) << narrow
             apart = min(log_class((((high - low) >> FRACTION) * per_step * 4) >> 24), 15)
 
             # --- activity
@@ -290,6 +346,20 @@ def code_plane(
             elif has_guess:
                 last = class_of(int64(guess[y, x]) - centre, per_step, scale, most)
                 contexts[5] = last * wide + min(half, wide - 1)
+            if plan[COARSE] == 0:
+                fine = 2 * (int64(misses[y, x - 1]) + misses[y - 1, x])
+                fine += int64(misses[y - 1, x - 1]) + misses[y - 1, x + 1]
+                if has_previous:
+                    fine += 2 * int64(past_misses[y, x]) + past_misses[y, x + 1] + past_misses[y + 1, x]
+                else:
+                    fine += (fine * 43691) >> 16
+                fine = min(log_class(fine >> 1), 31)
+                contexts[14] = fine * 8 + ((predicted - (centre << FRACTION) + (1 << (FRACTION - 1))) >> (FRACTION - 3))
+                contexts[15] = class_of(
+                    (votes[first - 1] - predicted) >> (FRACTION - 2), per_step, scale, most
+                ) * wide + class_of(
+                    (votes[first - 2] - predicted) >> (FRACTION - 2), per_step, scale, most
+                )
             contexts[INPUTS] = level
             contexts[INPUTS + 1] = dp
             contexts[INPUTS + 2] = apart
@@ -310,9 +380,19 @@ def code_plane(
             current[y, x] = value
             symbols[y, x] = min(max(symbol, -(int64(1) << 30)), int64(1) << 30)
             errors[y, x] = value - centre
+            misses[y, x] = min((abs((value << FRACTION) - predicted) * per_step) >> 24, int64(1) << 24)
 
             # --- what it taught
             exact = value << FRACTION
+            if STACK:
+                stack[count] = min(max((exact - unstacked) >> narrow, -(1<<25)), 1<<25)
+                fitting.observe(
+                    tops[row // fitting.ROWS + fitting.MARGIN, block + fitting.MARGIN], stack, count
+                )
+            local[nl] = (value - base) >> narrow
+            fitting.observe(
+                sums[row // fitting.ROWS + fitting.MARGIN, block + fitting.MARGIN], local, nl
+            )
             bias[cell, 0] += exact - predicted
             bias[cell, 1] += 1
             if bias[cell, 1] >= 512:

@@ -13,7 +13,7 @@ import numba
 import numpy as np
 from numba import int64
 
-INPUTS = 16
+INPUTS = 24
 """Places for inputs of a mixer."""
 
 LADDER = 20

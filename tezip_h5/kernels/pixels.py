@@ -12,7 +12,7 @@ TOP, LEFT, BOTTOM, RIGHT = 3, 4, 3, 4
 
 HAS_PREVIOUS, HAS_BEFORE, HAS_GUESS, HAS_OTHER = 1, 2, 4, 8
 TAPS = 40
-VOTERS = 14
+VOTERS = 16
 KINDS = 3
 """Kinds of surroundings with learnt weights of their own; see `surroundings`."""
 ACTIVITIES = 20
@@ -22,7 +22,9 @@ NEAR_X = np.array([-1, 0, -1, 1, -2, 0, 2, -2, -1, 1, -2, 2])
 PAST_Y = np.array([0, 0, 1, 0, -1, 1, 1, -1, -1, 0, 2, 0, -2])
 PAST_X = np.array([0, 1, 0, -1, 0, 1, -1, 1, -1, 2, 0, -2, 0])
 
-SHARES = np.array([min(65535, (1 << 24) // ((n + 1) * (n + 1))) for n in range(4096)], np.int64)
+import os
+POW=int(os.environ.get('POW','2'))
+SHARES = np.array([min(65535*16, (1 << (12+6*POW)) // ((n + 1) **POW)) for n in range(4096)], np.int64)
 """Weight of a voter whose recent errors sum up to n (scaled): 1 / (n + 1)**2."""
 
 

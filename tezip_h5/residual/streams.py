@@ -47,8 +47,8 @@ class Sizes:
             len(self.refiners),
             0,
         ]
-        rows = np.zeros(21, np.int64)
-        for start, sizes in ((0, self.contexts), (16, self.mixers), (19, self.refiners)):
+        rows = np.zeros(29, np.int64)
+        for start, sizes in ((0, self.contexts), (24, self.mixers), (27, self.refiners)):
             rows[start : start + len(sizes)] = np.cumsum((0, *sizes[:-1]))
         return np.array([*head, *rows], np.int64)
 
@@ -71,7 +71,7 @@ MODELS = {
         coarse=True,
     ),
     1: Sizes(
-        contexts=(80, 225, 225, 225, 225, 225, 256, 150, 324, 320, 405, 225, 256, 225),
+        contexts=(80, 225, 225, 225, 225, 225, 256, 150, 324, 320, 405, 225, 256, 225, 256, 225),
         mixers=(20, 15, 16),
         refiners=(20, 25),
         slots=22,
@@ -99,6 +99,15 @@ class _Channel:
         self.planes = np.zeros((3, *padded), np.int32)  # this frame's, the last, before that
         self.symbols = np.zeros((2, *padded), np.int32)
         self.errors = np.zeros(padded, np.int32)
+        self.misses = np.zeros((2, *padded), np.int32)
+        fitting = kernels.load("fitting")
+        cells = (-(-size[0] // fitting.ROWS) + 4, -(-size[1] // fitting.COLUMNS) + 4)
+        self.sums = np.zeros((2, *cells, fitting.ENTRIES), np.int64)
+        self.fitted = np.zeros((cells[1], fitting.MOST), np.int64)
+        self.tops = np.zeros((2, *cells, fitting.ENTRIES), np.int64)
+        self.stacked = np.zeros((cells[1], fitting.MOST), np.int64)
+        self.fitted[:, 0] = 1 << 15
+        self.fitted[:, 1] = 1 << 15
         self.filters = np.zeros((3, kernel.TAPS), np.int64)
         self.filters[0, :2] = 1 << 15
         self.filters[1:, 12] = 1 << 16
@@ -115,8 +124,20 @@ class _Channel:
 
     def turn(self) -> None:
         """The frame is done: this one becomes the last."""
+        if self.seen == 1:
+            self.sums[:] = 0
+            self.tops[:] = 0
+            self.stacked[:] = 0
+        else:
+            self.sums[1] >>= 1
+            self.sums[1] += self.sums[0]
+            self.sums[0] = 0
+            self.tops[1] >>= 1
+            self.tops[1] += self.tops[0]
+            self.tops[0] = 0
         self.planes = self.planes[[2, 0, 1]]
         self.symbols = self.symbols[[1, 0]]
+        self.misses = self.misses[[1, 0]]
 
 
 class Stream:
@@ -185,6 +206,7 @@ class Stream:
                 self._guess[inner] = prediction[c]
                 kernel.pad(self._guess, rows, columns)
             channel.symbols[0][:] = 0
+            channel.misses[0][:] = 0
             if keyframe:
                 channel.symbols[1][:] = 0
             if not self._decoding:
@@ -202,6 +224,11 @@ class Stream:
                 channel.symbols[0],
                 channel.symbols[1],
                 channel.errors,
+                *channel.misses,
+                *channel.sums,
+                channel.fitted,
+                *channel.tops,
+                channel.stacked,
                 self._voter_errors,
                 channel.filters,
                 self._weights[c] if self._weights else self._no_weights,
