@@ -20,7 +20,7 @@ from numba import boolean, int32, int64, uint8, uint16, uint32
 
 from tezip_h5.kernels.compiling import kernel
 from tezip_h5.kernels import fitting
-from tezip_h5.kernels.mixing import COARSE, INPUTS, OFFSETS, TAUGHT, code_symbol
+from tezip_h5.kernels.mixing import SOFT, SOFTS, COARSE, INPUTS, OFFSETS, TAUGHT, code_symbol
 from tezip_h5.kernels.pixels import (
     ACTIVITIES,
     BOTTOM,
@@ -106,6 +106,7 @@ def code_plane(
     votes = np.zeros(VOTERS, np.int64)
     recent = np.zeros(VOTERS, np.int64)
     taps = np.zeros(TAPS, np.int64)
+    soft = np.zeros((SOFT, 4), np.int64)
     contexts = np.zeros(INPUTS + 5, np.int64)
     scratch = np.zeros(2 * INPUTS + 8, np.int64)
     blocks = (columns + fitting.COLUMNS - 1) // fitting.COLUMNS
@@ -353,6 +354,19 @@ def code_plane(
                     fine += 2 * int64(past_misses[y, x]) + past_misses[y, x + 1] + past_misses[y + 1, x]
                 else:
                     fine += (fine * 43691) >> 16
+                # recent mean |error| of the prediction, in 1/64 of a step: fine / 10
+                soft[0, 0] = ((predicted - (centre << FRACTION)) * per_step) >> 24
+                soft[0, 1] = (int64(64) << 16) * 14 // (fine + 40)
+                v = first - 1
+                soft[1, 0] = ((votes[v] - (centre << FRACTION)) * per_step) >> 24
+                soft[1, 1] = (int64(64) << 16) * 11 // (recent[v] + 40)
+                if has_previous:
+                    fine2 = 2 * (int64(misses[y, x - 1]) + misses[y - 1, x])
+                    fine2 += int64(misses[y - 1, x - 1]) + misses[y - 1, x + 1] + misses[y, x - 2] + misses[y - 2, x]
+                    soft[2, 0] = ((unstacked - (centre << FRACTION)) * per_step) >> 24
+                    soft[2, 1] = (int64(64) << 16) * 11 // (fine2 + 40)
+                else:
+                    soft[2, 0], soft[2, 1] = soft[1, 0], soft[1, 1]
                 fine = min(log_class(fine >> 1), 31)
                 contexts[14] = fine * 8 + ((predicted - (centre << FRACTION) + (1 << (FRACTION - 1))) >> (FRACTION - 3))
                 contexts[15] = class_of(
@@ -374,7 +388,7 @@ def code_plane(
                 symbol = quantized(int64(levels[row, column]) - centre, tolerance, step)
             symbol = code_symbol(
                 decoding, symbol, scale, contexts, counters, weights, refined, plan, scratch,
-                coder, stream,
+                coder, stream, soft,
             )  # fmt: skip
             value = min(max(centre + symbol * step, int64(0)), top)
             current[y, x] = value

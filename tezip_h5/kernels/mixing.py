@@ -19,11 +19,13 @@ INPUTS = 24
 LADDER = 20
 """A magnitude of so many steps up the ladder goes on as raw bits."""
 
-COUNT, MEMORY, RATE, COARSE, SLOTS, MIXERS, REFINERS, TAUGHT = range(8)
+COUNT, MEMORY, RATE, COARSE, SLOTS, MIXERS, REFINERS = range(7)
+TAUGHT = 40
 """Places in a plan: contexts, the counters' longest memory, the mixers' rate, whether
 contexts are coarse, slots per context, mixers, refining tables, use of learnt weights
 (0 none, 1 as one more voter, 2 alone)."""
 
+SOFTS = 7
 OFFSETS = 8
 """From here a plan holds the first rows of contexts, mixers and refining tables."""
 
@@ -56,6 +58,40 @@ def _tables() -> tuple[np.ndarray, np.ndarray]:
 SQUASH, STRETCH = _tables()
 SHARE_OF = np.array([0, 65536, 32768, 21845], np.int64)
 """65536 over the number of mixers."""
+
+TAIL_STEP = 64
+TAIL_MOST = 20 * TAIL_STEP
+TAIL_BITS = 40
+
+
+def _tails():
+    """TAILS[z + TAIL_MOST] = 2**40 / (1 + exp(z / 64))."""
+    one = 1 << 96
+    ratio, term, n = 0, one, 0
+    while term:  # the series of exp(-1/64)
+        ratio += -term if n % 2 else term
+        n += 1
+        term //= TAIL_STEP * n
+    tails = np.zeros(2 * TAIL_MOST + 1, np.int64)
+    power = one
+    for z in range(TAIL_MOST + 1):
+        value = (power << TAIL_BITS) // (one + power)
+        tails[TAIL_MOST + z], tails[TAIL_MOST - z] = value, (1 << TAIL_BITS) - value
+        power = power * ratio >> 96
+    return tails
+
+
+TAILS = _tails()
+SOFT = 4
+"""Most distributions."""
+
+
+@numba.njit(nogil=True, inline="always")
+def _tail(soft, m, edge, sign):
+    """Chance (40 bits) of more than `edge` / 2 symbols from the centre, up (sign 1) or down."""
+    z = ((edge * 32 - sign * soft[m, 0]) * soft[m, 1]) >> 16
+    return TAILS[min(max(z, -TAIL_MOST), TAIL_MOST) + TAIL_MOST]
+
 
 RATES = np.array([65536 // (n + 2) for n in range(1024)], np.int64)
 """How fast a counter that has seen n decisions goes on, in 1/65536."""
@@ -100,9 +136,10 @@ def _decide(
     `contexts` holds rows: of the counters, then of the mixers' weights, then of the refining
     tables; a row has one place for every slot.
     """
-    count, mixers, refiners = plan[COUNT], plan[MIXERS], plan[REFINERS]
+    counters_used, mixers, refiners = plan[COUNT], plan[MIXERS], plan[REFINERS]
     slots = plan[SLOTS]
-    for i in range(count):
+    count = counters_used + plan[SOFTS]
+    for i in range(counters_used):
         place = contexts[i] * slots + slot
         scratch[INPUTS + i] = place
         scratch[i] = STRETCH[counters[place] >> 20]
@@ -132,7 +169,7 @@ def _decide(
         for i in range(count + 1):
             moved = int64(row[i]) + ((scratch[i] * error + (1 << 17)) >> 18)
             row[i] = min(max(moved, -(1 << 22)), 1 << 22)
-    for i in range(count):
+    for i in range(counters_used):
         place = scratch[INPUTS + i]
         counter = int64(counters[place])
         seen = counter & 1023
@@ -161,20 +198,35 @@ def _raw(decoding, value, bits, coder, stream):
 
 @numba.njit(nogil=True, inline="always")
 def code_symbol(
-    decoding, symbol, scale, contexts, counters, weights, refined, plan, scratch, coder, stream
+    decoding, symbol, scale, contexts, counters, weights, refined, plan, scratch, coder, stream,
+    soft,
 ):
     """One residual symbol: zero?, sign, a ladder of magnitudes, low bits; returns it.
 
     With scale k > 0, symbols share a rung of the ladder with 2**k - 1 others of their sign, and
     zero counts as positive.
     """
+    one = int64(1) << TAIL_BITS
+    softs, first_soft = plan[SOFTS], plan[COUNT]
+    for m in range(softs):
+        soft[m, 2] = _tail(soft, m, int64(-1), int64(1))
+        soft[m, 3] = _tail(soft, m, int64(1), int64(1))
     if scale == 0:
+        for m in range(softs):
+            inner = soft[m, 2] - soft[m, 3]
+            scratch[first_soft + m] = -STRETCH[min(inner >> 28, 4095)]
         bit = int64(1) if symbol != 0 else int64(0)
         bit = _decide(
             decoding, bit, 0, contexts, counters, weights, refined, plan, scratch, coder, stream
         )
         if bit == 0:
             return int64(0)
+        for m in range(softs):
+            below, above = (one - soft[m, 2]) >> 20, soft[m, 3] >> 20
+            scratch[first_soft + m] = STRETCH[min((below << 12) // (below + above + 1), 4095)]
+    else:
+        for m in range(softs):
+            scratch[first_soft + m] = -STRETCH[min(soft[m, 2] >> 28, 4095)]
     negative = _decide(
         decoding, int64(1) if symbol < 0 else int64(0), 1, contexts, counters, weights, refined,
         plan, scratch, coder, stream,
@@ -186,7 +238,16 @@ def code_symbol(
     rung = magnitude >> scale
     height = int64(0)
     side = 10 if negative and plan[SLOTS] > 12 else 0
+    sign = int64(-1) if negative else int64(1)
+    # Twice the distance of a rung's inner edge from the centre, in symbols.
+    edge = int64(1) if scale == 0 or negative else int64(-1)
+    for m in range(softs):
+        soft[m, 2] = _tail(soft, m, edge, sign)
     while height < LADDER:
+        outer = (((height + 1) << scale) << 1) + edge
+        for m in range(softs):
+            soft[m, 3] = _tail(soft, m, outer, sign)
+            scratch[first_soft + m] = STRETCH[min((soft[m, 3] << 12) // (soft[m, 2] + 1), 4095)]
         bit = _decide(
             decoding, int64(1) if rung > height else int64(0), 2 + min(height, 9) + side, contexts,
             counters, weights, refined, plan, scratch, coder, stream,
@@ -194,6 +255,8 @@ def code_symbol(
         if bit == 0:
             break
         height += 1
+        for m in range(softs):
+            soft[m, 2] = soft[m, 3]
     if height == LADDER:  # Elias gamma code of what is left
         left = rung - height + 1
         length = int64(0)

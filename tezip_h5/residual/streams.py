@@ -10,6 +10,7 @@ from tezip_h5 import kernels
 
 __all__ = ["MODELS", "Stream", "Weights"]
 
+SOFTS=3
 _WORST_BYTES = 16  # of one pixel, more than any decision path needs
 
 
@@ -45,9 +46,9 @@ class Sizes:
             self.slots,
             len(self.mixers),
             len(self.refiners),
-            0,
+            0 if self.coarse else SOFTS,
         ]
-        rows = np.zeros(29, np.int64)
+        rows = np.zeros(33, np.int64)
         for start, sizes in ((0, self.contexts), (24, self.mixers), (27, self.refiners)):
             rows[start : start + len(sizes)] = np.cumsum((0, *sizes[:-1]))
         return np.array([*head, *rows], np.int64)
@@ -113,7 +114,7 @@ class _Channel:
         self.filters[1:, 12] = 1 << 16
         self.bias = np.zeros((16 * 8, 2), np.int64)
         self.counters = np.full(sum(model.contexts) * model.slots, 1 << 31, np.uint32)
-        inputs = len(model.contexts)
+        inputs = len(model.contexts) + (0 if model.coarse else SOFTS)
         self.weights = np.zeros((sum(model.mixers) * model.slots, inputs + 1), np.int32)
         self.weights[:, :inputs] = 78643 // inputs  # 1.2 in all
         tables = kernels.load("mixing")
