@@ -106,7 +106,7 @@ def code_plane(
     votes = np.zeros(VOTERS, np.int64)
     recent = np.zeros(VOTERS, np.int64)
     taps = np.zeros(TAPS, np.int64)
-    soft = np.zeros((SOFT, 4), np.int64)
+    soft = np.zeros((SOFT, 5), np.int64)
     contexts = np.zeros(INPUTS + 5, np.int64)
     scratch = np.zeros(2 * INPUTS + 8, np.int64)
     blocks = (columns + fitting.COLUMNS - 1) // fitting.COLUMNS

@@ -83,6 +83,7 @@ def _tails():
 
 TAILS = _tails()
 SOFT = 4
+SOFT_BITS = 2
 """Most distributions."""
 
 
@@ -270,7 +271,28 @@ def code_symbol(
             _raw(False, 1, length + 1, coder, stream)
             _raw(False, left & ((int64(1) << length) - 1), length, coder, stream)
         height += left - 1
-    low = _raw(decoding, magnitude & ((int64(1) << scale) - 1), scale, coder, stream)
+    low = magnitude & ((int64(1) << scale) - 1)
+    left, found = scale, int64(0)
+    if softs > 0 and height < LADDER:
+        inner = ((height << scale) << 1) + edge
+        for m in range(softs):
+            soft[m, 2] = _tail(soft, m, inner, sign)
+            soft[m, 3] = _tail(soft, m, inner + (int64(2) << scale), sign)
+        while left > 0 and scale - left < SOFT_BITS:
+            left -= 1
+            chance = int64(0)
+            for m in range(softs):
+                soft[m, 4] = _tail(soft, m, inner + (int64(2) << left), sign)
+                chance += ((soft[m, 4] - soft[m, 3] + 1) << 16) // (soft[m, 2] - soft[m, 3] + 2)
+            chance = min(max(chance // softs, 64), 65536 - 64)
+            bit = _code(decoding, (low >> left) & 1, chance, coder, stream)
+            found = (found << 1) | bit
+            if bit:
+                inner += int64(2) << left
+            for m in range(softs):
+                soft[m, 3 - bit] = soft[m, 4]
+    rest = _raw(decoding, low & ((int64(1) << left) - 1), left, coder, stream)
+    low = (found << left) | rest
     magnitude = (height << scale) | low
     if scale == 0:
         return -1 - magnitude if negative else 1 + magnitude
