@@ -234,7 +234,9 @@ def test_a_codec_that_breaks_its_bound_raises(walk, monkeypatch):
     original = quantize.quantize_keyframe
     monkeypatch.setattr(quantize, "quantize_keyframe", careless)
     with pytest.raises(BoundError, match="its tolerance is 1"):
-        codec.encode_chunk(walk, ChunkBound(absolute=np.full((20, 1), 1.0)), Settings())
+        codec.encode_chunk(
+            walk, ChunkBound(absolute=np.full((20, 1), 1.0)), Settings(coder="stages")
+        )
 
 
 def test_a_machine_that_computes_something_else_is_found_out(walk, monkeypatch):

@@ -68,7 +68,7 @@ FRAME_DTYPE = np.dtype(
 # some 16 MiB each copy goes to fresh pages of the system, which was measured to be ten times
 # slower (benchmarks/limits.py, frame by frame).
 _BYTES_PER_TILE = 1 << 20
-_FRAMES_PER_CHUNK = 16
+FRAMES_PER_CHUNK = 16
 _BYTES_PER_STEP = 128 << 20  # of all tiles of one chunk of time
 _MOST_MAPPINGS = 4096
 
@@ -87,8 +87,19 @@ class Layout:
     chunk: tuple[int, ...]
 
     @classmethod
-    def choose(cls, frame_shape, itemsize, *, chunk_frames=None, tile=None, warmup=0, count=None):
-        """Pick a layout: 16 frames, tiles of at most 1 MiB, as near square as can be.
+    def choose(
+        cls,
+        frame_shape,
+        itemsize,
+        *,
+        chunk_frames=None,
+        tile=None,
+        warmup=0,
+        count=None,
+        most_frames=FRAMES_PER_CHUNK,
+    ):
+        """Pick a layout: 16 frames (or `most_frames` that make 16 MiB), tiles of at most 1 MiB,
+        as near square as can be.
 
         Raises
         ------
@@ -98,8 +109,9 @@ class Layout:
         height, width = frame_shape[:2]
         channels = frame_shape[2] if len(frame_shape) == 3 else 1
         if chunk_frames is None:
-            chunk_frames = _FRAMES_PER_CHUNK
             frame_bytes = height * width * channels * itemsize
+            fitting = FRAMES_PER_CHUNK * _BYTES_PER_TILE // min(frame_bytes, _BYTES_PER_TILE)
+            chunk_frames = max(FRAMES_PER_CHUNK, min(most_frames, fitting))
             while chunk_frames > 4 and chunk_frames * frame_bytes > _BYTES_PER_STEP:
                 chunk_frames //= 2
         elif chunk_frames != int(chunk_frames) or chunk_frames < 1:

@@ -18,6 +18,9 @@ from tezip_h5.settings import Settings
 
 __all__ = ["Job", "Plan", "checked_filename", "checked_name", "default_threads"]
 
+_MOST_FRAMES = {"fast": 16, "balanced": 16, "best": 64}
+"""Frames per chunk: an archive is read whole more often than frame by frame."""
+
 
 def default_threads() -> int:
     """Threads when the caller names no number: the processors this process may use."""
@@ -82,6 +85,7 @@ class Plan:
             tile=tile,
             warmup=self.settings.warmup,
             count=count,
+            most_frames=_MOST_FRAMES[self.settings.level],
         )
         if self.layout.tiled and self.settings.mse_threshold is not None:
             raise InputError(

@@ -19,7 +19,7 @@ SFLOOR=int(os.environ.get('SFLOOR','32'))
 from numba import boolean, int32, int64, uint8, uint16, uint32
 
 from tezip_h5.kernels.compiling import kernel
-from tezip_h5.kernels import fitting
+from tezip_h5.kernels import nearby
 from tezip_h5.kernels.mixing import SOFT, SOFTS, COARSE, INPUTS, OFFSETS, TAUGHT, code_symbol
 from tezip_h5.kernels.pixels import (
     ACTIVITIES,
@@ -109,17 +109,17 @@ def code_plane(
     soft = np.zeros((SOFT, 5), np.int64)
     contexts = np.zeros(INPUTS + 5, np.int64)
     scratch = np.zeros(2 * INPUTS + 8, np.int64)
-    blocks = (columns + fitting.COLUMNS - 1) // fitting.COLUMNS
+    blocks = (columns + nearby.COLUMNS - 1) // nearby.COLUMNS
     taught = plan[TAUGHT] if learned.shape[0] > 0 else int64(0)
     wide = 15 if plan[COARSE] == 0 else 9
     most = 7 if plan[COARSE] == 0 else 4
     voter_errors[:] = 0
-    local = np.zeros(fitting.MOST + 1, np.int32)
-    sum_of = np.zeros(fitting.ENTRIES, np.int64)
-    lower = np.zeros((fitting.MOST + 1, fitting.MOST + 1), np.int64)
-    scaled = np.zeros((fitting.MOST + 1, fitting.MOST + 1), np.int64)
+    local = np.zeros(nearby.MOST + 1, np.int32)
+    sum_of = np.zeros(nearby.ENTRIES, np.int64)
+    lower = np.zeros((nearby.MOST + 1, nearby.MOST + 1), np.int64)
+    scaled = np.zeros((nearby.MOST + 1, nearby.MOST + 1), np.int64)
     locals_used = 8 + (10 if has_previous else 0) + (1 if has_guess else 0) + (3 if has_other else 0)
-    stack = np.zeros(fitting.MOST + 1, np.int32)
+    stack = np.zeros(nearby.MOST + 1, np.int32)
     nstack = 8 + (4 if has_previous else 0) + (1 if has_guess else 0) + (1 if has_other else 0) + (1 if taught else 0)
     nstack = 3 + (4 if has_previous else 0) + (1 if has_guess else 0) + (1 if has_other else 0) + (1 if taught else 0) + 4
     # Filters see numbers of at most 20 bits, so that their sums fit.
@@ -130,14 +130,14 @@ def code_plane(
         y = row + TOP
         now, then = row & 1, 1 - (row & 1)
         begin_row(y, columns, flags, top, current, previous, other)
-        if row % fitting.ROWS == 0 and row + (1 if has_previous else 0) > 0:
-            fitting.fit_row(
-                sums, past_sums, row // fitting.ROWS, blocks, locals_used, 8*step * step, fitting.RIDGE, sum_of, lower,
+        if row % nearby.ROWS == 0 and row + (1 if has_previous else 0) > 0:
+            nearby.fit_row(
+                sums, past_sums, row // nearby.ROWS, blocks, locals_used, 8*step * step, nearby.RIDGE, sum_of, lower,
                 scaled, fitted,
             )
             if STACK:
-                fitting.fit_row(
-                    tops, past_tops, row // fitting.ROWS, blocks, nstack, SFLOOR*step * step << (2*FRACTION), SRIDGE, sum_of, lower,
+                nearby.fit_row(
+                    tops, past_tops, row // nearby.ROWS, blocks, nstack, SFLOOR*step * step << (2*FRACTION), SRIDGE, sum_of, lower,
                     scaled, stacked,
                 )
         for column in range(columns):
@@ -215,7 +215,7 @@ def code_plane(
                     lesson += learned[kind, i] * taps[i]
                 votes[count] = vote(base, lesson, narrow, top)
                 count += 1
-            block = column // fitting.COLUMNS
+            block = column // nearby.COLUMNS
             fit = int64(0)
             nl = 8
             for i in range(8):
@@ -400,12 +400,12 @@ def code_plane(
             exact = value << FRACTION
             if STACK:
                 stack[count] = min(max((exact - unstacked) >> narrow, -(1<<25)), 1<<25)
-                fitting.observe(
-                    tops[row // fitting.ROWS + fitting.MARGIN, block + fitting.MARGIN], stack, count
+                nearby.observe(
+                    tops[row // nearby.ROWS + nearby.MARGIN, block + nearby.MARGIN], stack, count
                 )
             local[nl] = (value - base) >> narrow
-            fitting.observe(
-                sums[row // fitting.ROWS + fitting.MARGIN, block + fitting.MARGIN], local, nl
+            nearby.observe(
+                sums[row // nearby.ROWS + nearby.MARGIN, block + nearby.MARGIN], local, nl
             )
             bias[cell, 0] += exact - predicted
             bias[cell, 1] += 1

@@ -58,7 +58,7 @@ def learn(known: Known) -> np.ndarray:
     Neighbours that were not decoded yet will be off by up to the tolerance: an error of that
     variance, b (b + 1) / 3, is added to the diagonal.
     """
-    kernel = kernels.load("blending")
+    kernel, fitting = kernels.load("blending"), kernels.load("fitting")
     count, height, width = known.original.shape
     rows = max(1, _SAMPLES // (width * min(count, _FRAMES)))
     stride = max(1, height // rows)
@@ -71,15 +71,12 @@ def learn(known: Known) -> np.ndarray:
     chosen = set(np.linspace(0, count - 1, _FRAMES).astype(int)) | {0}
     for t in sorted(chosen):
         taps, target, kinds = _examples(kernel, known, t, stride)
-        for kind in np.unique(kinds):
-            these = kinds == kind
-            grams[kind] += taps[these].T @ taps[these]
-            products[kind] += taps[these].T @ target[these]
-            counts[kind] += np.count_nonzero(these)
+        fitting.accumulate(taps, target, kinds, grams, products)
+        counts += np.bincount(kinds, minlength=counts.size)
     weights = np.zeros((kernel.KINDS + 1, size), np.int32)
     unit = _COARSE if known.tolerance else 1
     for kind in np.flatnonzero(counts):
-        gram = grams[kind]
+        gram = np.tril(grams[kind]) + np.tril(grams[kind], -1).T
         ridge = noise * counts[kind] + 1e-6 * np.trace(gram) / size + 1e-3
         solved = np.linalg.solve(gram + ridge * np.eye(size), products[kind])
         weights[kind] = np.clip(np.rint(solved * (65536 / unit)) * unit, -_LIMIT, _LIMIT)
@@ -104,7 +101,7 @@ def _examples(kernel, known: Known, t: int, stride: int):
     west, north = now(0, -1), now(-1, 0)
     base = np.floor((west + north + 1) / 2)
     columns = [now(dy, dx) for dy, dx in zip(kernel.NEAR_Y, kernel.NEAR_X, strict=True)]
-    kinds = np.full(west.size, kernel.KINDS)
+    kinds = np.full(west.size, kernel.KINDS, np.int64)
     if history:
         before = plane(frames[t - 1])
         base = np.floor((2 * before(0, 0) + west + north + 2) / 4)
@@ -113,7 +110,7 @@ def _examples(kernel, known: Known, t: int, stride: int):
         space = np.abs(west - corner) + np.abs(north - corner) + np.abs(north - east)
         time = np.abs(west - before(0, -1)) + np.abs(north - before(-1, 0))
         time += np.abs(east - before(-1, 1))
-        kinds = np.where(2 * time < space, 0, np.where(time < 2 * space, 1, 2))
+        kinds = np.where(2 * time < space, 0, np.where(time < 2 * space, 1, 2)).astype(np.int64)
     ahead = ((0, 0), (0, 1), (1, 0))
     if history > 1:
         columns += [plane(frames[t - 2])(dy, dx) for dy, dx in ahead]
