@@ -8,6 +8,7 @@ the chunk's own frames serves both. The decoder only multiplies and shifts.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +42,8 @@ class Known:
         Whether a network predicts.
     keyframes : list of bool
     tolerance : int
+    moved : callable or None
+        `moved(frame, t)` shifts a frame's blocks to where frame t has them.
     """
 
     original: np.ndarray
@@ -50,6 +53,7 @@ class Known:
     guided: bool
     keyframes: list[bool]
     tolerance: int
+    moved: Callable | None = None
 
 
 def learn(known: Known) -> np.ndarray:
@@ -88,6 +92,7 @@ def _examples(kernel, known: Known, t: int, stride: int):
     frames, history = known.decoded, 0
     if not known.keyframes[t]:
         history = 1 if t < 2 or known.keyframes[t - 1] else 2
+    moved = known.moved or (lambda frame, t: frame)
     height, width = frames.shape[1:]
     ys = np.arange(min(2, height - 1), height, stride)[:, None] + kernel.TOP
     xs = np.arange(width)[None] + kernel.LEFT
@@ -103,7 +108,7 @@ def _examples(kernel, known: Known, t: int, stride: int):
     columns = [now(dy, dx) for dy, dx in zip(kernel.NEAR_Y, kernel.NEAR_X, strict=True)]
     kinds = np.full(west.size, kernel.KINDS, np.int64)
     if history:
-        before = plane(frames[t - 1])
+        before = plane(moved(frames[t - 1], t))
         base = np.floor((2 * before(0, 0) + west + north + 2) / 4)
         columns += [before(dy, dx) for dy, dx in zip(kernel.PAST_Y, kernel.PAST_X, strict=True)]
         corner, east = now(-1, -1), now(-1, 1)
@@ -113,7 +118,7 @@ def _examples(kernel, known: Known, t: int, stride: int):
         kinds = np.where(2 * time < space, 0, np.where(time < 2 * space, 1, 2)).astype(np.int64)
     ahead = ((0, 0), (0, 1), (1, 0))
     if history > 1:
-        columns += [plane(frames[t - 2])(dy, dx) for dy, dx in ahead]
+        columns += [plane(moved(frames[t - 2], t))(dy, dx) for dy, dx in ahead]
     if history and known.guided:
         guess = plane(known.guesses[t]) if known.guesses is not None else lambda dy, dx: base
         columns += [guess(dy, dx) for dy, dx in ahead]

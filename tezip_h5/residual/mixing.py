@@ -9,12 +9,14 @@ Keyframes go the same way, without frames before them.
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 
+from tezip_h5 import kernels
 from tezip_h5.errors import FormatError
-from tezip_h5.residual import lessons
+from tezip_h5.residual import lessons, motion
 from tezip_h5.residual.lessons import Known
 from tezip_h5.residual.streams import MODELS, Stream, Weights
 
@@ -24,7 +26,7 @@ RESIDUALS = "residuals"
 
 _PREFIX = struct.Struct("<BBBBH")  # model, flags, use of weights, 0, bands
 _SIZE = struct.Struct("<I")
-_GUIDED = 1
+_GUIDED, _MOVING = 1, 2
 MOST_TOP = 2**30
 """Largest level it takes."""
 _BAND_PIXELS = 1 << 20  # of one frame; fewer make no second band
@@ -63,17 +65,17 @@ class MixingEncoder:
         self._guided, self._shape, self._top = guided, shape, scale.top
         self._rows = _edges(shape[1], _bands(*shape[1:]))
         self._sizes = []
-        self._open(Weights())
+        self._open(Weights(), None)
 
-    def _open(self, weights: Weights) -> None:
-        self._weights = weights
+    def _open(self, weights: Weights, vectors: list[np.ndarray] | None) -> None:
+        self._weights, self._vectors = weights, vectors
         self._streams = [
-            self._stream((self._shape[0], rows.stop - rows.start, self._shape[2]), weights)
-            for rows in self._rows
+            self._stream((self._shape[0], rows.stop - rows.start, self._shape[2]), weights, moves)
+            for rows, moves in zip(self._rows, vectors or [None] * len(self._rows), strict=True)
         ]
 
-    def _stream(self, shape, weights: Weights) -> Stream:
-        return Stream(MODELS[self._number], shape, self._top, self._guided, weights)
+    def _stream(self, shape, weights: Weights, vectors) -> Stream:
+        return Stream(MODELS[self._number], shape, self._top, self._guided, weights, vectors)
 
     def prepare(self, channels: list[Known]) -> None:
         """Learn weights from all frames, and choose by a trial how to use them.
@@ -85,24 +87,39 @@ class MixingEncoder:
         """
         if channels[0].original[0].size < _LEAST_TAUGHT:
             return
-        learned = [lessons.learn(known) for known in channels]
-        sizes = {use: self._trial(channels, Weights(use, learned)) for use in (1, 2)}
-        self._open(Weights(min(sizes, key=sizes.get), learned))
+        tries = [(use, None, learned) for learned in [self._learn(channels)] for use in (1, 2)]
+        vectors = [motion.estimate(channels[0].original[:, r], channels[0].keyframes) for r in self._rows]
+        if any(v.any() for v in vectors):
+            moved = [replace(k, moved=lambda f, t: motion.followed(f, self._rows, vectors, t)) for k in channels]
+            tries += [(use, vectors, learned) for learned in [self._learn(moved)] for use in (1, 2)]
+        sizes = [self._trial(channels, Weights(use, learned), v) for use, v, learned in tries]
+        use, vectors, learned = tries[int(np.argmin(sizes))]
+        self._open(Weights(use, learned), vectors)
 
-    def _trial(self, channels: list[Known], weights: Weights) -> int:
+    def _learn(self, channels):
+        return [lessons.learn(known) for known in channels]
+
+    def _trial(self, channels: list[Known], weights: Weights, vectors) -> int:
         """Bytes that a part of the first frames takes."""
-        height, width = channels[0].original.shape[1:]
-        rows = slice(max(0, height // 2 - 32), height // 2 + 32)
-        columns = slice(max(0, width // 2 - 256), width // 2 + 256)
+        block = kernels.load("motion").BLOCK
+        band = len(self._rows) // 2
+        part = self._rows[band]
+        height, width = part.stop - part.start, self._shape[2]
+        down, across = max(0, height // 2 - 64) // block, max(0, width // 2 - 128) // block
+        rows = slice(part.start + down * block, part.start + min(height, down * block + 128))
+        columns = slice(across * block, across * block + 256)
+        if vectors is not None:
+            vectors = vectors[band][:, down : down + 8, across : across + 16].copy()
         part = np.stack([known.original[:_TRIAL_FRAMES, rows, columns] for known in channels], 1)
         guesses = part
         if channels[0].guesses is not None:
             guesses = np.stack([k.guesses[:_TRIAL_FRAMES, rows, columns] for k in channels], 1)
-        stream = self._stream(part.shape[1:], weights)
+        stream = self._stream(part.shape[1:], weights, vectors)
         tolerances = [known.tolerance for known in channels]
         for t, frame in enumerate(part):
             stream.code(frame, guesses[t], tolerances, channels[0].keyframes[t])
-        return stream.position
+        cost = 0 if vectors is None else len(motion.pack([vectors[:_TRIAL_FRAMES]]))
+        return stream.position + cost
 
     def keyframe(self, levels: np.ndarray, tolerances: np.ndarray) -> np.ndarray:
         """Code a frame from itself; returns its reconstruction, int32 (C, h, w)."""
@@ -125,8 +142,14 @@ class MixingEncoder:
         """Return the sections, and the bytes each frame took, in order."""
         streams = [stream.finish() for stream in self._streams]
         head = _PREFIX.pack(
-            self._number, _GUIDED * self._guided, self._weights.use, 0, len(streams)
+            self._number,
+            _GUIDED * self._guided | _MOVING * (self._vectors is not None),
+            self._weights.use,
+            0,
+            len(streams),
         )
+        if self._vectors:
+            head += motion.pack(self._vectors)
         if self._weights.use:
             head += lessons.pack(self._weights.of_channels)
         head += b"".join(_SIZE.pack(len(stream)) for stream in streams)
@@ -152,7 +175,7 @@ class MixingDecoder:
         number, flags, use, zero, bands = _PREFIX.unpack_from(section)
         if (
             number not in MODELS
-            or flags & ~_GUIDED
+            or flags & ~(_GUIDED | _MOVING)
             or use > 2
             or zero
             or not 1 <= bands <= shape[1]
@@ -163,6 +186,12 @@ class MixingDecoder:
                 f"{use}, {bands} bands of {shape[1]} rows, levels up to {scale.top}"
             )
         start = _PREFIX.size
+        self._rows = _edges(shape[1], bands)
+        vectors = [None] * bands
+        if flags & _MOVING:
+            bands_of = [(rows.stop - rows.start, shape[2]) for rows in self._rows]
+            vectors, size = motion.unpack(section[start:], bands_of)
+            start += size
         weights = Weights()
         if use:
             learned, size = lessons.unpack(section[start:], shape[0])
@@ -175,13 +204,12 @@ class MixingDecoder:
         start += 4 * bands
         if start + sum(sizes) != len(section):
             raise FormatError(f"streams of {sizes} bytes in a section of {len(section)}")
-        self._rows = _edges(shape[1], bands)
         self._streams = []
-        for rows, size in zip(self._rows, sizes, strict=True):
+        for rows, size, moves in zip(self._rows, sizes, vectors, strict=True):
             band = (shape[0], rows.stop - rows.start, shape[2])
             data = section[start : start + size]
             self._streams.append(
-                Stream(MODELS[number], band, scale.top, bool(flags), weights, data)
+                Stream(MODELS[number], band, scale.top, bool(flags & _GUIDED), weights, moves, data)
             )
             start += size
         self._shape = shape

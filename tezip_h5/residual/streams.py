@@ -160,6 +160,7 @@ class Stream:
         top: int,
         guided: bool,
         weights: Weights,
+        vectors: np.ndarray | None = None,
         data: bytes | None = None,
     ):
         self._kernel = kernels.load("blending")
@@ -168,9 +169,11 @@ class Stream:
         self._plan = model.plan()
         self._plan[self._kernel.TAUGHT] = weights.use
         self._weights = weights.of_channels
+        self._vectors, self._frame = vectors, 0
         self._channels = [_Channel(self._kernel, model, shape[1:]) for _ in range(shape[0])]
         padded = self._channels[0].errors.shape
         self._nothing = np.zeros(padded, np.int32)
+        self._moved = np.zeros((4, *padded), np.int32)
         self._guess = np.zeros(padded, np.int32)
         self._voter_errors = np.zeros((self._kernel.VOTERS, 2, padded[1]), np.int32)
         self._no_weights = np.zeros((0, self._kernel.TAPS), np.int32)
@@ -212,20 +215,26 @@ class Stream:
                 channel.symbols[1][:] = 0
             if not self._decoding:
                 self._make_room(rows * columns)
+            past = channel.planes[1], channel.planes[2], channel.symbols[1], channel.misses[1]
+            if self._moves and flags & kernel.HAS_PREVIOUS:
+                past = self._follow(past)
             kernel.code_plane(
                 self._decoding,
                 out[c] if self._decoding else levels[c],
                 int(tolerances[c]),
                 self._top,
                 flags,
-                *channel.planes,
+                channel.planes[0],
+                past[0],
+                past[1],
                 self._guess,
                 other.planes[0] if other is not None else self._nothing,
                 other.errors if other is not None else self._nothing,
                 channel.symbols[0],
-                channel.symbols[1],
+                past[2],
                 channel.errors,
-                *channel.misses,
+                channel.misses[0],
+                past[3],
                 *channel.sums,
                 channel.fitted,
                 *channel.tops,
@@ -246,7 +255,23 @@ class Stream:
             other = channel
         for channel in self._channels:
             channel.turn()
+        self._frame += 1
         return out
+
+    @property
+    def _moves(self) -> bool:
+        vectors = self._vectors
+        return vectors is not None and self._frame < len(vectors) and vectors[self._frame].any()
+
+    def _follow(self, planes: tuple) -> tuple:
+        """Planes of the last frames, with every block where this frame has it."""
+        kernel, (_, rows, columns) = self._kernel, self._shape
+        for plane, moved in zip(planes, self._moved, strict=True):
+            kernels.load("motion").follow(
+                plane, kernel.TOP, kernel.LEFT, rows, columns, self._vectors[self._frame], moved
+            )
+            kernel.pad(moved, rows, columns)
+        return tuple(self._moved)
 
     def _make_room(self, pixels: int) -> None:
         need = self.position + _WORST_BYTES * pixels + 64

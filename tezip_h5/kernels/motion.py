@@ -1,0 +1,109 @@
+"""Motion of blocks between two frames: found by the encoder, followed by both sides."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+from numba import int8, int32, int64
+
+from tezip_h5.kernels.compiling import kernel
+
+BLOCK = 16
+"""Rows and columns that move together."""
+COARSE = 4
+_REACH_Y, _REACH_X = 6, 12  # of the coarse search, in coarse pixels
+
+
+@kernel(int32[:, ::1](int32[:, ::1]))
+def shrink(frame):
+    """Sums of 4 x 4 pixels."""
+    rows, columns = frame.shape[0] // COARSE, frame.shape[1] // COARSE
+    out = np.zeros((rows, columns), np.int32)
+    for y in range(rows * COARSE):
+        for x in range(columns * COARSE):
+            out[y // COARSE, x // COARSE] += frame[y, x] >> 2
+    return out
+
+
+@numba.njit(nogil=True, inline="always")
+def _difference(frame, last, y0, y1, x0, x1, dy, dx, least):
+    """Sum of |frame - last shifted| over a block; stops beyond `least`, or outside."""
+    if y0 + dy < 0 or y1 + dy > last.shape[0] or x0 + dx < 0 or x1 + dx > last.shape[1]:
+        return int64(1) << 60
+    total = int64(0)
+    for y in range(y0, y1):
+        for x in range(x0, x1):
+            total += abs(int64(frame[y, x]) - int64(last[y + dy, x + dx]))
+        if total >= least:
+            break
+    return total
+
+
+_PLANE = int32[:, ::1]
+_VECTORS = int8[:, :, ::1]
+
+
+@kernel(int64(_PLANE, _PLANE, _PLANE, _PLANE, _VECTORS, _VECTORS))
+def search(frame, last, small, small_last, past, vectors):
+    """Fill `vectors` (int8, blocks down, across, (dy, dx)); `past` are those of the frame before.
+
+    Returns the number of blocks that move.
+    """
+    rows, columns = frame.shape
+    moving = 0
+    for by in range(vectors.shape[0]):
+        y0, y1 = by * BLOCK, min(by * BLOCK + BLOCK, rows)
+        for bx in range(vectors.shape[1]):
+            x0, x1 = bx * BLOCK, min(bx * BLOCK + BLOCK, columns)
+            still = _difference(frame, last, y0, y1, x0, x1, 0, 0, int64(1) << 60)
+            price = still >> 5
+            best, dy, dx = still, int64(0), int64(0)
+            # The neighbours' vectors cost little to say.
+            for k in range(3):
+                if k == 0 and bx > 0:
+                    ty, tx = int64(vectors[by, bx - 1, 0]), int64(vectors[by, bx - 1, 1])
+                elif k == 1 and by > 0:
+                    ty, tx = int64(vectors[by - 1, bx, 0]), int64(vectors[by - 1, bx, 1])
+                else:
+                    ty, tx = int64(past[by, bx, 0]), int64(past[by, bx, 1])
+                if ty == dy and tx == dx:
+                    continue
+                cost = _difference(frame, last, y0, y1, x0, x1, ty, tx, best) + (price >> 2)
+                if cost < best:
+                    best, dy, dx = cost, ty, tx
+            # A wide search over sums of 4 x 4 pixels, in a window around the block.
+            sy0, sy1 = max(y0 // COARSE - 2, 0), min(y1 // COARSE + 2, small.shape[0])
+            sx0, sx1 = max(x0 // COARSE - 2, 0), min(x1 // COARSE + 2, small.shape[1])
+            least, wy, wx = int64(1) << 59, int64(0), int64(0)
+            for ty in range(-_REACH_Y, _REACH_Y + 1):
+                for tx in range(-_REACH_X, _REACH_X + 1):
+                    cost = _difference(small, small_last, sy0, sy1, sx0, sx1, ty, tx, least)
+                    if cost < least:
+                        least, wy, wx = cost, ty, tx
+            cost = _difference(frame, last, y0, y1, x0, x1, wy * COARSE, wx * COARSE, best) + price
+            own = False
+            if cost < best:
+                best, dy, dx, own = cost, wy * COARSE, wx * COARSE, True
+            for reach in (2, 1, 1):
+                cy, cx = dy, dx
+                for ty in range(-1, 2):
+                    for tx in range(-1, 2):
+                        ny, nx = cy + ty * reach, cx + tx * reach
+                        cost = _difference(frame, last, y0, y1, x0, x1, ny, nx, best)
+                        cost += int64(0) if own else price
+                        if cost < best and abs(ny) < 64 and abs(nx) < 64:
+                            best, dy, dx, own = cost, ny, nx, True
+            vectors[by, bx, 0], vectors[by, bx, 1] = dy, dx
+            moving += 1 if dy != 0 or dx != 0 else 0
+    return moving
+
+
+@kernel(numba.void(_PLANE, int64, int64, int64, int64, _VECTORS, _PLANE))
+def follow(plane, top, left, rows, columns, vectors, out):
+    """Shift every block of a plane with margins; what lies outside repeats the edge."""
+    for y in range(rows):
+        for x in range(columns):
+            by, bx = y // BLOCK, x // BLOCK
+            sy = min(max(y + int64(vectors[by, bx, 0]), int64(0)), rows - 1)
+            sx = min(max(x + int64(vectors[by, bx, 1]), int64(0)), columns - 1)
+            out[top + y, left + x] = plane[top + sy, left + sx]
