@@ -58,7 +58,7 @@ def learn(known: Known) -> np.ndarray:
     Neighbours that were not decoded yet will be off by up to the tolerance: an error of that
     variance, b (b + 1) / 3, is added to the diagonal.
     """
-    kernel, fitting = kernels.load("blending"), kernels.load("fitting")
+    kernel, sums = kernels.load("blending"), kernels.load("sums")
     count, height, width = known.original.shape
     rows = max(1, _SAMPLES // (width * min(count, _FRAMES)))
     stride = max(1, height // rows)
@@ -71,7 +71,7 @@ def learn(known: Known) -> np.ndarray:
     chosen = set(np.linspace(0, count - 1, _FRAMES).astype(int)) | {0}
     for t in sorted(chosen):
         taps, target, kinds = _examples(kernel, known, t, stride)
-        fitting.accumulate(taps, target, kinds, grams, products)
+        sums.accumulate(taps, target, kinds, grams, products)
         counts += np.bincount(kinds, minlength=counts.size)
     weights = np.zeros((kernel.KINDS + 1, size), np.int32)
     unit = _COARSE if known.tolerance else 1
