@@ -23,6 +23,7 @@ from tezip_h5.windows import Kind
 __all__ = ["Kept", "recode", "stored_records"]
 
 _GRIDS = (levels.Grid, levels.LogBits, levels.Companded)
+_HOPELESS = 1.5  # the slowest level is seldom a third smaller than the fastest
 _CODER_NAMES = {number: name for name, number in residual.NUMBERS.items()}
 _PREDICTOR_NAMES = {number: name for name, number in prediction.NUMBERS.items()}
 
@@ -66,10 +67,10 @@ def recode(
     parsed = bitstream.unpack(payload)
     shape, scale = parsed.header.shape, _scale_of(parsed)
     grid = scale if isinstance(scale, _GRIDS) else None
-    found = encode_chunk(frames, ChunkBound(), settings, shape, kinds, model, grid)
-    without = _smaller(found.without, None)
-    for other in _requantized(parsed, frames, scale, settings):
-        without = _smaller(other, without)
+    found, without = None, _requantized(parsed, frames, scale, settings)
+    if not _hopeless(parsed, frames, grid):
+        found = encode_chunk(frames, ChunkBound(), settings, shape, kinds, model, grid)
+        without = _smaller(found.without, without)
     for attempt in sorted(filter(None, (found, without)), key=lambda e: len(e.payload)):
         if len(attempt.payload) < len(payload) and _decodes_to(attempt, frames):
             best = attempt
@@ -88,6 +89,24 @@ def recode(
 def _smaller(one: Encoded | None, other: Encoded | None) -> Encoded | None:
     known = [encoded for encoded in (one, other) if encoded is not None]
     return min(known, key=lambda encoded: len(encoded.payload), default=None)
+
+
+def _hopeless(parsed: bitstream.Payload, frames: np.ndarray, grid: levels.Scale | None) -> bool:
+    """Whether a lossless encoding will be larger than this lossy payload, by a quick attempt."""
+    if parsed.header.coder == residual.NUMBERS["fallback"]:
+        return False
+    _, tolerances = _frames_section(parsed)
+    if not tolerances.any():
+        return False
+    quick = encode_chunk(
+        frames, ChunkBound(), Settings(level="fast"), parsed.header.shape, scale=grid
+    )
+    return len(quick.payload) > _HOPELESS * sum(map(len, parsed.sections.values()))
+
+
+def _frames_section(parsed: bitstream.Payload):
+    header = parsed.header
+    return frames_section.unpack(parsed.section(Section.FRAMES), header.valid[0], header.channels)
 
 
 def _decodes_to(encoded: Encoded, frames: np.ndarray) -> bool:
@@ -111,7 +130,7 @@ def _model_of(parsed: bitstream.Payload) -> IntegerModel | None:
     return store.find(Network.unpack(parsed.section(Section.MODEL)).digest)
 
 
-def _requantized(parsed, frames, scale, settings) -> list[Encoded]:
+def _requantized(parsed, frames, scale, settings) -> Encoded | None:
     """The stages once more, with the same decisions: what they decode to can be the same.
 
     They predict from reconstructions alone, so the samples of a uniformly quantised chunk are
@@ -120,12 +139,10 @@ def _requantized(parsed, frames, scale, settings) -> list[Encoded]:
     """
     header = parsed.header
     if _CODER_NAMES[header.coder] != "stages" or header.predictor > 1:
-        return []
-    kinds, tolerances = frames_section.unpack(
-        parsed.section(Section.FRAMES), len(frames), header.channels
-    )
+        return None
+    kinds, tolerances = _frames_section(parsed)
     if not tolerances.any():
-        return []
+        return None
     open_loop = header.flags & bitstream.FLAG_FEEDBACK_PREDICTION
     settings = Settings(
         level=settings.level,
@@ -139,7 +156,7 @@ def _requantized(parsed, frames, scale, settings) -> list[Encoded]:
         bound = ChunkBound(absolute=(bound.absolute + 0.5) * scale.step * (1 + 1e-9))
     attempt = encode_chunk(frames, bound, settings, header.shape, kinds, None, scale)
     same = bitstream.peek(attempt.payload)[0].checksum == header.checksum
-    return [attempt] if same else []
+    return attempt if same else None
 
 
 def stored_records(parsed: bitstream.Payload) -> list[FrameRecord]:
@@ -153,28 +170,19 @@ def stored_records(parsed: bitstream.Payload) -> list[FrameRecord]:
         kinds = [Kind.KEYFRAME] * count
         sizes = {Kind.KEYFRAME: len(parsed.section(Section.FALLBACK))}
     else:
-        data = parsed.section(Section.FRAMES)
-        kinds, _ = frames_section.unpack(data, count, parsed.header.channels)
+        kinds, _ = _frames_section(parsed)
         coded = (Section.KEYFRAMES, Section.RESIDUALS, Section.TABLES)
         total = sum(len(parsed.sections.get(section, b"")) for section in coded)
         first = len(parsed.sections.get(Section.KEYFRAMES, b""))
         if not first or Kind.PREDICTED not in kinds:  # one section for all
             first = total * sum(kind != Kind.PREDICTED for kind in kinds) // count
         sizes = {Kind.KEYFRAME: first, Kind.PREDICTED: total - first}
-    frames_of = {
-        group: [t for t, kind in enumerate(kinds) if (kind == Kind.PREDICTED) == group]
-        for group in (False, True)
-    }
-    records = []
-    for t, kind in enumerate(kinds):
+    records, seen = [], {True: 0, False: 0}
+    for kind in kinds:
         predicted = kind == Kind.PREDICTED
-        members = frames_of[predicted]
-        size = sizes[Kind.PREDICTED if predicted else Kind.KEYFRAME]
-        share, rest = divmod(size, len(members))
-        share += members.index(t) < rest
-        records.append(
-            FrameRecord(kind, residual_bytes=share)
-            if predicted
-            else FrameRecord(kind, keyframe_bytes=share)
-        )
+        members = sum((other == Kind.PREDICTED) == predicted for other in kinds)
+        share, rest = divmod(sizes[Kind.PREDICTED if predicted else Kind.KEYFRAME], members)
+        share += seen[predicted] < rest
+        seen[predicted] += 1
+        records.append(FrameRecord(kind, *((0, share) if predicted else (share, 0))))
     return records
