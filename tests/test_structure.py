@@ -44,7 +44,8 @@ MAY_IMPORT = {
     "planning": {"bounds", "levels", "settings", "windows"},
     "chunk": CODEC,
     "codec": CODEC | {"chunk"},
-    "hdf5": CODEC | {"codec", "chunk", "frames", "images", "version"},
+    "recoding": CODEC | {"codec"},
+    "hdf5": CODEC | {"codec", "chunk", "recoding", "frames", "images", "version"},
     "cli": CODEC
     | {"codec", "chunk", "frames", "images", "hdf5", "peers", "simulate", "version", ""},
 }

@@ -16,6 +16,7 @@ from tezip_h5.hdf5.extract import extract
 from tezip_h5.hdf5.filter import last_error, register
 from tezip_h5.hdf5.options import FILTER_ID, TEZip
 from tezip_h5.hdf5.reader import read
+from tezip_h5.hdf5.recompress import recompress
 from tezip_h5.hdf5.report import inspect, verify
 from tezip_h5.hdf5.whole import write
 from tezip_h5.hdf5.writer import Writer
@@ -45,6 +46,7 @@ __all__ = [
     "last_error",
     "load_model",
     "read",
+    "recompress",
     "register",
     "verify",
     "write",
