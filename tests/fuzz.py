@@ -89,28 +89,24 @@ class Choices:
         self._at += count
         return taken
 
-    @property
-    def left(self) -> bool:
-        """Whether there is anything left to decide by."""
-        return self._at < len(self._data)
-
 
 def damage(choices: Choices, payload: bytes) -> bytes:
     """A payload with a few bytes changed, removed or added."""
-    if choices.number(7) == 0:  # as it would happen to a file: before the checksums
+    if choices.number(15) == 15:  # as it would happen to a file: before the checksums
         return changed(choices, payload)
     parsed = bitstream.unpack(payload)
     header, sections = parsed.header, dict(parsed.sections)
-    while choices.left:
-        action = choices.number(15)
-        if action == 0:
+    for _ in range(1 + choices.number(3)):
+        action = choices.number(31)
+        if action == 31:
             header = damaged_header(choices, header)
-        elif action == 1:
+        elif action == 30:
             sections[SECTIONS[choices.number(len(SECTIONS) - 1)]] = choices.take(choices.number(40))
-        elif action == 2 and sections:
+        elif action == 29 and sections:
             del sections[sorted(sections)[choices.number(len(sections) - 1)]]
-        elif sections:
-            number = sorted(sections)[choices.number(len(sections) - 1)]
+        elif sections:  # mostly the largest
+            ranked = sorted(sections, key=lambda number: -len(sections[number]))
+            number = ranked[choices.number(len(sections) - 1) if action % 2 else 0]
             sections[number] = changed(choices, sections[number])
     try:
         return bitstream.pack(header, sections)
@@ -143,12 +139,12 @@ def changed(choices: Choices, data: bytes) -> bytes:
     """Bytes with a few of them overwritten, removed or inserted."""
     at = choices.number(len(data))
     count = choices.number(7)
-    action = choices.number(4)
-    if action == 0:
+    action = choices.number(15)
+    if action == 15:
         return data[:at]
-    if action == 1:
+    if action == 14:
         return data[:at] + data[at + 1 + count :]
-    if action == 2:
+    if action == 13:
         return data[:at] + choices.take(1 + count) + data[at:]
     new = choices.take(1 + count)
     return data[:at] + new + data[at + len(new) :]
