@@ -29,6 +29,7 @@ OURS = "tezip"
 LEVELS = {"fast": "^", "balanced": "s", "best": "o"}
 GOOD = ("exact", "kept")
 COLUMNS = 3
+FRONT = {"color": "0.6", "linewidth": 6, "alpha": 0.4, "marker": "o", "markersize": 13, "zorder": 1}
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class Looks:
                 peers += 1
 
     def __getitem__(self, codec):
-        return self._looks[codec]
+        return self._looks[family(codec)]
 
 
 def panels(count: int, title: str, height: float):
@@ -114,7 +115,7 @@ def panels(count: int, title: str, height: float):
         squeeze=False,
         layout="constrained",
     )
-    figure.suptitle(title, fontsize=13)
+    figure.suptitle(title, fontsize=13 if columns > 1 else 10)
     for spare in axes.flat[count:]:
         spare.set_axis_off()
     return figure, axes.flat[:count]
@@ -131,7 +132,7 @@ def legend(figure, axes) -> None:
         [handles[name] for name in order],
         order,
         loc="outside lower center",
-        ncols=4,
+        ncols=max(1, int(figure.get_figwidth() / 3)),
         fontsize=9,
         frameon=False,
     )
@@ -157,13 +158,12 @@ def family(codec: str) -> str:
     return codec if codec.startswith(OURS) else codec.partition(",")[0]
 
 
-def rate_distortion(stacks: dict[str, list[Point]], path: Path) -> bool:
+def rate_distortion(stacks: dict[str, list[Point]], path: Path, looks: Looks) -> bool:
     """Bits per sample against the absolute bound, a panel per stack; False without any."""
     lossy = {name: [p for p in points if p.bound > 0] for name, points in stacks.items()}
     lossy = {name: points for name, points in lossy.items() if points}
     if not lossy:
         return False
-    looks = Looks({family(p.codec) for points in lossy.values() for p in points})
     figure, axes = panels(len(lossy), "Bits per sample at a guaranteed absolute bound", 3.2)
     for axis, (name, points) in zip(axes, lossy.items(), strict=True):
         least = best_of(points, lambda p: (family(p.codec), p.bound))
@@ -172,10 +172,9 @@ def rate_distortion(stacks: dict[str, list[Point]], path: Path) -> bool:
             line = [(b, least[codec, b].bits) for b in bounds if (codec, b) in least]
             axis.plot(*zip(*line, strict=True), label=codec, alpha=0.9, **looks[codec])
         axis.set_xscale("log")
-        axis.set_yscale("log")
-        axis.set_xticks(bounds, [f"{bound:.3g}" for bound in bounds])
         axis.minorticks_off()
-        whole_ticks(axis, [point.bits for point in least.values()])
+        axis.set_xticks(bounds, [f"{bound:.3g}" for bound in bounds])
+        set_axis(axis, "y", [point.bits for point in least.values()])
         axis.set_title(f"{name} ({points[0].dtype})", fontsize=10)
         axis.set_xlabel("absolute bound, in the stack's unit", fontsize=9)
         axis.set_ylabel("bits per sample", fontsize=9)
@@ -185,13 +184,23 @@ def rate_distortion(stacks: dict[str, list[Point]], path: Path) -> bool:
     return True
 
 
-def whole_ticks(axis, values) -> None:
-    """Readable ticks on a logarithmic axis: 1, 2 and 5 times a power of ten."""
+def whole_ticks(values) -> dict:
+    """Limits and ticks of a logarithmic axis: few, and round numbers."""
     low, high = min(values) / 1.15, max(values) * 1.15
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    ticks = [m * 10.0**e for e in powers for m in (1, 2, 5) if low <= m * 10.0**e <= high]
-    axis.set_ylim(low, high)
-    axis.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):  # finer where there would be few
+        ticks = [m * 10.0**e for e in powers for m in steps if low <= m * 10.0**e <= high]
+        if len(ticks) > 3:
+            break
+    return {"lim": (low, high), "ticks": ticks, "ticklabels": [f"{tick:g}" for tick in ticks]}
+
+
+def set_axis(axis, side: str, values) -> None:
+    """Make an axis, "x" or "y", logarithmic, with ticks that can be read."""
+    getattr(axis, f"set_{side}scale")("log")
+    getattr(axis, f"{side}axis").minorticks_off()
+    for name, value in whole_ticks(values).items():
+        getattr(axis, f"set_{side}{name}")(value)
 
 
 def front(points: list[Point], speed) -> list[Point]:
@@ -203,24 +212,23 @@ def front(points: list[Point], speed) -> list[Point]:
     return found
 
 
-def speeds(stacks: dict[str, list[Point]], path: Path, speed, direction: str) -> bool:
+def speeds(stacks, path: Path, looks: Looks, speed, direction: str) -> bool:
     """Lossless ratio against speed, a panel per stack, the front marked; False without any."""
     exact = {name: [p for p in points if p.bound == 0] for name, points in stacks.items()}
     exact = {name: points for name, points in exact.items() if points}
     if not exact:
         return False
-    looks = Looks({p.codec for points in exact.values() for p in points})
-    title = f"Lossless ratio against the speed of {direction}; the line is the front"
+    title = f"Lossless ratio against the speed of {direction}; grey is the front"
     figure, axes = panels(len(exact), title, 3.2)
     for axis, (name, points) in zip(axes, exact.items(), strict=True):
         line = front(points, speed)
-        axis.plot([speed(p) for p in line], [p.ratio for p in line], color="0.6", lw=6, alpha=0.4)
+        axis.plot([speed(p) for p in line], [p.ratio for p in line], **FRONT)
         for point in points:
             look = {**looks[point.codec], "linestyle": ""}
             if point.ours:
                 look |= {"markersize": 9, "markeredgecolor": "black"}
             axis.plot([speed(point)], [point.ratio], label=point.codec, **look)
-        axis.set_xscale("log")
+        set_axis(axis, "x", [speed(point) for point in points])
         axis.set_title(f"{name} ({points[0].dtype})", fontsize=10)
         axis.set_xlabel(f"{direction}, MB/s", fontsize=9)
         axis.set_ylabel("ratio", fontsize=9)
@@ -236,7 +244,7 @@ def mean(values) -> float:
     return math.exp(sum(map(math.log, values)) / len(values))
 
 
-def overview(stacks: dict[str, list[Point]], path: Path) -> bool:
+def overview(stacks: dict[str, list[Point]], path: Path, looks: Looks) -> bool:
     """Geometric means of ratio and speeds over the stacks that all codecs shown could take."""
     exact = {n: {p.codec: p for p in ps if p.bound == 0} for n, ps in stacks.items()}
     ours = {c for rows in exact.values() for c in rows if c.startswith(OURS)}
@@ -249,7 +257,6 @@ def overview(stacks: dict[str, list[Point]], path: Path) -> bool:
         codecs, used = set.intersection(*(set(rows) for rows in whole.values())), whole
     else:
         codecs, used = everywhere, exact
-    looks = Looks(codecs)
     figure, axes = pyplot.subplots(1, 2, figsize=(11, 5.6), layout="constrained")
     figure.suptitle(f"Lossless, geometric means over {len(used)} stacks", fontsize=13)
     for axis, name, direction in zip(
@@ -269,13 +276,13 @@ def overview(stacks: dict[str, list[Point]], path: Path) -> bool:
             for codec in codecs
         }
         line = front(list(averages.values()), lambda p, name=name: getattr(p, name))
-        axis.plot([getattr(p, name) for p in line], [p.ratio for p in line], "0.6", lw=6, alpha=0.4)
+        axis.plot([getattr(p, name) for p in line], [p.ratio for p in line], **FRONT)
         for codec, point in averages.items():
             look = {**looks[codec], "linestyle": ""}
             if point.ours:
                 look |= {"markersize": 9, "markeredgecolor": "black"}
             axis.plot([getattr(point, name)], [point.ratio], label=codec, **look)
-        axis.set_xscale("log")
+        set_axis(axis, "x", [getattr(point, name) for point in averages.values()])
         axis.set_xlabel(f"{direction}, MB/s")
         axis.set_ylabel("ratio")
         axis.grid(alpha=0.3)
@@ -295,7 +302,7 @@ SECTIONS = (
     (
         "overview.png",
         "Ratio and speed, lossless",
-        "Up and to the right is better. The grey line joins the codecs of which none other is both "
+        "Up and to the right is better. Grey joins the codecs of which none other is both "
         "smaller and faster. Of integer stacks, those codecs that take all of them.",
     ),
     (
@@ -322,16 +329,16 @@ def main() -> int:
         return 1
     figures = args.docs / "figures"
     figures.mkdir(parents=True, exist_ok=True)
+    looks = Looks({family(p.codec) for points in stacks.values() for p in points})
     drawn = {
-        "overview.png": overview(stacks, figures / "overview.png"),
-        "rate-distortion.png": rate_distortion(stacks, figures / "rate-distortion.png"),
-        "speed-encode.png": speeds(
-            stacks, figures / "speed-encode.png", lambda p: p.speed_in, "encoding"
-        ),
-        "speed-decode.png": speeds(
-            stacks, figures / "speed-decode.png", lambda p: p.speed_out, "decoding"
-        ),
+        "overview.png": overview(stacks, figures / "overview.png", looks),
+        "rate-distortion.png": rate_distortion(stacks, figures / "rate-distortion.png", looks),
     }
+    for name, speed, direction in (
+        ("speed-encode.png", lambda p: p.speed_in, "encoding"),
+        ("speed-decode.png", lambda p: p.speed_out, "decoding"),
+    ):
+        drawn[name] = speeds(stacks, figures / name, looks, speed, direction)
     page = PAGE
     for name, heading, text in SECTIONS:
         if drawn[name]:
