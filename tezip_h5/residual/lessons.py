@@ -15,6 +15,7 @@ import zstandard
 
 from tezip_h5 import kernels
 from tezip_h5.errors import FormatError
+from tezip_h5.inflate import inflate
 
 __all__ = ["Known", "learn", "pack", "unpack"]
 
@@ -149,9 +150,9 @@ def unpack(data: bytes, channels: int) -> tuple[list[np.ndarray], int]:
     count = int(np.prod(shape))
     try:
         (size,) = struct.unpack_from("<I", data)
-        raw = zstandard.ZstdDecompressor().decompress(data[4 : 4 + size], max_output_size=4 * count)
+        raw = inflate(data[4 : 4 + size], 4 * count, "a block of weights")
         split = np.frombuffer(raw, np.uint8).reshape(4, count)
-    except (struct.error, zstandard.ZstdError, ValueError) as error:
+    except (struct.error, ValueError) as error:
         raise FormatError(f"transmitted weights are damaged: {error}") from None
     weights = np.ascontiguousarray(split.T).view("<i4").astype(np.int32).reshape(shape)
     return [np.ascontiguousarray(w) for w in np.clip(weights, -_LIMIT, _LIMIT)], 4 + size
