@@ -2,6 +2,7 @@
 
 import contextlib
 
+import naive_mixing
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -180,3 +181,39 @@ def test_a_prefix_out_of_range_is_refused(section, place):
 def test_levels_too_wide_are_refused(section):
     with pytest.raises(FormatError, match="out of range"):
         MixingDecoder({"residuals": section}, (1, 21, 33), scale_of(2**31 - 1))
+
+
+@pytest.mark.parametrize("level", ["balanced", "best"])
+@pytest.mark.parametrize(
+    ("channels", "top", "tolerance", "guided", "use"),
+    [
+        (1, 255, 0, False, 0),
+        (3, 255, 2, False, 0),
+        (1, 2**24, 9, False, 1),
+        (2, 65535, 40, True, 2),
+        (1, 255, 1, True, 1),
+    ],
+)
+def test_the_naive_decoder_agrees(level, channels, top, tolerance, guided, use):
+    """FORMAT.md's words, in Python, read what the kernels wrote."""
+    frames = moving(5, channels, 9, 11, top)
+    keyframes = [True, False, False, True, False]
+    guesses = np.clip(frames + np.random.default_rng(0).integers(-9, 9, frames.shape), 0, top)
+    guesses = guesses.astype(np.int32)
+    tolerances = np.full(channels, tolerance)
+    encoder = MixingEncoder(frames.shape[1:], scale_of(top), Settings(level=level), guided=guided)
+    if use:
+        learned = np.random.default_rng(1).integers(-9000, 9000, (channels, 4, 40))
+        learned = [np.ascontiguousarray(w, np.int32) for w in learned]
+        encoder._open(streams.Weights(use, learned))
+    coded = []
+    for t, frame in enumerate(frames):
+        if keyframes[t]:
+            coded.append(encoder.keyframe(frame, tolerances))
+        else:
+            coded.append(encoder.residual(frame, guesses[t], tolerances))
+    section = encoder.finish()[0]["residuals"]
+    back = naive_mixing.decode(
+        section, frames.shape[1:], top, keyframes, tolerances, guesses if guided else None
+    )
+    np.testing.assert_array_equal(back, coded)
