@@ -48,8 +48,20 @@ __all__ = [
     "read",
     "recompress",
     "register",
+    "train",
     "verify",
     "write",
 ]
+
+
+def train(out, data, **options):
+    """Train a network on stacks; see `tezip_h5.model.learning.train`.
+
+    Needs ``pip install "tezip_h5[train]"``; Keras is imported only here.
+    """
+    from tezip_h5.model import learning
+
+    return learning.train(out, data, **options)
+
 
 register()
