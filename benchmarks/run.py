@@ -1,9 +1,12 @@
 """Measure every codec on every stack of a folder.
 
     python benchmarks/run.py FOLDER [--threads 2] [--slow] [--results benchmarks/results]
+    python benchmarks/run.py FOLDER --keep-peers      # measure this codec only
 
 The stacks are the folder's HDF5 and .npy files, and its folders of images. Writes one CSV file
 for each of them, and all tables as ``stacks.md``; the same as ``tezip-h5 bench`` otherwise.
+With --keep-peers the peers' rows come from the CSV files of an earlier run on the same machine:
+their bytes are exact, their speeds are of that day.
 """
 
 from __future__ import annotations
@@ -51,15 +54,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--keep-peers", action="store_true", help="measure this codec only")
     bench.add_options(parser)
     args = parser.parse_args()
     bench.check_options(args)
+    if args.keep_peers:
+        args.only = ["tezip"]
     args.results.mkdir(parents=True, exist_ok=True)
     machine = f"{os.cpu_count()} processors ({platform.machine()}), Python "
     machine += f"{platform.python_version()}, tezip_h5 {tezip_h5.__version__}"
     everything: list[bench.Row] = []
     for path in stacks(args.folder):
         rows = bench.bench(str(path), args, lambda text: print(text, flush=True))
+        if args.keep_peers:
+            kept = [row for row in bench.saved(args.results / f"{path.stem}.csv") if not row.ours]
+            rows = sorted(rows + kept, key=lambda row: row.bound)  # ours first, bound by bound
         bench.save(rows, args.results / f"{path.stem}.csv")
         everything += rows
         means = f"```\n{bench.summary(everything)}\n```"

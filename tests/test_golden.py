@@ -73,6 +73,14 @@ CASES = {
     "uint16-linear-abs": (tiles("uint16"), {"absolute": 9}, {"coder": "linear", "window": 3}),
     "rgb-linear-abs": (frames("uint8", 3), {"absolute": 1}, {"coder": "linear"}),
     "float32-linear": (holes(), {}, {"coder": "linear", "window": 3}),
+    "uint8-mixing": (tiles("uint8"), {}, {"coder": "mixing"}),
+    "uint16-mixing-abs": (
+        tiles("uint16"),
+        {"absolute": 9},
+        {"coder": "mixing", "level": "best", "window": 2},
+    ),
+    "rgb-mixing-abs": (frames("uint8", 3), {"absolute": 1}, {"coder": "mixing", "level": "best"}),
+    "float32-mixing-abs": (holes(), {"absolute": 0.1}, {"coder": "mixing", "window": 3}),
     "float64-fallback": (frames("float64"), {}, {"coder": "fallback"}),
 }
 
@@ -111,10 +119,12 @@ def test_golden_payloads_decode(name):
 
 def test_the_coder_is_the_one_the_name_says():
     from tezip_h5 import bitstream
+    from tezip_h5.residual import NUMBERS
 
     for name in CASES:
         header = bitstream.unpack((FOLDER / f"{name}.tezip").read_bytes()).header
-        assert header.coder == (0 if "fallback" in name else 3 if "linear" in name else 1), name
+        special = [n for word, n in NUMBERS.items() if word in name]
+        assert header.coder == (special[0] if special else NUMBERS["stages"]), name
 
 
 def test_no_file_is_forgotten():

@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tezip_h5 import FormatError, levels
 from tezip_h5.bounds import ChunkBound, ErrorBound
+from tezip_h5.inflate import inflate
 
 
 def as_frames(values):
@@ -112,4 +114,25 @@ def test_tolerances_share_a_grid():
 )
 def test_damaged_scales_are_refused(kind, data):
     with pytest.raises(FormatError):
-        levels.unpack(kind, np.dtype("float32"), data)
+        levels.unpack(kind, np.dtype("uint16" if kind in (0, 4) else "float32"), data)
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [(0, "float32"), (1, "uint8"), (1, "float64"), (2, "uint8"), (4, "float32")]
+)
+def test_a_scale_of_another_dtype_is_refused(kind, dtype):
+    with pytest.raises(FormatError, match="makes no levels"):
+        levels.unpack(kind, np.dtype(dtype), b"\0" * 12)
+
+
+def test_a_zstd_frame_that_claims_too_much_is_refused_before_it_is_given_room():
+    # magic number, descriptor (one segment, 8 bytes of size), size; nothing behind
+    frame = bytes.fromhex("28b52ffd e0") + (1 << 45).to_bytes(8, "little")
+    with pytest.raises(FormatError, match="of 35184372088832 bytes"):
+        inflate(frame, 1000, "a table")
+    for size in (0, 5, 1000):
+        assert inflate(zstandard.compress(bytes(size)), 1000, "a table") == bytes(size)
+    with pytest.raises(FormatError, match="of 1001 bytes"):
+        inflate(zstandard.compress(bytes(1001)), 1000, "a table")
+    with pytest.raises(FormatError, match="a table cannot"):
+        inflate(b"no frame", 1000, "a table")

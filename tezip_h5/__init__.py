@@ -16,6 +16,7 @@ from tezip_h5.hdf5.extract import extract
 from tezip_h5.hdf5.filter import last_error, register
 from tezip_h5.hdf5.options import FILTER_ID, TEZip
 from tezip_h5.hdf5.reader import read
+from tezip_h5.hdf5.recompress import recompress
 from tezip_h5.hdf5.report import inspect, verify
 from tezip_h5.hdf5.whole import write
 from tezip_h5.hdf5.writer import Writer
@@ -45,9 +46,22 @@ __all__ = [
     "last_error",
     "load_model",
     "read",
+    "recompress",
     "register",
+    "train",
     "verify",
     "write",
 ]
+
+
+def train(out, data, **options):
+    """Train a network on stacks; see `tezip_h5.model.learning.train`.
+
+    Needs ``pip install "tezip_h5[train]"``; Keras is imported only here.
+    """
+    from tezip_h5.model import learning
+
+    return learning.train(out, data, **options)
+
 
 register()

@@ -39,6 +39,7 @@ def encode_chunk(
     shape: tuple[int, ...] | None = None,
     kinds: list[Kind] | None = None,
     model: IntegerModel | None = None,
+    scale: levels.Scale | None = None,
 ) -> Encoded:
     """Encode the frames of one chunk.
 
@@ -56,6 +57,9 @@ def encode_chunk(
     model : IntegerModel, optional
         A network to try; it is used where it saves more than `NETWORK_WORTH`, or where
         `settings` pin it.
+    scale : Scale, optional
+        How samples become levels, instead of what `levels.choose` finds for the bound; samples
+        that it cannot hold within the bound are stored beside.
 
     Returns
     -------
@@ -79,7 +83,7 @@ def encode_chunk(
         )
     best = with_model = None
     if settings.coder != "fallback":
-        scale = levels.choose(planar, bound)
+        scale = scale or levels.choose(planar, bound)
         if scale is not None:
             attempt = _Attempts(header, planar, bound, settings, scale, kinds)
             if settings.predictor != "prednet" or model is None:

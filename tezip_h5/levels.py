@@ -18,6 +18,7 @@ import zstandard
 
 from tezip_h5.bounds import ChunkBound
 from tezip_h5.errors import FormatError
+from tezip_h5.inflate import inflate
 
 __all__ = ["DTYPES", "Companded", "Grid", "Integers", "LogBits", "OrderedBits", "Scale", "choose"]
 
@@ -226,10 +227,9 @@ class Companded(Scale):
         (size,) = struct.unpack_from("<I", data)
         if not 1 <= size <= _LARGEST_TABLE + 1:
             raise FormatError(f"the table has {size} representatives; at most {_LARGEST_TABLE}")
-        try:
-            raw = zstandard.ZstdDecompressor().decompress(data[4:], max_output_size=4 * size)
-        except zstandard.ZstdError as error:
-            raise FormatError(f"the table of representatives is damaged: {error}") from None
+        raw = inflate(data[4:], 4 * size, "a table of representatives")
+        if len(raw) % 4:
+            raise FormatError(f"the table of representatives has {len(raw)} bytes")
         steps = np.frombuffer(raw, "<u4")
         if steps.size != size - 1:
             raise FormatError(f"the table has {steps.size + 1} representatives, expected {size}")
@@ -239,10 +239,19 @@ class Companded(Scale):
 _SCALES = {scale.kind: scale for scale in (Integers, OrderedBits, Grid, LogBits, Companded)}
 
 
+def _takes(scale: type[Scale], dtype: np.dtype) -> bool:
+    """Whether `choose` can pick this scale for samples of this dtype."""
+    if scale is OrderedBits:
+        return dtype == np.float32
+    return (dtype.kind == "f") == (scale in (Grid, LogBits))
+
+
 def unpack(kind: int, dtype: np.dtype, data: bytes) -> Scale:
     """Read a scale from the levels section; `kind` is the header's."""
     if kind not in _SCALES:
         raise FormatError(f"unknown scale {kind}; this version knows {sorted(_SCALES)}")
+    if not _takes(_SCALES[kind], dtype):
+        raise FormatError(f"scale {kind} makes no levels of {dtype} samples")
     if len(data) < 12:
         raise FormatError(f"the levels section has {len(data)} bytes, expected at least 12")
     scale = _SCALES[kind](dtype)

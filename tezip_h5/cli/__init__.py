@@ -48,6 +48,7 @@ def _parser() -> Parser:
         inspect,
         kitti,
         model,
+        recompress,
         train,
         train_data,
         verify,
@@ -62,6 +63,7 @@ def _parser() -> Parser:
     for module in (
         compress,
         decompress,
+        recompress,
         inspect,
         verify,
         train,

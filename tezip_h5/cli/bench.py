@@ -22,7 +22,7 @@ from tezip_h5.hdf5.plan import default_threads
 from tezip_h5.peers import Encoded, Peer, peers
 from tezip_h5.settings import LEVELS
 
-__all__ = ["Row", "Tezip", "add_parser", "bench", "load", "measure", "save", "summary"]
+__all__ = ["Row", "Tezip", "add_parser", "bench", "load", "measure", "save", "saved", "summary"]
 
 ABOUT = (
     "MB are 10^6 bytes of samples, seconds wall time. Every codec runs once on a few small\n"
@@ -314,6 +314,16 @@ def save(rows: Iterable[Row], path) -> None:
         for row in rows:
             cells = asdict(row).items()
             writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in cells})
+
+
+def saved(path) -> list[Row]:
+    """The rows that `save` wrote."""
+    types = {field.name: {"int": int, "float": float}.get(field.type, str) for field in fields(Row)}
+    with open(path, newline="") as file:
+        return [
+            Row(**{name: types[name](value) for name, value in row.items()})
+            for row in csv.DictReader(file)
+        ]
 
 
 def check_options(args) -> None:

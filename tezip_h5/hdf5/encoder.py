@@ -174,7 +174,7 @@ class StackEncoder:
         model, probe = self.networks.next()
         tiles = [
             self._pool.submit(
-                self._encode,
+                self._encoder_of((start, rows.start, columns.start)),
                 frames[:, rows, columns],
                 bound,
                 self.settings,
@@ -188,6 +188,10 @@ class StackEncoder:
         # Now, not before the next step: until then its frames take memory beside these.
         limit = _BYTES_IN_FLIGHT // max(frames.nbytes, 1)
         self.drain(0 if probe else max(0, min(limit, self._threads + 1) - 1))
+
+    def _encoder_of(self, corner: tuple[int, int, int]):
+        """What encodes the tile whose first frame, row and column are these."""
+        return self._encode
 
     def drain(self, left: int = 0) -> None:
         """Write finished chunks, in order, until at most `left` steps are under way."""
@@ -229,8 +233,7 @@ class StackEncoder:
             for t in keyframes:
                 self._preview.add(step.start + int(t), step.frames[t])
 
-    @staticmethod
-    def _records(tiles: list[Encoded], frames: np.ndarray, windows_before: int) -> np.ndarray:
+    def _records(self, tiles: list[Encoded], frames: np.ndarray, windows_before: int) -> np.ndarray:
         """Rows of the ``frames`` table: the tiles of each frame added up."""
         records = np.zeros(len(frames), FRAME_DTYPE)
         window = windows_before - 1

@@ -20,7 +20,15 @@ from tezip_h5.hdf5.options import FILTER_ID, ChunkOptions
 from tezip_h5.hdf5.plan import default_threads
 from tezip_h5.hdf5.progress import progress
 
-__all__ = ["FileReport", "StackReport", "Verification", "compare", "inspect", "verify"]
+__all__ = [
+    "FileReport",
+    "StackReport",
+    "Verification",
+    "compare",
+    "inspect",
+    "options_of",
+    "verify",
+]
 
 
 @dataclass(frozen=True)
@@ -110,7 +118,8 @@ def inspect(path) -> FileReport:
     return FileReport(str(path), Path(path).stat().st_size, stacks)
 
 
-def _options_of(data: h5py.Dataset) -> ChunkOptions:
+def options_of(data: h5py.Dataset) -> ChunkOptions:
+    """What a dataset's filter pipeline says."""
     pipeline = data.id.get_create_plist()
     filters = [pipeline.get_filter(i) for i in range(pipeline.get_nfilters())]
     values = next(f[2] for f in filters if f[0] == FILTER_ID)
@@ -118,7 +127,7 @@ def _options_of(data: h5py.Dataset) -> ChunkOptions:
 
 
 def _describe(name: str, data: h5py.Dataset) -> StackReport:
-    options = _options_of(data)
+    options = options_of(data)
     tables = container.tables_of(data)
     attrs = dict(tables.attrs) if tables is not None else {}
     payload_bytes = int(data.id.get_storage_size())
@@ -210,7 +219,7 @@ def verify(path, original=None, *, name=None, threads=None) -> Verification:
         frames = sum(data.shape[0] for data in stacks.values())
         largest = None
         if original is not None:
-            bound = _options_of(data).bound
+            bound = options_of(data).bound
             largest = compare(data, open_stack(original, lossy=not bound.lossless), bound)
     return Verification(
         str(path), len(stacks), chunks, frames, largest, time.perf_counter() - started
@@ -219,7 +228,7 @@ def verify(path, original=None, *, name=None, threads=None) -> Verification:
 
 def _verify_chunks(data: h5py.Dataset, threads: int | None) -> int:
     """Decode every chunk of a dataset, in parallel; returns how many there are."""
-    options = _options_of(data)
+    options = options_of(data)
     if options.shape is not None and np.prod(options.shape) != np.prod(data.chunks):
         raise FormatError(
             f"{data.name} has chunks of {data.chunks}, its filter says {options.shape}"

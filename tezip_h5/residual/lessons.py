@@ -16,6 +16,7 @@ import zstandard
 
 from tezip_h5 import kernels
 from tezip_h5.errors import FormatError
+from tezip_h5.inflate import inflate
 
 __all__ = ["Known", "learn", "pack", "unpack"]
 
@@ -62,7 +63,7 @@ def learn(known: Known) -> np.ndarray:
     Neighbours that were not decoded yet will be off by up to the tolerance: an error of that
     variance, b (b + 1) / 3, is added to the diagonal.
     """
-    kernel, fitting = kernels.load("blending"), kernels.load("fitting")
+    kernel, sums = kernels.load("blending"), kernels.load("sums")
     count, height, width = known.original.shape
     rows = max(1, _SAMPLES // (width * min(count, _FRAMES)))
     stride = max(1, height // rows)
@@ -75,7 +76,7 @@ def learn(known: Known) -> np.ndarray:
     chosen = set(np.linspace(0, count - 1, _FRAMES).astype(int)) | {0}
     for t in sorted(chosen):
         taps, target, kinds = _examples(kernel, known, t, stride)
-        fitting.accumulate(taps, target, kinds, grams, products)
+        sums.accumulate(taps, target, kinds, grams, products)
         counts += np.bincount(kinds, minlength=counts.size)
     weights = np.zeros((kernel.KINDS + 1, size), np.int32)
     unit = _COARSE if known.tolerance else 1
@@ -154,9 +155,9 @@ def unpack(data: bytes, channels: int) -> tuple[list[np.ndarray], int]:
     count = int(np.prod(shape))
     try:
         (size,) = struct.unpack_from("<I", data)
-        raw = zstandard.ZstdDecompressor().decompress(data[4 : 4 + size], max_output_size=4 * count)
+        raw = inflate(data[4 : 4 + size], 4 * count, "a block of weights")
         split = np.frombuffer(raw, np.uint8).reshape(4, count)
-    except (struct.error, zstandard.ZstdError, ValueError) as error:
+    except (struct.error, ValueError) as error:
         raise FormatError(f"transmitted weights are damaged: {error}") from None
     weights = np.ascontiguousarray(split.T).view("<i4").astype(np.int32).reshape(shape)
     return [np.ascontiguousarray(w) for w in np.clip(weights, -_LIMIT, _LIMIT)], 4 + size

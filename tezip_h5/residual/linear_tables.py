@@ -13,6 +13,7 @@ import zstandard
 
 from tezip_h5 import kernels
 from tezip_h5.errors import FormatError
+from tezip_h5.inflate import inflate
 
 __all__ = ["MOST_SYMBOLS", "SIDES", "Tables", "build", "symbols_for"]
 
@@ -88,12 +89,7 @@ class Tables:
         contexts = kernels.load("linear").CONTEXTS
         used = [side for side in range(SIDES) if sides >> side & 1]
         size = contexts * len(used) + 2 * count * symbols
-        try:
-            body = zstandard.ZstdDecompressor().decompress(
-                data[_PREFIX.size :], max_output_size=size
-            )
-        except zstandard.ZstdError as error:
-            raise FormatError(f"the tables are damaged: {error}") from None
+        body = inflate(data[_PREFIX.size :], size, "a section of tables")
         if len(body) != size:
             raise FormatError(f"the tables have {len(body)} bytes, expected {size}")
         of_context = np.zeros((SIDES, contexts), np.uint8)

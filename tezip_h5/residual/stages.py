@@ -15,6 +15,7 @@ import zstandard
 
 from tezip_h5.cost import estimate
 from tezip_h5.errors import FormatError
+from tezip_h5.inflate import inflate
 from tezip_h5.residual import entropy, quantize, ranks, spatial
 
 __all__ = ["KEYFRAMES", "RESIDUALS", "StageDecoder", "StageEncoder"]
@@ -71,10 +72,7 @@ class _Stream:
 
 
 def _unpack_table(data: bytes, width: int) -> np.ndarray:
-    try:
-        raw = zstandard.ZstdDecompressor().decompress(data, max_output_size=1 << 26)
-    except zstandard.ZstdError as error:
-        raise FormatError(f"a table of symbols is damaged: {error}") from None
+    raw = inflate(data, 1 << 26, "a table of symbols")
     if len(raw) % width or not raw:
         raise FormatError(f"a table of symbols has {len(raw)} bytes, no multiple of {width}")
     return np.frombuffer(raw, f"<i{width}")

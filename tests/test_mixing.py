@@ -1,0 +1,219 @@
+"""The mixing coder: what it codes comes back, damage is survived, its state is small."""
+
+import contextlib
+
+import naive_mixing
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from models import random_model
+
+from tezip_h5 import FormatError, bitstream, codec
+from tezip_h5.bitstream import Section
+from tezip_h5.bounds import ErrorBound
+from tezip_h5.levels import Integers
+from tezip_h5.prediction.architecture import Architecture
+from tezip_h5.residual import mixing, streams
+from tezip_h5.residual.mixing import MixingDecoder, MixingEncoder
+from tezip_h5.settings import Settings
+
+
+def scale_of(top):
+    return Integers(np.dtype("uint32"), 0, top)
+
+
+def moving(frames=6, channels=1, height=21, width=33, top=255, seed=0):
+    """int32 (T, C, h, w): a pattern that moves, with noise and a still corner."""
+    rng = np.random.default_rng(seed)
+    t, c, y, x = np.indices((frames, channels, height, width))
+    pattern = (
+        0.5 + 0.3 * np.sin((x + 1.3 * t) / 4 + c) * np.cos(y / 5) + rng.normal(0, 0.02, t.shape)
+    )
+    pattern[..., : height // 3, : width // 3] = 0.25
+    return np.clip(np.rint(pattern * top), 0, top).astype(np.int32)
+
+
+def there_and_back(frames, tolerance, top, level, keyframes=(0,), guesses=None):
+    """Encode and decode; the section and the reconstruction."""
+    channels = frames.shape[1]
+    tolerances = np.full(channels, tolerance)
+    guided = guesses is not None
+    encoder = MixingEncoder(frames.shape[1:], scale_of(top), Settings(level=level), guided=guided)
+    coded = []
+    for t, frame in enumerate(frames):
+        if t in keyframes:
+            coded.append(encoder.keyframe(frame, tolerances))
+        else:
+            guess = guesses[t] if guided else coded[-1]
+            coded.append(encoder.residual(frame, guess, tolerances))
+    sections, sizes = encoder.finish()
+    assert sum(sizes) == len(sections["residuals"])
+    decoder = MixingDecoder(sections, frames.shape[1:], scale_of(top))
+    for t, expected in enumerate(coded):
+        if t in keyframes:
+            back = decoder.keyframe(tolerances)
+        else:
+            back = decoder.residual(guesses[t] if guided else coded[t - 1], tolerances)
+        np.testing.assert_array_equal(back, expected)
+    assert np.abs(np.stack(coded) - frames).max() <= tolerance
+    return sections["residuals"]
+
+
+@pytest.mark.parametrize("level", ["balanced", "best"])
+@pytest.mark.parametrize("tolerance", [0, 1, 7])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_frames_come_back(level, tolerance, channels):
+    there_and_back(moving(channels=channels), tolerance, 255, level, keyframes=(0, 3))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (2, 2), (3, 70), (70, 3)])
+def test_edge_shapes(shape):
+    for level in ("balanced", "best"):
+        there_and_back(moving(3, 2, *shape), 2, 255, level)
+
+
+@pytest.mark.parametrize("level", ["balanced", "best"])
+@pytest.mark.parametrize("top", [1, 255, 65535, 2**30])
+def test_extreme_frames(level, top):
+    rng = np.random.default_rng(1)
+    frames = rng.choice([0, top], (4, 1, 12, 17)).astype(np.int32)
+    frames[2] = rng.integers(0, top + 1, frames[2].shape)
+    frames[3] = top
+    there_and_back(frames, 0, top, level)
+    there_and_back(frames, top // 3, top, level)
+
+
+@pytest.mark.parametrize("level", ["balanced", "best"])
+def test_a_guide_is_used(level):
+    frames = moving(8, 1, 40, 60)
+    perfect = there_and_back(frames, 0, 255, level, guesses=frames)
+    assert len(perfect) < 0.6 * len(there_and_back(frames, 0, 255, level))
+
+
+def test_bands(monkeypatch):
+    monkeypatch.setattr(mixing, "_BAND_PIXELS", 64 * 16)
+    frames = moving(4, 2, 200, 16)
+    section = there_and_back(frames, 1, 255, "balanced")
+    assert section[4] == 3
+
+
+@pytest.mark.parametrize("level", ["balanced", "best"])
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
+def test_chunks_large_enough_to_be_taught(level, dtype):
+    frames = moving(5, 1, 70, 80, 200)[:, 0].astype(dtype)
+    for bound in (ErrorBound(), ErrorBound(absolute=4)):
+        limits = bound.of_frames(frames[..., None])
+        payload = codec.encode_chunk(frames, limits, Settings(level=level)).payload
+        error = np.abs(codec.decode_chunk(payload).astype(float) - frames).max()
+        assert error <= (bound.absolute or 0)
+        parsed = bitstream.unpack(payload)
+        if parsed.header.coder == 2:
+            assert parsed.sections[Section.RESIDUALS][2] in (1, 2)  # weights were sent
+
+
+def test_with_a_network(monkeypatch):
+    from tezip_h5.model import store
+
+    model = store.register(random_model(Architecture(1, (4,), (3, 5))))
+    frames = moving(5, 1, 70, 80)[:, 0].astype(np.uint8)
+    limits = ErrorBound(absolute=1).of_frames(frames[..., None])
+    encoded = codec.encode_chunk(frames, limits, Settings(predictor="prednet"), model=model)
+    assert encoded.coder == "mixing"
+    assert np.abs(codec.decode_chunk(encoded.payload).astype(int) - frames).max() <= 1
+
+
+def test_the_state_of_a_balanced_stream_is_small():
+    """Thousands will run at once: at most 48 KB of what adapts, besides rows of pixels."""
+    stream = streams.Stream(streams.MODELS[0], (1, 64, 64), 255, False, streams.Weights())
+    channel = stream._channels[0]
+    adaptive = (channel.counters, channel.weights, channel.refined, channel.bias, channel.filters)
+    assert sum(array.nbytes for array in adaptive) <= 48 << 10
+
+
+def test_still_regions_cost_nearly_nothing():
+    frames = np.full((16, 1, 64, 64), 77, np.int32)
+    frames[:, 0, :32] = moving(1, 1, 32, 64)[0, 0]
+    section = there_and_back(frames, 0, 255, "balanced")
+    moved = there_and_back(frames[:1], 0, 255, "balanced")
+    assert len(section) - len(moved) < 0.01 * frames[1:].size / 8 * 8
+
+
+@pytest.fixture(scope="module")
+def section():
+    return there_and_back(moving(), 2, 255, "best")
+
+
+def decode_all(data):
+    decoder = MixingDecoder({"residuals": bytes(data)}, (1, 21, 33), scale_of(255))
+    frame = decoder.keyframe(np.array([2]))
+    for _ in range(5):
+        frame = decoder.residual(frame, np.array([2]))
+        assert frame.min() >= 0
+        assert frame.max() <= 255
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_damage_ends_in_an_error_or_in_other_levels(section, data):
+    broken = bytearray(section)
+    how = data.draw(st.sampled_from(["flip", "cut", "random"]))
+    if how == "flip":
+        for _ in range(data.draw(st.integers(1, 8))):
+            broken[data.draw(st.integers(0, len(broken) - 1))] ^= data.draw(st.integers(1, 255))
+    elif how == "cut":
+        broken = broken[: data.draw(st.integers(0, len(broken) - 1))]
+    else:
+        broken = bytearray(data.draw(st.binary(max_size=200)))
+    with contextlib.suppress(FormatError):
+        decode_all(broken)
+
+
+@pytest.mark.parametrize("place", range(6))
+def test_a_prefix_out_of_range_is_refused(section, place):
+    for value in (0x80, 0xFF):
+        broken = bytearray(section)
+        broken[place] = value
+        with pytest.raises(FormatError):
+            decode_all(broken)
+
+
+def test_levels_too_wide_are_refused(section):
+    with pytest.raises(FormatError, match="out of range"):
+        MixingDecoder({"residuals": section}, (1, 21, 33), scale_of(2**31 - 1))
+
+
+@pytest.mark.parametrize("level", ["balanced", "best"])
+@pytest.mark.parametrize(
+    ("channels", "top", "tolerance", "guided", "use"),
+    [
+        (1, 255, 0, False, 0),
+        (3, 255, 2, False, 0),
+        (1, 2**24, 9, False, 1),
+        (2, 65535, 40, True, 2),
+        (1, 255, 1, True, 1),
+    ],
+)
+def test_the_naive_decoder_agrees(level, channels, top, tolerance, guided, use):
+    """FORMAT.md's words, in Python, read what the kernels wrote."""
+    frames = moving(5, channels, 9, 11, top)
+    keyframes = [True, False, False, True, False]
+    guesses = np.clip(frames + np.random.default_rng(0).integers(-9, 9, frames.shape), 0, top)
+    guesses = guesses.astype(np.int32)
+    tolerances = np.full(channels, tolerance)
+    encoder = MixingEncoder(frames.shape[1:], scale_of(top), Settings(level=level), guided=guided)
+    if use:
+        learned = np.random.default_rng(1).integers(-9000, 9000, (channels, 4, 40))
+        learned = [np.ascontiguousarray(w, np.int32) for w in learned]
+        encoder._open(streams.Weights(use, learned))
+    coded = []
+    for t, frame in enumerate(frames):
+        if keyframes[t]:
+            coded.append(encoder.keyframe(frame, tolerances))
+        else:
+            coded.append(encoder.residual(frame, guesses[t], tolerances))
+    section = encoder.finish()[0]["residuals"]
+    back = naive_mixing.decode(
+        section, frames.shape[1:], top, keyframes, tolerances, guesses if guided else None
+    )
+    np.testing.assert_array_equal(back, coded)

@@ -1,0 +1,362 @@
+"""`recompress`: the stacks of a file encoded anew, at another level, into another file.
+
+Samples come back bit for bit as they came before, lossy ones too; see `recoding`. All else in
+the file is copied.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import uuid
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from tezip_h5.bitstream import peek
+from tezip_h5.bounds import ChunkBound
+from tezip_h5.codec import NETWORK_WORTH, Encoded, decode_chunk, encode_chunk
+from tezip_h5.errors import FormatError, InputError, ModelError
+from tezip_h5.hdf5 import container, reader, report
+from tezip_h5.hdf5.container import Layout
+from tezip_h5.hdf5.copying import Tree, copy_attributes
+from tezip_h5.hdf5.encoder import StackEncoder
+from tezip_h5.hdf5.options import FILTER_ID, ChunkOptions
+from tezip_h5.hdf5.plan import default_threads
+from tezip_h5.model import embedding, store
+from tezip_h5.recoding import Kept, recode
+from tezip_h5.settings import Settings
+
+__all__ = ["Recompressed", "RecompressedStack", "recompress"]
+
+_TABLES = ("frames", "keyframes", "preview", "model")
+
+
+@dataclass(frozen=True)
+class RecompressedStack:
+    """What became of one stack: bytes of its chunks, and how many of them stayed as they were."""
+
+    name: str
+    bytes_before: int
+    bytes_after: int
+    chunks: int
+    kept_chunks: int
+
+
+@dataclass(frozen=True)
+class Recompressed:
+    """What recompressing a file came to. Printable."""
+
+    path: str
+    level: str
+    bytes_before: int
+    bytes_after: int
+    seconds: float
+    stacks: list[RecompressedStack]
+
+    def __str__(self):
+        gain = self.bytes_before / max(self.bytes_after, 1)
+        lines = [
+            f"{self.path}: {self.bytes_before} -> {self.bytes_after} bytes, {gain:.3f} times "
+            f"smaller, level {self.level}, {self.seconds:.2f} s"
+        ]
+        for s in self.stacks:
+            lines.append(
+                f"  {s.name}: {s.bytes_before} -> {s.bytes_after} bytes, {s.kept_chunks} of "
+                f"{s.chunks} chunks kept as they were"
+            )
+        return "\n".join(lines)
+
+
+def recompress(source, target, *, level="best", threads=None, name=None) -> Recompressed:
+    """Encode the stacks of a file anew; every sample stays what it is, bit for bit.
+
+    Parameters
+    ----------
+    source : str or path
+        The file; it is only read.
+    target : str or path
+        The new file. It appears under its name when it is complete.
+    level : "fast" | "balanced" | "best"
+        See `Settings`. Windows and warm-up frames stay where the writer put them; parts that
+        were pinned are free again.
+    threads : int, optional
+        Default: all processors.
+    name : str or list of str, optional
+        Only these stacks; the others are copied. Default: all.
+
+    Returns
+    -------
+    Recompressed
+
+    Raises
+    ------
+    InputError
+        When `source` holds no such stack, or `target` exists.
+    FormatError
+        When a chunk of `source` is damaged. Nothing is written then.
+
+    Notes
+    -----
+    No error is added to lossy samples: a chunk is stored so that it decodes to what it decoded
+    to before, or its bytes are copied. Every new chunk is decoded and compared.
+
+    Examples
+    --------
+    >>> import numpy as np, tempfile, os, tezip_h5
+    >>> folder = tempfile.mkdtemp()
+    >>> quick, small = os.path.join(folder, "quick.h5"), os.path.join(folder, "small.h5")
+    >>> _ = tezip_h5.write(np.zeros((4, 32, 32), "u2"), quick, absolute=2, level="fast")
+    >>> recompress(quick, small).stacks[0].name
+    'scan'
+    """
+    started = time.perf_counter()
+    source, target = Path(source), Path(target)
+    Settings(level=level)  # says what is wrong with it
+    if threads is not None and (threads != int(threads) or threads < 1):
+        raise InputError(f"threads={threads!r} is no number of threads; give one >= 1")
+    if target.exists() and source.exists() and target.samefile(source):
+        raise InputError(f"{target} is the file to read; give another path for the new file")
+    if target.exists():
+        raise InputError(f"{target} is there already; give the path of a new file")
+    if not target.parent.is_dir():
+        raise InputError(f"the folder of {target} is missing; make it first")
+    beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with container.open_existing(source) as old:
+            chosen = _chosen(old, name)
+            with container.closing(h5py.File(beside, "x", libver="earliest")) as new:
+                stacks = _copy(old, new, chosen, level, threads or default_threads())
+        if target.exists():
+            raise InputError(f"{target} was made meanwhile; it is left as it is")
+        os.replace(beside, target)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            beside.unlink()
+    sizes = source.stat().st_size, target.stat().st_size
+    return Recompressed(str(target), level, *sizes, time.perf_counter() - started, stacks)
+
+
+def _chosen(file: h5py.File, name) -> dict[str, h5py.Dataset]:
+    """The stacks to encode anew."""
+    stacks = container.find_stacks(file)
+    if not stacks:
+        raise InputError(f"{file.filename} holds no dataset compressed with tezip")
+    if name is None:
+        return stacks
+    names = [name] if isinstance(name, str) else list(name)
+    chosen = {}
+    for wanted in names:
+        data = reader.stack_named(file, wanted)
+        found = [known for known, item in stacks.items() if item == data]
+        if not found:
+            raise InputError(f"{wanted} of {file.filename} is not compressed with tezip")
+        chosen[found[0]] = data
+    return chosen
+
+
+def _copy(old, new, chosen, level, threads) -> list[RecompressedStack]:
+    # A pipeline with other filters as well: the dataset is copied as any other.
+    chosen = {n: d for n, d in chosen.items() if d.id.get_create_plist().get_nfilters() == 1}
+    without = {container.INCOMING, embedding.MODELS}
+    for data in container.find_stacks(old).values():
+        tables = container.tables_of(data)
+        if tables is not None:
+            without.add(f"{tables.name}/model")
+    for data in chosen.values():
+        tables = container.tables_of(data)
+        if tables is not None:
+            without.update(f"{tables.name}/{table}" for table in _TABLES)
+    tree = Tree(old, new, {Tree.address(d): d.name for d in chosen.values()}, without)
+    done = []
+    for name, data in chosen.items():
+        tables = container.tables_of(data)
+        if tables is None:
+            done.append(_recompress_bare(name, data, new, level))
+        else:
+            done.append(_recompress_stack(name, data, tables, new, level, threads))
+    _copy_models(old, new, chosen)
+    tree.finish()
+    container.drop_staging(new)
+    return done
+
+
+def _options(data: h5py.Dataset, level: str) -> ChunkOptions:
+    """What a dataset will be encoded with: its own options, but for level and pins."""
+    old = report.options_of(data)
+    kept = {n: getattr(old.settings, n) for n in ("window", "mse_threshold", "warmup", "model")}
+    return replace(old, settings=Settings(level=level, **kept))
+
+
+# --- a stack with its tables ---
+
+
+class _Recoder(StackEncoder):
+    """Encode the samples of a stack that has been encoded before."""
+
+    def __init__(self, group, data, tables, options: ChunkOptions, threads: int):
+        layout = Layout(data.shape[1:], data.chunks)
+        super().__init__(
+            group,
+            layout,
+            options.dtype or data.dtype.newbyteorder("<"),
+            options.bound,
+            options.settings,
+            threads=threads,
+            count=data.shape[0],
+            preview="preview" in tables or not tables.attrs.get("complete", True),
+            embed_model=_embeds_model(tables),
+        )
+        self._old, self._old_frames = data, tables["frames"][()]
+        self.kept = 0
+        digest = tables.attrs.get("model")
+        if self.networks.model is None and digest is not None:
+            # The level tries none, but chunks that stay as they are need theirs.
+            self.networks.model = store.find(bytes.fromhex(digest))
+
+    def _encoder_of(self, corner):
+        offset = corner + (0,) * (self._old.ndim - 3)
+        stored = reader.stored_chunk(self._old, offset)
+        if stored is None:
+            raise FormatError(f"{self._old.name} has no chunk at {offset}: frames are missing")
+        return partial(_recode, None if stored[0] else stored[1])
+
+    def _records(self, tiles, frames, windows_before):
+        records = super()._records(tiles, frames, windows_before)
+        start = self.totals.frames
+        known = self._old_frames[start : start + len(frames)]
+        kept = [isinstance(tile, Kept) for tile in tiles]
+        if all(kept):
+            for column in ("kind", "keyframe_bytes", "residual_bytes", "mse"):
+                records[column] = known[column]
+            opens = np.cumsum(records["kind"] == 0)
+            records["window"] = np.maximum(windows_before + opens - 1, 0)
+        records["max_error"] = known["max_error"]  # of what was lost before
+        self.kept += sum(kept)
+        return records
+
+
+def _recode(payload, frames, bound, settings, shape, kinds, model) -> Encoded:
+    """`recode`, with the arguments that the encoder's pool gives; None was stored raw."""
+    model = model if NETWORK_WORTH[settings.level] < 1 else None
+    if payload is None:
+        return encode_chunk(frames, ChunkBound(), settings, shape, kinds, model)
+    return recode(payload, frames, settings, kinds, model)
+
+
+def _embeds_model(tables: h5py.Group) -> bool:
+    """Whether the stack's file holds the network that predicted it."""
+    digest = tables.attrs.get("model")
+    return digest is not None and f"{embedding.MODELS}/{digest}" in tables.file
+
+
+def _model_name(tables: h5py.Group, options: ChunkOptions) -> str | None:
+    """The network to try: that of the stack, else the one its options name, if it is found."""
+    digest = tables.attrs.get("model")
+    if digest is not None:
+        return store.name_of(store.find(bytes.fromhex(digest)))
+    channels = options.shape[3] if options.shape and len(options.shape) == 4 else 1
+    try:
+        store.resolve(options.settings.model, channels)
+    except ModelError:
+        return store.DEFAULT
+    return options.settings.model
+
+
+def _recompress_stack(name, data, tables, new, level, threads) -> RecompressedStack:
+    if len(tables["frames"]) != data.shape[0]:
+        raise FormatError(
+            f"{data.name} has {data.shape[0]} frames, its table {len(tables['frames'])}"
+        )
+    options = _options(data, level)
+    settings = replace(options.settings, model=_model_name(tables, options))
+    group = new[tables.name]
+    for attribute in ("model", "network_chunks"):
+        group.attrs.pop(attribute, None)
+    encoder = _Recoder(group, data, tables, replace(options, settings=settings), threads)
+    try:
+        for start, frames in reader.blocks(data, threads):
+            encoder.submit(frames, start)
+        encoder.finish()
+    finally:
+        encoder.close()
+    new_data = encoder.data
+    path = data.name
+    if path != f"{tables.name}/data":
+        new.require_group(path.rpartition("/")[0] or "/")
+        new[path] = new_data
+        del group["data"]
+        new_data = new[path]
+    copy_attributes(data, new_data, besides=["tezip"])
+    marks = {key: group.attrs[key] for key in group.attrs if key in ("NX_class", "signal")}
+    container.finish_group(group, new_data)
+    for key, value in marks.items():  # a user may have changed them
+        group.attrs[key] = value
+    group.attrs["complete"] = bool(tables.attrs.get("complete", True))
+    container.link_keyframes(group, new_data, encoder.keyframes)
+    totals = encoder.totals
+    before = int(data.id.get_storage_size())
+    return RecompressedStack(name, before, totals.payload_bytes, totals.chunks, encoder.kept)
+
+
+# --- a dataset that was compressed by the filter, without tables ---
+
+
+def _recompress_bare(name, data, new, level) -> RecompressedStack:
+    options = _options(data, level)
+    pipeline = data.id.get_create_plist()
+    flags = pipeline.get_filter(0)[1]
+    pipeline.remove_filter(FILTER_ID)
+    pipeline.set_filter(FILTER_ID, flags, options.pack())
+    path, space = data.name.encode(), data.id.get_space()
+    target = h5py.Dataset(h5py.h5d.create(new.id, path, data.id.get_type(), space, pipeline))
+    copy_attributes(data, target)
+    before = after = chunks = kept = 0
+    for offset in product(*(range(0, n, c) for n, c in zip(data.shape, data.chunks, strict=True))):
+        stored = reader.stored_chunk(data, offset)
+        if stored is None:
+            continue  # never written
+        mask, payload = stored
+        anew = None if mask else _smaller_payload(data, offset, payload, options.settings)
+        target.id.write_direct_chunk(offset, anew or payload, mask)
+        chunks += 1
+        kept += anew is None
+        before += len(payload)
+        after += len(anew or payload)
+    return RecompressedStack(name, before, after, chunks, kept)
+
+
+def _smaller_payload(data, offset, payload, settings) -> bytes | None:
+    """A chunk encoded anew; None when it is not smaller."""
+    reader.decode_payload(payload, data, offset, keep=False)  # says where the damage is
+    frames = decode_chunk(payload)[tuple(slice(n) for n in peek(payload)[0].valid)]
+    encoded = recode(payload, frames, settings)
+    return None if isinstance(encoded, Kept) else encoded.payload
+
+
+# --- models ---
+
+
+def _copy_models(old, new, chosen) -> None:
+    """Copy the embedded models that chunks need which were not encoded here."""
+    bare = any(container.tables_of(data) is None for data in chosen.values())
+    needed = set()
+    for name, data in container.find_stacks(old).items():
+        tables = container.tables_of(data)
+        if name not in chosen and tables is not None and "model" in tables.attrs:
+            needed.add(tables.attrs["model"])
+        bare |= name not in chosen and tables is None
+    for digest in old.get(embedding.MODELS, ()):
+        path = f"{embedding.MODELS}/{digest}"
+        if path not in new and (bare or digest in needed):
+            new.require_group(embedding.MODELS)
+            old.copy(path, new[embedding.MODELS])
+    for name, data in container.find_stacks(old).items():
+        tables = container.tables_of(data)
+        if name not in chosen and tables is not None and "model" in tables.attrs:
+            embedding.link(new[tables.name], bytes.fromhex(tables.attrs["model"]))

@@ -1,0 +1,188 @@
+"""One chunk anew: payload -> a smaller payload of the very same samples, or the payload itself.
+
+What was lost is lost: a lossy chunk is never quantised again. Its samples are stored exactly,
+as the levels of its own grid where it has one, or it keeps the bytes it has.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tezip_h5 import bitstream, frames_section, levels, prediction, residual
+from tezip_h5.bitstream import Section
+from tezip_h5.bounds import ChunkBound
+from tezip_h5.codec import Encoded, FrameRecord, decode_chunk, encode_chunk
+from tezip_h5.model import store
+from tezip_h5.prediction.integer import IntegerModel
+from tezip_h5.prediction.scaling import Network
+from tezip_h5.settings import Settings
+from tezip_h5.windows import Kind
+
+__all__ = ["Kept", "recode", "stored_records"]
+
+_GRIDS = (levels.Grid, levels.LogBits, levels.Companded)
+_HOPELESS = 1.5  # the slowest level is seldom a third smaller than the fastest
+_CODER_NAMES = {number: name for name, number in residual.NUMBERS.items()}
+_PREDICTOR_NAMES = {number: name for name, number in prediction.NUMBERS.items()}
+
+
+@dataclass(frozen=True)
+class Kept(Encoded):
+    """A chunk that nothing made smaller: its payload as it was."""
+
+
+def recode(
+    payload: bytes,
+    frames: np.ndarray,
+    settings: Settings,
+    kinds: list[Kind] | None = None,
+    model: IntegerModel | None = None,
+) -> Encoded:
+    """Encode a chunk anew such that it decodes to the same samples, bit for bit.
+
+    The smallest of
+
+    - the payload as it is (then the result is `Kept`);
+    - its samples, lossless, as levels of the payload's own grid if it has one;
+    - with the stages: its samples within the payload's tolerances, where quantising them once
+      more changes none.
+
+    Parameters
+    ----------
+    payload : bytes
+    frames : (g, h, w[, C]) array
+        What `payload` decodes to, without padding.
+    settings : Settings
+        Of the new encoding.
+    kinds, model
+        See `encode_chunk`.
+
+    Returns
+    -------
+    Encoded
+        Its records know nothing of the errors that `payload` was made with.
+    """
+    parsed = bitstream.unpack(payload)
+    shape, scale = parsed.header.shape, _scale_of(parsed)
+    grid = scale if isinstance(scale, _GRIDS) else None
+    found, without = None, _requantized(parsed, frames, scale, settings)
+    if not _hopeless(parsed, frames, grid):
+        found = encode_chunk(frames, ChunkBound(), settings, shape, kinds, model, grid)
+        without = _smaller(found.without, without)
+    for attempt in sorted(filter(None, (found, without)), key=lambda e: len(e.payload)):
+        if len(attempt.payload) < len(payload) and _decodes_to(attempt, frames):
+            best = attempt
+            break
+    else:
+        best = Kept(payload, _CODER_NAMES[parsed.header.coder], stored_records(parsed))
+        best = replace(best, model=_model_of(parsed))
+    if best.model is None:
+        return best
+    # What there is without a network, should its model not be worth its own bytes.
+    if without is None or not _decodes_to(without, frames):
+        without = encode_chunk(frames, ChunkBound(), settings, shape, kinds, None, grid)
+    return replace(best, without=without)
+
+
+def _smaller(one: Encoded | None, other: Encoded | None) -> Encoded | None:
+    known = [encoded for encoded in (one, other) if encoded is not None]
+    return min(known, key=lambda encoded: len(encoded.payload), default=None)
+
+
+def _hopeless(parsed: bitstream.Payload, frames: np.ndarray, grid: levels.Scale | None) -> bool:
+    """Whether a lossless encoding will be larger than this lossy payload, by a quick attempt."""
+    if parsed.header.coder == residual.NUMBERS["fallback"]:
+        return False
+    _, tolerances = _frames_section(parsed)
+    if not tolerances.any():
+        return False
+    quick = encode_chunk(
+        frames, ChunkBound(), Settings(level="fast"), parsed.header.shape, scale=grid
+    )
+    return len(quick.payload) > _HOPELESS * sum(map(len, parsed.sections.values()))
+
+
+def _frames_section(parsed: bitstream.Payload):
+    header = parsed.header
+    return frames_section.unpack(parsed.section(Section.FRAMES), header.valid[0], header.channels)
+
+
+def _decodes_to(encoded: Encoded, frames: np.ndarray) -> bool:
+    """Whether a payload decodes to these samples, bit for bit."""
+    back = decode_chunk(encoded.payload)[tuple(slice(n) for n in frames.shape)]
+    return back.tobytes() == frames.astype(back.dtype, copy=False).tobytes()
+
+
+def _scale_of(parsed: bitstream.Payload) -> levels.Scale | None:
+    header = parsed.header
+    if header.coder == residual.NUMBERS["fallback"]:
+        return None
+    return levels.unpack(
+        header.scale, header.dtype.newbyteorder("="), parsed.section(Section.LEVELS)
+    )
+
+
+def _model_of(parsed: bitstream.Payload) -> IntegerModel | None:
+    if parsed.header.predictor != prediction.NUMBERS["prednet"]:
+        return None
+    return store.find(Network.unpack(parsed.section(Section.MODEL)).digest)
+
+
+def _requantized(parsed, frames, scale, settings) -> Encoded | None:
+    """The stages once more, with the same decisions: what they decode to can be the same.
+
+    They predict from reconstructions alone, so the samples of a uniformly quantised chunk are
+    each their own reconstruction, and only the entropy coding is done anew. The coders that
+    learn from the frames predict otherwise from other frames: nothing to try there.
+    """
+    header = parsed.header
+    if _CODER_NAMES[header.coder] != "stages" or header.predictor > 1:
+        return None
+    kinds, tolerances = _frames_section(parsed)
+    if not tolerances.any():
+        return None
+    open_loop = header.flags & bitstream.FLAG_FEEDBACK_PREDICTION
+    settings = Settings(
+        level=settings.level,
+        coder="stages",
+        predictor=_PREDICTOR_NAMES[header.predictor],
+        quantizer="uniform",
+        feedback="prediction" if open_loop else "reconstruction",
+    )
+    bound = ChunkBound(absolute=tolerances.astype(np.float64))
+    if isinstance(scale, levels.Grid):  # its cells take half a step of the bound
+        bound = ChunkBound(absolute=(bound.absolute + 0.5) * scale.step * (1 + 1e-9))
+    attempt = encode_chunk(frames, bound, settings, header.shape, kinds, None, scale)
+    same = bitstream.peek(attempt.payload)[0].checksum == header.checksum
+    return attempt if same else None
+
+
+def stored_records(parsed: bitstream.Payload) -> list[FrameRecord]:
+    """What became of each frame of a payload, as far as it says.
+
+    Its sections do not say where a frame ends: their bytes are shared evenly by the frames of
+    a kind.
+    """
+    count = parsed.header.valid[0]
+    if parsed.header.coder == residual.NUMBERS["fallback"]:
+        kinds = [Kind.KEYFRAME] * count
+        sizes = {Kind.KEYFRAME: len(parsed.section(Section.FALLBACK))}
+    else:
+        kinds, _ = _frames_section(parsed)
+        coded = (Section.KEYFRAMES, Section.RESIDUALS, Section.TABLES)
+        total = sum(len(parsed.sections.get(section, b"")) for section in coded)
+        first = len(parsed.sections.get(Section.KEYFRAMES, b""))
+        if not first or Kind.PREDICTED not in kinds:  # one section for all
+            first = total * sum(kind != Kind.PREDICTED for kind in kinds) // count
+        sizes = {Kind.KEYFRAME: first, Kind.PREDICTED: total - first}
+    records, seen = [], {True: 0, False: 0}
+    for kind in kinds:
+        predicted = kind == Kind.PREDICTED
+        members = sum((other == Kind.PREDICTED) == predicted for other in kinds)
+        share, rest = divmod(sizes[Kind.PREDICTED if predicted else Kind.KEYFRAME], members)
+        share += seen[predicted] < rest
+        seen[predicted] += 1
+        records.append(FrameRecord(kind, *((0, share) if predicted else (share, 0))))
+    return records
