@@ -4,7 +4,8 @@ The model is the same code in both directions, so encoder and decoder cannot dri
 Everything is integer. Probabilities have 16 bits in the arithmetic coder
 and 22 in the counters; `STRETCH` and `SQUASH` (ln(p / (1 - p)) and its inverse, in units of
 1/256) are made from integers alone. Mixing: Mahoney, *Adaptive Weighing of Context Models for
-Lossless Data Compression*, Florida Tech. CS-2005-16.
+Lossless Data Compression*, Florida Tech. CS-2005-16. Distributions around predictions as inputs
+of the mixing: Meyer, Tischer, *TMW*, 1997.
 """
 
 from __future__ import annotations
@@ -13,21 +14,11 @@ import numba
 import numpy as np
 from numba import int64
 
-INPUTS = 24
-"""Places for inputs of a mixer."""
-
 LADDER = 20
 """A magnitude of so many steps up the ladder goes on as raw bits."""
 
-COUNT, MEMORY, RATE, COARSE, SLOTS, MIXERS, REFINERS = range(7)
-TAUGHT = 40
-"""Places in a plan: contexts, the counters' longest memory, the mixers' rate, whether
-contexts are coarse, slots per context, mixers, refining tables, use of learnt weights
-(0 none, 1 as one more voter, 2 alone)."""
-
-SOFTS = 7
-OFFSETS = 8
-"""From here a plan holds the first rows of contexts, mixers and refining tables."""
+MODELLED = 2
+"""Low bits that are coded by the distributions' chances; further ones are raw."""
 
 LIMIT = 3071
 
@@ -56,43 +47,34 @@ def _tables() -> tuple[np.ndarray, np.ndarray]:
 
 
 SQUASH, STRETCH = _tables()
-SHARE_OF = np.array([0, 65536, 32768, 21845], np.int64)
-"""65536 over the number of mixers."""
-
-TAIL_STEP = 64
-TAIL_MOST = 20 * TAIL_STEP
-TAIL_BITS = 40
+CURVE_BITS, _CURVE_STEP = 40, 64
+_CURVE_MOST = 20 * _CURVE_STEP
 
 
-def _tails():
-    """TAILS[z + TAIL_MOST] = 2**40 / (1 + exp(z / 64))."""
+def _curve() -> np.ndarray:
+    """CURVE[z + 1280] = 2**40 / (1 + exp(z / 64)), the logistic distribution's tail."""
     one = 1 << 96
     ratio, term, n = 0, one, 0
     while term:  # the series of exp(-1/64)
         ratio += -term if n % 2 else term
         n += 1
-        term //= TAIL_STEP * n
-    tails = np.zeros(2 * TAIL_MOST + 1, np.int64)
+        term //= _CURVE_STEP * n
+    tails = np.zeros(2 * _CURVE_MOST + 1, np.int64)
     power = one
-    for z in range(TAIL_MOST + 1):
-        value = (power << TAIL_BITS) // (one + power)
-        tails[TAIL_MOST + z], tails[TAIL_MOST - z] = value, (1 << TAIL_BITS) - value
+    for z in range(_CURVE_MOST + 1):
+        value = (power << CURVE_BITS) // (one + power)
+        tails[_CURVE_MOST + z], tails[_CURVE_MOST - z] = value, (1 << CURVE_BITS) - value
         power = power * ratio >> 96
     return tails
 
 
-TAILS = _tails()
-SOFT = 4
-SOFT_BITS = 2
-"""Most distributions."""
+CURVE = _curve()
+CENTRE, SHARPNESS, NEARER, FARTHER, BETWEEN = range(5)
+"""Places of a distribution: its centre in 1/64 symbols, 2**16 over its scale in symbols, and the
+chances of lying beyond three edges."""
 
-
-@numba.njit(nogil=True, inline="always")
-def _tail(soft, m, edge, sign):
-    """Chance (40 bits) of more than `edge` / 2 symbols from the centre, up (sign 1) or down."""
-    z = ((edge * 32 - sign * soft[m, 0]) * soft[m, 1]) >> 16
-    return TAILS[min(max(z, -TAIL_MOST), TAIL_MOST) + TAIL_MOST]
-
+SHARE_OF = np.array([0, 65536, 32768, 21845], np.int64)
+"""65536 over the number of mixers."""
 
 RATES = np.array([65536 // (n + 2) for n in range(1024)], np.int64)
 """How fast a counter that has seen n decisions goes on, in 1/65536."""
@@ -129,49 +111,51 @@ def _code(decoding, bit, probability, coder, stream):
 
 
 @numba.njit(nogil=True, inline="always")
-def _decide(
-    decoding, bit, slot, contexts, counters, weights, refined, plan, scratch, coder, stream
-):
+def _decide(decoding, bit, slot, sizes, rows, inputs, counters, weights, refined, coder, stream):
     """Predict one decision by mixing, code it, learn from it; returns the bit.
 
-    `contexts` holds rows: of the counters, then of the mixers' weights, then of the refining
-    tables; a row has one place for every slot.
+    Parameters
+    ----------
+    sizes : tuple of int, constants
+        Contexts, distributions, mixers, refining tables, slots.
+    rows : int64
+        Of the counters, the mixers' weights and the refining tables; a row has one place for
+        every slot. Behind them is room for the dot products.
+    inputs : int32 (contexts + distributions + 1)
+        What the distributions say is there already.
     """
-    counters_used, mixers, refiners = plan[COUNT], plan[MIXERS], plan[REFINERS]
-    slots = plan[SLOTS]
-    count = counters_used + plan[SOFTS]
-    for i in range(counters_used):
-        place = contexts[i] * slots + slot
-        scratch[INPUTS + i] = place
-        scratch[i] = STRETCH[counters[place] >> 20]
-    scratch[count] = 256
+    contexts, curves, mixers, refiners, slots = sizes
+    count = contexts + curves + 1
+    products = contexts + mixers + refiners
+    for i in range(contexts):
+        inputs[i] = STRETCH[counters[rows[i] * slots + slot] >> 20]
+    inputs[count - 1] = 256
     total = int64(0)
     for m in range(mixers):
-        row = weights[contexts[INPUTS + m] * slots + slot]
+        row = weights[rows[contexts + m] * slots + slot]
         dot = int64(0)
-        for i in range(count + 1):
-            dot += int64(row[i]) * scratch[i]
+        for i in range(count):
+            dot += int64(row[i]) * int64(inputs[i])
         dot = min(max(dot >> 16, -2047), 2047)
-        scratch[2 * INPUTS + m] = dot
+        rows[products + m] = dot
         total += dot
     mean = (total * SHARE_OF[mixers]) >> 16
-    probability = int64(SQUASH[mean + LIMIT])
     column, between = (mean + 2048) >> 7, (mean + 2048) & 127
-    final = (4 - refiners) * probability
+    final = (4 - refiners) * int64(SQUASH[mean + LIMIT])
     for r in range(refiners):
-        line = refined[contexts[INPUTS + 3 + r] * slots + slot]
+        line = refined[rows[contexts + mixers + r] * slots + slot]
         final += (int64(line[column]) * (128 - between) + int64(line[column + 1]) * between) >> 7
     final = min(max(final >> 2, 32), 65536 - 32)
     bit = _code(decoding, bit, final, coder, stream)
     target = int64(65535) if bit else int64(0)
     for m in range(mixers):
-        row = weights[contexts[INPUTS + m] * slots + slot]
-        error = (target - SQUASH[scratch[2 * INPUTS + m] + LIMIT]) * plan[RATE]
-        for i in range(count + 1):
-            moved = int64(row[i]) + ((scratch[i] * error + (1 << 17)) >> 18)
+        row = weights[rows[contexts + m] * slots + slot]
+        error = (target - SQUASH[rows[products + m] + LIMIT]) * 7
+        for i in range(count):
+            moved = int64(row[i]) + ((int64(inputs[i]) * error + (1 << 17)) >> 18)
             row[i] = min(max(moved, -(1 << 22)), 1 << 22)
-    for i in range(counters_used):
-        place = scratch[INPUTS + i]
+    for i in range(contexts):
+        place = rows[i] * slots + slot
         counter = int64(counters[place])
         seen = counter & 1023
         chance = counter >> 10
@@ -179,10 +163,10 @@ def _decide(
             chance += ((4194303 - chance) * RATES[seen]) >> 16
         else:
             chance -= (chance * RATES[seen]) >> 16
-        counters[place] = (chance << 10) | min(seen + 1, plan[MEMORY])
+        counters[place] = (chance << 10) | min(seen + 1, 1023)
     nearest = column + (1 if between >= 64 else 0)
     for r in range(refiners):
-        line = refined[contexts[INPUTS + 3 + r] * slots + slot]
+        line = refined[rows[contexts + mixers + r] * slots + slot]
         line[nearest] = int64(line[nearest]) + ((target - int64(line[nearest])) >> 6)
     return bit
 
@@ -198,39 +182,92 @@ def _raw(decoding, value, bits, coder, stream):
 
 
 @numba.njit(nogil=True, inline="always")
+def _beyond(curve, edge, sign):
+    """Chance, of 2**40, of lying more than `edge` / 2 symbols up (sign 1) or down (-1)."""
+    z = ((edge * 32 - sign * curve[CENTRE]) * curve[SHARPNESS]) >> 16
+    return CURVE[min(max(z, -_CURVE_MOST), _CURVE_MOST) + _CURVE_MOST]
+
+
+@numba.njit(nogil=True, inline="always")
+def _stretched(part, whole):
+    """STRETCH of part / whole."""
+    return STRETCH[min((part << 12) // (whole + 1), 4095)]
+
+
+@numba.njit(nogil=True)
+def _gamma(decoding, value, coder, stream):
+    """Elias gamma code of a number from 1 on, in raw bits."""
+    length = int64(0)
+    if decoding:
+        while length < 40 and _raw(True, 0, 1, coder, stream) == 0:
+            length += 1
+        return (int64(1) << length) | _raw(True, 0, length, coder, stream)
+    while (value >> (length + 1)) > 0:
+        length += 1
+    _raw(False, 1, length + 1, coder, stream)
+    _raw(False, value & ((int64(1) << length) - 1), length, coder, stream)
+    return value
+
+
+@numba.njit(nogil=True)
+def _low_bits(decoding, low, bits, inner, sign, curves, coder, stream):
+    """The bits below a rung whose edge is at `inner`: a few by the distributions, then raw."""
+    count = curves.shape[0]
+    left, found = bits, int64(0)
+    for m in range(count):
+        curves[m, NEARER] = _beyond(curves[m], inner, sign)
+        curves[m, FARTHER] = _beyond(curves[m], inner + (int64(2) << bits), sign)
+    while left > 0 and bits - left < MODELLED:
+        left -= 1
+        chance = int64(0)
+        for m in range(count):
+            curves[m, BETWEEN] = _beyond(curves[m], inner + (int64(2) << left), sign)
+            upper = curves[m, BETWEEN] - curves[m, FARTHER]
+            chance += ((upper + 1) << 16) // (curves[m, NEARER] - curves[m, FARTHER] + 2)
+        chance = min(max(chance // count, 64), 65536 - 64)
+        bit = _code(decoding, (low >> left) & 1, chance, coder, stream)
+        found = (found << 1) | bit
+        if bit:
+            inner += int64(2) << left
+        for m in range(count):
+            curves[m, NEARER if bit else FARTHER] = curves[m, BETWEEN]
+    rest = _raw(decoding, low & ((int64(1) << left) - 1), left, coder, stream)
+    return (found << left) | rest
+
+
+@numba.njit(nogil=True, inline="always")
 def code_symbol(
-    decoding, symbol, scale, contexts, counters, weights, refined, plan, scratch, coder, stream,
-    soft,
+    decoding, symbol, scale, sizes, rows, inputs, curves, counters, weights, refined, coder, stream
 ):
     """One residual symbol: zero?, sign, a ladder of magnitudes, low bits; returns it.
 
     With scale k > 0, symbols share a rung of the ladder with 2**k - 1 others of their sign, and
-    zero counts as positive.
+    zero counts as positive. `curves` (int64 (distributions, 5)) say what is likely; see `CENTRE`.
     """
-    one = int64(1) << TAIL_BITS
-    softs, first_soft = plan[SOFTS], plan[COUNT]
-    for m in range(softs):
-        soft[m, 2] = _tail(soft, m, int64(-1), int64(1))
-        soft[m, 3] = _tail(soft, m, int64(1), int64(1))
+    first, count, slots = sizes[0], sizes[1], sizes[4]
+    one = int64(1) << CURVE_BITS
+    for m in range(count):
+        curves[m, NEARER] = _beyond(curves[m], int64(-1), int64(1))
+        curves[m, FARTHER] = _beyond(curves[m], int64(1), int64(1))
     if scale == 0:
-        for m in range(softs):
-            inner = soft[m, 2] - soft[m, 3]
-            scratch[first_soft + m] = -STRETCH[min(inner >> 28, 4095)]
+        for m in range(count):
+            inside = curves[m, NEARER] - curves[m, FARTHER]
+            inputs[first + m] = -STRETCH[min(inside >> 28, 4095)]
         bit = int64(1) if symbol != 0 else int64(0)
         bit = _decide(
-            decoding, bit, 0, contexts, counters, weights, refined, plan, scratch, coder, stream
+            decoding, bit, 0, sizes, rows, inputs, counters, weights, refined, coder, stream
         )
         if bit == 0:
             return int64(0)
-        for m in range(softs):
-            below, above = (one - soft[m, 2]) >> 20, soft[m, 3] >> 20
-            scratch[first_soft + m] = STRETCH[min((below << 12) // (below + above + 1), 4095)]
+        for m in range(count):
+            below, above = (one - curves[m, NEARER]) >> 20, curves[m, FARTHER] >> 20
+            inputs[first + m] = _stretched(below, below + above)
     else:
-        for m in range(softs):
-            scratch[first_soft + m] = -STRETCH[min(soft[m, 2] >> 28, 4095)]
+        for m in range(count):
+            inputs[first + m] = -STRETCH[min(curves[m, NEARER] >> 28, 4095)]
     negative = _decide(
-        decoding, int64(1) if symbol < 0 else int64(0), 1, contexts, counters, weights, refined,
-        plan, scratch, coder, stream,
+        decoding, int64(1) if symbol < 0 else int64(0), 1, sizes, rows, inputs, counters, weights,
+        refined, coder, stream,
     )  # fmt: skip
     if scale == 0:
         magnitude = abs(symbol) - 1
@@ -238,61 +275,34 @@ def code_symbol(
         magnitude = -1 - symbol if negative else symbol
     rung = magnitude >> scale
     height = int64(0)
-    side = 10 if negative and plan[SLOTS] > 12 else 0
+    side = 10 if negative and slots > 12 else 0
     sign = int64(-1) if negative else int64(1)
-    # Twice the distance of a rung's inner edge from the centre, in symbols.
+    # Twice the distance of the first rung's inner edge from the centre, in symbols.
     edge = int64(1) if scale == 0 or negative else int64(-1)
-    for m in range(softs):
-        soft[m, 2] = _tail(soft, m, edge, sign)
+    for m in range(count):
+        curves[m, NEARER] = _beyond(curves[m], edge, sign)
     while height < LADDER:
-        outer = (((height + 1) << scale) << 1) + edge
-        for m in range(softs):
-            soft[m, 3] = _tail(soft, m, outer, sign)
-            scratch[first_soft + m] = STRETCH[min((soft[m, 3] << 12) // (soft[m, 2] + 1), 4095)]
+        for m in range(count):
+            curves[m, FARTHER] = _beyond(curves[m], (((height + 1) << scale) << 1) + edge, sign)
+            inputs[first + m] = _stretched(curves[m, FARTHER], curves[m, NEARER])
         bit = _decide(
-            decoding, int64(1) if rung > height else int64(0), 2 + min(height, 9) + side, contexts,
-            counters, weights, refined, plan, scratch, coder, stream,
+            decoding, int64(1) if rung > height else int64(0), 2 + min(height, 9) + side, sizes,
+            rows, inputs, counters, weights, refined, coder, stream,
         )  # fmt: skip
         if bit == 0:
             break
         height += 1
-        for m in range(softs):
-            soft[m, 2] = soft[m, 3]
-    if height == LADDER:  # Elias gamma code of what is left
-        left = rung - height + 1
-        length = int64(0)
-        if decoding:
-            while length < 40 and _raw(True, 0, 1, coder, stream) == 0:
-                length += 1
-            left = (int64(1) << length) | _raw(True, 0, length, coder, stream)
-        else:
-            while (left >> (length + 1)) > 0:
-                length += 1
-            _raw(False, 1, length + 1, coder, stream)
-            _raw(False, left & ((int64(1) << length) - 1), length, coder, stream)
-        height += left - 1
+        for m in range(count):
+            curves[m, NEARER] = curves[m, FARTHER]
     low = magnitude & ((int64(1) << scale) - 1)
-    left, found = scale, int64(0)
-    if softs > 0 and height < LADDER:
+    if height == LADDER:
+        height += _gamma(decoding, rung - height + 1, coder, stream) - 1
+        low = _raw(decoding, low, scale, coder, stream)
+    elif count > 0 and scale > 0:
         inner = ((height << scale) << 1) + edge
-        for m in range(softs):
-            soft[m, 2] = _tail(soft, m, inner, sign)
-            soft[m, 3] = _tail(soft, m, inner + (int64(2) << scale), sign)
-        while left > 0 and scale - left < SOFT_BITS:
-            left -= 1
-            chance = int64(0)
-            for m in range(softs):
-                soft[m, 4] = _tail(soft, m, inner + (int64(2) << left), sign)
-                chance += ((soft[m, 4] - soft[m, 3] + 1) << 16) // (soft[m, 2] - soft[m, 3] + 2)
-            chance = min(max(chance // softs, 64), 65536 - 64)
-            bit = _code(decoding, (low >> left) & 1, chance, coder, stream)
-            found = (found << 1) | bit
-            if bit:
-                inner += int64(2) << left
-            for m in range(softs):
-                soft[m, 3 - bit] = soft[m, 4]
-    rest = _raw(decoding, low & ((int64(1) << left) - 1), left, coder, stream)
-    low = (found << left) | rest
+        low = _low_bits(decoding, low, scale, inner, sign, curves, coder, stream)
+    else:
+        low = _raw(decoding, low, scale, coder, stream)
     magnitude = (height << scale) | low
     if scale == 0:
         return -1 - magnitude if negative else 1 + magnitude

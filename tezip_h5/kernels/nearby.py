@@ -1,7 +1,10 @@
-"""Least squares from what was decoded nearby, in integers (numba, inlined where it matters).
+"""Least squares from what was decoded nearby, in integers (numba).
 
-A frame is cut into blocks. Every block keeps the sums of products of its pixels' taps; the weights
-of a block come from the blocks above it and from those around it in the frames before.
+A plane is cut into blocks. Every block keeps the sums of products of its samples' taps; the
+weights of a block come from the blocks above it and from those around it in the frames before.
+Adapting by least squares over a causal neighbourhood: Li, Orchard, *Edge-directed prediction for
+lossless compression of natural images*, IEEE Trans. Image Processing 10, 2001; here every block
+solves once, by LDL^T with fixed point.
 """
 
 from __future__ import annotations
@@ -10,19 +13,61 @@ import numba
 import numpy as np
 from numba import int64
 
+__all__ = [
+    "COLUMNS", "CORRECTION", "FIT", "MARGIN", "MOST", "ROWS", "USES", "Sums", "fit_row", "observe",
+]  # fmt: skip
+
 ROWS, COLUMNS = 8, 16
 """Size of a block."""
 MOST = 24
 """Most taps."""
-ENTRIES = (MOST + 1) * (MOST + 2) // 2
 MARGIN = 2
 """Empty blocks around all, so that every block has neighbours."""
-WEIGHT_BITS = 16
+FIT, CORRECTION = 0, 1
+USES = 2
+"""What it serves: a voter made of taps; the correction of the blend by all votes."""
+
+_ENTRIES = (MOST + 1) * (MOST + 2) // 2
+_BITS = 16  # of fraction of weights
+_LIMIT = 1 << 21  # of weights
+_FLATTEN = np.array([10, 5], np.int64)  # the diagonal grows by its mean >> this
+
+
+class Sums:
+    """What blocks of one plane remember; of no rows, nothing.
+
+    Attributes
+    ----------
+    now, past : int64 (USES, blocks down + 4, blocks across + 4, entries)
+        Sums of products of this frame's blocks, and of those before, the older the less.
+    weights : int64 (USES, blocks across, MOST)
+        Of the current row of blocks.
+    """
+
+    def __init__(self, rows: int, columns: int):
+        down, across = -(-rows // ROWS), -(-columns // COLUMNS)
+        margin = 2 * MARGIN if rows else 0
+        shape = (USES, down + margin, across + margin, _ENTRIES)
+        self.now, self.past = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        self.weights = np.zeros((USES, across, MOST), np.int64)
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew: at keyframes, and after them, when taps are others."""
+        self.now[:], self.past[:] = 0, 0
+        self.weights[:] = 0
+        self.weights[FIT, :, :2] = 1 << (_BITS - 1)
+
+    def turn(self) -> None:
+        """The frame is done."""
+        self.past >>= 1
+        self.past += self.now
+        self.now[:] = 0
 
 
 @numba.njit(nogil=True, inline="always")
 def observe(sums, taps, count):
-    """Add one pixel's products; `taps[count]` is what the taps should add up to."""
+    """Add one sample's products; `taps[count]` (int32) is what the taps should add up to."""
     place = 0
     for i in range(count + 1):
         for j in range(i + 1):
@@ -31,10 +76,9 @@ def observe(sums, taps, count):
 
 
 @numba.njit(nogil=True)
-def solve(sums, count, floor, RIDGE, lower, scaled, weights):
-    """Weights (16 fraction bits) that solve the normal equations in `sums`; False if none."""
-    largest = int64(0)
-    trace = int64(0)
+def _solve(sums, count, flatten, floor, lower, scaled, weights):
+    """Solve the normal equations in `sums` (sums of squares <= 2**62); False if there are none."""
+    largest, trace = int64(0), int64(0)
     place = 0
     for i in range(count + 1):
         largest = max(largest, sums[place + i])
@@ -43,62 +87,67 @@ def solve(sums, count, floor, RIDGE, lower, scaled, weights):
         place += i + 1
     if largest <= 0:
         return False
-    down = 0
-    while (largest >> down) >= (1 << 30):
+    down, up = 0, 0
+    while (largest >> down) >= 1 << 30:
         down += 1
-    up = 0
-    while (largest << up) < (1 << 28):
+    while (largest << up) < 1 << 28:
         up += 1
-    ridge = (((trace >> RIDGE) + floor) << up >> down) + 64
+    trace >>= flatten
+    if down:
+        ridge = (trace + floor) >> down
+    else:
+        ridge = (trace + min(floor, (int64(1) << 34) >> up)) << up
+    ridge += 64
     place = 0
     for i in range(count + 1):
-        for j in range(i + 1):
-            if j == count:
-                break
-            total = sums[place + j] << up >> down
-            if i == j:
-                total += ridge
+        for j in range(min(i + 1, count)):
             dot = int64(0)
             for k in range(j):
                 dot += lower[i, k] * scaled[j, k]
-            total -= dot >> WEIGHT_BITS
+            total = ((sums[place + j] << up) >> down) - (dot >> _BITS)
             if i == j:
-                total = max(total, ridge)
-                scaled[i, j] = total
-                lower[i, j] = 1 << WEIGHT_BITS
+                scaled[i, i] = max(total, int64(0)) + ridge
             else:
+                total = min(max(total, -(int64(1) << 31)), int64(1) << 31)
                 scaled[i, j] = total
-                ratio = (total << WEIGHT_BITS) // scaled[j, j]
+                ratio = (total << _BITS) // scaled[j, j]
                 lower[i, j] = min(max(ratio, -(1 << 26)), 1 << 26)
         place += i + 1
-    # The last row holds the forward substitution.
+    # Row `count` of `lower` is the right side after forward substitution.
     for i in range(count - 1, -1, -1):
-        total = lower[count, i]
         dot = int64(0)
         for k in range(i + 1, count):
             dot += lower[k, i] * weights[k]
-        weights[i] = min(max(total - (dot >> WEIGHT_BITS), -(1 << 21)), 1 << 21)
+        weights[i] = min(max(lower[count, i] - (dot >> _BITS), -_LIMIT), _LIMIT)
     return True
 
 
 @numba.njit(nogil=True)
-def fit_row(now, past, block_row, blocks, count, floor, RIDGE, total, lower, scaled, weights):
-    """Weights of one row of blocks: int64 (blocks, MOST)."""
-    entries = (count + 1) * (count + 2) // 2
+def fit_row(now, past, use, block_row, count, floor, weights):
+    """Weights of one row of blocks, by the blocks around them that are known.
+
+    Parameters
+    ----------
+    now, past : int64 (blocks, blocks, entries)
+    count : int
+        Taps.
+    floor : int
+        Noise in the sums of squares, at least; at most 2**57.
+    weights : int64 (blocks across, MOST), written; a block that knows nothing takes its
+        neighbour's to the left
+    """
+    total = np.empty(_ENTRIES, np.int64)
+    lower = np.zeros((MOST + 1, MOST), np.int64)
+    scaled = np.zeros((MOST + 1, MOST), np.int64)
     y = block_row + MARGIN
-    for b in range(blocks):
+    for b in range(weights.shape[0]):
         x = b + MARGIN
-        for e in range(entries):
-            value = now[y - 1, x - 1, e] + now[y - 1, x, e] + now[y - 1, x + 1, e]
-            value = 2 * value + now[y - 1, x - 2, e] + now[y - 1, x + 2, e]
-            value += now[y - 2, x - 1, e] + now[y - 2, x, e] + now[y - 2, x + 1, e]
-            value += past[y, x - 1, e] + 2 * past[y, x, e] + past[y, x + 1, e]
-            value += past[y + 1, x, e] + past[y - 1, x, e]
-            total[e] = value
-        if not solve(total, count, floor, RIDGE, lower, scaled, weights[b]):
-            if b > 0:
-                weights[b, :] = weights[b - 1, :]
-
-
-import os
-RIDGE = int(os.environ.get("RIDGE", "10"))
+        for e in range((count + 1) * (count + 2) // 2):
+            near = now[y - 1, x - 1, e] + now[y - 1, x, e] + now[y - 1, x + 1, e]
+            far = now[y - 1, x - 2, e] + now[y - 1, x + 2, e]
+            far += now[y - 2, x - 1, e] + now[y - 2, x, e] + now[y - 2, x + 1, e]
+            before = past[y, x - 1, e] + 2 * past[y, x, e] + past[y, x + 1, e]
+            before += past[y + 1, x, e] + past[y - 1, x, e]
+            total[e] = 2 * near + far + before
+        if not _solve(total, count, _FLATTEN[use], floor, lower, scaled, weights[b]) and b > 0:
+            weights[b, :] = weights[b - 1, :]

@@ -22,10 +22,9 @@ NEAR_X = np.array([-1, 0, -1, 1, -2, 0, 2, -2, -1, 1, -2, 2])
 PAST_Y = np.array([0, 0, 1, 0, -1, 1, 1, -1, -1, 0, 2, 0, -2])
 PAST_X = np.array([0, 1, 0, -1, 0, 1, -1, 1, -1, 2, 0, -2, 0])
 
-import os
-POW=int(os.environ.get('POW','2'))
-SHARES = np.array([min(65535*16, (1 << (12+6*POW)) // ((n + 1) **POW)) for n in range(4096)], np.int64)
-"""Weight of a voter whose recent errors sum up to n (scaled): 1 / (n + 1)**2."""
+_most = 16 * 65535
+SHARES = np.array([min(_most, (1 << 30) // (n + 1) ** 3) for n in range(4096)], np.int64)
+"""Weight of a voter whose recent errors sum up to n (scaled): 1 / (n + 1)**3."""
 
 
 @numba.njit(nogil=True, inline="always")

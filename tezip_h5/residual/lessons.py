@@ -63,7 +63,7 @@ def learn(known: Known) -> np.ndarray:
     Neighbours that were not decoded yet will be off by up to the tolerance: an error of that
     variance, b (b + 1) / 3, is added to the diagonal.
     """
-    kernel, sums = kernels.load("blending"), kernels.load("sums")
+    kernel, sums = kernels.load("pixels"), kernels.load("sums")
     count, height, width = known.original.shape
     rows = max(1, _SAMPLES // (width * min(count, _FRAMES)))
     stride = max(1, height // rows)
@@ -150,7 +150,7 @@ def unpack(data: bytes, channels: int) -> tuple[list[np.ndarray], int]:
     FormatError
         When they are damaged.
     """
-    kernel = kernels.load("blending")
+    kernel = kernels.load("pixels")
     shape = (channels, kernel.KINDS + 1, kernel.TAPS)
     count = int(np.prod(shape))
     try:

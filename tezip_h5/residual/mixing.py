@@ -75,7 +75,7 @@ class MixingEncoder:
         ]
 
     def _stream(self, shape, weights: Weights, vectors) -> Stream:
-        return Stream(MODELS[self._number], shape, self._top, self._guided, weights, vectors)
+        return Stream(self._number, shape, self._top, self._guided, weights, vectors)
 
     def prepare(self, channels: list[Known]) -> None:
         """Learn weights from all frames, and choose by a trial how to use them.
@@ -209,7 +209,7 @@ class MixingDecoder:
             band = (shape[0], rows.stop - rows.start, shape[2])
             data = section[start : start + size]
             self._streams.append(
-                Stream(MODELS[number], band, scale.top, bool(flags & _GUIDED), weights, moves, data)
+                Stream(number, band, scale.top, bool(flags & _GUIDED), weights, moves, data)
             )
             start += size
         self._shape = shape

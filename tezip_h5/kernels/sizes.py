@@ -1,0 +1,65 @@
+"""Sizes of the adaptive state of the context-mixing coder, one set for every of its kernels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["COARSE", "FINE", "Sizes"]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes of the adaptive state.
+
+    Attributes
+    ----------
+    contexts, mixers, refiners : tuple of int
+        Number of contexts of every kind of context, mixer selector and refining table.
+    slots : int
+        Decisions told apart in every context.
+    curves : int
+        Distributions of the residual that the mixers see besides; 0 also leaves out what is
+        fitted nearby.
+    """
+
+    contexts: tuple[int, ...]
+    mixers: tuple[int, ...]
+    refiners: tuple[int, ...]
+    slots: int
+    curves: int
+
+    @property
+    def fine(self) -> bool:
+        """Whether everything that takes time is in."""
+        return self.curves > 0
+
+    @property
+    def inputs(self) -> int:
+        """Inputs of a mixer, but for the constant one."""
+        return len(self.contexts) + self.curves
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """First row of every context, mixer and refining table, each among its kind."""
+        starts = [np.cumsum((0, *s[:-1])) for s in (self.contexts, self.mixers, self.refiners)]
+        return np.concatenate(starts).astype(np.int64)
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of one channel's counters, weights and refining tables."""
+        weights = 4 * (self.inputs + 1) * sum(self.mixers)
+        return self.slots * (4 * sum(self.contexts) + weights + 2 * 33 * sum(self.refiners))
+
+
+COARSE = Sizes(
+    contexts=(80, 81, 81, 81, 81, 90, 64), mixers=(20, 9), refiners=(10,), slots=12, curves=0
+)
+FINE = Sizes(
+    contexts=(80, 225, 225, 225, 225, 225, 256, 150, 324, 320, 405, 225, 256, 225, 256, 225),
+    mixers=(20, 15, 16),
+    refiners=(20, 25),
+    slots=22,
+    curves=3,
+)
