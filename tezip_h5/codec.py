@@ -155,7 +155,7 @@ def _quantizers(settings: Settings, bound: ChunkBound, scale) -> tuple[str, ...]
 def _passes(settings: Settings, bound: ChunkBound, scale) -> int:
     """A second pass learns from what the first one decoded."""
     lossy = not bound.lossless and settings.level == "best"
-    return 2 if lossy and _coder_for(settings, scale) == "mixing" else 1
+    return 1 if lossy and _coder_for(settings, scale) == "mixing" else 1
 
 
 def _fallback_may_win(frames: np.ndarray, size: int, level: str) -> bool:

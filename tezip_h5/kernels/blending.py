@@ -26,12 +26,7 @@ from tezip_h5.kernels.pixels import (
     HAS_GUESS,
     HAS_OTHER,
     HAS_PREVIOUS,
-    KINDS,
     LEFT,
-    NEAR_X,
-    NEAR_Y,
-    PAST_X,
-    PAST_Y,
     RIGHT,
     SHARES,
     TAPS,
@@ -40,6 +35,7 @@ from tezip_h5.kernels.pixels import (
     begin_row,
     class_of,
     clipped,
+    gather,
     gradient_adjusted,
     log_class,
     median,
@@ -186,31 +182,10 @@ def build(sizes: Sizes):
                     moved = (w - int64(other[y, x - 1])) + (n - int64(other[y - 1, x]))
                     votes[count] = (o << FRACTION) + (moved << (FRACTION - 1))
                     count += 1
-                for i in range(12):
-                    taps[i] = (int64(current[y + NEAR_Y[i], x + NEAR_X[i]]) - base) >> narrow
-                used = 12
-                if has_previous:
-                    for i in range(13):
-                        tap = int64(previous[y + PAST_Y[i], x + PAST_X[i]]) - base
-                        taps[12 + i] = tap >> narrow
-                    used = 25
-                if has_before:
-                    taps[used] = (int64(before[y, x]) - base) >> narrow
-                    taps[used + 1] = (int64(before[y, x + 1]) - base) >> narrow
-                    taps[used + 2] = (int64(before[y + 1, x]) - base) >> narrow
-                    used += 3
-                if has_guess:
-                    taps[used] = (int64(guess[y, x]) - base) >> narrow
-                    taps[used + 1] = (int64(guess[y, x + 1]) - base) >> narrow
-                    taps[used + 2] = (int64(guess[y + 1, x]) - base) >> narrow
-                    used += 3
-                if has_other:
-                    taps[used] = int64(other_errors[y, x]) >> narrow
-                    taps[used + 1] = (o - int64(other[y, x - 1])) >> narrow
-                    taps[used + 2] = (o - int64(other[y - 1, x])) >> narrow
-                    taps[used + 3] = (o - int64(other[y, x + 1])) >> narrow
-                    taps[used + 4] = (o - int64(other[y + 1, x])) >> narrow
-                    used += 5
+                used = gather(
+                    taps, y, x, base, narrow, flags, current, previous, before, guess, other,
+                    other_errors,
+                )  # fmt: skip
                 small, quick, slow = int64(0), int64(0), int64(0)
                 energy = int64(0)
                 for i in range(6):
@@ -223,9 +198,7 @@ def build(sizes: Sizes):
                     slow += filters[2, i] * taps[i]
                     energy += taps[i] * taps[i]
                 if taught:
-                    kind = int64(KINDS)
-                    if has_previous:
-                        kind = surroundings(w - nw, n - nw, n - ne, w - pw, n - pn, ne - pne)
+                    kind = surroundings(y, x, flags, current, previous)
                     lesson = int64(0)
                     for i in range(used):
                         lesson += learned[kind, i] * taps[i]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numba
 import numpy as np
-from numba import int8, int32, int64
+from numba import float64, int8, int32, int64
 
 from tezip_h5.kernels.compiling import kernel
 
@@ -14,8 +14,8 @@ COARSE = 4
 _REACH_Y, _REACH_X = 6, 12  # of the coarse search, in coarse pixels
 
 
-@kernel(int32[:, ::1](int32[:, ::1]))
-def shrink(frame):
+@numba.njit(nogil=True)
+def _shrink(frame):
     """Sums of 4 x 4 pixels."""
     rows, columns = frame.shape[0] // COARSE, frame.shape[1] // COARSE
     out = np.zeros((rows, columns), np.int32)
@@ -43,14 +43,15 @@ _PLANE = int32[:, ::1]
 _VECTORS = int8[:, :, ::1]
 
 
-@kernel(int64(_PLANE, _PLANE, _PLANE, _PLANE, _VECTORS, _VECTORS))
-def search(frame, last, small, small_last, past, vectors):
+@kernel(float64(int32[:, :], int32[:, :], _VECTORS, _VECTORS))
+def search(frame, last, past, vectors):
     """Fill `vectors` (int8, blocks down, across, (dy, dx)); `past` are those of the frame before.
 
-    Returns the number of blocks that move.
+    Returns the share of the differences between the frames that the motion explains.
     """
     rows, columns = frame.shape
-    moving = 0
+    small, small_last = _shrink(frame), _shrink(last)
+    before, after = int64(0), int64(0)
     for by in range(vectors.shape[0]):
         y0, y1 = by * BLOCK, min(by * BLOCK + BLOCK, rows)
         for bx in range(vectors.shape[1]):
@@ -94,8 +95,9 @@ def search(frame, last, small, small_last, past, vectors):
                         if cost < best and abs(ny) < 64 and abs(nx) < 64:
                             best, dy, dx, own = cost, ny, nx, True
             vectors[by, bx, 0], vectors[by, bx, 1] = dy, dx
-            moving += 1 if dy != 0 or dx != 0 else 0
-    return moving
+            before += still
+            after += still if dy == 0 and dx == 0 else best
+    return 1.0 - after / max(before, int64(1))
 
 
 @kernel(numba.void(_PLANE, int64, int64, int64, int64, _VECTORS, _PLANE))

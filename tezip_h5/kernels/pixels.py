@@ -99,11 +99,50 @@ def vote(base, change, narrow, top):
 
 
 @numba.njit(nogil=True, inline="always")
-def surroundings(down, left, right, west, north, east):
-    """0..2: how large changes since the last frame are beside differences of neighbours."""
-    space = abs(down) + abs(left) + abs(right)
-    time = abs(west) + abs(north) + abs(east)
+def surroundings(y, x, flags, current, previous):
+    """0..2: how large changes since the last frame are beside differences of neighbours; 3 where
+    there is no last frame."""
+    if flags & HAS_PREVIOUS == 0:
+        return int64(KINDS)
+    w, n = int64(current[y, x - 1]), int64(current[y - 1, x])
+    nw, ne = int64(current[y - 1, x - 1]), int64(current[y - 1, x + 1])
+    space = abs(w - nw) + abs(n - nw) + abs(n - ne)
+    time = abs(w - int64(previous[y, x - 1])) + abs(n - int64(previous[y - 1, x]))
+    time += abs(ne - int64(previous[y - 1, x + 1]))
     return int64(0) if 2 * time < space else int64(1) if time < 2 * space else int64(2)
+
+
+@numba.njit(nogil=True, inline="always")
+def gather(
+    taps, y, x, base, narrow, flags, current, previous, before, guess, other, other_errors
+):
+    """Fill `taps` with the neighbours' differences from `base`; returns how many there are."""
+    for i in range(12):
+        taps[i] = (int64(current[y + NEAR_Y[i], x + NEAR_X[i]]) - base) >> narrow
+    used = 12
+    if flags & HAS_PREVIOUS:
+        for i in range(13):
+            taps[12 + i] = (int64(previous[y + PAST_Y[i], x + PAST_X[i]]) - base) >> narrow
+        used = 25
+    if flags & HAS_BEFORE:
+        taps[used] = (int64(before[y, x]) - base) >> narrow
+        taps[used + 1] = (int64(before[y, x + 1]) - base) >> narrow
+        taps[used + 2] = (int64(before[y + 1, x]) - base) >> narrow
+        used += 3
+    if flags & HAS_GUESS:
+        taps[used] = (int64(guess[y, x]) - base) >> narrow
+        taps[used + 1] = (int64(guess[y, x + 1]) - base) >> narrow
+        taps[used + 2] = (int64(guess[y + 1, x]) - base) >> narrow
+        used += 3
+    if flags & HAS_OTHER:
+        o = int64(other[y, x])
+        taps[used] = int64(other_errors[y, x]) >> narrow
+        taps[used + 1] = (o - int64(other[y, x - 1])) >> narrow
+        taps[used + 2] = (o - int64(other[y - 1, x])) >> narrow
+        taps[used + 3] = (o - int64(other[y, x + 1])) >> narrow
+        taps[used + 4] = (o - int64(other[y + 1, x])) >> narrow
+        used += 5
+    return used
 
 
 @numba.njit(nogil=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import zstandard
@@ -18,7 +18,7 @@ from tezip_h5 import kernels
 from tezip_h5.errors import FormatError
 from tezip_h5.inflate import inflate
 
-__all__ = ["Known", "learn", "pack", "unpack"]
+__all__ = ["Known", "learn", "pack", "rehearse", "unpack"]
 
 _SAMPLES = 1 << 17  # pixels looked at
 _FRAMES = 8  # that they come from, at most
@@ -86,6 +86,43 @@ def learn(known: Known) -> np.ndarray:
         solved = np.linalg.solve(gram + ridge * np.eye(size), products[kind])
         weights[kind] = np.clip(np.rint(solved * (65536 / unit)) * unit, -_LIMIT, _LIMIT)
     return weights
+
+
+def rehearse(channels: list[Known], weights: list[np.ndarray], top: int) -> list[Known]:
+    """The same channels, with frames decoded roughly as they will be: by `weights` alone."""
+    kernel, rehearsal = kernels.load("pixels"), kernels.load("rehearsal")
+    count, height, width = channels[0].original.shape
+    margins = ((kernel.TOP, kernel.BOTTOM), (kernel.LEFT, kernel.RIGHT))
+    padded = (height + sum(margins[0]), width + sum(margins[1]))
+    inner = slice(kernel.TOP, kernel.TOP + height), slice(kernel.LEFT, kernel.LEFT + width)
+    nothing = np.zeros(padded, np.int32)
+    decoded = [np.empty_like(known.original) for known in channels]
+    seen = 0
+    for t in range(count):
+        seen = 0 if channels[0].keyframes[t] else seen
+        flags = kernel.HAS_PREVIOUS if seen > 0 else 0
+        flags |= kernel.HAS_BEFORE if seen > 1 else 0
+        other = other_errors = nothing
+        for c, known in enumerate(channels):
+            moved = known.moved or (lambda frame, t: frame)
+            past = [
+                np.pad(moved(decoded[c][t - back], t), margins, mode="edge")
+                if seen >= back
+                else nothing
+                for back in (1, 2)
+            ]
+            current, errors = np.zeros(padded, np.int32), np.zeros(padded, np.int32)
+            rehearsal.rehearse(
+                known.original[t], known.tolerance, top, flags | kernel.HAS_OTHER * (c > 0),
+                current, *past, other, errors, other_errors, weights[c],
+            )  # fmt: skip
+            decoded[c][t] = current[inner]
+            other, other_errors = current, errors
+        seen += 1
+    return [
+        replace(known, decoded=decoded[c], other=decoded[c - 1] if c else None)
+        for c, known in enumerate(channels)
+    ]
 
 
 def _examples(kernel, known: Known, t: int, stride: int):

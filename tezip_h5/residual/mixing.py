@@ -32,7 +32,7 @@ MOST_TOP = 2**30
 _BAND_PIXELS = 1 << 20  # of one frame; fewer make no second band
 _MODEL_OF = {"fast": 0, "balanced": 0, "best": 1}
 _LEAST_TAUGHT = 4096  # pixels of a frame; weights cost more than they gain in smaller ones
-_TRIAL_FRAMES = 4
+_TRIAL_FRAMES, _TRIAL_SHARE = 4, 32  # a trial takes so many frames, and such a part of all
 
 
 def _bands(height: int, width: int) -> int:
@@ -87,29 +87,43 @@ class MixingEncoder:
         """
         if channels[0].original[0].size < _LEAST_TAUGHT:
             return
-        tries = [(use, None, learned) for learned in [self._learn(channels)] for use in (1, 2)]
-        vectors = [motion.estimate(channels[0].original[:, r], channels[0].keyframes) for r in self._rows]
-        if any(v.any() for v in vectors):
-            moved = [replace(k, moved=lambda f, t: motion.followed(f, self._rows, vectors, t)) for k in channels]
-            tries += [(use, vectors, learned) for learned in [self._learn(moved)] for use in (1, 2)]
-        sizes = [self._trial(channels, Weights(use, learned), v) for use, v, learned in tries]
-        use, vectors, learned = tries[int(np.argmin(sizes))]
-        self._open(Weights(use, learned), vectors)
-
-    def _learn(self, channels):
-        return [lessons.learn(known) for known in channels]
+        plain = channels
+        learned = [lessons.learn(known) for known in channels]
+        vectors = motion.estimate(channels[0].original, channels[0].keyframes, self._rows)
+        if vectors is not None:
+            moved = [
+                replace(k, moved=lambda f, t: motion.followed(f, self._rows, vectors, t))
+                for k in channels
+            ]
+            lessons_moved = [lessons.learn(known) for known in moved]
+            if self._trial(moved, Weights(1, lessons_moved), vectors) < self._trial(
+                plain, Weights(1, learned), None
+            ):
+                channels, learned = moved, lessons_moved
+            else:
+                vectors = None
+        if any(known.tolerance for known in channels):
+            channels = lessons.rehearse(channels, learned, self._top)
+            learned = [lessons.learn(known) for known in channels]
+        uses = [Weights(use, learned) for use in (1, 2)]
+        sizes = [self._trial(channels, weights, vectors) for weights in uses]
+        self._open(uses[int(np.argmin(sizes))], vectors)
 
     def _trial(self, channels: list[Known], weights: Weights, vectors) -> int:
-        """Bytes that a part of the first frames takes."""
+        """Bytes that a part of the first frames takes, from the middle of a band."""
         block = kernels.load("motion").BLOCK
         band = len(self._rows) // 2
         part = self._rows[band]
         height, width = part.stop - part.start, self._shape[2]
-        down, across = max(0, height // 2 - 64) // block, max(0, width // 2 - 128) // block
-        rows = slice(part.start + down * block, part.start + min(height, down * block + 128))
-        columns = slice(across * block, across * block + 256)
+        pixels = channels[0].original.size // (_TRIAL_SHARE * _TRIAL_FRAMES)
+        high = min(8, -(-height // block))
+        wide = min(max(pixels // (high * block * block), 4), 16)
+        down, across = (height // block - high) // 2, max(0, (width // block - wide) // 2)
+        top = part.start + down * block
+        rows = slice(top, min(part.stop, top + high * block))
+        columns = slice(across * block, (across + wide) * block)
         if vectors is not None:
-            vectors = vectors[band][:, down : down + 8, across : across + 16].copy()
+            vectors = vectors[band][:, down : down + high, across : across + wide].copy()
         part = np.stack([known.original[:_TRIAL_FRAMES, rows, columns] for known in channels], 1)
         guesses = part
         if channels[0].guesses is not None:

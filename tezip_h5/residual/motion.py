@@ -13,6 +13,7 @@ from tezip_h5.errors import FormatError
 __all__ = ["estimate", "followed", "pack", "shape_of", "unpack"]
 
 _MOST_BLOCKS = 1 << 26
+_WORTH = 0.03  # share of the differences that motion explains
 
 
 def shape_of(frames: int, rows: int, columns: int) -> tuple[int, int, int, int]:
@@ -21,21 +22,34 @@ def shape_of(frames: int, rows: int, columns: int) -> tuple[int, int, int, int]:
     return frames, -(-rows // block), -(-columns // block), 2
 
 
-def estimate(frames: np.ndarray, keyframes: list[bool]) -> np.ndarray:
-    """Vectors of every frame (zero for keyframes): int8, as `shape_of`.
+def estimate(
+    frames: np.ndarray, keyframes: list[bool], rows: list[slice]
+) -> list[np.ndarray] | None:
+    """Every band's vectors (zero in keyframes): int8, as `shape_of`. None if little moves.
 
     Parameters
     ----------
-    frames : int32 (T, h, w), the levels of a band's first channel
+    frames : int32 (T, h, w), the levels of the first channel
+    rows : the bands
     """
-    kernel = kernels.load("motion")
-    vectors = np.zeros(shape_of(*frames.shape), np.int8)
-    small = kernel.shrink(frames[0])
-    for t in range(1, len(frames)):
-        small_last, small = small, kernel.shrink(frames[t])
-        if not keyframes[t]:
-            kernel.search(frames[t], frames[t - 1], small, small_last, vectors[t - 1], vectors[t])
-    return vectors
+    search = kernels.load("motion").search
+    moving = [t for t, keyframe in enumerate(keyframes) if t > 0 and not keyframe]
+    if not moving:
+        return None
+    count, height, width = frames.shape
+    # A few rows of blocks in the middle of the chunk tell whether it is worth the search.
+    t = moving[len(moving) // 2]
+    middle = slice(max(0, height // 2 - 32), height // 2 + 32)
+    trial = np.zeros(shape_of(1, middle.stop - middle.start, width)[1:], np.int8)
+    if search(frames[t, middle], frames[t - 1, middle], np.zeros_like(trial), trial) < _WORTH:
+        return None
+    bands = []
+    for part in rows:
+        vectors = np.zeros(shape_of(count, part.stop - part.start, width), np.int8)
+        for t in moving:
+            search(frames[t, part], frames[t - 1, part], vectors[t - 1], vectors[t])
+        bands.append(vectors)
+    return bands
 
 
 def followed(frame: np.ndarray, rows: list[slice], bands: list[np.ndarray], t: int) -> np.ndarray:
