@@ -68,7 +68,7 @@ class Encoded:
 class ChunkEncoder:
     """One attempt at a chunk: scale, coder, quantizer and network are given."""
 
-    def __init__(self, header, frames, bound, settings, scale, coder, quantizer, model):
+    def __init__(self, header, frames, bound, settings, scale, coder, quantizer, model, threads):
         self._header = header
         self._frames = frames  # (g, h, w, C), native byte order
         self._bound = bound
@@ -82,6 +82,7 @@ class ChunkEncoder:
         self._coder = residual.encoder_for(self._number)(
             self._shape, scale, settings, quantizer, guided=model is not None
         )
+        self._coder.threads = threads
         self._exceptions = ExceptionWriter()
         self._checksum = 0
         self._model, self._network = model, None
@@ -90,17 +91,16 @@ class ChunkEncoder:
             offset, shift = choose_scale(first, scale.top, skip)
             self._network = Network(model.digest, offset, shift)
 
-    def encode(self, kinds, decoded: list[np.ndarray] | None = None) -> Encoded:
-        """Encode the chunk; `decoded` are the frames that an earlier pass made of it."""
+    def encode(self, kinds) -> Encoded:
+        """Encode the chunk."""
         kinds, chooser = self._windows(kinds)
-        self._prepare(kinds, decoded)
+        self._prepare(kinds)
         number = prediction.NUMBERS["previous" if self._model is None else "prednet"]
         predictor = prediction.create(
             number, self._shape, self._scale.top, self._network, self._model
         )
         closed = self._settings.feedback == "reconstruction"
         records = []
-        self.decoded = []
         for t, frame in enumerate(self._frames):
             values_levels = self._levels_of(frame)
             guess = predictor.predict()
@@ -111,18 +111,16 @@ class ChunkEncoder:
                 decoded = self._coder.residual(values_levels, guess, self._tolerances[t])
             else:
                 decoded = self._coder.keyframe(values_levels, self._tolerances[t])
-            self.decoded.append(decoded)
             error = self._account(frame, values_levels, decoded, t)
             predictor.observe(decoded if closed or kind != Kind.PREDICTED else guess)
             records.append(FrameRecord(kind, mse=mse, max_error=error))
         return self._finish(records, number)
 
-    def _prepare(self, kinds, decoded) -> None:
+    def _prepare(self, kinds) -> None:
         """Show the coder what it may learn from, if it learns from all frames at once."""
         if not self._coder.learns:
             return
         original = list(np.stack([self._levels_of(frame) for frame in self._frames], 1))
-        known = original if decoded is None else list(np.stack(decoded, 1))
         keyframes = [t == 0 for t in range(len(self._frames))]
         if kinds is not None:
             keyframes = [kind != Kind.PREDICTED for kind in kinds]
@@ -130,9 +128,8 @@ class ChunkEncoder:
             [
                 residual.Known(
                     original[c],
-                    known[c],
-                    None,
-                    known[c - 1] if c else None,
+                    original[c],
+                    original[c - 1] if c else None,
                     self._model is not None,
                     keyframes,
                     int(self._tolerances[:, c].min()),
@@ -235,7 +232,8 @@ class ChunkEncoder:
         return Encoded(bitstream.pack(header, sections), self._name, records, model)
 
 
-def decode_frames(parsed: bitstream.Payload, out: np.ndarray) -> None:
+def decode_frames(parsed: bitstream.Payload, out: np.ndarray, threads: int) -> None:
+    """Decode a payload's frames into `out`, (g, H, W, C)."""
     header = parsed.header
     g, h, w = header.valid
     decoder_class = residual.decoder_for(header.coder)
@@ -251,6 +249,7 @@ def decode_frames(parsed: bitstream.Payload, out: np.ndarray) -> None:
     kinds, tolerances = frames_section.unpack(parsed.section(Section.FRAMES), g, header.channels)
     coded = {name: parsed.sections[n] for name, n in _SECTION_OF.items() if n in parsed.sections}
     decoder = decoder_class(coded, shape, scale)
+    decoder.threads = threads
     exceptions = ExceptionReader(
         parsed.sections.get(Section.EXCEPTIONS), header.valid, header.channels, header.dtype
     )

@@ -40,6 +40,7 @@ def encode_chunk(
     kinds: list[Kind] | None = None,
     model: IntegerModel | None = None,
     scale: levels.Scale | None = None,
+    threads: int = 1,
 ) -> Encoded:
     """Encode the frames of one chunk.
 
@@ -60,6 +61,8 @@ def encode_chunk(
     scale : Scale, optional
         How samples become levels, instead of what `levels.choose` finds for the bound; samples
         that it cannot hold within the bound are stored beside.
+    threads : int
+        How many may work on this chunk; the payload does not depend on it.
 
     Returns
     -------
@@ -85,7 +88,7 @@ def encode_chunk(
     if settings.coder != "fallback":
         scale = scale or levels.choose(planar, bound)
         if scale is not None:
-            attempt = _Attempts(header, planar, bound, settings, scale, kinds)
+            attempt = _Attempts(header, planar, bound, settings, scale, kinds, threads)
             if settings.predictor != "prednet" or model is None:
                 best = attempt.smallest(None)
             if model is not None and settings.predictor in (None, "prednet"):
@@ -113,27 +116,26 @@ class _Attempts:
     settings: Settings
     scale: object
     kinds: list[Kind] | None
+    threads: int
 
     def smallest(self, model: IntegerModel | None) -> Encoded:
         """The smallest payload over the quantizers, with a network or without."""
         best = None
         for quantizer in _quantizers(self.settings, self.bound, self.scale):
-            decoded = None
-            for _ in range(_passes(self.settings, self.bound, self.scale)):
-                run = ChunkEncoder(
-                    self.header,
-                    self.frames,
-                    self.bound,
-                    self.settings,
-                    self.scale,
-                    _coder_for(self.settings, self.scale),
-                    quantizer,
-                    model,
-                )
-                encoded = run.encode(self.kinds, decoded)
-                decoded = run.decoded
-                if best is None or len(encoded.payload) < len(best.payload):
-                    best = encoded
+            run = ChunkEncoder(
+                self.header,
+                self.frames,
+                self.bound,
+                self.settings,
+                self.scale,
+                _coder_for(self.settings, self.scale),
+                quantizer,
+                model,
+                self.threads,
+            )
+            encoded = run.encode(self.kinds)
+            if best is None or len(encoded.payload) < len(best.payload):
+                best = encoded
         return best
 
 
@@ -150,12 +152,6 @@ def _quantizers(settings: Settings, bound: ChunkBound, scale) -> tuple[str, ...]
     if bound.lossless or settings.level == "fast" or _coder_for(settings, scale) != "stages":
         return ("uniform",)
     return ("uniform", "run-merging")
-
-
-def _passes(settings: Settings, bound: ChunkBound, scale) -> int:
-    """A second pass learns from what the first one decoded."""
-    lossy = not bound.lossless and settings.level == "best"
-    return 1 if lossy and _coder_for(settings, scale) == "mixing" else 1
 
 
 def _fallback_may_win(frames: np.ndarray, size: int, level: str) -> bool:
@@ -177,7 +173,7 @@ def _encode_fallback(header: Header, frames: np.ndarray, level: str) -> Encoded:
     return Encoded(bitstream.pack(header, {Section.FALLBACK: data}), "fallback", records)
 
 
-def decode_chunk(payload, *, max_bytes: int | None = None) -> np.ndarray:
+def decode_chunk(payload, *, max_bytes: int | None = None, threads: int = 1) -> np.ndarray:
     """Decode one chunk; the inverse of `encode_chunk` within its bound.
 
     Parameters
@@ -185,6 +181,8 @@ def decode_chunk(payload, *, max_bytes: int | None = None) -> np.ndarray:
     payload : bytes-like
     max_bytes : int, optional
         Refuse a chunk that decodes to more than this, before allocating it.
+    threads : int
+        How many may work on this chunk (not in callbacks of HDF5: more than one may wait for ever).
 
     Returns
     -------
@@ -216,5 +214,5 @@ def decode_chunk(payload, *, max_bytes: int | None = None) -> np.ndarray:
         out[:g, :h, :w] = frames
         return out
     out = (np.empty if whole else np.zeros)(header.shape, header.dtype)
-    decode_frames(parsed, out[:g, :h, :w].reshape(g, h, w, -1) if whole else out)
+    decode_frames(parsed, out[:g, :h, :w].reshape(g, h, w, -1) if whole else out, threads)
     return out

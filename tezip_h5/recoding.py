@@ -39,6 +39,7 @@ def recode(
     settings: Settings,
     kinds: list[Kind] | None = None,
     model: IntegerModel | None = None,
+    threads: int = 1,
 ) -> Encoded:
     """Encode a chunk anew such that it decodes to the same samples, bit for bit.
 
@@ -56,7 +57,7 @@ def recode(
         What `payload` decodes to, without padding.
     settings : Settings
         Of the new encoding.
-    kinds, model
+    kinds, model, threads
         See `encode_chunk`.
 
     Returns
@@ -69,7 +70,7 @@ def recode(
     grid = scale if isinstance(scale, _GRIDS) else None
     found, without = None, _requantized(parsed, frames, scale, settings)
     if not _hopeless(parsed, frames, grid):
-        found = encode_chunk(frames, ChunkBound(), settings, shape, kinds, model, grid)
+        found = encode_chunk(frames, ChunkBound(), settings, shape, kinds, model, grid, threads)
         without = _smaller(found.without, without)
     for attempt in sorted(filter(None, (found, without)), key=lambda e: len(e.payload)):
         if len(attempt.payload) < len(payload) and _decodes_to(attempt, frames):
@@ -82,7 +83,7 @@ def recode(
         return best
     # What there is without a network, should its model not be worth its own bytes.
     if without is None or not _decodes_to(without, frames):
-        without = encode_chunk(frames, ChunkBound(), settings, shape, kinds, None, grid)
+        without = encode_chunk(frames, ChunkBound(), settings, shape, kinds, None, grid, threads)
     return replace(best, without=without)
 
 

@@ -86,12 +86,12 @@ def configure(*, cache_bytes: int) -> None:
     _cache.resize(cache_bytes)
 
 
-def decoded(payload, *, max_bytes: int | None = None) -> np.ndarray:
+def decoded(payload, *, max_bytes: int | None = None, threads: int = 1) -> np.ndarray:
     """Decode a payload, or take it from the cache. The result must not be written to."""
     _, identity = bitstream.peek(payload)
     chunk = _cache.get(identity)
     if chunk is None:
-        chunk = codec.decode_chunk(payload, max_bytes=max_bytes)
+        chunk = codec.decode_chunk(payload, max_bytes=max_bytes, threads=threads)
         chunk.flags.writeable = False
         _cache.put(identity, chunk)
     return chunk

@@ -97,9 +97,10 @@ class Layout:
         warmup=0,
         count=None,
         most_frames=FRAMES_PER_CHUNK,
+        even=False,
     ):
-        """Pick a layout: 16 frames (or `most_frames` that make 16 MiB), tiles of at most 1 MiB,
-        as near square as can be.
+        """Pick a layout: 16 frames (or `most_frames` that make 16 MiB; fewer where a stack of
+        `count` frames is to be cut `even`), tiles of at most 1 MiB, as near square as can be.
 
         Raises
         ------
@@ -108,6 +109,7 @@ class Layout:
         """
         height, width = frame_shape[:2]
         channels = frame_shape[2] if len(frame_shape) == 3 else 1
+        chosen = chunk_frames is not None
         if chunk_frames is None:
             frame_bytes = height * width * channels * itemsize
             fitting = FRAMES_PER_CHUNK * _BYTES_PER_TILE // min(frame_bytes, _BYTES_PER_TILE)
@@ -122,6 +124,8 @@ class Layout:
                     f"warmup={warmup} frames, but the stack has only {count}; give fewer"
                 )
             chunk_frames = min(chunk_frames, count)
+            if even and not chosen:  # chunks of about the same size keep all threads busy
+                chunk_frames = -(-count // -(-count // chunk_frames))
         if warmup >= chunk_frames and not (count is not None and warmup <= count <= chunk_frames):
             raise InputError(
                 f"warmup={warmup} leaves no frame to predict in chunks of {chunk_frames} frames; "

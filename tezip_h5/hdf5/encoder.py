@@ -58,7 +58,7 @@ class _Step:
     probe: bool  # of the network
 
 
-def encode_and_check(frames, bound, settings, shape, kinds, model) -> Encoded:
+def encode_and_check(frames, bound, settings, shape, kinds, model, *, threads=1) -> Encoded:
     """`encode_chunk`, then decode the payload and compare every sample with the original.
 
     Raises
@@ -66,8 +66,8 @@ def encode_and_check(frames, bound, settings, shape, kinds, model) -> Encoded:
     BoundError
         When a sample lies outside the bound.
     """
-    encoded = encode_chunk(frames, bound, settings, shape, kinds, model)
-    stored = decode_chunk(encoded.payload)[tuple(slice(n) for n in frames.shape)]
+    encoded = encode_chunk(frames, bound, settings, shape, kinds, model, threads=threads)
+    stored = decode_chunk(encoded.payload, threads=threads)[tuple(slice(n) for n in frames.shape)]
     native = frames.astype(stored.dtype, copy=False)
     for t, (frame, back) in enumerate(zip(native, stored, strict=True)):
         pixels = (*frame.shape[:2], -1)
@@ -147,6 +147,8 @@ class StackEncoder:
         self.totals = Totals()
         channels = layout.chunk[3] if len(layout.chunk) == 4 else 1
         steps = None if count is None else -(-count // layout.chunk[0])
+        self._left = steps or 1 << 62
+        self._group = [0, 1]  # steps to come in it, threads of each of their tiles
         self.networks = NetworkChoice(group.file, settings, channels, steps, embed_model)
         options = ChunkOptions(dtype, layout.chunk, bound, settings)
         self.data = container.create_data(group, layout, options)
@@ -172,6 +174,7 @@ class StackEncoder:
         bound = self.bound.of_frames(frames.reshape((*frames.shape[:3], -1)))
         kinds = plan_kinds(frames, bound, self.settings) if self.layout.tiled else None
         model, probe = self.networks.next()
+        each = self._threads_each(probe)
         tiles = [
             self._pool.submit(
                 self._encoder_of((start, rows.start, columns.start)),
@@ -181,6 +184,7 @@ class StackEncoder:
                 self.layout.chunk,
                 kinds,
                 model,
+                threads=each,
             )
             for rows, columns in self.layout.tiles
         ]
@@ -188,6 +192,21 @@ class StackEncoder:
         # Now, not before the next step: until then its frames take memory beside these.
         limit = _BYTES_IN_FLIGHT // max(frames.nbytes, 1)
         self.drain(0 if probe else max(0, min(limit, self._threads + 1) - 1))
+
+    def _threads_each(self, alone: bool) -> int:
+        """Threads for each tile of the next step: steps go in groups that keep all busy, and a
+        group that is smaller than that shares the threads among its tiles."""
+        tiles = len(self.layout.tiles)
+        if alone:
+            self._group = [0, 0]
+            self._left -= 1
+            return max(1, self._threads // tiles)
+        if self._group[0] == 0:
+            size = max(1, min(self._threads // tiles, self._left))
+            self._group = [size, max(1, self._threads // (size * tiles))]
+        self._group[0] -= 1
+        self._left -= 1
+        return self._group[1]
 
     def _encoder_of(self, corner: tuple[int, int, int]):
         """What encodes the tile whose first frame, row and column are these."""

@@ -86,6 +86,7 @@ class Plan:
             warmup=self.settings.warmup,
             count=count,
             most_frames=_MOST_FRAMES[self.settings.level],
+            even=self.settings.automatic_windows,
         )
         if self.layout.tiled and self.settings.mse_threshold is not None:
             raise InputError(

@@ -143,16 +143,19 @@ def _fill(dataset, starts, stops, out, threads) -> None:
     offsets = list(product(*grids))
     if len(offsets) <= 1 or threads == 1:
         for offset in offsets:
-            _place(stored_chunk(dataset, offset), dataset, offset, starts, stops, out)
+            _place(stored_chunk(dataset, offset), dataset, offset, starts, stops, out, threads)
         return
+    # The last chunks, fewer than there are threads, are shared among these.
+    shared = len(offsets) // threads * threads
     shape = Geometry(dataset)
     with ThreadPoolExecutor(threads, thread_name_prefix="tezip") as pool:
         running = []
-        for offset in progress(offsets):
+        for i, offset in enumerate(progress(offsets)):
             if len(running) > threads:
                 running.pop(0).result()
             payload = stored_chunk(dataset, offset)
-            running.append(pool.submit(_place, payload, shape, offset, starts, stops, out))
+            each = 1 if i < shared else threads // (len(offsets) - shared)
+            running.append(pool.submit(_place, payload, shape, offset, starts, stops, out, each))
         for future in running:
             future.result()
 
@@ -174,7 +177,7 @@ def stored_chunk(dataset: h5py.Dataset, offset):
     return mask, payload
 
 
-def _place(stored, dataset, offset, starts, stops, out) -> None:
+def _place(stored, dataset, offset, starts, stops, out, threads) -> None:
     """Decode one chunk and copy what the box wants of it."""
     inside, target, whole = [], [], True
     sizes = zip(offset, dataset.chunks, dataset.shape, starts, stops, strict=True)
@@ -190,16 +193,16 @@ def _place(stored, dataset, offset, starts, stops, out) -> None:
     if mask:  # the filter was skipped when this chunk was written
         frames = np.frombuffer(payload, dataset.dtype).reshape(dataset.chunks)
     else:
-        frames = decode_payload(payload, dataset, offset, keep=not whole)
+        frames = decode_payload(payload, dataset, offset, keep=not whole, threads=threads)
     out[tuple(target)] = frames[tuple(inside)]
 
 
-def decode_payload(payload, dataset, offset, *, keep: bool) -> np.ndarray:
+def decode_payload(payload, dataset, offset, *, keep: bool, threads: int = 1) -> np.ndarray:
     """Decode a chunk of `dataset` (or its geometry); damage is reported with its place."""
     expected = int(np.prod(dataset.chunks)) * dataset.dtype.itemsize
     try:
         decode = cache.decoded if keep else codec.decode_chunk
-        frames = decode(payload, max_bytes=expected)
+        frames = decode(payload, max_bytes=expected, threads=threads)
     except FormatError as error:
         raise FormatError(f"chunk at {tuple(offset)}: {error}") from None
     # Frames may have come without a time or channel axis through the filter.

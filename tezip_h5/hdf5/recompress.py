@@ -241,12 +241,12 @@ class _Recoder(StackEncoder):
         return records
 
 
-def _recode(payload, frames, bound, settings, shape, kinds, model) -> Encoded:
+def _recode(payload, frames, bound, settings, shape, kinds, model, *, threads=1) -> Encoded:
     """`recode`, with the arguments that the encoder's pool gives; None was stored raw."""
     model = model if NETWORK_WORTH[settings.level] < 1 else None
     if payload is None:
-        return encode_chunk(frames, ChunkBound(), settings, shape, kinds, model)
-    return recode(payload, frames, settings, kinds, model)
+        return encode_chunk(frames, ChunkBound(), settings, shape, kinds, model, threads=threads)
+    return recode(payload, frames, settings, kinds, model, threads)
 
 
 def _embeds_model(tables: h5py.Group) -> bool:

@@ -46,7 +46,6 @@ from tezip_h5.kernels.pixels import (
 )
 from tezip_h5.kernels.sizes import Sizes
 
-
 _plane = int32[:, ::1]
 _signature = int64(
     boolean, int32[:, :], int64, int64, int64, boolean,
@@ -347,10 +346,11 @@ def build(sizes: Sizes):
                     fit = votes[first - 1] - (centre << FRACTION)
                     curves[1, CENTRE] = (fit * per_step) >> 24
                     curves[1, SHARPNESS] = (int64(64) << 16) * 11 // (recent[first - 1] + 40)
-                    curves[2, CENTRE], curves[2, SHARPNESS] = curves[1, CENTRE], curves[1, SHARPNESS]
                     if has_previous:
                         curves[2, CENTRE] = ((blend - (centre << FRACTION)) * per_step) >> 24
                         curves[2, SHARPNESS] = (int64(64) << 16) * 11 // (wider + 40)
+                    else:
+                        curves[2] = curves[1]
                     chosen[14] = min(log_class(close >> 1), 31) * 8
                     chosen[14] += (offset + (1 << (FRACTION - 1))) >> (FRACTION - 3)
                     chosen[15] = class_of(

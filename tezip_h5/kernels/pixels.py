@@ -113,9 +113,7 @@ def surroundings(y, x, flags, current, previous):
 
 
 @numba.njit(nogil=True, inline="always")
-def gather(
-    taps, y, x, base, narrow, flags, current, previous, before, guess, other, other_errors
-):
+def gather(taps, y, x, base, narrow, flags, current, previous, before, guess, other, other_errors):
     """Fill `taps` with the neighbours' differences from `base`; returns how many there are."""
     for i in range(12):
         taps[i] = (int64(current[y + NEAR_Y[i], x + NEAR_X[i]]) - base) >> narrow

@@ -35,12 +35,10 @@ class Known:
     original : int32 (T, h, w)
     decoded : int32 (T, h, w)
         What neighbours will be known as; the original again before anything was encoded.
-    guesses : int32 (T, h, w) or None
-        The network's predictions; without them weights leave the network out.
     other : int32 (T, h, w) or None
         The channel that is coded before this one.
     guided : bool
-        Whether a network predicts.
+        Whether a network predicts. Its predictions are not known yet: weights leave them out.
     keyframes : list of bool
     tolerance : int
     moved : callable or None
@@ -49,7 +47,6 @@ class Known:
 
     original: np.ndarray
     decoded: np.ndarray
-    guesses: np.ndarray | None
     other: np.ndarray | None
     guided: bool
     keyframes: list[bool]
@@ -154,12 +151,11 @@ def _examples(kernel, known: Known, t: int, stride: int):
         time = np.abs(west - before(0, -1)) + np.abs(north - before(-1, 0))
         time += np.abs(east - before(-1, 1))
         kinds = np.where(2 * time < space, 0, np.where(time < 2 * space, 1, 2)).astype(np.int64)
-    ahead = ((0, 0), (0, 1), (1, 0))
     if history > 1:
-        columns += [plane(moved(frames[t - 2], t))(dy, dx) for dy, dx in ahead]
+        older = plane(moved(frames[t - 2], t))
+        columns += [older(dy, dx) for dy, dx in ((0, 0), (0, 1), (1, 0))]
     if history and known.guided:
-        guess = plane(known.guesses[t]) if known.guesses is not None else lambda dy, dx: base
-        columns += [guess(dy, dx) for dy, dx in ahead]
+        columns += [base] * 3
     taps = np.zeros((west.size, kernel.TAPS))
     for i, column in enumerate(columns):
         taps[:, i] = column - base

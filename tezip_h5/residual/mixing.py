@@ -14,7 +14,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from tezip_h5 import kernels
+from tezip_h5 import kernels, parallel
 from tezip_h5.errors import FormatError
 from tezip_h5.residual import lessons, motion
 from tezip_h5.residual.lessons import Known
@@ -29,14 +29,14 @@ _SIZE = struct.Struct("<I")
 _GUIDED, _MOVING = 1, 2
 MOST_TOP = 2**30
 """Largest level it takes."""
-_BAND_PIXELS = 1 << 20  # of one frame; fewer make no second band
+_BAND_PIXELS = {0: 1 << 16, 1: 1 << 17}  # of one frame and model; fewer make no second band
 _MODEL_OF = {"fast": 0, "balanced": 0, "best": 1}
 _LEAST_TAUGHT = 4096  # pixels of a frame; weights cost more than they gain in smaller ones
 _TRIAL_FRAMES, _TRIAL_SHARE = 4, 32  # a trial takes so many frames, and such a part of all
 
 
-def _bands(height: int, width: int) -> int:
-    return max(1, min(height // 64, round(height * width / _BAND_PIXELS)))
+def _bands(number: int, height: int, width: int) -> int:
+    return max(1, min(height // 64, round(height * width / _BAND_PIXELS[number])))
 
 
 def _edges(height: int, bands: int) -> list[slice]:
@@ -59,11 +59,12 @@ class MixingEncoder:
     """
 
     learns = True
+    threads = 1
 
     def __init__(self, shape, scale, settings, quantizer="uniform", guided: bool = False):
         self._number = _MODEL_OF[settings.level]
         self._guided, self._shape, self._top = guided, shape, scale.top
-        self._rows = _edges(shape[1], _bands(*shape[1:]))
+        self._rows = _edges(shape[1], _bands(self._number, *shape[1:]))
         self._sizes = []
         self._open(Weights(), None)
 
@@ -89,25 +90,27 @@ class MixingEncoder:
             return
         plain = channels
         learned = [lessons.learn(known) for known in channels]
-        vectors = motion.estimate(channels[0].original, channels[0].keyframes, self._rows)
+        first = channels[0]
+        vectors = motion.estimate(first.original, first.keyframes, self._rows, self.threads)
         if vectors is not None:
             moved = [
                 replace(k, moved=lambda f, t: motion.followed(f, self._rows, vectors, t))
                 for k in channels
             ]
             lessons_moved = [lessons.learn(known) for known in moved]
-            if self._trial(moved, Weights(1, lessons_moved), vectors) < self._trial(
-                plain, Weights(1, learned), None
-            ):
-                channels, learned = moved, lessons_moved
-            else:
-                vectors = None
+            tries = [(plain, learned, None), (moved, lessons_moved, vectors)]
+            weights = [(Weights(1, taught), moves) for _, taught, moves in tries]
+            channels, learned, vectors = tries[self._best_trial(channels, weights)]
         if any(known.tolerance for known in channels):
             channels = lessons.rehearse(channels, learned, self._top)
             learned = [lessons.learn(known) for known in channels]
-        uses = [Weights(use, learned) for use in (1, 2)]
-        sizes = [self._trial(channels, weights, vectors) for weights in uses]
-        self._open(uses[int(np.argmin(sizes))], vectors)
+        uses = [(Weights(use, learned), vectors) for use in (1, 2)]
+        self._open(*uses[self._best_trial(channels, uses)])
+
+    def _best_trial(self, channels: list[Known], choices) -> int:
+        """Which of two or more weights and vectors make the fewest bytes."""
+        sizes = parallel.each(lambda c: self._trial(channels, *c), choices, self.threads)
+        return int(np.argmin(sizes))
 
     def _trial(self, channels: list[Known], weights: Weights, vectors) -> int:
         """Bytes that a part of the first frames takes, from the middle of a band."""
@@ -125,13 +128,11 @@ class MixingEncoder:
         if vectors is not None:
             vectors = vectors[band][:, down : down + high, across : across + wide].copy()
         part = np.stack([known.original[:_TRIAL_FRAMES, rows, columns] for known in channels], 1)
-        guesses = part
-        if channels[0].guesses is not None:
-            guesses = np.stack([k.guesses[:_TRIAL_FRAMES, rows, columns] for k in channels], 1)
         stream = self._stream(part.shape[1:], weights, vectors)
         tolerances = [known.tolerance for known in channels]
         for t, frame in enumerate(part):
-            stream.code(frame, guesses[t], tolerances, channels[0].keyframes[t])
+            # Where a network will predict, the last frame stands in for it.
+            stream.code(frame, part[max(t - 1, 0)], tolerances, channels[0].keyframes[t])
         cost = 0 if vectors is None else len(motion.pack([vectors[:_TRIAL_FRAMES]]))
         return stream.position + cost
 
@@ -145,10 +146,13 @@ class MixingEncoder:
 
     def _code(self, levels, prediction, tolerances, keyframe):
         before = sum(stream.position for stream in self._streams)
-        parts = [
-            stream.code(levels[:, rows], prediction[:, rows], tolerances, keyframe)
-            for stream, rows in zip(self._streams, self._rows, strict=True)
-        ]
+        parts = parallel.each(
+            lambda band: band[0].code(
+                levels[:, band[1]], prediction[:, band[1]], tolerances, keyframe
+            ),
+            zip(self._streams, self._rows, strict=True),
+            self.threads,
+        )
         self._sizes.append(sum(stream.position for stream in self._streams) - before)
         return np.concatenate(parts, 1) if len(parts) > 1 else parts[0]
 
@@ -181,6 +185,8 @@ class MixingDecoder:
     sections : the payload's sections
     shape, scale : as for the encoder
     """
+
+    threads = 1
 
     def __init__(self, sections: dict[str, bytes], shape, scale):
         section = sections.get(RESIDUALS, b"")
@@ -237,10 +243,11 @@ class MixingDecoder:
         return self._code(prediction, tolerances, keyframe=False)
 
     def _code(self, prediction, tolerances, keyframe):
-        parts = [
-            stream.code(None, prediction[:, rows], tolerances, keyframe)
-            for stream, rows in zip(self._streams, self._rows, strict=True)
-        ]
+        parts = parallel.each(
+            lambda band: band[0].code(None, prediction[:, band[1]], tolerances, keyframe),
+            zip(self._streams, self._rows, strict=True),
+            self.threads,
+        )
         if any(stream.position > stream.data.size + 16 for stream in self._streams):
             raise FormatError("a stream ends before its frames do; the payload is damaged")
         return np.concatenate(parts, 1) if len(parts) > 1 else parts[0]

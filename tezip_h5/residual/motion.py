@@ -7,7 +7,7 @@ import struct
 import numpy as np
 import zstandard
 
-from tezip_h5 import kernels
+from tezip_h5 import kernels, parallel
 from tezip_h5.errors import FormatError
 
 __all__ = ["estimate", "followed", "pack", "shape_of", "unpack"]
@@ -23,7 +23,7 @@ def shape_of(frames: int, rows: int, columns: int) -> tuple[int, int, int, int]:
 
 
 def estimate(
-    frames: np.ndarray, keyframes: list[bool], rows: list[slice]
+    frames: np.ndarray, keyframes: list[bool], rows: list[slice], threads: int = 1
 ) -> list[np.ndarray] | None:
     """Every band's vectors (zero in keyframes): int8, as `shape_of`. None if little moves.
 
@@ -43,13 +43,14 @@ def estimate(
     trial = np.zeros(shape_of(1, middle.stop - middle.start, width)[1:], np.int8)
     if search(frames[t, middle], frames[t - 1, middle], np.zeros_like(trial), trial) < _WORTH:
         return None
-    bands = []
-    for part in rows:
+
+    def band(part: slice) -> np.ndarray:
         vectors = np.zeros(shape_of(count, part.stop - part.start, width), np.int8)
         for t in moving:
             search(frames[t, part], frames[t - 1, part], vectors[t - 1], vectors[t])
-        bands.append(vectors)
-    return bands
+        return vectors
+
+    return parallel.each(band, rows, threads)
 
 
 def followed(frame: np.ndarray, rows: list[slice], bands: list[np.ndarray], t: int) -> np.ndarray:

@@ -16,7 +16,6 @@ MODELS = {0: ("coarse", COARSE), 1: ("fine", FINE)}
 """Kernel and sizes by number."""
 
 
-
 @dataclass(frozen=True)
 class Weights:
     """Transmitted weights: 0 unused, 1 as one more voter, 2 alone; and every channel's."""
