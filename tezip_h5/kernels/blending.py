@@ -32,6 +32,7 @@ from tezip_h5.kernels.pixels import (
     TAPS,
     TOP,
     VOTERS,
+    adapt,
     begin_row,
     class_of,
     clipped,
@@ -52,7 +53,7 @@ _signature = int64(
     _plane, _plane, _plane, _plane, _plane, _plane,
     _plane, _plane, _plane, _plane, _plane,
     int64[:, :, :, ::1], int64[:, :, :, ::1], int64[:, :, ::1],
-    int32[:, :, ::1], int64[:, ::1], _plane, int64[:, ::1],
+    int32[:, :, ::1], _plane, _plane, int64[:, ::1],
     uint32[::1], _plane, uint16[:, ::1], int64[::1], uint8[::1],
 )  # fmt: skip
 _FAR = 1 << 25  # most that a vote is off the blend, for sums of squares that fit
@@ -99,7 +100,7 @@ def build(sizes: Sizes):
             By how much predictions missed, in 1/64 symbols.
         sums, past_sums, fitted : see `nearby.Sums`, fine models only
         voter_errors : int32 (VOTERS, 2, columns + 8), scratch
-        filters : int64 (3, TAPS)
+        filters : int32 (3, TAPS)
         learned : int32 (classes, TAPS)
             Weights that the encoder learnt, with 16 fraction bits, for every kind of surroundings
             and last for keyframes; may be empty.
@@ -118,7 +119,7 @@ def build(sizes: Sizes):
         per_step = (int64(1) << 24) // step
         votes = np.zeros(VOTERS, np.int64)
         recent = np.zeros(VOTERS, np.int64)
-        taps = np.zeros(TAPS, np.int64)
+        taps = np.zeros(TAPS, np.int32)
         near_taps = np.zeros(nearby.MOST + 1, np.int32)
         off_votes = np.zeros(nearby.MOST + 1, np.int32)
         chosen = np.zeros(places, np.int64)
@@ -188,19 +189,19 @@ def build(sizes: Sizes):
                 small, quick, slow = int64(0), int64(0), int64(0)
                 energy = int64(0)
                 for i in range(6):
-                    small += filters[0, i] * taps[i]
-                    energy += taps[i] * taps[i]
+                    small += int64(filters[0, i]) * int64(taps[i])
+                    energy += int64(taps[i]) * int64(taps[i])
                 small_energy = energy
                 energy = int64(0)
                 for i in range(used):
-                    quick += filters[1, i] * taps[i]
-                    slow += filters[2, i] * taps[i]
-                    energy += taps[i] * taps[i]
+                    quick += int64(filters[1, i]) * int64(taps[i])
+                    slow += int64(filters[2, i]) * int64(taps[i])
+                    energy += int64(taps[i]) * int64(taps[i])
                 if taught:
                     kind = surroundings(y, x, flags, current, previous)
                     lesson = int64(0)
                     for i in range(used):
-                        lesson += learned[kind, i] * taps[i]
+                        lesson += int64(learned[kind, i]) * int64(taps[i])
                     votes[count] = vote(base, lesson, narrow, top)
                     count += 1
                 block = column // nearby.COLUMNS
@@ -414,12 +415,9 @@ def build(sizes: Sizes):
                 inverse = (int64(1) << 33) // (energy + floor)
                 quick = ((exact - votes[first + 1]) >> narrow) * inverse
                 slow = ((exact - votes[first + 2]) >> narrow) * inverse
-                small, quick, slow = small >> 20, quick >> 25, slow >> 23
-                for i in range(6):
-                    filters[0, i] += (small * taps[i]) >> 9
-                for i in range(used):
-                    filters[1, i] += (quick * taps[i]) >> 6
-                    filters[2, i] += (slow * taps[i]) >> 6
+                adapt(filters[0], taps, 6, small >> 20, 9)
+                adapt(filters[1], taps, used, quick >> 25, 6)
+                adapt(filters[2], taps, used, slow >> 23, 6)
         pad(current, rows, columns)
         return coder[3]
 

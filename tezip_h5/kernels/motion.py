@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numba
 import numpy as np
-from numba import float64, int8, int32, int64
+from numba import float64, int8, int16, int32, int64
 
 from tezip_h5.kernels.compiling import kernel
 
@@ -16,12 +16,16 @@ _REACH_Y, _REACH_X = 6, 12  # of the coarse search, in coarse pixels
 
 @numba.njit(nogil=True)
 def _shrink(frame):
-    """Sums of 4 x 4 pixels."""
+    """Means of 4 x 4 pixels."""
     rows, columns = frame.shape[0] // COARSE, frame.shape[1] // COARSE
-    out = np.zeros((rows, columns), np.int32)
-    for y in range(rows * COARSE):
-        for x in range(columns * COARSE):
-            out[y // COARSE, x // COARSE] += frame[y, x] >> 2
+    out = np.zeros((rows, columns), np.int16)
+    for y in range(rows):
+        for x in range(columns):
+            total = int64(0)
+            for dy in range(COARSE):
+                for dx in range(COARSE):
+                    total += frame[y * COARSE + dy, x * COARSE + dx]
+            out[y, x] = total // (COARSE * COARSE)
     return out
 
 
@@ -32,8 +36,10 @@ def _difference(frame, last, y0, y1, x0, x1, dy, dx, least):
         return int64(1) << 60
     total = int64(0)
     for y in range(y0, y1):
+        line = int32(0)
         for x in range(x0, x1):
-            total += abs(int64(frame[y, x]) - int64(last[y + dy, x + dx]))
+            line += int32(abs(int32(int32(frame[y, x]) - int32(last[y + dy, x + dx]))))
+        total += line
         if total >= least:
             break
     return total
@@ -43,7 +49,7 @@ _PLANE = int32[:, ::1]
 _VECTORS = int8[:, :, ::1]
 
 
-@kernel(float64(int32[:, :], int32[:, :], _VECTORS, _VECTORS))
+@kernel(float64(int16[:, ::1], int16[:, ::1], _VECTORS, _VECTORS))
 def search(frame, last, past, vectors):
     """Fill `vectors` (int8, blocks down, across, (dy, dx)); `past` are those of the frame before.
 
@@ -76,8 +82,14 @@ def search(frame, last, past, vectors):
             sy0, sy1 = max(y0 // COARSE - 2, 0), min(y1 // COARSE + 2, small.shape[0])
             sx0, sx1 = max(x0 // COARSE - 2, 0), min(x1 // COARSE + 2, small.shape[1])
             least, wy, wx = int64(1) << 59, int64(0), int64(0)
-            for ty in range(-_REACH_Y, _REACH_Y + 1):
-                for tx in range(-_REACH_X, _REACH_X + 1):
+            for ty in range(-_REACH_Y, _REACH_Y + 1, 2):
+                for tx in range(-_REACH_X, _REACH_X + 1, 2):
+                    cost = _difference(small, small_last, sy0, sy1, sx0, sx1, ty, tx, least)
+                    if cost < least:
+                        least, wy, wx = cost, ty, tx
+            cy, cx = wy, wx
+            for ty in range(cy - 1, cy + 2):
+                for tx in range(cx - 1, cx + 2):
                     cost = _difference(small, small_last, sy0, sy1, sx0, sx1, ty, tx, least)
                     if cost < least:
                         least, wy, wx = cost, ty, tx

@@ -99,6 +99,15 @@ def vote(base, change, narrow, top):
 
 
 @numba.njit(nogil=True, inline="always")
+def adapt(weights, taps, count, speed, down):
+    """One step of a filter: weights += speed * taps / 2**down, all within 32 bits."""
+    speed = min(max(speed, -(int64(1) << 30)), int64(1) << 30)
+    for i in range(count):
+        weight = int64(weights[i]) + ((speed * int64(taps[i])) >> down)
+        weights[i] = min(max(weight, -(int64(1) << 26)), int64(1) << 26)
+
+
+@numba.njit(nogil=True, inline="always")
 def surroundings(y, x, flags, current, previous):
     """0..2: how large changes since the last frame are beside differences of neighbours; 3 where
     there is no last frame."""

@@ -37,7 +37,7 @@ def rehearse(
     """
     rows, columns = current.shape[0] - TOP - BOTTOM, current.shape[1] - LEFT - RIGHT
     step = 2 * tolerance + 1
-    taps = np.zeros(TAPS, np.int64)
+    taps = np.zeros(TAPS, np.int32)
     narrow = int64(0)
     while (top >> narrow) > 1 << 20:
         narrow += 1
@@ -58,7 +58,7 @@ def rehearse(
             kind = surroundings(y, x, flags, current, previous)
             lesson = int64(0)
             for i in range(used):
-                lesson += learned[kind, i] * taps[i]
+                lesson += int64(learned[kind, i]) * int64(taps[i])
             predicted = min(max(vote(base, lesson, narrow, top), int64(0)), top << FRACTION)
             centre = (predicted + (1 << (FRACTION - 1))) >> FRACTION
             symbol = quantized(int64(levels[row, column]) - centre, tolerance, step)

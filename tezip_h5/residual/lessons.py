@@ -53,6 +53,15 @@ class Known:
     tolerance: int
     moved: Callable | None = None
 
+    def begin(self, count: int) -> Known:
+        """Its first frames."""
+        return replace(
+            self,
+            original=self.original[:count],
+            decoded=self.decoded[:count],
+            other=None if self.other is None else self.other[:count],
+        )
+
 
 def learn(known: Known) -> np.ndarray:
     """Least-squares weights for one channel: int32 (KINDS + 1, TAPS), 16 fraction bits.
@@ -86,7 +95,8 @@ def learn(known: Known) -> np.ndarray:
 
 
 def rehearse(channels: list[Known], weights: list[np.ndarray], top: int) -> list[Known]:
-    """The same channels, with frames decoded roughly as they will be: by `weights` alone."""
+    """The channels' first frames, decoded roughly as they will be: by `weights` alone."""
+    channels = [known.begin(_FRAMES) for known in channels]
     kernel, rehearsal = kernels.load("pixels"), kernels.load("rehearsal")
     count, height, width = channels[0].original.shape
     margins = ((kernel.TOP, kernel.BOTTOM), (kernel.LEFT, kernel.RIGHT))

@@ -29,14 +29,15 @@ _SIZE = struct.Struct("<I")
 _GUIDED, _MOVING = 1, 2
 MOST_TOP = 2**30
 """Largest level it takes."""
-_BAND_PIXELS = {0: 1 << 16, 1: 1 << 17}  # of one frame and model; fewer make no second band
+_BAND_PIXELS = {0: 1 << 16, 1: 1 << 17}  # of a band of one frame, about, by model
 _MODEL_OF = {"fast": 0, "balanced": 0, "best": 1}
 _LEAST_TAUGHT = 4096  # pixels of a frame; weights cost more than they gain in smaller ones
 _TRIAL_FRAMES, _TRIAL_SHARE = 4, 32  # a trial takes so many frames, and such a part of all
 
 
 def _bands(number: int, height: int, width: int) -> int:
-    return max(1, min(height // 64, round(height * width / _BAND_PIXELS[number])))
+    """Bands of a frame: at least two, for two threads, unless it is very low."""
+    return max(1, min(height // 32, max(2, round(height * width / _BAND_PIXELS[number]))))
 
 
 def _edges(height: int, bands: int) -> list[slice]:

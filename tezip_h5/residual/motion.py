@@ -37,6 +37,8 @@ def estimate(
     if not moving:
         return None
     count, height, width = frames.shape
+    excess = max(0, int(frames.max()).bit_length() - 15)
+    frames = (frames >> excess).astype(np.int16)
     # A few rows of blocks in the middle of the chunk tell whether it is worth the search.
     t = moving[len(moving) // 2]
     middle = slice(max(0, height // 2 - 32), height // 2 + 32)

@@ -34,7 +34,7 @@ class _Channel:
         self.errors = np.zeros(padded, np.int32)
         self.misses = np.zeros((2, *(padded if model.fine else (0, 0))), np.int32)
         self.sums = kernels.load("nearby").Sums(*(size if model.fine else (0, 0)))
-        self.filters = np.zeros((3, kernel.TAPS), np.int64)
+        self.filters = np.zeros((3, kernel.TAPS), np.int32)
         self.filters[0, :2] = 1 << 15
         self.filters[1:, 12] = 1 << 16
         self.bias = np.zeros((16 * 8, 2), np.int64)
