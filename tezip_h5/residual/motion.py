@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 
 import numpy as np
@@ -9,6 +10,7 @@ import zstandard
 
 from tezip_h5 import kernels, parallel
 from tezip_h5.errors import FormatError
+from tezip_h5.inflate import inflate
 
 __all__ = ["estimate", "followed", "pack", "shape_of", "unpack"]
 
@@ -84,14 +86,12 @@ def unpack(data: bytes, sizes: list[tuple[int, int]]) -> tuple[list[np.ndarray],
     try:
         size, frames = struct.unpack_from("<IH", data)
         shapes = [shape_of(frames, *band) for band in sizes]
-        counts = [int(np.prod(shape)) // 2 for shape in shapes]
+        counts = [math.prod(shape) // 2 for shape in shapes]
         if sum(counts) > _MOST_BLOCKS:
             raise ValueError(f"{sum(counts)} blocks")
-        raw = zstandard.ZstdDecompressor().decompress(
-            data[6 : 6 + size], max_output_size=2 * sum(counts)
-        )
+        raw = inflate(data[6 : 6 + size], 2 * sum(counts), "motion vectors")
         steps = np.frombuffer(raw, np.int8).reshape(2, sum(counts))
-    except (struct.error, zstandard.ZstdError, ValueError) as error:
+    except (struct.error, ValueError) as error:
         raise FormatError(f"motion vectors are damaged: {error}") from None
     flat = np.cumsum(steps, axis=1, dtype=np.int64).astype(np.int8)
     bands, start = [], 0
