@@ -14,7 +14,7 @@ from tezip_h5.inflate import inflate
 
 __all__ = ["estimate", "followed", "pack", "shape_of", "unpack"]
 
-_MOST_BLOCKS = 1 << 26
+_MOST_BLOCKS = 1 << 22  # of all frames; larger chunks are taken as still
 _WORTH = 0.03  # share of the differences that motion explains
 
 
@@ -36,9 +36,10 @@ def estimate(
     """
     search = kernels.load("motion").search
     moving = [t for t, keyframe in enumerate(keyframes) if t > 0 and not keyframe]
-    if not moving:
-        return None
     count, height, width = frames.shape
+    blocks = sum(math.prod(shape_of(count, part.stop - part.start, width)) for part in rows) // 2
+    if not moving or blocks > _MOST_BLOCKS:
+        return None
     excess = max(0, int(frames.max()).bit_length() - 15)
     frames = (frames >> excess).astype(np.int16)
     # A few rows of blocks in the middle of the chunk tell whether it is worth the search.
