@@ -27,9 +27,12 @@ from tezip_h5.windows import Kind
 
 __all__ = ["NETWORK_WORTH", "Encoded", "FrameRecord", "decode_chunk", "encode_chunk"]
 
-NETWORK_WORTH = {"fast": 1.0, "balanced": 0.01, "best": 0.0}
+NETWORK_WORTH = {"fast": 1.0, "balanced": 0.01, "best": 0.001}
 """Share of a chunk's bytes that a network must save to be used: it makes reading slower, about
 as much again as everything else together. At level "fast" none is tried."""
+
+_SAMPLE_SIDE = 96  # rows and columns of the part of a chunk that shows whether a network may pay
+_HOPE = 0.5  # share of its worth that a network must save there
 
 
 def encode_chunk(
@@ -91,7 +94,10 @@ def encode_chunk(
             attempt = _Attempts(header, planar, bound, settings, scale, kinds, threads)
             if settings.predictor != "prednet" or model is None:
                 best = attempt.smallest(None)
-            if model is not None and settings.predictor in (None, "prednet"):
+            if model is not None and (
+                settings.predictor == "prednet"
+                or (settings.predictor is None and attempt.promises(model))
+            ):
                 with_model = attempt.smallest(model)
     if best is None and with_model is not None:
         best, with_model = with_model, None
@@ -117,6 +123,19 @@ class _Attempts:
     scale: object
     kinds: list[Kind] | None
     threads: int
+
+    def promises(self, model: IntegerModel) -> bool:
+        """Whether a network may pay, judged by a part of the frames."""
+        side, (h, w) = _SAMPLE_SIDE, self.frames.shape[1:3]
+        if h * w <= 2 * side * side:
+            return True
+        top, left = max(0, h - side) // 2, max(0, w - side) // 2
+        part = np.ascontiguousarray(self.frames[:, top : top + side, left : left + side])
+        header = Header(self.header.dtype, part.shape, part.shape[:3], coder=0)
+        sample = replace(self, header=header, frames=part)
+        share = 1 - _HOPE * NETWORK_WORTH[self.settings.level]
+        without = len(sample.smallest(None).payload)
+        return len(sample.smallest(model).payload) < share * without
 
     def smallest(self, model: IntegerModel | None) -> Encoded:
         """The smallest payload over the quantizers, with a network or without."""

@@ -20,7 +20,7 @@ from tezip_h5.inflate import inflate
 
 __all__ = ["Known", "learn", "pack", "rehearse", "unpack"]
 
-_SAMPLES = 1 << 17  # pixels looked at
+_SAMPLES = 1 << 17  # pixels looked at, or a quarter of all
 _FRAMES = 8  # that they come from, at most
 _LIMIT = 1 << 24  # of a weight with 16 fraction bits
 _COARSE = 16  # weights are multiples of this where neighbours are not exact anyway
@@ -71,7 +71,8 @@ def learn(known: Known) -> np.ndarray:
     """
     kernel, sums = kernels.load("pixels"), kernels.load("sums")
     count, height, width = known.original.shape
-    rows = max(1, _SAMPLES // (width * min(count, _FRAMES)))
+    samples = min(_SAMPLES, known.original.size // 4)
+    rows = max(1, samples // (width * min(count, _FRAMES)))
     stride = max(1, height // rows)
     exact = known.decoded is known.original
     noise = known.tolerance * (known.tolerance + 1) / 3 if exact else 0.05 * known.tolerance

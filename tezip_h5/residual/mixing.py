@@ -8,6 +8,7 @@ Keyframes go the same way, without frames before them.
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import replace
 from itertools import pairwise
@@ -120,8 +121,9 @@ class MixingEncoder:
         part = self._rows[band]
         height, width = part.stop - part.start, self._shape[2]
         pixels = channels[0].original.size // (_TRIAL_SHARE * _TRIAL_FRAMES)
-        high = min(8, -(-height // block))
-        wide = min(max(pixels // (high * block * block), 4), 16)
+        blocks = max(pixels // (block * block), 4)
+        high = min(8, -(-height // block), max(2, math.isqrt(blocks)))
+        wide = min(max(blocks // high, 2), 16)
         down, across = (height // block - high) // 2, max(0, (width // block - wide) // 2)
         top = part.start + down * block
         rows = slice(top, min(part.stop, top + high * block))
