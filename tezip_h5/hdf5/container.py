@@ -68,7 +68,7 @@ FRAME_DTYPE = np.dtype(
 # some 16 MiB each copy goes to fresh pages of the system, which was measured to be ten times
 # slower (benchmarks/limits.py, frame by frame).
 _BYTES_PER_TILE = 1 << 20
-FRAMES_PER_CHUNK = 16
+FRAMES_PER_CHUNK, _MOST_FRAMES = 16, 64
 _BYTES_PER_STEP = 128 << 20  # of all tiles of one chunk of time
 _MOST_MAPPINGS = 4096
 
@@ -96,10 +96,10 @@ class Layout:
         tile=None,
         warmup=0,
         count=None,
-        most_frames=FRAMES_PER_CHUNK,
+        most_bytes=0,
         even=False,
     ):
-        """Pick a layout: 16 frames (or `most_frames` that make 16 MiB; fewer where a stack of
+        """Pick a layout: 16 frames (up to 64 within `most_bytes`; fewer where a stack of
         `count` frames is to be cut `even`), tiles of at most 1 MiB, as near square as can be.
 
         Raises
@@ -112,8 +112,8 @@ class Layout:
         chosen = chunk_frames is not None
         if chunk_frames is None:
             frame_bytes = height * width * channels * itemsize
-            fitting = FRAMES_PER_CHUNK * _BYTES_PER_TILE // min(frame_bytes, _BYTES_PER_TILE)
-            chunk_frames = max(FRAMES_PER_CHUNK, min(most_frames, fitting))
+            fitting = most_bytes // min(frame_bytes, _BYTES_PER_TILE)
+            chunk_frames = max(FRAMES_PER_CHUNK, min(_MOST_FRAMES, fitting))
             while chunk_frames > 4 and chunk_frames * frame_bytes > _BYTES_PER_STEP:
                 chunk_frames //= 2
         elif chunk_frames != int(chunk_frames) or chunk_frames < 1:

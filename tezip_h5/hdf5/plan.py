@@ -18,8 +18,9 @@ from tezip_h5.settings import Settings
 
 __all__ = ["Job", "Plan", "checked_filename", "checked_name", "default_threads"]
 
-_MOST_FRAMES = {"fast": 16, "balanced": 16, "best": 64}
-"""Frames per chunk: an archive is read whole more often than frame by frame."""
+_CHUNK_BYTES = {"fast": 0, "balanced": 4 << 20, "best": 16 << 20}
+"""More than 16 frames make a chunk if it stays below this: reading one frame decodes its whole
+chunk, and an archive is read whole more often than frame by frame."""
 
 
 def default_threads() -> int:
@@ -85,7 +86,7 @@ class Plan:
             tile=tile,
             warmup=self.settings.warmup,
             count=count,
-            most_frames=_MOST_FRAMES[self.settings.level],
+            most_bytes=_CHUNK_BYTES[self.settings.level],
             even=self.settings.automatic_windows,
         )
         if self.layout.tiled and self.settings.mse_threshold is not None:
