@@ -50,9 +50,9 @@ def walk():
 
 @pytest.fixture
 def run_h5(tmp_path, walk):
-    """A file with the stack of `walk`, lossless."""
+    """A file with the stack of `walk`, lossless, in two chunks."""
     path = tmp_path / "run.h5"
-    tezip_h5.write(walk, path)
+    tezip_h5.write(walk, path, chunk_frames=16)
     return path
 
 

@@ -106,7 +106,7 @@ def test_what_is_no_stack(tmp_path, stack, words):
         ({"relative": float("nan")}, "relative"),
         ({"window": 3, "mse_threshold": 0.1}, "-w"),
         ({"warmup": 30}, "only 20"),
-        ({"warmup": 16}, "leaves no frame"),
+        ({"warmup": 16, "chunk_frames": 16}, "leaves no frame"),
         ({"threads": 0}, "threads"),
         ({"chunk_frames": 0}, "chunk_frames"),
         ({"tile": (0, 5)}, "tile"),
@@ -232,8 +232,8 @@ def test_a_file_that_is_no_hdf5_is_left_alone(tmp_path, walk, content):
 def test_verify_finds_what_was_written_wrong(tmp_path, walk, monkeypatch):
     original = encoder.encode_chunk
 
-    def wrong(frames, *args):
-        return original(frames + 1, *args)
+    def wrong(frames, *args, **options):
+        return original(frames + 1, *args, **options)
 
     monkeypatch.setattr(encoder, "encode_chunk", wrong)
     with pytest.raises(BoundError, match="outside the bound"):
@@ -369,7 +369,8 @@ def test_reading_other_datasets_is_h5pys_work(tmp_path, walk):
     ("options", "expected"),
     [
         ({"window": 4, "chunk_frames": 8}, [0, 4, 8, 12, 16]),
-        ({"window": 100}, [0, 16]),
+        ({"window": 100}, [0]),
+        ({"window": 100, "chunk_frames": 16}, [0, 16]),
         ({"window": 3, "chunk_frames": 8, "warmup": 1}, [1, 4, 7, 9, 12, 15, 17]),
     ],
 )

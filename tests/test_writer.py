@@ -246,7 +246,7 @@ def test_verifying_writers_decode_what_they_write(tmp_path, walk, monkeypatch):
 
     with Writer(tmp_path / "a.h5", "scan", (40, 56), "u2", absolute=1, verify=True) as w:
         w.append(walk)
-    monkeypatch.setattr(encoder, "decode_chunk", lambda payload: np.zeros((16, 40, 56), "u2"))
+    monkeypatch.setattr(encoder, "decode_chunk", lambda payload, **_: np.zeros((16, 40, 56), "u2"))
     w = Writer(tmp_path / "b.h5", "scan", (40, 56), "u2", absolute=1, verify=True)
     w.append(walk[:3])
     with pytest.raises(BoundError, match="not written"):

@@ -28,12 +28,12 @@ from tezip_h5.kernels.pixels import (
     HAS_PREVIOUS,
     LEFT,
     RIGHT,
-    SHARES,
     TAPS,
     TOP,
     VOTERS,
     adapt,
     begin_row,
+    blended,
     class_of,
     clipped,
     gather,
@@ -137,7 +137,7 @@ def build(sizes: Sizes):
         voters += (1 if has_other else 0) + (1 if taught else 0) + (1 if fine else 0)
         for row in range(rows):
             y = row + TOP
-            now, then = row & 1, 1 - (row & 1)
+            now = row & 1
             begin_row(y, columns, flags, top, current, previous, other)
             block_row = row // nearby.ROWS
             if fine and row % nearby.ROWS == 0 and (row > 0 or has_previous):
@@ -232,28 +232,10 @@ def build(sizes: Sizes):
                 votes[first + 2] = vote(base, slow, narrow, top)
                 count += 3
 
-                # --- blended by how well they did nearby
-                least = int64(1) << 60
-                for v in range(count):
-                    total = 2 * (int64(voter_errors[v, now, x - 1]) + voter_errors[v, then, x])
-                    total += int64(voter_errors[v, then, x - 1]) + voter_errors[v, then, x + 1]
-                    total += voter_errors[v, now, x - 2]
-                    recent[v] = total
-                    least = min(least, total)
-                down = int64(0)
-                while (least >> down) >= 64:
-                    down += 1
-                over, under = int64(0), int64(0)
-                low, high = votes[0], votes[0]
-                for v in range(count):
-                    share = SHARES[min(recent[v] >> down, 4095)]
-                    over += share * (votes[v] - votes[0])
-                    under += share
-                    low, high = min(low, votes[v]), max(high, votes[v])
-                predicted = votes[0] + over // under
+                predicted, spread = blended(votes, count, voter_errors, now, x, recent)
                 if alone and taught:
                     predicted = votes[first - (2 if fine else 1)]
-                apart = min(log_class((((high - low) >> FRACTION) * per_step * 4) >> 24), 15)
+                apart = min(log_class(((spread >> FRACTION) * per_step * 4) >> 24), 15)
                 blend = predicted
                 if fine:
                     fit = int64(0)

@@ -99,6 +99,30 @@ def vote(base, change, narrow, top):
 
 
 @numba.njit(nogil=True, inline="always")
+def blended(votes, count, voter_errors, now, x, recent):
+    """The votes blended by how well each did nearby (`recent`, written); and their spread."""
+    then = 1 - now
+    least = int64(1) << 60
+    for v in range(count):
+        total = 2 * (int64(voter_errors[v, now, x - 1]) + voter_errors[v, then, x])
+        total += int64(voter_errors[v, then, x - 1]) + voter_errors[v, then, x + 1]
+        total += voter_errors[v, now, x - 2]
+        recent[v] = total
+        least = min(least, total)
+    down = int64(0)
+    while (least >> down) >= 64:
+        down += 1
+    over, under = int64(0), int64(0)
+    low, high = votes[0], votes[0]
+    for v in range(count):
+        share = SHARES[min(recent[v] >> down, 4095)]
+        over += share * (votes[v] - votes[0])
+        under += share
+        low, high = min(low, votes[v]), max(high, votes[v])
+    return votes[0] + over // under, high - low
+
+
+@numba.njit(nogil=True, inline="always")
 def adapt(weights, taps, count, speed, down):
     """One step of a filter: weights += speed * taps / 2**down, all within 32 bits."""
     speed = min(max(speed, -(int64(1) << 30)), int64(1) << 30)
