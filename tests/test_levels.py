@@ -43,7 +43,7 @@ def test_wide_integers_are_exact_or_refused(dtype):
 @settings(deadline=None)
 def test_lossless_float32_keeps_bits_and_order(values):
     frames = as_frames(values)
-    scale = levels.choose(frames, ChunkBound())
+    scale = levels.OrderedBits(frames.dtype, 0, 2**32 - 1)
     assert through(scale, frames).tobytes() == frames.tobytes()
     finite = np.unique(values[np.isfinite(values)])
     assert (np.diff(scale.to_levels(finite).astype(np.int64)) > 0).all()

@@ -10,7 +10,7 @@ import tezip_h5
 ROOT = Path(tezip_h5.__file__).parent
 
 # What each room may import, besides itself. A room not named here fails.
-LOW = {"errors", "bounds", "levels", "exceptions", "settings", "cost", "fallback"}
+LOW = {"errors", "bounds", "levels", "exceptions", "rests", "settings", "cost", "fallback"}
 CODEC = LOW | {
     "kernels",
     "bitstream",
@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "fallback": {"errors"},
     "inflate": {"errors"},
     "exceptions": {"errors"},
+    "rests": {"errors", "inflate", "kernels", "levels"},
     "images": {"errors"},
     "model": {"errors", "prediction", "frames", "images", "simulate"},
     "levels": {"errors", "bounds", "inflate"},

@@ -38,9 +38,10 @@ class Section:
     MODEL = 6
     FALLBACK = 7
     TABLES = 9
+    RESTS = 10
 
 
-_KNOWN_SECTIONS = frozenset((*range(1, 8), 9))
+_KNOWN_SECTIONS = frozenset((*range(1, 8), 9, 10))
 
 
 @dataclass(frozen=True)

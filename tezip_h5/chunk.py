@@ -23,6 +23,7 @@ from tezip_h5.model import store
 from tezip_h5.planning import plan_kinds
 from tezip_h5.prediction.integer import IntegerModel
 from tezip_h5.prediction.scaling import Network, choose_scale
+from tezip_h5.rests import RestReader, RestWriter
 from tezip_h5.windows import Kind
 
 __all__ = ["ChunkEncoder", "Encoded", "FrameRecord", "decode_frames", "require_checksum"]
@@ -84,6 +85,7 @@ class ChunkEncoder:
         )
         self._coder.threads = threads
         self._exceptions = ExceptionWriter()
+        self._rests = RestWriter(scale) if isinstance(scale, levels.Truncated) else None
         self._checksum = 0
         self._model, self._network = model, None
         if model is not None:
@@ -182,6 +184,8 @@ class ChunkEncoder:
             error = self._level_error(frame_levels, decoded, t)
             self._exceptions.add(None, None)
         else:
+            if self._rests is not None:
+                self._rests.add(values, frame, np.moveaxis(decoded, 0, 2))
             error, bad = self._bound.check(frame, values, t)
             values[bad] = frame[bad]
             self._exceptions.add(bad, frame)
@@ -209,6 +213,8 @@ class ChunkEncoder:
         }
         if exceptions := self._exceptions.pack():
             sections[Section.EXCEPTIONS] = exceptions
+        if self._rests is not None:
+            sections[Section.RESTS] = self._rests.pack()
         sections.update((_SECTION_OF[name], data) for name, data in coded.items())
         predicted = any(r.kind == Kind.PREDICTED for r in records)
         if predicted and self._network is not None:
@@ -253,6 +259,10 @@ def decode_frames(parsed: bitstream.Payload, out: np.ndarray, threads: int) -> N
     exceptions = ExceptionReader(
         parsed.sections.get(Section.EXCEPTIONS), header.valid, header.channels, header.dtype
     )
+    rests = None
+    if isinstance(scale, levels.Truncated):
+        samples = h * w * header.channels
+        rests = RestReader(parsed.section(Section.RESTS), scale, g, samples)
     closed = not header.flags & bitstream.FLAG_FEEDBACK_PREDICTION
     checksum = 0
     for t, kind in enumerate(kinds):
@@ -263,6 +273,8 @@ def decode_frames(parsed: bitstream.Payload, out: np.ndarray, threads: int) -> N
             decoded = decoder.keyframe(tolerances[t])
         predictor.observe(decoded if closed or kind != Kind.PREDICTED else guess)
         values = np.ascontiguousarray(np.moveaxis(scale.to_values(decoded), 0, 2))
+        if rests is not None:
+            rests.apply(values, np.moveaxis(decoded, 0, 2))
         exceptions.apply(values, t)
         values = values.astype(header.dtype, copy=False)
         checksum = zlib.crc32(values, checksum)

@@ -31,6 +31,9 @@ NETWORK_WORTH = {"fast": 1.0, "balanced": 0.01, "best": 0.001}
 """Share of a chunk's bytes that a network must save to be used: it makes reading slower, about
 as much again as everything else together. At level "fast" none is tried."""
 
+_FALLBACK_DOUBT = {"fast": 1.02, "balanced": 1.25, "best": 1.25}
+"""The fallback is run where a sample of it is smaller than the payload, times this."""
+
 _SAMPLE_SIDE = 96  # rows and columns of the part of a chunk that shows whether a network may pay
 _HOPE = 0.5  # share of its worth that a network must save there
 
@@ -71,7 +74,7 @@ def encode_chunk(
     -------
     Encoded
         Its payload is never larger than Blosc's bitshuffle + zstd of the same samples plus
-        64 bytes (at level "fast": by an estimate from a sample).
+        64 bytes, unless a sample of them comes out far larger than the whole does.
 
     Raises
     ------
@@ -174,13 +177,14 @@ def _quantizers(settings: Settings, bound: ChunkBound, scale) -> tuple[str, ...]
 
 
 def _fallback_may_win(frames: np.ndarray, size: int, level: str) -> bool:
-    """Whether it is worth running the fallback; at level "fast", judged by a sample."""
-    if level != "fast" or frames.nbytes < 1 << 16:
+    """Whether it is worth running the fallback, judged by a sample."""
+    if frames.nbytes < 1 << 16 or size < 1 << 12:
         return True
     sample = np.ascontiguousarray(
         frames[:: max(1, len(frames) // 2), sample_rows(frames.shape[1], level)]
     )
-    return len(fallback.encode(sample, level)) * frames.nbytes < 1.02 * size * sample.nbytes
+    doubt = _FALLBACK_DOUBT[level]
+    return len(fallback.encode(sample, level)) * frames.nbytes < doubt * size * sample.nbytes
 
 
 def _encode_fallback(header: Header, frames: np.ndarray, level: str) -> Encoded:

@@ -33,7 +33,7 @@ MOST_TOP = 2**30
 _BAND_PIXELS = {0: 1 << 16, 1: 1 << 17}  # of a band of one frame, about, by model
 _MODEL_OF = {"fast": 0, "balanced": 0, "best": 1}
 _LEAST_TAUGHT = 4096  # pixels of a frame; weights cost more than they gain in smaller ones
-_TRIAL_FRAMES, _TRIAL_SHARE = 4, 32  # a trial takes so many frames, and such a part of all
+_TRIAL_FRAMES, _TRIAL_SHARE = 4, 64  # a trial takes so many frames, and such a part of all
 
 
 def _bands(number: int, height: int, width: int) -> int:

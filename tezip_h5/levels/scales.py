@@ -1,6 +1,6 @@
 """Sample values <-> integer levels: what the predictive codec works on.
 
-Every chunk is brought to int32 levels before prediction and back after it, by one of five
+Every chunk is brought to int32 levels before prediction and back after it, by one of six
 scales. A scale says how a value becomes a code; the chunk's smallest code is then
 subtracted, so levels count from 0 to `top`. Float values leave and enter by one float64
 operation and one rounding each; everything after that is integers. A value that its scale
@@ -11,22 +11,30 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 import numpy as np
 import zstandard
 
-from tezip_h5.bounds import ChunkBound
 from tezip_h5.errors import FormatError
 from tezip_h5.inflate import inflate
 
-__all__ = ["DTYPES", "Companded", "Grid", "Integers", "LogBits", "OrderedBits", "Scale", "choose"]
+__all__ = [
+    "DTYPES",
+    "Companded",
+    "Grid",
+    "Integers",
+    "LogBits",
+    "OrderedBits",
+    "Scale",
+    "Truncated",
+    "unpack",
+]
 
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 """Sample types; the index is the number on the wire."""
 
 _WIDEST = 2**31 - 1  # the largest `top` for which clipping and tolerances are int32-safe
-_LARGEST_TABLE = 1 << 16
+LARGEST_TABLE = 1 << 16
 
 
 def _bits(values: np.ndarray) -> np.ndarray:
@@ -225,8 +233,8 @@ class Companded(Scale):
         if len(data) < 4:
             raise FormatError(f"the table of representatives has {len(data)} bytes, expected >= 4")
         (size,) = struct.unpack_from("<I", data)
-        if not 1 <= size <= _LARGEST_TABLE + 1:
-            raise FormatError(f"the table has {size} representatives; at most {_LARGEST_TABLE}")
+        if not 1 <= size <= LARGEST_TABLE + 1:
+            raise FormatError(f"the table has {size} representatives; at most {LARGEST_TABLE}")
         raw = inflate(data[4:], 4 * size, "a table of representatives")
         if len(raw) % 4:
             raise FormatError(f"the table of representatives has {len(raw)} bytes")
@@ -236,14 +244,69 @@ class Companded(Scale):
         self.table = np.concatenate([[0], np.cumsum(steps, dtype=np.int64)])
 
 
-_SCALES = {scale.kind: scale for scale in (Integers, OrderedBits, Grid, LogBits, Companded)}
+@dataclass
+class Truncated(Scale):
+    """Lossless floats: multiples of `step`, a power of two, cut off towards zero.
+
+    The mantissa bits below the step are no part of the level; see `rests`.
+    """
+
+    step: float = 1.0
+    kind = 5
+
+    @property
+    def mantissa(self) -> int:
+        """Stored mantissa bits of the dtype."""
+        return np.finfo(self.dtype).nmant
+
+    @property
+    def bits_type(self) -> type:
+        """The unsigned integer type of bit patterns."""
+        return np.uint32 if self.dtype == np.float32 else np.uint64
+
+    def codes(self, values):
+        with np.errstate(invalid="ignore", over="ignore"):
+            codes = np.trunc(values.astype(np.float64) / self.step)
+        return np.where(np.abs(codes) < 2.0**31, codes, 0.0).astype(np.int64)
+
+    def decode(self, codes):
+        with np.errstate(over="ignore"):
+            return (codes.astype(np.float64) * self.step).astype(self.dtype)
+
+    def widths(self, levels: np.ndarray) -> np.ndarray:
+        """Mantissa bits that each level leaves out, uint8; none of a code 0, which says nothing."""
+        codes = np.abs(levels.astype(np.int64) + self.offset)
+        doublings = np.frexp(codes.astype(np.float64))[1] - 1
+        return np.where(codes > 0, np.maximum(self.mantissa - doublings, 0), 0).astype(np.uint8)
+
+    def masks(self, widths: np.ndarray) -> np.ndarray:
+        """uint64 with the lowest `widths` bits set."""
+        return (np.uint64(1) << widths.astype(np.uint64)) - np.uint64(1)
+
+    def _pack(self):
+        return struct.pack("<d", self.step)
+
+    def _unpack(self, data):
+        if len(data) != 8:
+            raise FormatError(f"the step of truncated levels takes 8 bytes, found {len(data)}")
+        (self.step,) = struct.unpack("<d", data)
+        smallest = float(np.finfo(self.dtype).smallest_normal)
+        if not smallest <= self.step < np.inf or np.frexp(self.step)[0] != 0.5:
+            raise FormatError(f"the step of truncated levels is {self.step}; expected a power of 2")
+        if self.top > 2**30 or abs(self.offset) > 2**30:
+            raise FormatError(f"truncated levels from {self.offset} up to {self.top} are too wide")
+
+
+_SCALES = {
+    scale.kind: scale for scale in (Integers, OrderedBits, Grid, LogBits, Companded, Truncated)
+}
 
 
 def _takes(scale: type[Scale], dtype: np.dtype) -> bool:
     """Whether `choose` can pick this scale for samples of this dtype."""
     if scale is OrderedBits:
         return dtype == np.float32
-    return (dtype.kind == "f") == (scale in (Grid, LogBits))
+    return (dtype.kind == "f") == (scale in (Grid, LogBits, Truncated))
 
 
 def unpack(kind: int, dtype: np.dtype, data: bytes) -> Scale:
@@ -260,94 +323,3 @@ def unpack(kind: int, dtype: np.dtype, data: bytes) -> Scale:
         raise FormatError(f"the level offset {scale.offset} is out of range")
     scale._unpack(data[12:])
     return scale
-
-
-def choose(frames: np.ndarray, bound: ChunkBound) -> Scale | None:
-    """Pick and fit the scale for a chunk; None when only the fallback can serve it.
-
-    Parameters
-    ----------
-    frames : (g, h, w, C) array of a dtype in `DTYPES`
-    bound : the bound of those frames
-    """
-    dtype = frames.dtype
-    if dtype.kind in "iu":
-        if bound.absolute is None and not bound.lossless:
-            return _companded(frames, bound.pointwise)
-        return Integers(dtype).fitted(frames.min(), frames.max())
-    if bound.lossless:
-        return OrderedBits(dtype, 0, 2**32 - 1) if dtype == np.float32 else None
-    low, high = _finite_range(frames)
-    if low is None:
-        return None
-    if bound.absolute is None:
-        mantissa = 23 if dtype == np.float32 else 52
-        reach = int(bound.pointwise * 2.0**mantissa)
-        if reach < 1 or bound.pointwise >= 1:
-            return None
-        scale = LogBits(dtype, step=2 * reach + 1)
-    else:
-        # Rounding to the stack's dtype adds half a unit in the last place of the largest value.
-        magnitude = max(abs(low), abs(high))
-        with np.errstate(over="ignore"):
-            rounding = float(np.spacing(dtype.type(magnitude))) / 2
-        usable = float(bound.absolute[bound.absolute > 0].min()) - rounding
-        step = 2.0 * usable
-        if not (usable > rounding and magnitude / step < 2.0**52):
-            return None
-        scale = Grid(dtype, step=step)
-    ends = scale.codes(np.array([low, high], dtype))
-    return scale.fitted(ends.min(), ends.max())
-
-
-def _finite_range(frames: np.ndarray):
-    """Smallest and largest finite value, or (None, None)."""
-    low, high = np.inf, -np.inf
-    for frame in frames:
-        finite = np.isfinite(frame)
-        low = min(low, float(np.min(frame, where=finite, initial=np.inf)))
-        high = max(high, float(np.max(frame, where=finite, initial=-np.inf)))
-    return (low, high) if low <= high else (None, None)
-
-
-def _companded(frames: np.ndarray, relative: float) -> Companded | None:
-    low, high = int(frames.min()), int(frames.max())
-    largest = max(abs(low), abs(high))
-    table = _representatives(relative, largest, int(np.iinfo(frames.dtype).max))
-    if table is None:
-        return None
-    scale = Companded(frames.dtype, table=table)
-    ends = scale.codes(np.array([low, high], frames.dtype))
-    return scale.fitted(ends.min(), ends.max())
-
-
-@lru_cache(maxsize=64)
-def _representatives(relative: float, largest: int, limit: int) -> np.ndarray | None:
-    """The greedy table for magnitudes up to `largest`; None when it would be too long."""
-    table, value = [0], 1
-    while value <= largest:
-        # Only -2**(n-1) lies beyond the largest positive value; it is its own entry.
-        entry = min(value + int(relative * value), max(limit, value))
-        table.append(entry)
-        if len(table) > _LARGEST_TABLE:
-            return None
-        if relative >= 1:  # the first entry serves every value
-            break
-        # The next value that this entry does not serve: the first x with x - entry > b * x.
-        value = max(entry + 1, int(entry / (1 - relative)) - 1)
-        while value - entry <= relative * value:
-            value += 1
-    return np.array(table, np.int64)
-
-
-def tolerances(scale: Scale, bound: ChunkBound, frames: int, channels: int) -> np.ndarray:
-    """Integer tolerance per frame and channel, int64 (frames, channels), in levels."""
-    zeros = np.zeros((frames, channels), np.int64)
-    if bound.absolute is None or isinstance(scale, OrderedBits):
-        return zeros
-    if isinstance(scale, Grid):
-        # The grid itself spends up to half a step of every frame's bound.
-        reach = np.floor(bound.absolute / scale.step - 0.5)
-    else:
-        reach = np.floor(bound.absolute)
-    return np.clip(reach, 0, min(scale.top, 2**30)).astype(np.int64)

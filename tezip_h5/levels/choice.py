@@ -1,0 +1,137 @@
+"""Which scale serves a chunk under its bound."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from tezip_h5.bounds import ChunkBound
+from tezip_h5.levels.scales import (
+    LARGEST_TABLE,
+    Companded,
+    Grid,
+    Integers,
+    LogBits,
+    OrderedBits,
+    Scale,
+    Truncated,
+)
+
+__all__ = ["choose", "tolerances"]
+
+_BITS_BELOW = 8  # of a truncated level, below the usual difference of neighbours
+_TRUNCATED_BITS = 16, 28  # of truncated levels, at least and at most
+
+
+def choose(frames: np.ndarray, bound: ChunkBound) -> Scale | None:
+    """Pick and fit the scale for a chunk; None when only the fallback can serve it.
+
+    Parameters
+    ----------
+    frames : (g, h, w, C) array of a dtype in `DTYPES`
+    bound : the bound of those frames
+    """
+    dtype = frames.dtype
+    if dtype.kind in "iu":
+        if bound.absolute is None and not bound.lossless:
+            return _companded(frames, bound.pointwise)
+        return Integers(dtype).fitted(frames.min(), frames.max())
+    low, high = _finite_range(frames)
+    if bound.lossless:
+        if (scale := _truncated(frames, low, high)) is not None:
+            return scale
+        return OrderedBits(dtype, 0, 2**32 - 1) if dtype == np.float32 else None
+    if low is None:
+        return None
+    if bound.absolute is None:
+        mantissa = 23 if dtype == np.float32 else 52
+        reach = int(bound.pointwise * 2.0**mantissa)
+        if reach < 1 or bound.pointwise >= 1:
+            return None
+        scale = LogBits(dtype, step=2 * reach + 1)
+    else:
+        # Rounding to the stack's dtype adds half a unit in the last place of the largest value.
+        magnitude = max(abs(low), abs(high))
+        with np.errstate(over="ignore"):
+            rounding = float(np.spacing(dtype.type(magnitude))) / 2
+        usable = float(bound.absolute[bound.absolute > 0].min()) - rounding
+        step = 2.0 * usable
+        if not (usable > rounding and magnitude / step < 2.0**52):
+            return None
+        scale = Grid(dtype, step=step)
+    ends = scale.codes(np.array([low, high], dtype))
+    return scale.fitted(ends.min(), ends.max())
+
+
+def _truncated(frames: np.ndarray, low, high) -> Truncated | None:
+    """Levels well below the differences of neighbours; None for numbers that have none such."""
+    magnitude = 0.0 if low is None else max(abs(low), abs(high))
+    if magnitude == 0:
+        return None
+    with np.errstate(invalid="ignore", over="ignore"):
+        changes = np.abs(np.diff(frames[:: max(1, len(frames) // 4)].astype(np.float64), axis=2))
+    changes = changes[np.isfinite(changes) & (changes > 0)]
+    if changes.size == 0:
+        return None
+    bits = np.frexp(magnitude)[1] - np.frexp(np.median(changes))[1] + _BITS_BELOW
+    bits = int(np.clip(bits, *_TRUNCATED_BITS))
+    step = float(np.ldexp(1.0, int(np.frexp(magnitude)[1]) - bits))
+    if not step >= float(np.finfo(frames.dtype).smallest_normal):
+        return None
+    scale = Truncated(frames.dtype, step=step)
+    ends = scale.codes(np.array([low, high], frames.dtype))
+    return scale.fitted(ends.min(), ends.max())
+
+
+def _finite_range(frames: np.ndarray):
+    """Smallest and largest finite value, or (None, None)."""
+    low, high = np.inf, -np.inf
+    for frame in frames:
+        finite = np.isfinite(frame)
+        low = min(low, float(np.min(frame, where=finite, initial=np.inf)))
+        high = max(high, float(np.max(frame, where=finite, initial=-np.inf)))
+    return (low, high) if low <= high else (None, None)
+
+
+def _companded(frames: np.ndarray, relative: float) -> Companded | None:
+    low, high = int(frames.min()), int(frames.max())
+    largest = max(abs(low), abs(high))
+    table = _representatives(relative, largest, int(np.iinfo(frames.dtype).max))
+    if table is None:
+        return None
+    scale = Companded(frames.dtype, table=table)
+    ends = scale.codes(np.array([low, high], frames.dtype))
+    return scale.fitted(ends.min(), ends.max())
+
+
+@lru_cache(maxsize=64)
+def _representatives(relative: float, largest: int, limit: int) -> np.ndarray | None:
+    """The greedy table for magnitudes up to `largest`; None when it would be too long."""
+    table, value = [0], 1
+    while value <= largest:
+        # Only -2**(n-1) lies beyond the largest positive value; it is its own entry.
+        entry = min(value + int(relative * value), max(limit, value))
+        table.append(entry)
+        if len(table) > LARGEST_TABLE:
+            return None
+        if relative >= 1:  # the first entry serves every value
+            break
+        # The next value that this entry does not serve: the first x with x - entry > b * x.
+        value = max(entry + 1, int(entry / (1 - relative)) - 1)
+        while value - entry <= relative * value:
+            value += 1
+    return np.array(table, np.int64)
+
+
+def tolerances(scale: Scale, bound: ChunkBound, frames: int, channels: int) -> np.ndarray:
+    """Integer tolerance per frame and channel, int64 (frames, channels), in levels."""
+    zeros = np.zeros((frames, channels), np.int64)
+    if bound.absolute is None or isinstance(scale, OrderedBits | Truncated):
+        return zeros
+    if isinstance(scale, Grid):
+        # The grid itself spends up to half a step of every frame's bound.
+        reach = np.floor(bound.absolute / scale.step - 0.5)
+    else:
+        reach = np.floor(bound.absolute)
+    return np.clip(reach, 0, min(scale.top, 2**30)).astype(np.int64)

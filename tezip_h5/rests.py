@@ -1,0 +1,91 @@
+"""Rests: the mantissa bits of floats that truncated levels leave out, stored as they are.
+
+Below the noise of a measurement nothing predicts a bit. They are stored plane by plane, so that
+planes which are constant (numbers that were counts, or of half the precision) cost nothing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import zstandard
+
+from tezip_h5 import kernels
+from tezip_h5.errors import FormatError
+from tezip_h5.inflate import inflate
+from tezip_h5.levels import Truncated
+
+__all__ = ["RestReader", "RestWriter"]
+
+_LEVEL = 3
+
+
+class RestWriter:
+    """Collect the rests of frames.
+
+    Parameters
+    ----------
+    scale : Truncated
+    """
+
+    def __init__(self, scale: Truncated):
+        self._scale = scale
+        self._parts: list[bytes] = []
+
+    def add(self, values: np.ndarray, frame: np.ndarray, levels: np.ndarray) -> None:
+        """Add one frame, and complete `values` by it.
+
+        Parameters
+        ----------
+        values : (h, w, C) float array, what `levels` alone decode to; written
+        frame : (h, w, C), the original
+        levels : int32 (h, w, C)
+        """
+        scale = self._scale
+        widths = scale.widths(levels).reshape(-1)
+        bits = np.ascontiguousarray(frame).reshape(-1).view(scale.bits_type)
+        rests = bits.astype(np.uint64) & scale.masks(widths)
+        rests[~np.isfinite(frame.reshape(-1))] = 0
+        planes = np.zeros(widths.size * scale.mantissa // 8 + scale.mantissa + 1, np.uint8)
+        size = kernels.load("bits").pack_planes(rests, widths, scale.mantissa, planes)
+        unknown = levels.reshape(-1) + scale.offset == 0
+        small = np.where(np.isfinite(frame.reshape(-1)), bits, 0)[unknown]
+        self._parts += [
+            planes[:size].tobytes(),
+            small.astype(small.dtype.newbyteorder("<")).tobytes(),
+        ]
+        _complete(values, rests, unknown, small)
+
+    def pack(self) -> bytes:
+        """The rests section."""
+        return zstandard.compress(b"".join(self._parts), _LEVEL)
+
+
+class RestReader:
+    """Inverse of `RestWriter`, frame by frame."""
+
+    def __init__(self, data: bytes, scale: Truncated, frames: int, samples: int):
+        self._scale = scale
+        most = frames * (
+            samples * (scale.mantissa // 8 + 1 + scale.dtype.itemsize) + scale.mantissa
+        )
+        self._data = np.frombuffer(bytearray(inflate(data, most, "the rests")), np.uint8)
+
+    def apply(self, values: np.ndarray, levels: np.ndarray) -> None:
+        """Complete `values`, (h, w, C), what `levels` alone decode to."""
+        scale = self._scale
+        widths = scale.widths(levels).reshape(-1)
+        rests = np.zeros(widths.size, np.uint64)
+        size = kernels.load("bits").unpack_planes(self._data, widths, scale.mantissa, rests)
+        unknown = levels.reshape(-1) + scale.offset == 0
+        stop = size + int(np.count_nonzero(unknown)) * scale.dtype.itemsize
+        if size < 0 or stop > self._data.size:
+            raise FormatError("the rests end before the frames do; the payload is damaged")
+        small = self._data[size:stop].view(np.dtype(scale.bits_type).newbyteorder("<"))
+        self._data = self._data[stop:]
+        _complete(values, rests, unknown, small)
+
+
+def _complete(values, rests, unknown, small) -> None:
+    bits = values.reshape(-1).view(small.dtype.newbyteorder("="))
+    bits |= rests.astype(bits.dtype)
+    bits[unknown] = small
