@@ -136,3 +136,25 @@ def test_a_zstd_frame_that_claims_too_much_is_refused_before_it_is_given_room():
         inflate(zstandard.compress(bytes(1001)), 1000, "a table")
     with pytest.raises(FormatError, match="a table cannot"):
         inflate(b"no frame", 1000, "a table")
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_values_that_never_occur_take_no_levels(dtype):
+    counts = np.random.default_rng(0).poisson(40, (3, 20, 30, 1))
+    frames = (counts * 3 + 2).astype(dtype)
+    scale = levels.choose(frames, ChunkBound())
+    assert scale.top <= counts.max() - counts.min()
+    np.testing.assert_array_equal(through(scale, frames), frames)
+    dense = counts.astype(dtype)
+    assert isinstance(levels.choose(dense, ChunkBound()), levels.Integers)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("factor", [0.1, 1 / 3, 2.5e-7, 17.0])
+def test_calibrated_counts_become_counts_again(dtype, factor):
+    counts = np.random.default_rng(1).poisson(300, (3, 40, 50, 1)) - 200
+    frames = (counts * factor).astype(dtype)
+    scale = levels.choose(frames, ChunkBound())
+    assert isinstance(scale, levels.Grid)
+    assert scale.top == counts.max() - counts.min()
+    assert through(scale, frames).tobytes() == frames.tobytes()

@@ -20,6 +20,7 @@ from tezip_h5.levels.scales import (
 
 __all__ = ["choose", "tolerances"]
 
+_RARELY = 0.05  # share of samples that may have the next value, too, in a sparse histogram
 _BITS_BELOW = 8  # of a truncated level, below the usual difference of neighbours
 _TRUNCATED_BITS = 16, 28  # of truncated levels, at least and at most
 
@@ -36,11 +37,14 @@ def choose(frames: np.ndarray, bound: ChunkBound) -> Scale | None:
     if dtype.kind in "iu":
         if bound.absolute is None and not bound.lossless:
             return _companded(frames, bound.pointwise)
+        if bound.lossless and (scale := _listed(frames)) is not None:
+            return scale
         return Integers(dtype).fitted(frames.min(), frames.max())
     low, high = _finite_range(frames)
     if bound.lossless:
-        if (scale := _truncated(frames, low, high)) is not None:
-            return scale
+        for made in (_gridded, _truncated):
+            if (scale := made(frames, low, high)) is not None:
+                return scale
         return OrderedBits(dtype, 0, 2**32 - 1) if dtype == np.float32 else None
     if low is None:
         return None
@@ -62,6 +66,51 @@ def choose(frames: np.ndarray, bound: ChunkBound) -> Scale | None:
         scale = Grid(dtype, step=step)
     ends = scale.codes(np.array([low, high], dtype))
     return scale.fitted(ends.min(), ends.max())
+
+
+def _listed(frames: np.ndarray) -> Companded | None:
+    """Levels that count only the values that occur, where most samples' next value does not:
+    12 bits stored in the upper ones of 16, stretched histograms, labels."""
+    low, high = int(frames.min()), int(frames.max())
+    if low < 0 or not 16 <= high - low < 1 << 16:
+        return None
+    sample = frames.reshape(-1)[:: max(1, frames.size >> 12)]
+    if np.count_nonzero(np.diff(np.unique(sample)) == 1) > _RARELY * sample.size:
+        return None
+    counts = np.bincount((frames - frames.dtype.type(low)).reshape(-1))
+    values = np.flatnonzero(counts)
+    lonely = np.diff(values, append=1 << 17) > 1
+    if counts[values[~lonely]].sum() > _RARELY * frames.size:
+        return None
+    table = values.astype(np.int64) + low
+    if low > 0:
+        table = np.concatenate([[0], table])
+    scale = Companded(frames.dtype, table=table)
+    return scale.fitted(int(low > 0), table.size - 1)
+
+
+def _gridded(frames: np.ndarray, low, high) -> Grid | None:
+    """Levels for floats that are multiples of one number, such as calibrated counts."""
+    finite = frames.reshape(-1)[:: max(1, frames.size >> 12)]
+    finite = np.unique(finite[np.isfinite(finite)]).astype(np.float64)
+    if low is None or finite.size < 2:
+        return None
+    step = np.diff(finite).min()
+    farthest = max(-finite[0], finite[-1])
+    multiple = np.rint(farthest / step) if farthest < 2.0**24 * step else 0
+    if multiple < 1:
+        return None
+    multiples = np.abs(np.rint(finite * (multiple / farthest)))
+    sizes, multiples = np.abs(finite)[multiples > 0], multiples[multiples > 0]
+    # Every sample was rounded: it says between which two numbers the step is.
+    half = np.spacing(sizes.astype(frames.dtype)).astype(np.float64) / 2
+    between = (((sizes - half) / multiples).max() + ((sizes + half) / multiples).min()) / 2
+    for step in (between, float(frames.dtype.type(between)), farthest / multiple):
+        scale = Grid(frames.dtype, step=float(step))
+        if np.array_equal(scale.decode(scale.codes(finite)).astype(np.float64), finite):
+            ends = scale.codes(np.array([low, high], frames.dtype))
+            return scale.fitted(ends.min(), ends.max())
+    return None
 
 
 def _truncated(frames: np.ndarray, low, high) -> Truncated | None:
