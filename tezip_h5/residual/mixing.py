@@ -122,7 +122,8 @@ class MixingEncoder:
         pixels = channels[0].original.size // (_TRIAL_SHARE * _TRIAL_FRAMES)
         high = min(8, -(-height // block))
         wide = min(max(pixels // (high * block * block), 4), 16)
-        down, across = (height // block - high) // 2, max(0, (width // block - wide) // 2)
+        down = max(0, (height // block - high) // 2)
+        across = max(0, (width // block - wide) // 2)
         top = part.start + down * block
         rows = slice(top, min(part.stop, top + high * block))
         columns = slice(across * block, (across + wide) * block)
