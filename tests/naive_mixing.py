@@ -1,6 +1,7 @@
 """The mixing coder's decoder, plainly: FORMAT.md section 9 in Python's own integers."""
 
 import struct
+from itertools import pairwise
 
 import numpy as np
 import zstandard
@@ -9,7 +10,7 @@ FRACTION = 6
 SIZES = {
     0: ((80, 81, 81, 81, 81, 90, 64), (20, 9), (10,), 12),
     1: (
-        (80, 225, 225, 225, 225, 225, 256, 150, 324, 320, 405, 225, 256, 225),
+        (80, 225, 225, 225, 225, 225, 256, 150, 324, 320, 405, 225, 256, 225, 256, 225),
         (20, 15, 16),
         (20, 25),
         22,
@@ -44,6 +45,24 @@ def squash_and_stretch():
 
 
 SQUASH, STRETCH = squash_and_stretch()
+
+
+def curve():
+    one = 1 << 96
+    ratio, term, n = 0, one, 0
+    while term:
+        ratio += (-1) ** n * term
+        n += 1
+        term //= 64 * n
+    tails, e = {}, one
+    for z in range(1281):
+        tails[z] = (e << 40) // (one + e)
+        tails[-z] = (1 << 40) - tails[z]
+        e = e * ratio >> 96
+    return tails
+
+
+CURVE = curve()
 
 
 def clip(v, low, high):
@@ -98,6 +117,113 @@ class Plane(dict):
     def __missing__(self, key):
         return 0
 
+    def repeat_edges(self, h, w):
+        for y in range(-3, h + 3):
+            for x in range(-4, w + 4):
+                if not (0 <= y < h and 0 <= x < w):
+                    self[y, x] = self[clip(y, 0, h - 1), clip(x, 0, w - 1)]
+
+    def moved(self, vectors, h, w):
+        out = Plane()
+        for y in range(h):
+            for x in range(w):
+                dy, dx = vectors[y // 16][x // 16]
+                out[y, x] = self[clip(y + dy, 0, h - 1), clip(x + dx, 0, w - 1)]
+        return out
+
+
+class LeastSquares:
+    """The fit's, or the correction's."""
+
+    def __init__(self, flatten, noise, start):
+        self.flatten, self.noise, self.start = flatten, noise, start
+        self.reset()
+
+    def reset(self):
+        self.sums, self.past = {}, {}
+        self.first = [*self.start, *[0] * 24]
+
+    def add(self, y, x, inputs, target):
+        values = [*inputs, target]
+        products = [a * b for i, a in enumerate(values) for b in values[: i + 1]]
+        old = self.sums.get((y // 8, x // 16), [0] * len(products))
+        self.sums[y // 8, x // 16] = [a + b for a, b in zip(old, products, strict=True)]
+
+    def end_frame(self):
+        for block in set(self.sums) | set(self.past):
+            new = self.sums.get(block)
+            old = [a >> 1 for a in self.past.get(block, [0] * len(new or ()))]
+            self.past[block] = (
+                old if new is None else [a + b for a, b in zip(old, new, strict=True)]
+            )
+        self.sums = {}
+
+    def fit(self, row, across, z):
+        """Weights of a row of blocks."""
+        self.weights = []
+        for column in range(across):
+            terms = [(2, self.sums, -1, -1), (2, self.sums, -1, 0), (2, self.sums, -1, 1)]
+            terms += [(1, self.sums, -1, -2), (1, self.sums, -1, 2), (1, self.sums, -2, -1)]
+            terms += [(1, self.sums, -2, 0), (1, self.sums, -2, 1), (2, self.past, 0, 0)]
+            terms += [(1, self.past, dy, dx) for dy, dx in ((0, -1), (0, 1), (1, 0), (-1, 0))]
+            known = [(f, sums.get((row + dy, column + dx))) for f, sums, dy, dx in terms]
+            known = [[f * a for a in sums] for f, sums in known if sums is not None]
+            total = [sum(parts) for parts in zip(*known, strict=True)]
+            found = self.solve(total, z) if known else None
+            if found is None:
+                found = self.weights[-1] if column else self.first
+            self.weights.append(found)
+        self.first = self.weights[0]
+
+    def solve(self, total, z):
+        T, at = [], 0
+        while at < len(total):
+            T.append(total[at : at + len(T) + 1])
+            at += len(T)
+        n = len(T) - 1
+        largest = max(T[i][i] for i in range(n + 1))
+        if largest == 0:
+            return None
+        down = up = 0
+        while largest >> down >= 1 << 30:
+            down += 1
+        while largest << up < 1 << 28:
+            up += 1
+        trace = sum(T[i][i] // n for i in range(n)) >> self.flatten
+        floor = self.noise * z**2
+        if down > 0:
+            ridge = 64 + ((trace + floor) >> down)
+        else:
+            ridge = 64 + ((trace + min(floor, (1 << 34) >> up)) << up)
+        L = [[0] * n for _ in range(n + 1)]
+        R = [[0] * n for _ in range(n + 1)]
+        for i in range(n + 1):
+            for j in range(min(i, n - 1) + 1):
+                s = ((T[i][j] << up) >> down) - (sum(L[i][k] * R[j][k] for k in range(j)) >> 16)
+                if i == j:
+                    R[i][i] = max(s, 0) + ridge
+                else:
+                    R[i][j] = clip(s, -(1 << 31), 1 << 31)
+                    L[i][j] = clip((R[i][j] << 16) // R[j][j], -(1 << 26), 1 << 26)
+        weights = [0] * n
+        for i in reversed(range(n)):
+            rest = sum(L[k][i] * weights[k] for k in range(i + 1, n)) >> 16
+            weights[i] = clip(L[n][i] - rest, -(1 << 21), 1 << 21)
+        return weights
+
+
+class Distribution:
+    def __init__(self, centre, sharpness):
+        self.centre, self.sharpness = centre, sharpness
+
+    def beyond(self, edge, sign=1):
+        z = ((32 * edge - sign * self.centre) * self.sharpness) >> 16
+        return CURVE[clip(z, -1280, 1280)]
+
+
+def ratio(v, w):
+    return STRETCH[min((v << 12) // (w + 1), 4095)]
+
 
 class Channel:
     def __init__(self, model):
@@ -105,21 +231,24 @@ class Channel:
         self.slots = slots
         self.planes = [Plane(), Plane(), Plane()]
         self.symbols, self.errors = [Plane(), Plane()], Plane()
+        self.misses = [Plane(), Plane()]
+        self.fit = LeastSquares(10, 8, [1 << 15, 1 << 15])
+        self.correction = LeastSquares(5, 1 << 17, [])
         self.filters = [[0] * 40 for _ in range(3)]
         self.filters[0][0] = self.filters[0][1] = 1 << 15
         self.filters[1][12] = self.filters[2][12] = 1 << 16
         self.bias = [[0, 0] for _ in range(128)]
         self.counters = [{} for _ in contexts]
-        weight = 78643 // len(contexts)
-        self.new_weights = [weight] * len(contexts) + [0]
+        count = len(contexts) + (3 if model else 0)
+        self.new_weights = [78643 // count] * count + [0]
         self.weights = [{} for _ in mixers]
         self.new_table = [SQUASH[clip(128 * j - 2048, -2047, 2047)] for j in range(33)]
         self.tables = [{} for _ in refiners]
         self.seen = 0
 
-    def decide(self, slot, contexts, mixers, refiners, coder):
+    def decide(self, slot, contexts, mixers, refiners, coder, more):
         cells = [(c, (context, slot)) for c, context in zip(self.counters, contexts, strict=True)]
-        inputs = [STRETCH[c.get(key, 1 << 31) >> 20] for c, key in cells] + [256]
+        inputs = [STRETCH[c.get(key, 1 << 31) >> 20] for c, key in cells] + more + [256]
         dots, rows = [], []
         for weights, choice in zip(self.weights, mixers, strict=True):
             row = weights.setdefault((choice, slot), list(self.new_weights))
@@ -150,32 +279,70 @@ class Channel:
             line[near] += (target - line[near]) >> 6
         return bit
 
-    def symbol(self, k, coder, *where):
-        if k == 0 and not self.decide(0, *where, coder):
-            return 0
-        negative = self.decide(1, *where, coder)
-        height = 0
+    def symbol(self, k, coder, distributions, *where):
+        def decide(slot, inputs):
+            return self.decide(slot, *where, coder, inputs)
+
+        if k == 0:
+            inside = [d.beyond(-1) - d.beyond(1) for d in distributions]
+            if not decide(0, [-STRETCH[min(v >> 28, 4095)] for v in inside]):
+                return 0
+            below = [((1 << 40) - d.beyond(-1)) >> 20 for d in distributions]
+            above = [d.beyond(1) >> 20 for d in distributions]
+            negative = decide(1, [ratio(v, v + w) for v, w in zip(below, above, strict=True)])
+        else:
+            chances = [d.beyond(-1) for d in distributions]
+            negative = decide(1, [-STRETCH[min(v >> 28, 4095)] for v in chances])
+        sign = -1 if negative else 1
+        f = -1 if k > 0 and not negative else 1
         side = 10 if negative and self.slots > 12 else 0
-        while height < 20 and self.decide(2 + min(height, 9) + side, *where, coder):
+        height = 0
+        while height < 20:
+            near, far = ((height << (k + 1)) + f, ((height + 1) << (k + 1)) + f)
+            inputs = [ratio(d.beyond(far, sign), d.beyond(near, sign)) for d in distributions]
+            if not decide(2 + min(height, 9) + side, inputs):
+                break
             height += 1
         if height == 20:
             length = 0
             while length < 40 and not coder.raw(1):
                 length += 1
             height += (1 << length | coder.raw(length)) - 1
-        magnitude = height << k | coder.raw(k)
+            low = coder.raw(k)
+        elif distributions:
+            low = self.low_bits(k, (height << (k + 1)) + f, sign, distributions, coder)
+        else:
+            low = coder.raw(k)
+        magnitude = height << k | low
         if k == 0:
             magnitude += 1
             return -magnitude if negative else magnitude
         return -1 - magnitude if negative else magnitude
 
+    def low_bits(self, k, edge, sign, distributions, coder):
+        near = [d.beyond(edge, sign) for d in distributions]
+        far = [d.beyond(edge + (2 << k), sign) for d in distributions]
+        low, modelled = 0, min(k, 2)
+        for bit in range(k - 1, k - 1 - modelled, -1):
+            mid = [d.beyond(edge + (2 << bit), sign) for d in distributions]
+            parts = zip(near, mid, far, strict=True)
+            chance = sum(((m - f + 1) << 16) // (n - f + 2) for n, m, f in parts) // 3
+            one = coder.decide(clip(chance, 64, 65472))
+            low = 2 * low + one
+            if one:
+                near, edge = mid, edge + (2 << bit)
+            else:
+                far = mid
+        return low << (k - modelled) | coder.raw(k - modelled)
+
 
 class Stream:
     """One band; `decode` gives its frames one after the other."""
 
-    def __init__(self, data, model, shape, top, guided, use, learned):
+    def __init__(self, data, model, shape, top, guided, use, learned, vectors):
         self.coder, self.model, self.shape, self.top = Arithmetic(data), model, shape, top
         self.guided, self.use, self.learned = guided, use, learned
+        self.vectors, self.frame = vectors, 0
         self.channels = [Channel(model) for _ in range(shape[0])]
 
     def decode(self, guess, tolerances, keyframe):
@@ -184,6 +351,9 @@ class Stream:
         for c, channel in enumerate(self.channels):
             if keyframe:
                 channel.seen = 0
+            for least_squares in (channel.fit, channel.correction):
+                if channel.seen <= 1:
+                    least_squares.reset()
             guide = self.padded(guess[c]) if self.guided and not keyframe else None
             learned = self.learned[c] if self.use else None
             self.plane(channel, int(tolerances[c]), guide, other, keyframe, learned)
@@ -193,31 +363,50 @@ class Stream:
             channel.seen += 1
             other = channel
         for channel in self.channels:
-            f, p, q = channel.planes
-            channel.planes = [q, f, p]
-            channel.symbols.reverse()
+            channel.planes = [Plane(), *channel.planes[:2]]
+            channel.symbols = [Plane(), channel.symbols[0]]
+            channel.misses = [Plane(), channel.misses[0]]
+            channel.fit.end_frame()
+            channel.correction.end_frame()
+        self.frame += 1
         return out
 
     def padded(self, array):
         _, h, w = self.shape
-        return Plane(
-            {
-                (y, x): int(array[clip(y, 0, h - 1), clip(x, 0, w - 1)])
-                for y in range(-3, h + 3)
-                for x in range(-4, w + 4)
-            }
-        )
+        plane = Plane({(y, x): int(array[y, x]) for y in range(h) for x in range(w)})
+        plane.repeat_edges(h, w)
+        return plane
+
+    def past(self, channel):
+        """P, Q, S' and M', moved."""
+        _, h, w = self.shape
+        planes = [*channel.planes[1:], channel.symbols[1], channel.misses[1]]
+        if channel.seen > 0 and self.frame < len(self.vectors):
+            planes = [plane.moved(self.vectors[self.frame], h, w) for plane in planes]
+            for plane in planes[:2]:
+                plane.repeat_edges(h, w)
+        return planes
 
     def plane(self, channel, tolerance, G, O, keyframe, learned):
         _, h, w = self.shape
-        F, P, Q = channel.planes
         has_p, has_q = channel.seen > 0, channel.seen > 1
-        S, past = channel.symbols
-        S.clear()
         if keyframe:
-            past.clear()
+            channel.symbols[1].clear()
+        F = channel.planes[0]
+        P, Q, past, past_misses = self.past(channel)
+        self.symbols, self.misses = (channel.symbols[0], past), (channel.misses[0], past_misses)
+        self.narrow = 0
+        while self.top >> self.narrow > 1 << 20:
+            self.narrow += 1
+        z = min((2 * tolerance + 1) >> self.narrow, 1 << 20)
         misses = {}
         for y in range(h):
+            if self.model:
+                for least_squares in (channel.fit, channel.correction):
+                    if y % 8 == 0 and (y > 0 or has_p):
+                        least_squares.fit(y // 8, -(-w // 16), z)
+                    elif y == 0:
+                        least_squares.weights = [least_squares.first] * -(-w // 16)
             if y == 0:
                 for x in range(-4, w + 4):
                     value = (self.top + 1) // 2
@@ -235,18 +424,14 @@ class Stream:
                 self.sample(
                     channel, tolerance, y, x, (F, P, Q, G, O), (has_p, has_q), learned, misses
                 )
-        for y in range(h):
-            for x in range(4):
-                F[y, x - 4], F[y, w + x] = F[y, 0], F[y, w - 1]
-        for x in range(-4, w + 4):
-            for y in range(3):
-                F[h + y, x], F[y - 3, x] = F[h - 1, x], F[0, x]
+        F.repeat_edges(h, w)
 
     def sample(self, channel, tolerance, y, x, planes, has, learned, misses):
         F, P, Q, G, O = planes
         has_p, has_q = has
-        top, model = self.top, self.model
-        S, past = channel.symbols
+        top, model, narrow = self.top, self.model, self.narrow
+        S, past = self.symbols
+        M, past_misses = self.misses
         step = 2 * tolerance + 1
         u = (1 << 24) // step
 
@@ -284,22 +469,27 @@ class Stream:
             other, wrong = O.planes[0], at(O.errors, 0, 0)
             moved = (w - at(other, 0, -1)) + (n - at(other, -1, 0))
             votes.append((at(other, 0, 0) << 6) + (moved << 5))
-        narrow = 0
-        while top >> narrow > 1 << 20:
-            narrow += 1
         taps = [(at(F, *o) - base) >> narrow for o in NEAR]
         if has_p:
             taps += [(at(P, *o) - base) >> narrow for o in PAST]
-        for plane, exists in ((Q, has_q), (G, G is not None)):
-            if exists:
-                taps += [(at(plane, *o) - base) >> narrow for o in AHEAD]
+        fitted = taps[:8] + taps[12:21]
+        if has_q:
+            taps += [(at(Q, *o) - base) >> narrow for o in AHEAD]
+        if has_p:
+            fitted.append(taps[25] if has_q else 0)
+        if G is not None:
+            more = [(at(G, *o) - base) >> narrow for o in AHEAD]
+            taps += more
+            fitted.append(more[0])
         if O is not None:
-            taps.append(wrong >> narrow)
+            more = [wrong >> narrow]
             for o in ((0, -1), (-1, 0), (0, 1), (1, 0)):
-                taps.append((at(other, 0, 0) - at(other, *o)) >> narrow)
+                more.append((at(other, 0, 0) - at(other, *o)) >> narrow)
+            taps += more
+            fitted += more[:3]
 
-        def vote(weights, count):
-            total = sum(int(a) * b for a, b in zip(weights, taps[:count], strict=False))
+        def vote(weights, taps):
+            total = sum(int(a) * b for a, b in zip(weights, taps, strict=False))
             limit = (top << 6) >> narrow
             return (base << 6) + (clip(total >> 10, -limit, limit) << narrow)
 
@@ -309,10 +499,13 @@ class Stream:
                 a = abs(w - nw) + abs(n - nw) + abs(n - ne)
                 b = abs(w - pw) + abs(n - pn) + abs(ne - pne)
                 kind = 0 if 2 * b < a else 1 if b < 2 * a else 2
-            votes.append(vote(learned[kind], 40))
+            lesson = vote(learned[kind], taps)
+            votes.append(lesson)
+        if model:
+            fit = vote(channel.fit.weights[x // 16], fitted)
+            votes.append(fit)
         first = len(votes)
-        counts = (6, 40, 40)
-        votes += [vote(f, c) for f, c in zip(channel.filters, counts, strict=True)]
+        votes += [vote(f, taps[:c]) for f, c in zip(channel.filters, (6, 40, 40), strict=True)]
         small, quick, slow = votes[first:]
 
         recent = []
@@ -323,11 +516,16 @@ class Stream:
         down = 0
         while min(recent) >> down >= 64:
             down += 1
-        shares = [min(65535, (1 << 24) // (min(r >> down, 4095) + 1) ** 2) for r in recent]
+        shares = [min(16 * 65535, 2**30 // (min(r >> down, 4095) + 1) ** 3) for r in recent]
         over = sum(s * (v - votes[0]) for s, v in zip(shares, votes, strict=True))
-        pred = votes[0] + over // sum(shares)
+        blend = pred = votes[0] + over // sum(shares)
         if self.use == 2:
-            pred = votes[first - 1]
+            blend = pred = lesson
+        if model:
+            offs = [clip((v - blend) >> narrow, -(1 << 25), 1 << 25) for v in votes]
+            weights = channel.correction.weights[x // 16]
+            total = sum(a * b for a, b in zip(weights, offs, strict=False))
+            pred = blend + ((total >> 16) << narrow)
         apart = min(log_class((((max(votes) - min(votes)) >> 6) * u * 4) >> 24), 15)
 
         sw, sn, sp = at(S, 0, -1), at(S, -1, 0), at(past, 0, 0)
@@ -398,6 +596,27 @@ class Stream:
                 16 * min(log_class(there), 15) + min(log_class(here), 15),
                 last,
             ]
+            close = 2 * (at(M, 0, -1) + at(M, -1, 0)) + at(M, -1, -1) + at(M, -1, 1)
+            wider = close + at(M, 0, -2) + at(M, -2, 0)
+            if has_p:
+                close += 2 * at(past_misses, 0, 0) + at(past_misses, 0, 1) + at(past_misses, 1, 0)
+            else:
+                close += (close * 43691) >> 16
+            contexts.append(8 * min(log_class(close >> 1), 31) + ((pred - (centre << 6) + 32) >> 3))
+            contexts.append(c((fit - pred) >> 4) * 15 + c((votes[first - 2] - pred) >> 4))
+
+            def distribution(value, weight, off):
+                return Distribution(
+                    ((value - (centre << 6)) * u) >> 24, weight * 2**22 // (off + 40)
+                )
+
+            distributions = [
+                distribution(pred, 14, close),
+                distribution(fit, 11, recent[first - 1]),
+                distribution(blend, 11, wider),
+            ]
+            if not has_p:
+                distributions[2] = distributions[1]
             mixers = (level, dp, apart)
             refiners = (level, 5 * q(sw >> k, 2) + q(sn >> k, 2))
         else:
@@ -406,13 +625,19 @@ class Stream:
             elif guided is not None:
                 contexts[5] = guided * 9 + min(half, 8)
             mixers, refiners = (level, dp), (half,)
+            distributions = []
 
-        symbol = channel.symbol(k, self.coder, contexts, mixers, refiners)
+        symbol = channel.symbol(k, self.coder, distributions, contexts, mixers, refiners)
         value = clip(centre + symbol * step, 0, top)
         F[y, x], S[y, x] = value, clip(symbol, -(2**30), 2**30)
         channel.errors[y, x] = value - centre
 
         exact = value << 6
+        if model:
+            M[y, x] = min(abs(exact - pred) * u >> 24, 1 << 24)
+            channel.fit.add(y, x, fitted, (value - base) >> narrow)
+            off = clip((exact - blend) >> narrow, -(1 << 25), 1 << 25)
+            channel.correction.add(y, x, offs, off)
         bias[0] += exact - pred
         bias[1] += 1
         if bias[1] >= 512:
@@ -422,8 +647,31 @@ class Stream:
         for f, (count, down, last) in enumerate(((6, 20, 9), (40, 25, 6), (40, 23, 6))):
             energy = sum(t * t for t in taps[:count])
             speed = ((exact - votes[first + f]) >> narrow) * (2**33 // (energy + 16 * step**2 + 1))
+            speed = clip(speed >> down, -(1 << 30), 1 << 30)
             for i, tap in enumerate(taps[:count]):
-                channel.filters[f][i] += ((speed >> down) * tap) >> last
+                weight = channel.filters[f][i] + ((speed * tap) >> last)
+                channel.filters[f][i] = clip(weight, -(1 << 26), 1 << 26)
+
+
+def read_vectors(data, frames, sizes):
+    """Every band's [frame][block row][block column] = (dy, dx)."""
+    shapes = [(frames, -(-rows // 16), -(-columns // 16)) for rows, columns in sizes]
+    count = sum(f * down * across for f, down, across in shapes)
+    raw = zstandard.ZstdDecompressor().decompress(data)
+    assert len(raw) == 2 * count
+    assert count <= 1 << 22
+
+    def one_after_the_other(steps):
+        value = 0
+        for step in steps:
+            value = (value + step) % 256
+            yield value - 256 if value > 127 else value
+
+    both = zip(one_after_the_other(raw[:count]), one_after_the_other(raw[count:]), strict=True)
+    return [
+        [[[next(both) for _ in range(across)] for _ in range(down)] for _ in range(frames)]
+        for _, down, across in shapes
+    ]
 
 
 def decode(section, shape, top, keyframes, tolerances, guesses=None):
@@ -431,7 +679,13 @@ def decode(section, shape, top, keyframes, tolerances, guesses=None):
     channels, height, width = shape
     model, flags, use, zero, bands = struct.unpack_from("<BBBBH", section)
     assert zero == 0
-    at, learned = 6, None
+    at, learned, vectors = 6, None, [[]] * bands
+    edges = [height * b // bands for b in range(bands + 1)]
+    if flags & 2:
+        size, frames = struct.unpack_from("<IH", section, at)
+        heights = [(b - a, width) for a, b in pairwise(edges)]
+        vectors = read_vectors(section[at + 6 : at + 6 + size], frames, heights)
+        at += 6 + size
     if use:
         (size,) = struct.unpack_from("<I", section, at)
         raw = zstandard.ZstdDecompressor().decompress(section[at + 4 : at + 4 + size])
@@ -442,9 +696,10 @@ def decode(section, shape, top, keyframes, tolerances, guesses=None):
     at += 4 * bands
     parts = []
     for b, size in enumerate(sizes):
-        rows = slice(height * b // bands, height * (b + 1) // bands)
+        rows = slice(edges[b], edges[b + 1])
         band = (channels, rows.stop - rows.start, width)
-        stream = Stream(section[at : at + size], model, band, top, flags & 1, use, learned)
+        data = section[at : at + size]
+        stream = Stream(data, model, band, top, flags & 1, use, learned, vectors[b])
         at += size
         parts.append(
             [

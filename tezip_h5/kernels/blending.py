@@ -131,6 +131,7 @@ def build(sizes: Sizes):
         while (top >> narrow) > 1 << 20:
             narrow += 1
         square = min(step >> narrow, int64(1) << 20) ** 2
+        floor = 16 * min(step, int64(1) << 20) ** 2 + 1  # beyond, filters stand still anyway
         near_count = 8 + (10 if has_previous else 0) + (1 if has_guess else 0)
         near_count += 3 if has_other else 0
         voters = 6 + (4 if has_previous else 0) + (1 if has_guess else 0)
@@ -206,21 +207,7 @@ def build(sizes: Sizes):
                     count += 1
                 block = column // nearby.COLUMNS
                 if fine:
-                    for i in range(8):
-                        near_taps[i] = taps[i]
-                    k = 8
-                    if has_previous:
-                        for i in range(9):
-                            near_taps[8 + i] = taps[12 + i]
-                        near_taps[17] = taps[25] if has_before else 0
-                        k = 18
-                    if has_guess:
-                        near_taps[k] = taps[28 if has_before else 25]
-                        k += 1
-                    if has_other:
-                        near_taps[k] = taps[used - 5]
-                        near_taps[k + 1] = taps[used - 4]
-                        near_taps[k + 2] = taps[used - 3]
+                    nearby.choose(near_taps, taps, used, flags)
                     fit = int64(0)
                     for i in range(near_count):
                         fit += fitted[nearby.FIT, block, i] * int64(near_taps[i])
@@ -390,7 +377,6 @@ def build(sizes: Sizes):
                 for v in range(count):
                     missed = (abs(exact - votes[v]) * per_step) >> 24
                     voter_errors[v, now, x] = min(missed, int64(1) << 27)
-                floor = 16 * step * step + 1
                 small = ((exact - votes[first]) >> narrow) * (
                     (int64(1) << 33) // (small_energy + floor)
                 )

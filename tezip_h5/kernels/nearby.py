@@ -13,8 +13,11 @@ import numba
 import numpy as np
 from numba import int64
 
+from tezip_h5.kernels.pixels import HAS_BEFORE, HAS_GUESS, HAS_OTHER, HAS_PREVIOUS
+
 __all__ = [
-    "COLUMNS", "CORRECTION", "FIT", "MARGIN", "MOST", "ROWS", "USES", "Sums", "fit_row", "observe",
+    "COLUMNS", "CORRECTION", "FIT", "MARGIN", "MOST", "ROWS", "USES", "Sums", "choose", "fit_row",
+    "observe",
 ]  # fmt: skip
 
 ROWS, COLUMNS = 8, 16
@@ -63,6 +66,26 @@ class Sums:
         self.past >>= 1
         self.past += self.now
         self.now[:] = 0
+
+
+@numba.njit(nogil=True, inline="always")
+def choose(chosen, taps, used, flags):
+    """Fill `chosen` with those of the filters' `used` taps that are fitted here."""
+    for i in range(8):
+        chosen[i] = taps[i]
+    count = 8
+    if flags & HAS_PREVIOUS:
+        for i in range(9):
+            chosen[8 + i] = taps[12 + i]
+        chosen[17] = taps[25] if flags & HAS_BEFORE else 0
+        count = 18
+    others = 5 if flags & HAS_OTHER else 0
+    if flags & HAS_GUESS:
+        chosen[count] = taps[used - others - 3]
+        count += 1
+    if flags & HAS_OTHER:
+        for i in range(3):
+            chosen[count + i] = taps[used - others + i]
 
 
 @numba.njit(nogil=True, inline="always")

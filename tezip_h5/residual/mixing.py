@@ -124,7 +124,8 @@ class MixingEncoder:
         blocks = max(pixels // (block * block), 4)
         high = min(8, -(-height // block), max(2, math.isqrt(blocks)))
         wide = min(max(blocks // high, 2), 16)
-        down, across = (height // block - high) // 2, max(0, (width // block - wide) // 2)
+        down = max(0, (height // block - high) // 2)
+        across = max(0, (width // block - wide) // 2)
         top = part.start + down * block
         rows = slice(top, min(part.stop, top + high * block))
         columns = slice(across * block, (across + wide) * block)

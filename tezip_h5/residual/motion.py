@@ -15,6 +15,7 @@ from tezip_h5.inflate import inflate
 __all__ = ["estimate", "followed", "pack", "shape_of", "unpack"]
 
 _MOST_BLOCKS = 1 << 22  # of all frames; larger chunks are taken as still
+_MOST_FRAMES = (1 << 16) - 1  # that can be counted
 _WORTH = 0.03  # share of the differences that motion explains
 
 
@@ -38,7 +39,7 @@ def estimate(
     moving = [t for t, keyframe in enumerate(keyframes) if t > 0 and not keyframe]
     count, height, width = frames.shape
     blocks = sum(math.prod(shape_of(count, part.stop - part.start, width)) for part in rows) // 2
-    if not moving or blocks > _MOST_BLOCKS:
+    if not moving or blocks > _MOST_BLOCKS or count > _MOST_FRAMES:
         return None
     excess = max(0, int(frames.max()).bit_length() - 15)
     frames = (frames >> excess).astype(np.int16)
