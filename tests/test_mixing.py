@@ -14,7 +14,7 @@ from tezip_h5.bitstream import Section
 from tezip_h5.bounds import ErrorBound
 from tezip_h5.levels import Integers
 from tezip_h5.prediction.architecture import Architecture
-from tezip_h5.residual import mixing, streams
+from tezip_h5.residual import mixing, motion, streams
 from tezip_h5.residual.mixing import MixingDecoder, MixingEncoder
 from tezip_h5.settings import Settings
 
@@ -92,7 +92,7 @@ def test_a_guide_is_used(level):
 
 
 def test_bands(monkeypatch):
-    monkeypatch.setattr(mixing, "_BAND_PIXELS", 64 * 16)
+    monkeypatch.setattr(mixing, "_BAND_PIXELS", {0: 64 * 16})
     frames = moving(4, 2, 200, 16)
     section = there_and_back(frames, 1, 255, "balanced")
     assert section[4] == 3
@@ -125,10 +125,54 @@ def test_with_a_network(monkeypatch):
 
 def test_the_state_of_a_balanced_stream_is_small():
     """Thousands will run at once: at most 48 KB of what adapts, besides rows of pixels."""
-    stream = streams.Stream(streams.MODELS[0], (1, 64, 64), 255, False, streams.Weights())
+    number = mixing._MODEL_OF["balanced"]
+    stream = streams.Stream(number, (1, 64, 64), 255, False, streams.Weights())
     channel = stream._channels[0]
     adaptive = (channel.counters, channel.weights, channel.refined, channel.bias, channel.filters)
     assert sum(array.nbytes for array in adaptive) <= 48 << 10
+
+
+@pytest.mark.parametrize("level", ["balanced", "best"])
+def test_threads_change_nothing(level):
+    frames = moving(5, 1, 130, 64)[:, 0].astype(np.uint8)
+    limits = ErrorBound(absolute=1).of_frames(frames[..., None])
+    alone, together = (
+        codec.encode_chunk(frames, limits, Settings(level=level), threads=threads).payload
+        for threads in (1, 3)
+    )
+    assert alone == together
+    decoded = [codec.decode_chunk(alone, threads=threads) for threads in (1, 3)]
+    np.testing.assert_array_equal(*decoded)
+
+
+@pytest.mark.parametrize("level", ["balanced", "best"])
+def test_motion_is_found_and_used(level):
+    scene = np.random.default_rng(0).normal(0, 1, (90, 160))
+    for axis in (0, 1, 0, 1):
+        scene = sum(np.roll(scene, s, axis) for s in range(-3, 4)) / 4
+    frames = np.stack([np.roll(scene, (3 * t, 5 * t), (0, 1))[:64, :96] for t in range(6)])
+    frames = np.clip(128 + 20 * frames, 0, 255).astype(np.uint8)
+    limits = ErrorBound().of_frames(frames[..., None])
+    payload = codec.encode_chunk(frames, limits, Settings(level=level)).payload
+    np.testing.assert_array_equal(codec.decode_chunk(payload), frames)
+    section = bitstream.unpack(payload).sections[Section.RESIDUALS]
+    assert section[1] & mixing._MOVING
+    assert len(payload) < 0.4 * frames.size  # nearly only the first frame
+
+
+def test_damaged_vectors_are_refused():
+    vectors = [np.ones(motion.shape_of(3, 20, 33), np.int8)]
+    packed = motion.pack(vectors)
+    back, size = motion.unpack(packed + b"more", [(20, 33)])
+    assert size == len(packed)
+    np.testing.assert_array_equal(back[0], vectors[0])
+    for damaged in (b"", packed[:5], packed[:-1], packed[:7] + b"\xff" + packed[8:]):
+        with pytest.raises(FormatError, match="vectors"):
+            motion.unpack(damaged, [(20, 33)])
+    with pytest.raises(FormatError, match="vectors"):
+        motion.unpack(packed, [(20, 49)])
+    with pytest.raises(FormatError, match="blocks"):
+        motion.unpack(packed, [(1 << 16, 1 << 16)])
 
 
 def test_still_regions_cost_nearly_nothing():
@@ -183,29 +227,55 @@ def test_levels_too_wide_are_refused(section):
         MixingDecoder({"residuals": section}, (1, 21, 33), scale_of(2**31 - 1))
 
 
+def vectors_of(encoder, frames):
+    """Random vectors of every band, some of them far out of the frame."""
+    rng = np.random.default_rng(2)
+    shapes = [
+        motion.shape_of(frames, part.stop - part.start, encoder._shape[2]) for part in encoder._rows
+    ]
+    vectors = [rng.integers(-9, 10, shape).astype(np.int8) for shape in shapes]
+    for band in vectors:
+        band[rng.random(band.shape) < 0.1] = -128
+        band[rng.random(band.shape) < 0.1] = 127
+    return vectors
+
+
 @pytest.mark.parametrize("level", ["balanced", "best"])
 @pytest.mark.parametrize(
-    ("channels", "top", "tolerance", "guided", "use"),
+    ("size", "channels", "top", "tolerance", "guided", "use", "moving_frames"),
     [
-        (1, 255, 0, False, 0),
-        (3, 255, 2, False, 0),
-        (1, 2**24, 9, False, 1),
-        (2, 65535, 40, True, 2),
-        (1, 255, 1, True, 1),
+        ((9, 11), 1, 255, 0, False, 0, 0),
+        ((9, 11), 3, 255, 2, False, 0, 4),
+        ((20, 37), 1, 2**24, 9, False, 1, 5),
+        ((9, 11), 2, 65535, 40, True, 2, 9),
+        ((9, 11), 1, 255, 1, True, 1, 0),
+        ((19, 18), 1, 65535, 0, False, 1, 5),
+        ((9, 11), 1, 2**30, 0, False, 1, 3),
+        ((9, 11), 2, 2**30, 2**29, True, 1, 3),
+        ((5, 7), 1, 255, 255, False, 0, 0),
+        ((70, 5), 1, 4095, 3, False, 0, 5),
+        ((1, 1), 1, 1, 0, False, 0, 0),
     ],
 )
-def test_the_naive_decoder_agrees(level, channels, top, tolerance, guided, use):
+def test_the_naive_decoder_agrees(
+    level, size, channels, top, tolerance, guided, use, moving_frames
+):
     """FORMAT.md's words, in Python, read what the kernels wrote."""
-    frames = moving(5, channels, 9, 11, top)
-    keyframes = [True, False, False, True, False]
+    frames = moving(6, channels, *size, top)
+    frames[3, :, ::2, ::3] = np.random.default_rng(3).integers(
+        0, top + 1, frames[3, :, ::2, ::3].shape
+    )
+    keyframes = [True, False, False, True, False, False]
     guesses = np.clip(frames + np.random.default_rng(0).integers(-9, 9, frames.shape), 0, top)
     guesses = guesses.astype(np.int32)
     tolerances = np.full(channels, tolerance)
     encoder = MixingEncoder(frames.shape[1:], scale_of(top), Settings(level=level), guided=guided)
+    learned = None
     if use:
         learned = np.random.default_rng(1).integers(-9000, 9000, (channels, 4, 40))
         learned = [np.ascontiguousarray(w, np.int32) for w in learned]
-        encoder._open(streams.Weights(use, learned))
+    vectors = vectors_of(encoder, moving_frames) if moving_frames else None
+    encoder._open(streams.Weights(use, learned), vectors)
     coded = []
     for t, frame in enumerate(frames):
         if keyframes[t]:

@@ -22,7 +22,6 @@ from tezip_h5.kernels.pixels import (
     ACTIVITIES,
     BOTTOM,
     FRACTION,
-    HAS_BEFORE,
     HAS_GUESS,
     HAS_OTHER,
     HAS_PREVIOUS,
@@ -112,7 +111,7 @@ def build(sizes: Sizes):
         Bytes of the stream so far.
         """
         rows, columns = current.shape[0] - TOP - BOTTOM, current.shape[1] - LEFT - RIGHT
-        has_previous, has_before = flags & HAS_PREVIOUS != 0, flags & HAS_BEFORE != 0
+        has_previous = flags & HAS_PREVIOUS != 0
         has_guess, has_other = flags & HAS_GUESS != 0, flags & HAS_OTHER != 0
         taught = learned.shape[0] > 0
         step = 2 * tolerance + 1

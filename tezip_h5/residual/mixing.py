@@ -106,7 +106,7 @@ class MixingEncoder:
         if any(known.tolerance for known in channels):
             channels = lessons.rehearse(channels, learned, self._top)
             learned = [lessons.learn(known) for known in channels]
-        uses = [(Weights(use, learned), vectors) for use in (1, 2)]
+        uses = [(Weights(), vectors), *((Weights(use, learned), vectors) for use in (1, 2))]
         self._open(*uses[self._best_trial(channels, uses)])
 
     def _best_trial(self, channels: list[Known], choices) -> int:
