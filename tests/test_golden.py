@@ -31,10 +31,26 @@ def tiles(dtype):
     return (np.tile(frames(dtype)[:3], (1, 8, 8)) // 2 + noise * y // 400).astype(dtype)
 
 
+def drifting():
+    """A smooth scene of integers that drifts by (2, 5) pixels a frame: (4, 70, 96)."""
+    y, x = np.ogrid[:96, :128]
+    scene = 128 + ((x * x + 3 * y * y) // 40 % 97 - 48) + ((x * y) // 23 % 61 - 30)
+    smooth = sum(np.roll(scene, (dy, dx), (0, 1)) for dy in range(6) for dx in range(6)) // 36
+    return np.stack([smooth[2 * t : 2 * t + 70, 5 * t : 5 * t + 96] for t in range(4)])
+
+
 def holes():
     values = frames("float32") / np.float32(16)
     values[:, 2:4, 5] = np.nan
     values[3, 0, 0] = np.inf
+    return values
+
+
+def irregular():
+    """Floats on no grid."""
+    values = np.sqrt(frames("float32") * frames("float32")[:, ::-1])
+    values[:, 2:4, 5] = np.nan
+    values[3, 0, 0] = -np.inf
     return values
 
 
@@ -62,17 +78,20 @@ CASES = {
         {"coder": "stages", "feedback": "prediction", "window": 3, "warmup": 1},
     ),
     "uint32-pwrel": (frames("uint32"), {"pointwise_relative": 0.03}, {"coder": "stages"}),
-    "float32-lossless": (holes(), {}, {"coder": "stages", "window": 6}),
+    "float32-lossless": (irregular(), {}, {"coder": "stages", "window": 6}),
     "float32-abs": (holes(), {"absolute": 0.1}, {"coder": "stages", "window": 6}),
     "float64-pwrel": (
         frames("float64") - 500.5,
         {"pointwise_relative": 0.01},
         {"coder": "stages", "window": 6},
     ),
+    "float32-ordered": (irregular()[:, :, 8:9].repeat(12, 2), {}, {"coder": "stages"}),
+    "float32-gridded": (holes(), {}, {"coder": "stages", "window": 6}),
+    "uint16-linear-listed": (frames("uint16") // 900 * 901, {}, {"coder": "linear"}),
     "uint8-linear": (tiles("uint8"), {}, {"coder": "linear"}),
     "uint16-linear-abs": (tiles("uint16"), {"absolute": 9}, {"coder": "linear", "window": 3}),
     "rgb-linear-abs": (frames("uint8", 3), {"absolute": 1}, {"coder": "linear"}),
-    "float32-linear": (holes(), {}, {"coder": "linear", "window": 3}),
+    "float32-linear": (irregular(), {}, {"coder": "linear", "window": 3}),
     "uint8-mixing": (tiles("uint8"), {}, {"coder": "mixing"}),
     "uint16-mixing-abs": (
         tiles("uint16"),
@@ -81,6 +100,12 @@ CASES = {
     ),
     "rgb-mixing-abs": (frames("uint8", 3), {"absolute": 1}, {"coder": "mixing", "level": "best"}),
     "float32-mixing-abs": (holes(), {"absolute": 0.1}, {"coder": "mixing", "window": 3}),
+    "uint16-mixing-moving": (drifting().astype("uint16") * 9, {}, {"coder": "mixing"}),
+    "float32-mixing-rests": (
+        np.sqrt(drifting().astype("float32")) - np.float32(11),
+        {},
+        {"coder": "mixing", "level": "best"},
+    ),
     "float64-fallback": (frames("float64"), {}, {"coder": "fallback"}),
 }
 
@@ -125,6 +150,22 @@ def test_the_coder_is_the_one_the_name_says():
         header = bitstream.unpack((FOLDER / f"{name}.tezip").read_bytes()).header
         special = [n for word, n in NUMBERS.items() if word in name]
         assert header.coder == (special[0] if special else NUMBERS["stages"]), name
+
+
+def test_golden_payloads_hold_what_their_names_say():
+    from tezip_h5 import bitstream
+    from tezip_h5.bitstream import Section
+
+    def sections(name):
+        return bitstream.unpack((FOLDER / f"{name}.tezip").read_bytes()).sections
+
+    names = {"ordered": 1, "gridded": 2, "pwrel": (3, 4), "listed": 4, "lossless": (0, 5)}
+    for name in CASES:
+        scale = bitstream.unpack((FOLDER / f"{name}.tezip").read_bytes()).header.scale
+        for word, expected in names.items():
+            assert word not in name or scale in np.atleast_1d(expected), name
+    assert sections("uint16-mixing-moving")[Section.RESIDUALS][1] == 2
+    assert Section.RESTS in sections("float32-mixing-rests")
 
 
 def test_no_file_is_forgotten():

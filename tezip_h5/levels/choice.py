@@ -97,9 +97,9 @@ def _gridded(frames: np.ndarray, low, high) -> Grid | None:
         return None
     step = np.diff(finite).min()
     farthest = max(-finite[0], finite[-1])
-    multiple = np.rint(farthest / step) if farthest < 2.0**24 * step else 0
-    if multiple < 1:
+    if not 1 <= farthest / step <= 2.0**24:
         return None
+    multiple = np.rint(farthest / step)
     multiples = np.abs(np.rint(finite * (multiple / farthest)))
     sizes, multiples = np.abs(finite)[multiples > 0], multiples[multiples > 0]
     # Every sample was rounded: it says between which two numbers the step is.

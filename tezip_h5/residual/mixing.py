@@ -34,6 +34,7 @@ _BAND_PIXELS = {0: 1 << 16, 1: 1 << 17}  # of a band of one frame, about, by mod
 _MODEL_OF = {"fast": 0, "balanced": 0, "best": 1}
 _LEAST_TAUGHT = 4096  # pixels of a frame; weights cost more than they gain in smaller ones
 _TRIAL_FRAMES, _TRIAL_SHARE = 4, 64  # a trial takes so many frames, and such a part of all
+_ALONE = 1.015  # what adapts beside transmitted weights has hardly begun to in a trial
 
 
 def _bands(number: int, height: int, width: int) -> int:
@@ -106,16 +107,16 @@ class MixingEncoder:
         if any(known.tolerance for known in channels):
             channels = lessons.rehearse(channels, learned, self._top)
             learned = [lessons.learn(known) for known in channels]
-        uses = [(Weights(), vectors), *((Weights(use, learned), vectors) for use in (1, 2))]
+        uses = [(Weights(use, learned), vectors) for use in (1, 2)]
         self._open(*uses[self._best_trial(channels, uses)])
 
     def _best_trial(self, channels: list[Known], choices) -> int:
-        """Which of two or more weights and vectors make the fewest bytes."""
+        """Which of two or more weights and vectors will make the fewest bytes."""
         sizes = parallel.each(lambda c: self._trial(channels, *c), choices, self.threads)
         return int(np.argmin(sizes))
 
-    def _trial(self, channels: list[Known], weights: Weights, vectors) -> int:
-        """Bytes that a part of the first frames takes, from the middle of a band."""
+    def _trial(self, channels: list[Known], weights: Weights, vectors) -> float:
+        """Bytes that a part of the frames takes, judged by the first ones, from a band's middle."""
         block = kernels.load("motion").BLOCK
         band = len(self._rows) // 2
         part = self._rows[band]
@@ -134,11 +135,18 @@ class MixingEncoder:
         part = np.stack([known.original[:_TRIAL_FRAMES, rows, columns] for known in channels], 1)
         stream = self._stream(part.shape[1:], weights, vectors)
         tolerances = [known.tolerance for known in channels]
+        keyframes = np.array(channels[0].keyframes)
+        ends = [0]
         for t, frame in enumerate(part):
             # Where a network will predict, the last frame stands in for it.
-            stream.code(frame, part[max(t - 1, 0)], tolerances, channels[0].keyframes[t])
-        cost = 0 if vectors is None else len(motion.pack([vectors[:_TRIAL_FRAMES]]))
-        return stream.position + cost
+            stream.code(frame, part[max(t - 1, 0)], tolerances, keyframes[t])
+            ends.append(stream.position)
+        sizes, tried = np.diff(ends), keyframes[: len(part)]
+        if vectors is not None:
+            sizes[~tried] += len(motion.pack([vectors[: len(part)]])) // max(1, (~tried).sum())
+        kinds = [kind for kind in (False, True) if (tried == kind).any()]
+        size = sum(sizes[tried == kind].mean() * (keyframes == kind).sum() for kind in kinds)
+        return size * _ALONE if weights.use == 2 else size
 
     def keyframe(self, levels: np.ndarray, tolerances: np.ndarray) -> np.ndarray:
         """Code a frame from itself; returns its reconstruction, int32 (C, h, w)."""
