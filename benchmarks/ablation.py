@@ -77,9 +77,9 @@ def main() -> None:
     known = list(stacks(folder))
     print("# What the ingredients of the mixing coder gain\n")
     print(
-        f"First {FRAMES} frames of every stack, one chunk, one thread. Bytes more (+) or fewer (-)"
+        f"First {FRAMES} frames of every stack, one chunk, one thread. Bytes more (+) or fewer (-)\n"
+        "without the ingredient, and the time that encoding then takes."
     )
-    print("fewer (-) without the ingredient, and the time that encoding then takes.")
     for level in ("balanced", "best"):
         settings = Settings(level=level, coder="mixing", predictor="previous")
         warm = known[0][1][:2, :64, :64]
