@@ -77,8 +77,8 @@ def main() -> None:
     known = list(stacks(folder))
     print("# What the ingredients of the mixing coder gain\n")
     print(
-        f"First {FRAMES} frames of every stack, one chunk, one thread. Bytes more (+) or fewer (-)\n"
-        "without the ingredient, and the time that encoding then takes."
+        f"First {FRAMES} frames of every stack, one chunk, one thread. Bytes more (+) or fewer\n"
+        "(-) without the ingredient, and the time that encoding then takes."
     )
     for level in ("balanced", "best"):
         settings = Settings(level=level, coder="mixing", predictor="previous")

@@ -339,10 +339,10 @@ class Channel:
 class Stream:
     """One band; `decode` gives its frames one after the other."""
 
-    def __init__(self, data, model, shape, top, guided, use, learned, vectors):
+    def __init__(self, data, model, shape, top, guided, use, learned, vectors, jumps):
         self.coder, self.model, self.shape, self.top = Arithmetic(data), model, shape, top
         self.guided, self.use, self.learned = guided, use, learned
-        self.vectors, self.frame = vectors, 0
+        self.vectors, self.jumps, self.frame = vectors, jumps, 0
         self.channels = [Channel(model) for _ in range(shape[0])]
 
     def decode(self, guess, tolerances, keyframe):
@@ -356,7 +356,7 @@ class Stream:
                     least_squares.reset()
             guide = self.padded(guess[c]) if self.guided and not keyframe else None
             learned = self.learned[c] if self.use else None
-            self.plane(channel, int(tolerances[c]), guide, other, keyframe, learned)
+            self.plane(channel, c, int(tolerances[c]), guide, other, keyframe, learned)
             for y in range(self.shape[1]):
                 for x in range(self.shape[2]):
                     out[c, y, x] = channel.planes[0][y, x]
@@ -377,9 +377,16 @@ class Stream:
         plane.repeat_edges(h, w)
         return plane
 
-    def past(self, channel):
-        """P, Q, S' and M', moved."""
+    def past(self, channel, c):
+        """P, Q, S' and M', as bright as this frame, and moved."""
         _, h, w = self.shape
+        if channel.seen > 0 and self.jumps is not None and self.frame < len(self.jumps[c]):
+            gain, offset = (int(number) for number in self.jumps[c][self.frame])
+            for plane in channel.planes[1:]:
+                for y in range(-3, h + 3):
+                    for x in range(-4, w + 4):
+                        value = (gain * plane[y, x] + offset + 32768) >> 16
+                        plane[y, x] = clip(value, 0, self.top)
         planes = [*channel.planes[1:], channel.symbols[1], channel.misses[1]]
         if channel.seen > 0 and self.frame < len(self.vectors):
             planes = [plane.moved(self.vectors[self.frame], h, w) for plane in planes]
@@ -387,13 +394,13 @@ class Stream:
                 plane.repeat_edges(h, w)
         return planes
 
-    def plane(self, channel, tolerance, G, O, keyframe, learned):
+    def plane(self, channel, c, tolerance, G, O, keyframe, learned):
         _, h, w = self.shape
         has_p, has_q = channel.seen > 0, channel.seen > 1
         if keyframe:
             channel.symbols[1].clear()
         F = channel.planes[0]
-        P, Q, past, past_misses = self.past(channel)
+        P, Q, past, past_misses = self.past(channel, c)
         self.symbols, self.misses = (channel.symbols[0], past), (channel.misses[0], past_misses)
         self.narrow = 0
         while self.top >> self.narrow > 1 << 20:
@@ -686,6 +693,12 @@ def decode(section, shape, top, keyframes, tolerances, guesses=None):
         heights = [(b - a, width) for a, b in pairwise(edges)]
         vectors = read_vectors(section[at + 6 : at + 6 + size], frames, heights)
         at += 6 + size
+    jumps = None
+    if flags & 4:
+        size, frames = struct.unpack_from("<IH", section, at)
+        raw = zstandard.ZstdDecompressor().decompress(section[at + 6 : at + 6 + size])
+        jumps = np.frombuffer(raw, "<i8").reshape(channels, frames, 2)
+        at += 6 + size
     if use:
         (size,) = struct.unpack_from("<I", section, at)
         raw = zstandard.ZstdDecompressor().decompress(section[at + 4 : at + 4 + size])
@@ -699,7 +712,7 @@ def decode(section, shape, top, keyframes, tolerances, guesses=None):
         rows = slice(edges[b], edges[b + 1])
         band = (channels, rows.stop - rows.start, width)
         data = section[at : at + size]
-        stream = Stream(data, model, band, top, flags & 1, use, learned, vectors[b])
+        stream = Stream(data, model, band, top, flags & 1, use, learned, vectors[b], jumps)
         at += size
         parts.append(
             [

@@ -39,6 +39,13 @@ def drifting():
     return np.stack([smooth[2 * t : 2 * t + 70, 5 * t : 5 * t + 96] for t in range(4)])
 
 
+def jumping():
+    """A still scene whose brightness jumps: (5, 80, 96)."""
+    y, x = np.ogrid[:80, :96]
+    scene = 40 + (x * x + 3 * y * y) // 40 % 97
+    return (scene * np.array([8, 8, 6, 10, 9])[:, None, None] // 8).astype("uint8")
+
+
 def holes():
     values = frames("float32") / np.float32(16)
     values[:, 2:4, 5] = np.nan
@@ -101,6 +108,7 @@ CASES = {
     "rgb-mixing-abs": (frames("uint8", 3), {"absolute": 1}, {"coder": "mixing", "level": "best"}),
     "float32-mixing-abs": (holes(), {"absolute": 0.1}, {"coder": "mixing", "window": 3}),
     "uint16-mixing-moving": (drifting().astype("uint16") * 9, {}, {"coder": "mixing"}),
+    "uint8-mixing-jumping": (jumping(), {"absolute": 2}, {"coder": "mixing", "level": "best"}),
     "float32-mixing-rests": (
         np.sqrt(drifting().astype("float32")) - np.float32(11),
         {},
@@ -165,6 +173,7 @@ def test_golden_payloads_hold_what_their_names_say():
         for word, expected in names.items():
             assert word not in name or scale in np.atleast_1d(expected), name
     assert sections("uint16-mixing-moving")[Section.RESIDUALS][1] == 2
+    assert sections("uint8-mixing-jumping")[Section.RESIDUALS][1] & 4
     assert Section.RESTS in sections("float32-mixing-rests")
 
 

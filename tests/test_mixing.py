@@ -14,7 +14,8 @@ from tezip_h5.bitstream import Section
 from tezip_h5.bounds import ErrorBound
 from tezip_h5.levels import Integers
 from tezip_h5.prediction.architecture import Architecture
-from tezip_h5.residual import mixing, motion, streams
+from tezip_h5.residual import brightness, mixing, motion, streams
+from tezip_h5.residual.changes import Changes
 from tezip_h5.residual.mixing import MixingDecoder, MixingEncoder
 from tezip_h5.settings import Settings
 
@@ -156,8 +157,39 @@ def test_motion_is_found_and_used(level):
     payload = codec.encode_chunk(frames, limits, Settings(level=level)).payload
     np.testing.assert_array_equal(codec.decode_chunk(payload), frames)
     section = bitstream.unpack(payload).sections[Section.RESIDUALS]
-    assert section[1] & mixing._MOVING
+    assert section[1] == 2
     assert len(payload) < 0.4 * frames.size  # nearly only the first frame
+
+
+@pytest.mark.parametrize("level", ["balanced", "best"])
+def test_jumps_of_brightness_are_found_and_used(level, monkeypatch):
+    y, x = np.ogrid[:80, :96]
+    scene = 120 + 60 * np.sin(x / 9) * np.cos(y / 7)
+    noise = np.random.default_rng(0).normal(0, 0.7, (8, 80, 96))
+    gains = np.array([1, 1, 0.8, 0.8, 1.2, 0.9, 0.9, 1.1])
+    frames = np.rint(gains[:, None, None] * scene + noise).astype(np.uint8)
+    limits = ErrorBound(absolute=3).of_frames(frames[..., None])
+    payload = codec.encode_chunk(frames, limits, Settings(level=level)).payload
+    assert np.abs(codec.decode_chunk(payload).astype(int) - frames).max() <= 3
+    assert bitstream.unpack(payload).sections[Section.RESIDUALS][1] & 4
+    monkeypatch.setattr(brightness, "estimate", lambda *_: None)
+    without = codec.encode_chunk(frames, limits, Settings(level=level)).payload
+    assert len(payload) < 0.8 * len(without)
+
+
+def test_damaged_changes_of_brightness_are_refused():
+    changes = [brightness.unchanged(3), np.array([[1 << 16, 5], [1 << 24, 1 << 48], [0, -7]])]
+    packed = brightness.pack(changes)
+    back, size = brightness.unpack(packed + b"more", 2)
+    assert size == len(packed)
+    np.testing.assert_array_equal(back, changes)
+    for damaged in (b"", packed[:5], packed[:-1], packed[:4] + b"\xff\xff" + packed[6:]):
+        with pytest.raises(FormatError, match="brightness"):
+            brightness.unpack(damaged, 2)
+    for gain, offset in ((2**24 + 1, 0), (0, 2**48 + 1), (-(2**63), 0), (0, -(2**63))):
+        wrong = brightness.pack([np.array([[gain, offset]])])
+        with pytest.raises(FormatError, match="out of range"):
+            brightness.unpack(wrong, 1)
 
 
 def test_damaged_vectors_are_refused():
@@ -275,7 +307,12 @@ def test_the_naive_decoder_agrees(
         learned = np.random.default_rng(1).integers(-9000, 9000, (channels, 4, 40))
         learned = [np.ascontiguousarray(w, np.int32) for w in learned]
     vectors = vectors_of(encoder, moving_frames) if moving_frames else None
-    encoder._open(streams.Weights(use, learned), vectors)
+    jumps = None
+    if moving_frames:
+        gains = np.random.default_rng(4).normal(1, 0.2, (channels, moving_frames, 2)) * 65536
+        jumps = list(np.rint(gains).astype(np.int64))
+        jumps[0][0, 1] = -(2**48)
+    encoder._open(streams.Weights(use, learned), Changes(encoder._rows, top, vectors, jumps))
     coded = []
     for t, frame in enumerate(frames):
         if keyframes[t]:

@@ -1,4 +1,4 @@
-"""Motion of blocks between two frames: found by the encoder, followed by both sides."""
+"""Motion of blocks and brightness between two frames: found by the encoder, followed by both."""
 
 from __future__ import annotations
 
@@ -121,3 +121,14 @@ def follow(plane, top, left, rows, columns, vectors, out):
             sy = min(max(y + int64(vectors[by, bx, 0]), int64(0)), rows - 1)
             sx = min(max(x + int64(vectors[by, bx, 1]), int64(0)), columns - 1)
             out[top + y, left + x] = plane[top + sy, left + sx]
+
+
+@kernel(numba.void(_PLANE, int64, int64, int64))
+def brighten(plane, gain, offset, top):
+    """Apply a gain and an offset, both with 16 fraction bits, in place; clipped to 0..top."""
+    if gain == 1 << 16 and offset == 0:
+        return
+    for y in range(plane.shape[0]):
+        for x in range(plane.shape[1]):
+            value = (gain * int64(plane[y, x]) + offset + (1 << 15)) >> 16
+            plane[y, x] = min(max(value, int64(0)), top)

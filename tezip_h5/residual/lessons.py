@@ -41,8 +41,9 @@ class Known:
         Whether a network predicts. Its predictions are not known yet: weights leave them out.
     keyframes : list of bool
     tolerance : int
-    moved : callable or None
-        `moved(frame, t)` shifts a frame's blocks to where frame t has them.
+    brought : callable or None
+        `brought(frame, t=t, back=back)` is frame t - back as bright as frame t, and with its
+        blocks where frame t has them.
     """
 
     original: np.ndarray
@@ -51,7 +52,12 @@ class Known:
     guided: bool
     keyframes: list[bool]
     tolerance: int
-    moved: Callable | None = None
+    brought: Callable | None = None
+
+    def past(self, frames: np.ndarray, t: int, back: int) -> np.ndarray:
+        """Frame t - back of `frames`, as frame t knows it."""
+        frame = frames[t - back]
+        return frame if self.brought is None else self.brought(frame, t=t, back=back)
 
     def begin(self, count: int) -> Known:
         """Its first frames."""
@@ -112,9 +118,8 @@ def rehearse(channels: list[Known], weights: list[np.ndarray], top: int) -> list
         flags |= kernel.HAS_BEFORE if seen > 1 else 0
         other = other_errors = nothing
         for c, known in enumerate(channels):
-            moved = known.moved or (lambda frame, t: frame)
             past = [
-                np.pad(moved(decoded[c][t - back], t), margins, mode="edge")
+                np.pad(known.past(decoded[c], t, back), margins, mode="edge")
                 if seen >= back
                 else nothing
                 for back in (1, 2)
@@ -138,7 +143,6 @@ def _examples(kernel, known: Known, t: int, stride: int):
     frames, history = known.decoded, 0
     if not known.keyframes[t]:
         history = 1 if t < 2 or known.keyframes[t - 1] else 2
-    moved = known.moved or (lambda frame, t: frame)
     height, width = frames.shape[1:]
     ys = np.arange(min(2, height - 1), height, stride)[:, None] + kernel.TOP
     xs = np.arange(width)[None] + kernel.LEFT
@@ -154,7 +158,7 @@ def _examples(kernel, known: Known, t: int, stride: int):
     columns = [now(dy, dx) for dy, dx in zip(kernel.NEAR_Y, kernel.NEAR_X, strict=True)]
     kinds = np.full(west.size, kernel.KINDS, np.int64)
     if history:
-        before = plane(moved(frames[t - 1], t))
+        before = plane(known.past(frames, t, 1))
         base = np.floor((2 * before(0, 0) + west + north + 2) / 4)
         columns += [before(dy, dx) for dy, dx in zip(kernel.PAST_Y, kernel.PAST_X, strict=True)]
         corner, east = now(-1, -1), now(-1, 1)
@@ -163,7 +167,7 @@ def _examples(kernel, known: Known, t: int, stride: int):
         time += np.abs(east - before(-1, 1))
         kinds = np.where(2 * time < space, 0, np.where(time < 2 * space, 1, 2)).astype(np.int64)
     if history > 1:
-        older = plane(moved(frames[t - 2], t))
+        older = plane(known.past(frames, t, 2))
         columns += [older(dy, dx) for dy, dx in ((0, 0), (0, 1), (1, 0))]
     if history and known.guided:
         columns += [base] * 3

@@ -11,13 +11,15 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 
 from tezip_h5 import kernels, parallel
 from tezip_h5.errors import FormatError
-from tezip_h5.residual import lessons, motion
+from tezip_h5.residual import brightness, lessons, motion
+from tezip_h5.residual.changes import FLAGS, Changes
 from tezip_h5.residual.lessons import Known
 from tezip_h5.residual.streams import MODELS, Stream, Weights
 
@@ -27,7 +29,7 @@ RESIDUALS = "residuals"
 
 _PREFIX = struct.Struct("<BBBBH")  # model, flags, use of weights, 0, bands
 _SIZE = struct.Struct("<I")
-_GUIDED, _MOVING = 1, 2
+_GUIDED = 1  # beside the flags of changes
 MOST_TOP = 2**30
 """Largest level it takes."""
 _BAND_PIXELS = {0: 1 << 16, 1: 1 << 17}  # of a band of one frame, about, by model
@@ -69,20 +71,24 @@ class MixingEncoder:
         self._guided, self._shape, self._top = guided, shape, scale.top
         self._rows = _edges(shape[1], _bands(self._number, *shape[1:]))
         self._sizes = []
-        self._open(Weights(), None)
+        self._open(Weights(), Changes(self._rows, self._top))
 
-    def _open(self, weights: Weights, vectors: list[np.ndarray] | None) -> None:
-        self._weights, self._vectors = weights, vectors
+    def _open(self, weights: Weights, changes: Changes) -> None:
+        self._weights, self._changes = weights, changes
         self._streams = [
-            self._stream((self._shape[0], rows.stop - rows.start, self._shape[2]), weights, moves)
-            for rows, moves in zip(self._rows, vectors or [None] * len(self._rows), strict=True)
+            self._stream(
+                (self._shape[0], rows.stop - rows.start, self._shape[2]),
+                weights,
+                changes.of_band(band),
+            )
+            for band, rows in enumerate(self._rows)
         ]
 
-    def _stream(self, shape, weights: Weights, vectors) -> Stream:
-        return Stream(self._number, shape, self._top, self._guided, weights, vectors)
+    def _stream(self, shape, weights: Weights, changes) -> Stream:
+        return Stream(self._number, shape, self._top, self._guided, weights, *changes)
 
     def prepare(self, channels: list[Known]) -> None:
-        """Learn weights from all frames, and choose by a trial how to use them.
+        """Learn weights from all frames, and choose by trials what to transmit.
 
         Parameters
         ----------
@@ -91,31 +97,51 @@ class MixingEncoder:
         """
         if channels[0].original[0].size < _LEAST_TAUGHT:
             return
-        plain = channels
-        learned = [lessons.learn(known) for known in channels]
-        first = channels[0]
-        vectors = motion.estimate(first.original, first.keyframes, self._rows, self.threads)
-        if vectors is not None:
-            moved = [
-                replace(k, moved=lambda f, t: motion.followed(f, self._rows, vectors, t))
-                for k in channels
-            ]
-            lessons_moved = [lessons.learn(known) for known in moved]
-            tries = [(plain, learned, None), (moved, lessons_moved, vectors)]
-            weights = [(Weights(1, taught), moves) for _, taught, moves in tries]
-            channels, learned, vectors = tries[self._best_trial(channels, weights)]
+        changes = self._changes
+        channels, learned = self._learn(channels, changes)
+        for find in (self._jumps, self._motion):
+            if (found := find(channels, changes)) is not None:
+                other = self._learn(channels, found)
+                ways = [(Weights(1, learned), changes), (Weights(1, other[1]), found)]
+                if self._best_trial(channels, ways) == 1:
+                    (channels, learned), changes = other, found
         if any(known.tolerance for known in channels):
             channels = lessons.rehearse(channels, learned, self._top)
             learned = [lessons.learn(known) for known in channels]
-        uses = [(Weights(use, learned), vectors) for use in (1, 2)]
-        self._open(*uses[self._best_trial(channels, uses)])
+        ways = [(Weights(use, learned), changes) for use in (1, 2)]
+        self._open(*ways[self._best_trial(channels, ways)])
+
+    def _learn(self, channels: list[Known], changes: Changes):
+        """The channels, their past frames changed, and weights for them."""
+        if changes.flags:
+            channels = [
+                replace(known, brought=partial(changes.past, c=c))
+                for c, known in enumerate(channels)
+            ]
+        return channels, [lessons.learn(known) for known in channels]
+
+    def _jumps(self, channels: list[Known], changes: Changes) -> Changes | None:
+        """Changes of brightness besides `changes`, if there are any."""
+        found = [brightness.estimate(k.original, k.keyframes, k.tolerance) for k in channels]
+        if all(jumps is None for jumps in found):
+            return None
+        still = brightness.unchanged(len(channels[0].original))
+        found = [still if jumps is None else jumps for jumps in found]
+        return replace(changes, brightness=found)
+
+    def _motion(self, channels: list[Known], changes: Changes) -> Changes | None:
+        """Motion besides `changes`, if there is any."""
+        first = channels[0]
+        last = partial(first.past, first.original, back=1)
+        vectors = motion.estimate(first.original, last, first.keyframes, self._rows, self.threads)
+        return None if vectors is None else replace(changes, vectors=vectors)
 
     def _best_trial(self, channels: list[Known], choices) -> int:
-        """Which of two or more weights and vectors will make the fewest bytes."""
+        """Which of two or more weights and changes will make the fewest bytes."""
         sizes = parallel.each(lambda c: self._trial(channels, *c), choices, self.threads)
         return int(np.argmin(sizes))
 
-    def _trial(self, channels: list[Known], weights: Weights, vectors) -> float:
+    def _trial(self, channels: list[Known], weights: Weights, changes: Changes) -> float:
         """Bytes that a part of the frames takes, judged by the first ones, from a band's middle."""
         block = kernels.load("motion").BLOCK
         band = len(self._rows) // 2
@@ -130,10 +156,11 @@ class MixingEncoder:
         top = part.start + down * block
         rows = slice(top, min(part.stop, top + high * block))
         columns = slice(across * block, (across + wide) * block)
+        vectors, jumps = changes.of_band(band)
         if vectors is not None:
-            vectors = vectors[band][:, down : down + high, across : across + wide].copy()
+            vectors = vectors[:, down : down + high, across : across + wide].copy()
         part = np.stack([known.original[:_TRIAL_FRAMES, rows, columns] for known in channels], 1)
-        stream = self._stream(part.shape[1:], weights, vectors)
+        stream = self._stream(part.shape[1:], weights, (vectors, jumps))
         tolerances = [known.tolerance for known in channels]
         keyframes = np.array(channels[0].keyframes)
         ends = [0]
@@ -173,13 +200,12 @@ class MixingEncoder:
         streams = [stream.finish() for stream in self._streams]
         head = _PREFIX.pack(
             self._number,
-            _GUIDED * self._guided | _MOVING * (self._vectors is not None),
+            _GUIDED * self._guided | self._changes.flags,
             self._weights.use,
             0,
             len(streams),
         )
-        if self._vectors:
-            head += motion.pack(self._vectors)
+        head += self._changes.pack()
         if self._weights.use:
             head += lessons.pack(self._weights.of_channels)
         head += b"".join(_SIZE.pack(len(stream)) for stream in streams)
@@ -207,7 +233,7 @@ class MixingDecoder:
         number, flags, use, zero, bands = _PREFIX.unpack_from(section)
         if (
             number not in MODELS
-            or flags & ~(_GUIDED | _MOVING)
+            or flags & ~(_GUIDED | FLAGS)
             or use > 2
             or zero
             or not 1 <= bands <= shape[1]
@@ -219,11 +245,8 @@ class MixingDecoder:
             )
         start = _PREFIX.size
         self._rows = _edges(shape[1], bands)
-        vectors = [None] * bands
-        if flags & _MOVING:
-            bands_of = [(rows.stop - rows.start, shape[2]) for rows in self._rows]
-            vectors, size = motion.unpack(section[start:], bands_of)
-            start += size
+        changes, size = Changes.unpack(section[start:], flags, self._rows, shape, scale.top)
+        start += size
         weights = Weights()
         if use:
             learned, size = lessons.unpack(section[start:], shape[0])
@@ -237,11 +260,17 @@ class MixingDecoder:
         if start + sum(sizes) != len(section):
             raise FormatError(f"streams of {sizes} bytes in a section of {len(section)}")
         self._streams = []
-        for rows, size, moves in zip(self._rows, sizes, vectors, strict=True):
-            band = (shape[0], rows.stop - rows.start, shape[2])
-            data = section[start : start + size]
+        for b, (rows, size) in enumerate(zip(self._rows, sizes, strict=True)):
             self._streams.append(
-                Stream(number, band, scale.top, bool(flags & _GUIDED), weights, moves, data)
+                Stream(
+                    number,
+                    (shape[0], rows.stop - rows.start, shape[2]),
+                    scale.top,
+                    bool(flags & _GUIDED),
+                    weights,
+                    *changes.of_band(b),
+                    data=section[start : start + size],
+                )
             )
             start += size
         self._shape = shape

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Callable
 
 import numpy as np
 import zstandard
@@ -26,13 +27,14 @@ def shape_of(frames: int, rows: int, columns: int) -> tuple[int, int, int, int]:
 
 
 def estimate(
-    frames: np.ndarray, keyframes: list[bool], rows: list[slice], threads: int = 1
+    frames: np.ndarray, last: Callable, keyframes: list[bool], rows: list[slice], threads: int = 1
 ) -> list[np.ndarray] | None:
     """Every band's vectors (zero in keyframes): int8, as `shape_of`. None if little moves.
 
     Parameters
     ----------
     frames : int32 (T, h, w), the levels of the first channel
+    last : `last(t)` is frame t - 1, as bright as frame t
     rows : the bands
     """
     search = kernels.load("motion").search
@@ -42,18 +44,22 @@ def estimate(
     if not moving or blocks > _MOST_BLOCKS or count > _MOST_FRAMES:
         return None
     excess = max(0, int(frames.max()).bit_length() - 15)
-    frames = (frames >> excess).astype(np.int16)
+
+    def differences(t: int, part: slice, past: np.ndarray, out: np.ndarray) -> float:
+        pair = ((frame[part] >> excess).astype(np.int16) for frame in (frames[t], last(t)))
+        return search(*pair, past, out)
+
     # A few rows of blocks in the middle of the chunk tell whether it is worth the search.
     t = moving[len(moving) // 2]
     middle = slice(max(0, height // 2 - 32), height // 2 + 32)
     trial = np.zeros(shape_of(1, middle.stop - middle.start, width)[1:], np.int8)
-    if search(frames[t, middle], frames[t - 1, middle], np.zeros_like(trial), trial) < _WORTH:
+    if differences(t, middle, np.zeros_like(trial), trial) < _WORTH:
         return None
 
     def band(part: slice) -> np.ndarray:
         vectors = np.zeros(shape_of(count, part.stop - part.start, width), np.int8)
         for t in moving:
-            search(frames[t, part], frames[t - 1, part], vectors[t - 1], vectors[t])
+            differences(t, part, vectors[t - 1], vectors[t])
         return vectors
 
     return parallel.each(band, rows, threads)

@@ -80,6 +80,8 @@ class Stream:
     weights : Weights
     vectors : int8 (T, blocks down, blocks across, 2), optional
         How blocks moved since the frame before.
+    brightness : list of int64 (T, (gain, offset)), optional
+        Of every channel, since the frame before, with 16 fraction bits.
     data : bytes, optional
         To decode.
     """
@@ -92,6 +94,7 @@ class Stream:
         guided: bool,
         weights: Weights,
         vectors: np.ndarray | None = None,
+        brightness: list[np.ndarray] | None = None,
         data: bytes | None = None,
     ):
         self._kernel = kernels.load("pixels")
@@ -100,7 +103,7 @@ class Stream:
         self._shape, self._top, self._guided = shape, top, guided
         self._decoding = data is not None
         self._alone, self._weights = weights.use == 2, weights.of_channels
-        self._vectors, self._frame = vectors, 0
+        self._vectors, self._brightness, self._frame = vectors, brightness, 0
         self._channels = [_Channel(self._kernel, model, shape[1:]) for _ in range(shape[0])]
         padded = self._channels[0].errors.shape
         self._nothing = np.zeros(padded, np.int32)
@@ -140,7 +143,7 @@ class Stream:
                 kernel.pad(self._guess, rows, columns)
             if not self._decoding:
                 self._make_room(rows * columns)
-            previous, before, symbols, misses = self._past(channel)
+            previous, before, symbols, misses = self._past(c, channel)
             self._code_plane(
                 self._decoding,
                 out[c] if self._decoding else levels[c],
@@ -179,20 +182,21 @@ class Stream:
         self._frame += 1
         return out
 
-    def _past(self, channel: _Channel) -> tuple[np.ndarray, ...]:
-        """The last frames' planes, with every block where this frame has it."""
+    def _past(self, c: int, channel: _Channel) -> tuple[np.ndarray, ...]:
+        """The last frames' planes: as bright as this frame, and every block where it has it."""
+        t, vectors, brightness = self._frame, self._vectors, self._brightness
+        if brightness is not None and channel.seen > 0 and t < len(brightness[c]):
+            for plane in channel.planes[1:]:
+                kernels.load("motion").brighten(plane, *brightness[c][t], self._top)
         planes = (*channel.planes[1:], channel.symbols[1], channel.misses[1])
-        if self._vectors is None or channel.seen == 0 or self._frame >= len(self._vectors):
-            return planes
-        vectors = self._vectors[self._frame]
-        if not vectors.any():
+        if vectors is None or channel.seen == 0 or t >= len(vectors) or not vectors[t].any():
             return planes
         kernel, (_, rows, columns) = self._kernel, self._shape
         moved = tuple(np.zeros_like(plane) for plane in planes)
         for plane, out in zip(planes, moved, strict=True):
             if plane.size:
                 kernels.load("motion").follow(
-                    plane, kernel.TOP, kernel.LEFT, rows, columns, vectors, out
+                    plane, kernel.TOP, kernel.LEFT, rows, columns, vectors[t], out
                 )
         for plane in moved[:2]:
             kernel.pad(plane, rows, columns)

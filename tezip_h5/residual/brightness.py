@@ -1,0 +1,116 @@
+"""Brightness: gain and offset of a frame against the one before, where they jump.
+
+Exposure, shutter and beam current change all samples of a frame alike. Where they do, the encoder
+transmits by how much, and both sides bring the frames before to this frame's brightness.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+import zstandard
+
+from tezip_h5 import kernels
+from tezip_h5.errors import FormatError
+from tezip_h5.inflate import inflate
+
+__all__ = ["estimate", "followed", "pack", "unchanged", "unpack"]
+
+_UNIT = 1 << 16  # a gain of 1, an offset of one level
+_MOST_GAIN, _MOST_OFFSET = 1 << 24, 1 << 48
+_MOST_FRAMES = 1 << 10
+_SIDE = 16  # of the blocks whose means are compared
+_KEPT = 0.7  # share of the blocks that a line is fitted to; the others may have moved
+_WORTH = 0.6  # a jump explains all but so much of the difference of means, and at least
+_LEAST = 0.25  # so many levels
+_PAIR = struct.Struct("<IH")
+
+
+def estimate(frames: np.ndarray, keyframes: list[bool], tolerance: int) -> np.ndarray | None:
+    """Gains and offsets: int64 (T, 2), 16 fraction bits; None where no frame jumps.
+
+    Parameters
+    ----------
+    frames : int32 (T, h, w), the levels of a channel
+    keyframes : those stand for themselves
+    tolerance : of the levels; smaller jumps are not worth it
+    """
+    count, height, width = frames.shape
+    if min(height, width) < 4 * _SIDE or count > _MOST_FRAMES:
+        return None
+    means = frames[:, : height // _SIDE * _SIDE, : width // _SIDE * _SIDE]
+    means = means.reshape(count, height // _SIDE, _SIDE, -1, _SIDE).mean((2, 4))
+    means = means.reshape(count, -1)
+    changes = unchanged(count)
+    jumps = False
+    for t in range(1, count):
+        if keyframes[t]:
+            continue
+        before = np.abs(means[t] - means[t - 1]).mean()
+        if before < _LEAST + tolerance / 2:
+            continue
+        gain, offset = _line(means[t - 1], means[t])
+        after = np.abs(means[t] - gain * means[t - 1] - offset).mean()
+        change = np.rint(np.array([gain, offset]) * _UNIT)
+        if after < _WORTH * before and 0 < change[0] < _MOST_GAIN and abs(offset) < 2**31:
+            changes[t] = change
+            jumps = True
+    return changes if jumps else None
+
+
+def unchanged(count: int) -> np.ndarray:
+    """Of frames that are as bright as those before."""
+    return np.tile(np.array([_UNIT, 0], np.int64), (count, 1))
+
+
+def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """Slope and intercept of y over x, by least squares of the blocks that fit best."""
+    slope, intercept = 1.0, float(np.median(y - x))
+    chosen = np.ones(x.size, bool)
+    for _ in range(4):
+        spread = x[chosen] - x[chosen].mean()
+        if spread @ spread > 1e-6 * x.size:
+            slope = spread @ y[chosen] / (spread @ spread)
+        intercept = y[chosen].mean() - slope * x[chosen].mean()
+        miss = np.abs(y - slope * x - intercept)
+        chosen = miss <= np.quantile(miss, _KEPT)
+    return float(slope), float(intercept)
+
+
+def followed(plane: np.ndarray, change: np.ndarray, top: int) -> np.ndarray:
+    """An earlier frame, int32, as bright as this one; `change` is a gain and an offset."""
+    brought = plane.copy()
+    kernels.load("motion").brighten(brought, *change, top)
+    return brought
+
+
+def pack(channels: list[np.ndarray]) -> bytes:
+    """All channels' changes as bytes: a length, frames, then zstd of pairs."""
+    packed = zstandard.compress(np.stack(channels).astype("<i8").tobytes(), 19)
+    return _PAIR.pack(len(packed), len(channels[0])) + packed
+
+
+def unpack(data: bytes, channels: int) -> tuple[list[np.ndarray], int]:
+    """The inverse of `pack`: every channel's changes, and how many bytes they took.
+
+    Raises
+    ------
+    FormatError
+        When they are damaged.
+    """
+    try:
+        size, frames = _PAIR.unpack_from(data)
+        if frames > _MOST_FRAMES:
+            raise ValueError(f"{frames} frames")
+        start = _PAIR.size
+        raw = inflate(data[start : start + size], 16 * channels * frames, "changes of brightness")
+        changes = np.frombuffer(raw, "<i8").astype(np.int64).reshape(channels, frames, 2)
+        gains, offsets = np.abs(changes[..., 0]), np.abs(changes[..., 1])
+        if not ((gains >= 0) & (gains <= _MOST_GAIN)).all():
+            raise ValueError("a gain out of range")
+        if not ((offsets >= 0) & (offsets <= _MOST_OFFSET)).all():
+            raise ValueError("an offset out of range")
+    except (struct.error, ValueError) as error:
+        raise FormatError(f"changes of brightness are damaged: {error}") from None
+    return list(changes), start + size
