@@ -43,7 +43,7 @@ with steered:
 
 GOLDEN = Path(__file__).parent / "golden"
 MOST_BYTES = 1 << 16  # of a decoded chunk
-SECTIONS = [*range(1, 8), Section.TABLES]
+SECTIONS = [*range(1, 8), Section.TABLES, Section.RESTS]
 
 
 def seeds() -> list[bytes]:
