@@ -94,6 +94,13 @@ def train(
     """
     training = _training()
     options = training.Options(epochs, steps, rate, patience, seed)
+    if batch < 1 or length < 2 or side < 1:
+        raise InputError(
+            f"batches of {batch} clips, of {length} frames, of {side} pixels to a side; give at "
+            "least 1 clip of 2 frames"
+        )
+    if not 0 <= scenes <= 1:
+        raise InputError(f"a share of scenes of {scenes}; give one from 0 to 1")
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; give a folder for the model")

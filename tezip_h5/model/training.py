@@ -111,17 +111,26 @@ class _MeanAbsolute(keras.losses.Loss):
 
 
 class _Batches(keras.utils.PyDataset):
-    """`Clips` as Keras takes them; every epoch has batches of its own."""
+    """`Clips` as Keras takes them; every epoch has batches of its own.
+
+    They are made in a thread of the backend's, which makes its own error of any; `error` is the
+    one that was raised.
+    """
 
     def __init__(self, clips: Clips, steps: int, first_epoch: int):
         super().__init__()
         self._clips, self._steps, self._epoch = clips, steps, first_epoch
+        self.error: Exception | None = None
 
     def __len__(self):
         return self._steps
 
     def __getitem__(self, index):
-        batch = self._clips(self._epoch * self._steps + index)
+        try:
+            batch = self._clips(self._epoch * self._steps + index)
+        except Exception as error:
+            self.error = error
+            raise
         return batch.frames, batch.weights
 
     def on_epoch_end(self):
@@ -232,6 +241,8 @@ def fit(
 
     Raises
     ------
+    InputError
+        When a file cannot be read any more.
     ModelError
         When an unfinished training in `folder` is of another network or damaged, or when nothing
         was learned before the errors became infinite.
@@ -269,6 +280,10 @@ def fit(
         elif np.isfinite(value := keeper.judge()):
             say("interrupted in the first epoch: what it has learned is kept")
             keeper.keep(value)
+    except Exception:
+        if batches.error is not None:
+            raise batches.error from None
+        raise
     if not np.isfinite(trained.best):
         raise ModelError(
             "nothing was learned: the errors became infinite in the first epoch; try a lower "
