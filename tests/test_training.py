@@ -183,6 +183,7 @@ def test_training_learns(trained, tmp_path):
     assert [line.split(":")[0] for line in said[:-1]] == [f"epoch {n}" for n in (1, 2, 3, 4)]
     assert model.digest.hex()[:16] in said[-1]
     assert model.provenance["epochs"] == 4
+    assert model.provenance["trained on"] == ["blobs.h5:/data"]  # it may be passed on: no folder
     assert tezip_h5.load_model(folder).digest == model.digest
     path = tmp_path / "run.h5"
     tezip_h5.write(blobs(), path, model=folder, predictor="prednet", coder="stages", verify=True)
@@ -193,14 +194,9 @@ def test_training_learns(trained, tmp_path):
 def test_the_exported_model_predicts_as_the_network_does(trained):
     folder, model, _ = trained
     frames = [blobs().astype(np.int64)]
-    architecture, found = weights.load(folder)
-    exact, floating, previous = judge(model, found, frames)
+    exact, floating, previous = judge(model, weights.load(folder)[1], frames)
     assert exact <= 1.02 * floating
     assert exact < 0.9 * previous
-    # Weights beyond what activations can show: too much would be lost, and export says so.
-    loud = {name: (30 * kernel, bias) for name, (kernel, bias) in found.items()}
-    with pytest.raises(ModelError, match="is lost"):
-        export(architecture, loud, frames)
 
 
 def test_training_that_cannot_be_exported_writes_no_model(tmp_path, stack, monkeypatch):

@@ -137,7 +137,7 @@ def train(
         for i in range(_SAMPLES)
     ]
     provenance = {
-        "trained on": sorted({s.name for s in sequences}),
+        "trained on": _names(sequences),
         "epochs": len(trained.history),
         "validation error relative to the previous frame": round(trained.best, 4),
     }
@@ -181,6 +181,17 @@ def _require_numbers(sequence) -> None:
             f"{sequence.name} holds nothing but NaN or infinities in its first, middle and last "
             "frame; leave it out"
         )
+
+
+def _names(sequences, most: int = 20) -> list[str]:
+    """What a model says it was trained on: not in which folders, for it may be passed on."""
+    found = set()
+    for sequence in sequences:
+        path, colon, inside = os.path.splitdrive(sequence.name)[1].partition(":")
+        found.add(os.path.basename(path) + colon + inside)
+    names = sorted(found)
+    rest = [f"and {len(names) - most} more"] if len(names) > most else []
+    return names[:most] + rest
 
 
 def _split(sequences, validation) -> tuple[list, list]:
