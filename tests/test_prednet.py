@@ -275,6 +275,9 @@ def test_the_model_travels_with_the_file(tmp_path, moving, in_fresh_process):
     with h5py.File(path) as file:
         assert list(file["tezip/models"]) == [model.digest.hex()]
         assert file["scan/model"] == file[f"tezip/models/{model.digest.hex()}"]
+    (report,) = tezip_h5.inspect(path).stacks
+    assert (report.model, report.embedded) == (model.digest.hex(), True)
+    assert f"of {report.network_chunks} chunks; model {report.model[:16]}…, embedded" in str(report)
     out = in_fresh_process(
         f"import tezip_h5, h5py; f = h5py.File({str(path)!r}); print(int(f['scan/data'][:].sum()))"
     )
@@ -317,6 +320,7 @@ def test_a_missing_model_is_searched_for_and_named(tmp_path, moving, in_fresh_pr
     with h5py.File(path, "r+") as file:
         del file["scan/model"]
         del file["tezip"]
+    assert f"model {model.digest.hex()[:16]}…, not in this file" in str(tezip_h5.inspect(path))
     code = f"""
         import tezip_h5
         try:

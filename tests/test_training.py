@@ -3,6 +3,7 @@
 import functools
 import itertools
 import json
+import types
 
 import h5py
 import numpy as np
@@ -147,6 +148,15 @@ def trained(tmp_path_factory):
         say=said.append,
     )
     return folder / "model", model, said
+
+
+FEW = ["--epochs", "1", "--steps", "2"]
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """The command line has no option for the network's size: a small one, for tests."""
+    monkeypatch.setattr(learning, "train", functools.partial(learning.train, **TINY))
 
 
 def listing(folder):
@@ -342,6 +352,23 @@ def test_a_file_that_breaks_while_it_is_read_is_named(tmp_path, stack, monkeypat
     assert not listing(tmp_path / "model") - {"unfinished", *FLOAT_FILES, "training.json"}
 
 
+def test_a_full_disk_is_one_line(tmp_path, stack, small, monkeypatch, capsys):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(weights, "save", full)
+    assert main(["train", str(tmp_path / "model"), str(stack), *FEW]) == 1
+    assert "No space left on device" in capsys.readouterr().err.splitlines()[-1]
+    assert listing(tmp_path / "model") <= {"training.json"}
+
+
+def test_many_names_are_cut_short():
+    names = [types.SimpleNamespace(name=f"/home/me/s{n:02}/X_train.hkl:{n:02}") for n in range(25)]
+    found = learning._names(names)
+    assert found[:2] == ["X_train.hkl:00", "X_train.hkl:01"]
+    assert found[20:] == ["and 5 more"]
+
+
 def test_a_training_that_goes_astray_is_an_error(tmp_path, stack):
     with pytest.raises(ModelError, match="lower learning rate"):
         tezip_h5.train(tmp_path / "model", stack, **{**TINY, "rate": 1e38, "steps": 8})
@@ -375,14 +402,6 @@ def test_the_network_has_the_channels_of_the_data(tmp_path):
 
 
 # --- the command line -----------------------------------------------------------------------
-
-FEW = ["--epochs", "1", "--steps", "2"]
-
-
-@pytest.fixture
-def small(monkeypatch):
-    """The command line has no option for the network's size: a small one, for tests."""
-    monkeypatch.setattr(learning, "train", functools.partial(learning.train, **TINY))
 
 
 def training_data(folder, channels=3):
