@@ -176,6 +176,14 @@ def test_weights_of_another_shape_are_refused(folder):
         weights.load(folder)
 
 
+def test_weights_that_are_not_finite_are_refused(folder):
+    found = random_weights(ARCHITECTURE)
+    found["a1"][1][2] = np.nan
+    weights.save(folder, ARCHITECTURE, found)
+    with pytest.raises(ModelError, match="a1 that are not finite"):
+        weights.load(folder)
+
+
 def test_an_architecture_of_something_else_is_refused(folder):
     (folder / weights.MODEL_FILE).write_text(json.dumps({"class_name": "Model", "config": {}}))
     with pytest.raises(ModelError, match="no architecture"):
