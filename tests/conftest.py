@@ -40,6 +40,17 @@ def require_tool(name):
         pytest.skip(f"{name} is not installed")
 
 
+def require_training():
+    """Skip a module without Keras and TensorFlow; fail where TEZIP_REQUIRE_TRAINING is set."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if os.environ.get("TEZIP_REQUIRE_TRAINING"):
+        import keras  # noqa: F401
+        import tensorflow  # noqa: F401
+    else:
+        pytest.importorskip("tensorflow", exc_type=ImportError)
+        pytest.importorskip("keras", exc_type=ImportError)
+
+
 @pytest.fixture
 def walk():
     """A small stack with motion and noise: uint16 (20, 40, 56), values about 500."""

@@ -209,13 +209,37 @@ def test_the_manuals_mistakes(images, tmp_path, capsys):
 def test_learning_by_the_manual(tmp_path, monkeypatch, capsys):
     called = []
     monkeypatch.setattr(legacy, "learn", lambda *args, **options: called.append((args, options)))
-    assert legacy.main(["-l", "model", "train_data", "-f", "-v"]) == 0
-    assert called == [(("model", ["train_data"]), {"force": True, "verbose": True})]
+    monkeypatch.setattr(legacy, "mode", lambda force: "CPU MODE" if force else "GPU MODE")
+    for options, first in ([], "GPU MODE"), (["-f", "-v"], "CPU MODE"):
+        assert legacy.main(["-l", "model", "train_data", *options]) == 0
+        assert called.pop() == (("model", ["train_data"]), {"verbose": "-v" in options})
+        assert capsys.readouterr().out == f"{first}\ntrain mode\n"
     monkeypatch.undo()
     assert legacy.main(["-l", str(tmp_path / "model"), str(tmp_path / "absent")]) == 1
     error = capsys.readouterr().err
     assert "does not exist" in error or "training needs Keras" in error
     assert not (tmp_path / "model").exists()
+
+
+def test_learning_without_keras_names_what_to_install(tmp_path, in_fresh_process):
+    printed = in_fresh_process(
+        f"""
+        import sys
+        sys.modules["keras"] = None
+        import tezip_h5
+        from tezip_h5.cli import legacy, main
+        try:
+            tezip_h5.train({str(tmp_path / "model")!r}, "absent")
+        except tezip_h5.InputError as error:
+            print(error)
+        sys.stderr = sys.stdout
+        print(main(["train", {str(tmp_path / "model")!r}, "absent"]))
+        print(legacy.main(["-l", {str(tmp_path / "model")!r}, "absent"]))
+        """
+    )
+    assert printed.count("pip install 'tezip_h5[train]'") == 3
+    assert printed.split("\n")[2] == printed.split("\n")[4] == "1"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_demo(tmp_path, capsys):

@@ -122,13 +122,18 @@ def test_export_refuses_nan_and_foreign_shapes():
 
 
 def test_export_stops_when_too_much_is_lost():
-    architecture = Architecture(1, (4,), (3, 5))
-    rng = np.random.default_rng(0)
-    # Changes far beyond what activations can show: rounding and clipping dominate.
-    weights = random_weights(architecture, gain=30.0)
-    frames = rng.integers(0, 256, (4, 16, 16, 1))
-    with pytest.raises(ModelError, match="is lost"):
-        export(architecture, weights, [frames], clipped=True, allowed_loss=-0.9)
+    """A as large as integers cannot hold it: refused, unless it is measured and scaled."""
+    architecture = Architecture(1, (4,), (3, 5), patch=1, skip=False)
+    t, y, x, _ = np.indices((8, 24, 32, 1))
+    frames = (120 + 60 * np.sin((x + 2 * t) / 5) + 40 * np.cos(y / 4)).astype(np.int64)
+    weights = random_weights(architecture, gain=3.0)
+    weights |= {name: tuple(4 * part for part in weights[name]) for name in ("a1", "ahat1")}
+    weights["gates1"][0][:, :, 5:13] /= 4  # what sees A, so that the function is the same
+    with pytest.raises(ModelError, match="more than 2% is lost"):
+        export(architecture, weights, [frames], clipped=True)
+    model = export(architecture, weights, [frames], clipped=False)
+    exact, floating, _ = judge(model, weights, [frames])
+    assert exact <= 1.02 * floating
 
 
 def test_a_model_whose_proof_does_not_hold_is_refused():
@@ -270,6 +275,9 @@ def test_the_model_travels_with_the_file(tmp_path, moving, in_fresh_process):
     with h5py.File(path) as file:
         assert list(file["tezip/models"]) == [model.digest.hex()]
         assert file["scan/model"] == file[f"tezip/models/{model.digest.hex()}"]
+    (report,) = tezip_h5.inspect(path).stacks
+    assert (report.model, report.embedded) == (model.digest.hex(), True)
+    assert f"of {report.network_chunks} chunks; model {report.model[:16]}…, embedded" in str(report)
     out = in_fresh_process(
         f"import tezip_h5, h5py; f = h5py.File({str(path)!r}); print(int(f['scan/data'][:].sum()))"
     )
@@ -312,6 +320,7 @@ def test_a_missing_model_is_searched_for_and_named(tmp_path, moving, in_fresh_pr
     with h5py.File(path, "r+") as file:
         del file["scan/model"]
         del file["tezip"]
+    assert f"model {model.digest.hex()[:16]}…, not in this file" in str(tezip_h5.inspect(path))
     code = f"""
         import tezip_h5
         try:

@@ -16,7 +16,7 @@ from tezip_h5.cli.compress import (
     print_frames,
 )
 from tezip_h5.cli.decompress import decompress
-from tezip_h5.cli.train import learn
+from tezip_h5.cli.train import learn, mode
 from tezip_h5.errors import InputError
 
 __all__ = ["main"]
@@ -69,11 +69,11 @@ def _uncompress(args) -> None:
 
 
 def _run(args) -> int:
-    print("CPU MODE")
+    print(mode(args.force) if args.learn else "CPU MODE")
     if args.learn:
         print("train mode")
         model, data = args.learn
-        learn(model, [data], force=args.force, verbose=args.verbose)
+        learn(model, [data], verbose=args.verbose)
     elif args.compress:
         print("compress mode")
         _compress(args)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["add_parser", "learn"]
+__all__ = ["add_parser", "learn", "mode"]
 
 
 def add_parser(commands) -> None:
@@ -30,11 +30,18 @@ def add_parser(commands) -> None:
     parser.set_defaults(run=run)
 
 
-def learn(out, data, *, force: bool, **options) -> None:
-    """Train, saying on what, as the manual has it."""
+def mode(force: bool) -> str:
+    """What the manual has a training say first; `force` hides GPUs from it."""
     if force:
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    from tezip_h5.model.learning import on_gpu
+
+    return "GPU MODE" if on_gpu() else "CPU MODE"
+
+
+def learn(out, data, **options) -> None:
+    """Train; Keras is imported only here."""
     from tezip_h5.model.learning import train
 
     train(out, data, **options)
@@ -42,10 +49,10 @@ def learn(out, data, *, force: bool, **options) -> None:
 
 def run(args) -> int:
     """Train; the model is in MODEL_OUT then."""
+    print(mode(args.force))
     learn(
         args.out,
         args.data,
-        force=args.force,
         validation=args.validation,
         start=args.start,
         epochs=args.epochs,

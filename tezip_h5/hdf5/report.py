@@ -19,6 +19,7 @@ from tezip_h5.hdf5 import container, reader
 from tezip_h5.hdf5.options import FILTER_ID, ChunkOptions
 from tezip_h5.hdf5.plan import default_threads
 from tezip_h5.hdf5.progress import progress
+from tezip_h5.model import embedding
 
 __all__ = [
     "FileReport",
@@ -36,7 +37,9 @@ class StackReport:
     """What one stack is.
 
     `kinds` counts its frames by kind; `bytes_of` says where the bytes of its chunks went
-    (keyframes, residuals, everything else). Both are empty without tables.
+    (keyframes, residuals, everything else). Both are empty without tables. `model` is the digest
+    of the network that predicted `network_chunks` of its chunks, `embedded` whether the file
+    has it.
     """
 
     name: str
@@ -56,6 +59,9 @@ class StackReport:
     filenames: bool
     kinds: dict[str, int] = field(default_factory=dict)
     bytes_of: dict[str, int] = field(default_factory=dict)
+    network_chunks: int | None = None
+    model: str | None = None
+    embedded: bool = False
 
     @property
     def ratio(self) -> float:
@@ -78,6 +84,10 @@ class StackReport:
             total = max(sum(self.bytes_of.values()), 1)
             shares = ", ".join(f"{k} {100 * v / total:.1f}%" for k, v in self.bytes_of.items())
             rows.append(("bytes of", shares))
+        if self.model:
+            place = "embedded" if self.embedded else "not in this file"
+            count = "?" if self.network_chunks is None else self.network_chunks
+            rows.append(("network", f"of {count} chunks; model {self.model[:16]}…, {place}"))
         rows.append(("level", f"{self.level}; written by tezip_h5 {self.written_by or '?'}"))
         if self.filenames:
             rows.append(("names", "the frames' file names are kept"))
@@ -142,7 +152,8 @@ def _describe(name: str, data: h5py.Dataset) -> StackReport:
         }
         bytes_of["other"] = max(payload_bytes - sum(bytes_of.values()), 0)
     max_error = attrs.get("max_error", 0.0 if options.bound.lossless else None)
-    fallback = attrs.get("fallback_chunks")
+    fallback, network = attrs.get("fallback_chunks"), attrs.get("network_chunks")
+    model = attrs.get("model")
     return StackReport(
         name,
         data.name.strip("/"),
@@ -161,6 +172,9 @@ def _describe(name: str, data: h5py.Dataset) -> StackReport:
         tables is not None and "filenames" in tables,
         kinds,
         bytes_of,
+        None if network is None else int(network),
+        model,
+        model is not None and f"{embedding.MODELS}/{model}" in data.file,
     )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from tezip_h5.errors import InputError
+from tezip_h5.errors import InputError, ModelError
 from tezip_h5.model import store, weights
 from tezip_h5.model.batches import Clips, Scenes, Stack
 from tezip_h5.model.export import export, judge
@@ -15,7 +16,7 @@ from tezip_h5.model.sequences import open_sequences
 from tezip_h5.prediction.architecture import Architecture
 from tezip_h5.prediction.integer import IntegerModel
 
-__all__ = ["train"]
+__all__ = ["on_gpu", "train"]
 
 _VALIDATION = 0.2  # of every sequence, its end, when no validation data are named
 _BATCHES = 12  # fixed batches to validate on
@@ -65,7 +66,7 @@ def train(
         `model.sequences.open_sequences`. Without `validation`, training data's own validation
         part, else the last fifth of every sequence.
     architecture : Architecture, optional
-        Default: three layers, as the models that ship.
+        Default: three layers, as the models that ship, for as many channels as the data have.
     epochs, steps, rate, patience, seed
         See `model.training.Options`.
     batch, length, side : int
@@ -73,7 +74,7 @@ def train(
     scenes : float
         Share of simulated scenes among the clips; they keep a small data set from being learnt
         by heart.
-    start : path or "default", optional
+    start : path, optional
         Folder with trained weights to begin with (its architecture is taken).
     verbose : bool
         Say something after every epoch.
@@ -86,31 +87,40 @@ def train(
     Raises
     ------
     InputError
-        When there is nothing to train on, or Keras is missing.
+        When there is nothing to train on, an option trains nothing, or Keras is missing.
     ModelError
-        When the integer model would lose too much.
+        When `start` or an unfinished training in `out` is damaged or of another network, nothing
+        was learned, or the integer model would lose too much.
     """
-    try:
-        from tezip_h5.model import training
-    except ImportError as error:
+    training = _training()
+    options = training.Options(epochs, steps, rate, patience, seed)
+    if batch < 1 or length < 2 or side < 1:
         raise InputError(
-            f"training needs Keras and a backend ({error}); install them with "
-            "pip install 'tezip_h5[train]'"
-        ) from None
+            f"batches of {batch} clips, of {length} frames, of {side} pixels to a side; give at "
+            "least 1 clip of 2 frames"
+        )
+    if not 0 <= scenes <= 1:
+        raise InputError(f"a share of scenes of {scenes}; give one from 0 to 1")
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; give a folder for the model")
     sequences = open_sequences(data)
+    for sequence in sequences:
+        _require_numbers(sequence)
+    channels = {s.shape[3] for s in sequences}
     start_weights = None
     if start is not None:
         architecture, start_weights = weights.load(Path(start))
-    channels = max(s.shape[3] for s in sequences)
-    architecture = architecture or Architecture(3 if channels > 1 else 1)
+        if architecture.channels not in channels:
+            raise ModelError(
+                f"the network in {start} is for {architecture.channels} channel(s), the data have "
+                f"{' or '.join(map(str, sorted(channels)))}; begin without it"
+            )
+    architecture = architecture or Architecture(max(channels))
     seen, kept = _split(sequences, validation)
     side = max(side // architecture.multiple, 2) * architecture.multiple
     clips = _clips(seen, architecture.channels, scenes, batch, length, side, seed)
     fixed = _clips(kept, architecture.channels, 0.0, batch, length, side, seed + 1)
-    options = training.Options(epochs, steps, rate, patience, seed)
     trained = training.fit(
         out,
         architecture,
@@ -127,12 +137,14 @@ def train(
         for i in range(_SAMPLES)
     ]
     provenance = {
-        "trained on": sorted({s.name for s in sequences}),
+        "trained on": _names(sequences),
         "epochs": len(trained.history),
         "validation error relative to the previous frame": round(trained.best, 4),
     }
     model = export(architecture, trained.weights, samples, provenance=provenance)
-    (out / store.INTEGER_FILE).write_bytes(model.to_bytes())
+    fresh = out / f".{store.INTEGER_FILE}.new"
+    fresh.write_bytes(model.to_bytes())
+    os.replace(fresh, out / store.INTEGER_FILE)
     _plot(out, trained.history)
     exact, _, previous = judge(model, trained.weights, samples)
     say(
@@ -140,6 +152,46 @@ def train(
         f"frame's, model of {len(model.to_bytes())} bytes, digest {model.digest.hex()[:16]}…"
     )
     return store.register(model)
+
+
+def on_gpu() -> bool:
+    """Whether `train` would compute on a GPU; InputError when Keras is missing."""
+    return _training().on_gpu()
+
+
+def _training():
+    """The module that needs Keras."""
+    try:
+        from tezip_h5.model import training
+    except ImportError as error:
+        raise InputError(
+            f"training needs Keras and a backend ({error}); install them with "
+            "pip install 'tezip_h5[train]'"
+        ) from None
+    return training
+
+
+def _require_numbers(sequence) -> None:
+    """Missing samples are as the lowest; a sequence that is all missing teaches nothing."""
+    if sequence.dtype.kind != "f":
+        return
+    last = len(sequence) - 1
+    if not any(np.isfinite(sequence[t : t + 1]).any() for t in (0, last // 2, last)):
+        raise InputError(
+            f"{sequence.name} holds nothing but NaN or infinities in its first, middle and last "
+            "frame; leave it out"
+        )
+
+
+def _names(sequences, most: int = 20) -> list[str]:
+    """What a model says it was trained on: not in which folders, for it may be passed on."""
+    found = set()
+    for sequence in sequences:
+        path, colon, inside = os.path.splitdrive(sequence.name)[1].partition(":")
+        found.add(os.path.basename(path) + colon + inside)
+    names = sorted(found)
+    rest = [f"and {len(names) - most} more"] if len(names) > most else []
+    return names[:most] + rest
 
 
 def _split(sequences, validation) -> tuple[list, list]:

@@ -138,12 +138,12 @@ def name_of(model, sample=None) -> str | None:
 
 
 def resolve(model: str | None, channels: int) -> IntegerModel | None:
-    """The model that `Settings.model` names, if it is one for so many channels.
+    """The model that `Settings.model` names; None for none, or when none ships for `channels`.
 
     Raises
     ------
     ModelError
-        When a digest is not known here.
+        When a digest is not known here, or is that of a model for other channels.
     """
     if model is None:
         return None
@@ -151,7 +151,12 @@ def resolve(model: str | None, channels: int) -> IntegerModel | None:
         return default(channels)
     for digest, found in _registered.items():
         if digest.hex().startswith(model):
-            return found if found.architecture.channels == channels else None
+            if found.architecture.channels != channels:
+                raise ModelError(
+                    f"the model {model[:12]}… is for frames of {found.architecture.channels} "
+                    f"channel(s), these have {channels}; train one on such, or give another"
+                )
+            return found
     raise ModelError(
         f"the model {model} is not known in this process; load it first "
         "(tezip_h5.load_model), or give its path"

@@ -21,12 +21,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 from keras import ops
 
+from tezip_h5.errors import InputError, ModelError
 from tezip_h5.model import weights as files
 from tezip_h5.model.batches import Batch, Clips
 from tezip_h5.model.network import PredNet
 from tezip_h5.prediction.architecture import Architecture
 
-__all__ = ["HISTORY", "UNFINISHED", "Options", "Trained", "fit"]
+__all__ = ["HISTORY", "UNFINISHED", "Options", "Trained", "fit", "on_gpu"]
 
 HISTORY, UNFINISHED = "training.json", "unfinished"
 
@@ -45,6 +46,11 @@ class Options:
     patience : int
         Stop after so many epochs without a lower validation error.
     seed : int
+
+    Raises
+    ------
+    InputError
+        For a number that trains nothing.
     """
 
     epochs: int = 40
@@ -52,6 +58,15 @@ class Options:
     rate: float = 2e-3
     patience: int = 10
     seed: int = 0
+
+    def __post_init__(self):
+        for name in ("epochs", "steps", "patience"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{getattr(self, name)} {name} train nothing; give at least 1")
+        if not 0 < self.rate < np.inf:
+            raise InputError(f"a learning rate of {self.rate}; give a small positive one")
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"a seed of {self.seed}; give one from 0 to {2**32 - 1}")
 
 
 @dataclass
@@ -66,12 +81,17 @@ class Trained:
         Per epoch: ``epoch``, ``loss``, ``validation`` (errors relative to the previous
         frame's), ``seconds``.
     best : float
-        The lowest validation error.
+        The lowest validation error; infinite before there is one.
     """
 
     weights: dict
     history: list = field(default_factory=list)
     best: float = float("inf")
+
+    def since_best(self) -> int:
+        """Epochs since the last that was better than all before it."""
+        values = [row["validation"] for row in self.history]
+        return len(values) - 1 - int(np.argmin(values))
 
 
 class PredictionErrors(keras.Model):
@@ -91,17 +111,26 @@ class _MeanAbsolute(keras.losses.Loss):
 
 
 class _Batches(keras.utils.PyDataset):
-    """`Clips` as Keras takes them; every epoch has batches of its own."""
+    """`Clips` as Keras takes them; every epoch has batches of its own.
+
+    They are made in a thread of the backend's, which makes its own error of any; `error` is the
+    one that was raised.
+    """
 
     def __init__(self, clips: Clips, steps: int, first_epoch: int):
         super().__init__()
         self._clips, self._steps, self._epoch = clips, steps, first_epoch
+        self.error: Exception | None = None
 
     def __len__(self):
         return self._steps
 
     def __getitem__(self, index):
-        batch = self._clips(self._epoch * self._steps + index)
+        try:
+            batch = self._clips(self._epoch * self._steps + index)
+        except Exception as error:
+            self.error = error
+            raise
         return batch.frames, batch.weights
 
     def on_epoch_end(self):
@@ -117,36 +146,67 @@ class _Keeper(keras.callbacks.Callback):
         self._options, self.trained = options, trained
         self._verbose, self._say = verbose, say
         self._started = time.monotonic()
-        self._since_best = 0
 
     def on_epoch_end(self, epoch, logs=None):
-        value = evaluate(self.model, self._validation)
+        trained = self.trained
         row = {
             "epoch": epoch + 1,
             "loss": float((logs or {}).get("loss", np.nan)),
-            "validation": value,
+            "validation": self.judge(),
             "seconds": round(time.monotonic() - self._started, 1),
         }
-        self.trained.history.append(row)
-        (self._folder / HISTORY).write_text(json.dumps(self.trained.history, indent=1))
-        if value < self.trained.best:
-            self.trained.best, self._since_best = value, 0
-            self.trained.weights = self._net.get_weights_by_name()
-            files.save(self._folder, self._net.architecture, self.trained.weights)
-        else:
-            self._since_best += 1
-            if self._since_best >= self._options.patience:
-                self.model.stop_training = True
+        if not (np.isfinite(row["loss"]) and np.isfinite(row["validation"])):
+            self._say(f"epoch {epoch + 1}: the training went astray, its error is not finite")
+            self.model.stop_training = True
+            return
+        del trained.history[epoch:]  # an epoch that is done again, after a kill behind its end
+        trained.history.append(row)
+        _replace(self._folder / HISTORY, json.dumps(trained.history, indent=1))
+        if row["validation"] < trained.best:
+            self.keep(row["validation"])
+        elif trained.since_best() >= self._options.patience:
+            self.model.stop_training = True
         if self._verbose:
             self._say(
                 f"epoch {epoch + 1}: {row['seconds']:.0f} s, error of the previous frame 1, "
-                f"training {row['loss']:.4f}, validation {value:.4f} (best {self.trained.best:.4f})"
+                f"training {row['loss']:.4f}, validation {row['validation']:.4f} "
+                f"(best {trained.best:.4f})"
             )
+
+    def judge(self) -> float:
+        """The validation error of the weights as they are."""
+        return evaluate(self.model, self._validation)
+
+    def keep(self, value: float) -> None:
+        """Take the weights as they are for the best."""
+        self.trained.best, self.trained.weights = value, self._net.get_weights_by_name()
+        files.save(self._folder, self._net.architecture, self.trained.weights)
+
+
+class _Backup(keras.callbacks.BackupAndRestore):
+    """What is needed to go on with a training; a damaged one is a ModelError."""
+
+    def __init__(self, folder: Path):
+        super().__init__(str(folder), double_checkpoint=True)
+
+    def on_train_begin(self, logs=None):
+        try:
+            super().on_train_begin(logs)
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelError(
+                f"the unfinished training in {self.backup_dir} cannot be continued ({error}); "
+                "remove that folder to begin anew"
+            ) from None
 
 
 def evaluate(model, batches: list[Batch]) -> float:
     """Mean error relative to the previous frame's, over fixed batches."""
     return float(np.mean([model.test_on_batch(b.frames, b.weights) for b in batches]))
+
+
+def on_gpu() -> bool:
+    """Whether Keras computes on a GPU here."""
+    return bool(keras.distribution.list_devices("gpu"))
 
 
 def fit(
@@ -178,6 +238,14 @@ def fit(
     Returns
     -------
     Trained
+
+    Raises
+    ------
+    InputError
+        When a file cannot be read any more.
+    ModelError
+        When an unfinished training in `folder` is of another network or damaged, or when nothing
+        was learned before the errors became infinite.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -192,12 +260,9 @@ def fit(
     if start is not None:
         net.set_weights_by_name(start)
     model.evaluate(validation[0].frames, validation[0].weights, verbose=0)
-    backup = keras.callbacks.BackupAndRestore(str(folder / UNFINISHED))
     trained = Trained(net.get_weights_by_name())
     if (folder / UNFINISHED).is_dir() and (folder / HISTORY).is_file():
-        trained.history.extend(json.loads((folder / HISTORY).read_text()))
-        trained.best = min(row["validation"] for row in trained.history)
-        trained.weights = files.load(folder)[1]
+        _resume(folder, architecture, trained)
         say(f"going on after epoch {len(trained.history)}")
     keeper = _Keeper(folder, net, validation, options, trained, verbose, say)
     batches = _Batches(clips, options.steps, len(trained.history))
@@ -206,8 +271,47 @@ def fit(
             batches,
             epochs=options.epochs,
             verbose=0 if verbose or not sys.stderr.isatty() else 1,
-            callbacks=[keeper, backup],
+            callbacks=[keeper, _Backup(folder / UNFINISHED)],
+            shuffle=False,  # they are random already, and the same after an interruption
         )
     except KeyboardInterrupt:
-        say("interrupted: what was learned until the best epoch is kept")
+        if trained.history:
+            say("interrupted: what was learned until the best epoch is kept")
+        elif np.isfinite(value := keeper.judge()):
+            say("interrupted in the first epoch: what it has learned is kept")
+            keeper.keep(value)
+    except Exception:
+        if batches.error is not None:
+            raise batches.error from None
+        raise
+    if not np.isfinite(trained.best):
+        raise ModelError(
+            "nothing was learned: the errors became infinite in the first epoch; try a lower "
+            f"learning rate than {options.rate}"
+        )
     return trained
+
+
+def _resume(folder: Path, architecture: Architecture, trained: Trained) -> None:
+    """Take up history and best weights of the training that was interrupted in `folder`."""
+    found, weights = files.load(folder)
+    if found != architecture:
+        raise ModelError(
+            f"{folder} holds an unfinished training of another network: {found}, not "
+            f"{architecture}; give another folder, or remove {folder / UNFINISHED} to begin anew"
+        )
+    try:
+        trained.history.extend(json.loads((folder / HISTORY).read_text()))
+        trained.best = min(row["validation"] for row in trained.history)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{folder / HISTORY} is damaged ({error}); remove {folder / UNFINISHED} to begin anew"
+        ) from None
+    trained.weights = weights
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file that is never half-written."""
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.write_text(text)
+    os.replace(fresh, path)

@@ -38,7 +38,7 @@ def load(folder: Path) -> tuple[Architecture, dict[str, tuple[np.ndarray, np.nda
     Raises
     ------
     ModelError
-        When a file is missing, damaged, or holds weights of another shape.
+        When a file is missing, damaged, or holds weights of another shape or that are not finite.
     """
     try:
         architecture = Architecture.from_json((folder / MODEL_FILE).read_text())
@@ -55,5 +55,10 @@ def load(folder: Path) -> tuple[Architecture, dict[str, tuple[np.ndarray, np.nda
             raise ModelError(
                 f"{folder / WEIGHTS_FILE} holds weights of shape {kernel.shape} for {name}; the "
                 f"architecture in {MODEL_FILE} has (3, 3, {inputs}, {outputs})"
+            )
+        if not (np.isfinite(kernel).all() and np.isfinite(bias).all()):
+            raise ModelError(
+                f"{folder / WEIGHTS_FILE} holds weights of {name} that are not finite (NaN or "
+                "infinite); train anew"
             )
     return architecture, weights

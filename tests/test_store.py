@@ -1,0 +1,202 @@
+"""Models that are missing, damaged, foreign or dishonest: each is refused, and says why."""
+
+import json
+from dataclasses import replace
+
+import h5py
+import numpy as np
+import pytest
+from models import random_model, random_weights
+
+import tezip_h5
+from tezip_h5 import ModelError
+from tezip_h5.cli import main
+from tezip_h5.model import embedding, store, weights
+from tezip_h5.prediction.architecture import Architecture
+from tezip_h5.prediction.integer import IntegerModel
+
+ARCHITECTURE = Architecture(1, (4,), (3, 5))
+
+
+@pytest.fixture
+def model():
+    return random_model(ARCHITECTURE, seed=11)
+
+
+@pytest.fixture
+def moving():
+    """uint8 (6, 16, 24)"""
+    t, y, x = np.indices((6, 16, 24))
+    return (120 + 60 * np.sin((x + 2 * t) / 5) + 40 * np.cos(y / 4)).astype(np.uint8)
+
+
+# --- integer models -------------------------------------------------------------------------
+
+
+def test_a_model_that_predicts_otherwise_than_it_states_is_refused(tmp_path, model, moving):
+    liar = replace(model, conformance=model.conformance + 1)
+    (tmp_path / "liar.tzm").write_bytes(liar.to_bytes())
+    for use in (
+        lambda: tezip_h5.load_model(tmp_path / "liar.tzm"),
+        lambda: store.register(liar),
+        lambda: tezip_h5.write(moving, tmp_path / "run.h5", model=liar),
+    ):
+        with pytest.raises(ModelError, match="predicts something else here"):
+            use()
+    assert not (tmp_path / "run.h5").exists()
+
+
+def test_a_model_whose_stated_bounds_are_not_its_own_is_refused(model):
+    arrays = model.arrays()
+    arrays["gates0/bound"] = arrays["gates0/bound"] - 1
+    with pytest.raises(ModelError, match="bounds are not those the model states"):
+        IntegerModel.from_arrays(model.description, arrays)
+
+
+def test_a_model_whose_accumulators_may_overflow_is_refused(model):
+    arrays = model.arrays()
+    arrays["gates0/kernel"] = arrays["gates0/kernel"].astype("<i4") * 1000
+    with pytest.raises(ModelError, match="below 16777216 it would be exact"):
+        IntegerModel.from_arrays(model.description, arrays)
+
+
+def test_a_model_under_anothers_digest_is_refused(tmp_path, model):
+    other = random_model(ARCHITECTURE, seed=12)
+    data = model.to_bytes()
+    (tmp_path / "model.tzm").write_bytes(data[:4] + other.digest + data[36:])
+    with pytest.raises(ModelError, match=f"digest is {model.digest.hex()}"):
+        tezip_h5.load_model(tmp_path / "model.tzm")
+
+
+@pytest.mark.parametrize("size", [0, 3, 30, 300])
+def test_truncated_model_files_are_refused(tmp_path, model, moving, size, capsys):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / store.INTEGER_FILE).write_bytes(model.to_bytes()[:size])
+    with h5py.File(tmp_path / "in.h5", "w") as file:
+        file["x"] = moving
+    assert main(["compress", str(folder), f"{tmp_path}/in.h5:/x", f"{tmp_path}/out.h5"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "integer model" in line
+    assert not (tmp_path / "out.h5").exists()
+
+
+def test_a_model_for_other_channels_is_refused(tmp_path, model, moving):
+    colour = np.repeat(moving[..., None], 3, 3)
+    for options in ({}, {"predictor": "prednet"}, {"level": "best"}):
+        with pytest.raises(ModelError, match=r"is for frames of 1 channel\(s\), these have 3"):
+            tezip_h5.write(colour, tmp_path / "run.h5", model=model, **options)
+    with pytest.raises(ModelError, match="has none for 2 channels"):
+        tezip_h5.write(colour[..., :2], tmp_path / "run.h5", predictor="prednet")
+    assert not (tmp_path / "run.h5").exists()
+
+
+def spoil(file, digest, part):
+    """Change one bit of an embedded model."""
+    group = file[f"tezip/models/{digest.hex()}"]
+    if part == "description":
+        text = group[part][()].replace(b"provenance", b"provenancd")
+        del group[part]
+        group[part] = text
+    else:
+        data = group[part][()]
+        data.reshape(-1)[0] ^= 1
+        group[part][...] = data
+
+
+@pytest.mark.parametrize(
+    "part",
+    ["a1/bias", "gates0/shift", "ahat0/bound", "tables/tanh_cell", "conformance", "description"],
+)
+def test_one_bit_of_an_embedded_model(tmp_path, model, moving, part, in_fresh_process):
+    path = tmp_path / "run.h5"
+    tezip_h5.write(moving, path, model=model, predictor="prednet", coder="stages")
+    with h5py.File(path, "r+") as file:
+        spoil(file, model.digest, part)
+    printed = in_fresh_process(
+        f"""
+        import tezip_h5
+        try:
+            tezip_h5.read({str(path)!r})
+        except tezip_h5.ModelError as error:
+            print("refused:", error)
+        """
+    )
+    assert "refused:" in printed
+
+
+@pytest.mark.parametrize("missing", ["a1/bias", "tables/tanh_cell", "conformance", "description"])
+def test_an_embedded_model_that_lacks_a_part(tmp_path, model, missing):
+    with h5py.File(tmp_path / "run.h5", "w") as file:
+        del embedding.embed(file, model)[missing]
+        with pytest.raises(ModelError):
+            embedding.read(file, model.digest)
+
+
+# --- floating-point networks, as training keeps them --------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path):
+    weights.save(tmp_path, ARCHITECTURE, random_weights(ARCHITECTURE))
+    return tmp_path
+
+
+def test_weights_come_back(folder):
+    architecture, found = weights.load(folder)
+    assert architecture == ARCHITECTURE
+    for name, pair in random_weights(ARCHITECTURE).items():
+        for expected, value in zip(pair, found[name], strict=True):
+            np.testing.assert_array_equal(value, expected)
+    assert sorted(p.name for p in folder.iterdir()) == [weights.MODEL_FILE, weights.WEIGHTS_FILE]
+
+
+def test_a_folder_without_its_integer_model_says_what_to_do(folder):
+    with pytest.raises(ModelError, match="train"):
+        tezip_h5.load_model(folder)
+
+
+@pytest.mark.parametrize("name", [weights.MODEL_FILE, weights.WEIGHTS_FILE])
+@pytest.mark.parametrize("size", [None, 0, 20, 100])
+def test_missing_and_truncated_weights_are_refused(folder, name, size):
+    data = (folder / name).read_bytes()
+    (folder / name).unlink()
+    if size is not None:
+        (folder / name).write_bytes(data[:size])
+    with pytest.raises(ModelError):
+        weights.load(folder)
+
+
+def test_weights_of_another_shape_are_refused(folder):
+    (folder / weights.MODEL_FILE).write_text(Architecture(1, (4,), (3, 6)).to_json())
+    with pytest.raises(ModelError, match=r"the architecture in prednet_model\.json has"):
+        weights.load(folder)
+    (folder / weights.MODEL_FILE).write_text(Architecture(1, (4, 4), (3, 5, 5)).to_json())
+    with pytest.raises(ModelError, match="no trained network"):
+        weights.load(folder)
+
+
+def test_weights_that_are_not_finite_are_refused(folder):
+    found = random_weights(ARCHITECTURE)
+    found["a1"][1][2] = np.nan
+    weights.save(folder, ARCHITECTURE, found)
+    with pytest.raises(ModelError, match="a1 that are not finite"):
+        weights.load(folder)
+
+
+def test_an_architecture_of_something_else_is_refused(folder):
+    (folder / weights.MODEL_FILE).write_text(json.dumps({"class_name": "Model", "config": {}}))
+    with pytest.raises(ModelError, match="no architecture"):
+        weights.load(folder)
+
+
+def test_a_disk_that_is_full_keeps_the_weights_that_were_there(folder, monkeypatch):
+    before = (folder / weights.WEIGHTS_FILE).read_bytes()
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(weights.np, "asarray", full)
+    with pytest.raises(OSError, match="No space"):
+        weights.save(folder, ARCHITECTURE, random_weights(ARCHITECTURE, seed=1))
+    assert (folder / weights.WEIGHTS_FILE).read_bytes() == before
