@@ -25,16 +25,26 @@ from tezip_h5.prediction.integer import IntegerModel
 from tezip_h5.settings import Settings
 from tezip_h5.windows import Kind
 
-__all__ = ["NETWORK_WORTH", "Encoded", "FrameRecord", "decode_chunk", "encode_chunk"]
+__all__ = [
+    "NETWORK_WORTH",
+    "Encoded",
+    "FrameRecord",
+    "decode_chunk",
+    "encode_chunk",
+    "network_promises",
+]
 
 NETWORK_WORTH = {"fast": 1.0, "balanced": 0.01, "best": 0.001}
 """Share of a chunk's bytes that a network must save to be used: it makes reading slower, about
 as much again as everything else together. At level "fast" none is tried."""
 
+_LINEAR_DOUBT = {"fast": 0.0, "balanced": 1.0, "best": 64.0}
+"""The linear coder is tried, too, where the mixing coder needs at most so many bits per sample."""
+
 _FALLBACK_DOUBT = {"fast": 1.02, "balanced": 1.25, "best": 1.25}
 """The fallback is run where a sample of it is smaller than the payload, times this."""
 
-_SAMPLE_SIDE = 96  # rows and columns of the part of a chunk that shows whether a network may pay
+_SAMPLE_SIDE, _SAMPLE_FRAMES = 64, 8  # of the part that shows whether a network may pay
 _HOPE = 0.5  # share of its worth that a network must save there
 
 
@@ -115,6 +125,19 @@ def encode_chunk(
     return best
 
 
+def network_promises(
+    frames: np.ndarray, bound: ChunkBound, settings: Settings, model: IntegerModel
+) -> bool:
+    """Whether `encode_chunk` would try this network, judged by a small part of the frames."""
+    native = frames.dtype.newbyteorder("=")
+    planar = frames.astype(native, copy=False).reshape((*frames.shape[:3], -1))
+    header = Header(native.newbyteorder("<"), frames.shape, frames.shape[:3], coder=0)
+    scale = None if settings.coder == "fallback" else levels.choose(planar, bound)
+    if scale is None:
+        return False
+    return _Attempts(header, planar, bound, settings, scale, None, 1).promises(model)
+
+
 @dataclass(frozen=True)
 class _Attempts:
     """What is tried on one chunk."""
@@ -129,11 +152,11 @@ class _Attempts:
 
     def promises(self, model: IntegerModel) -> bool:
         """Whether a network may pay, judged by a part of the frames."""
-        side, (h, w) = _SAMPLE_SIDE, self.frames.shape[1:3]
-        if h * w <= 2 * side * side:
+        side, count, (g, h, w) = _SAMPLE_SIDE, _SAMPLE_FRAMES, self.frames.shape[:3]
+        if g * h * w <= 2 * count * side * side:
             return True
         top, left = max(0, h - side) // 2, max(0, w - side) // 2
-        part = np.ascontiguousarray(self.frames[:, top : top + side, left : left + side])
+        part = np.ascontiguousarray(self.frames[:count, top : top + side, left : left + side])
         header = Header(self.header.dtype, part.shape, part.shape[:3], coder=0)
         sample = replace(self, header=header, frames=part)
         share = 1 - _HOPE * NETWORK_WORTH[self.settings.level]
@@ -141,24 +164,30 @@ class _Attempts:
         return len(sample.smallest(model).payload) < share * without
 
     def smallest(self, model: IntegerModel | None) -> Encoded:
-        """The smallest payload over the quantizers, with a network or without."""
-        best = None
-        for quantizer in _quantizers(self.settings, self.bound, self.scale):
-            run = ChunkEncoder(
-                self.header,
-                self.frames,
-                self.bound,
-                self.settings,
-                self.scale,
-                _coder_for(self.settings, self.scale),
-                quantizer,
-                model,
-                self.threads,
-            )
-            encoded = run.encode(self.kinds)
-            if best is None or len(encoded.payload) < len(best.payload):
-                best = encoded
-        return best
+        """The smallest payload over quantizers and coders, with a network or without."""
+        settings, main = self.settings, _coder_for(self.settings, self.scale)
+        runs = [
+            self._run(main, quantizer, model)
+            for quantizer in _quantizers(settings, self.bound, main)
+        ]
+        # It costs little time besides, and is smaller where nearly all residuals are zero.
+        few = 8 * len(runs[0].payload) <= _LINEAR_DOUBT[settings.level] * self.frames.size
+        if main == "mixing" and settings.coder is None and model is None and few:
+            runs.append(self._run("linear", "uniform", None))
+        return min(runs, key=lambda run: len(run.payload))
+
+    def _run(self, coder: str, quantizer: str, model: IntegerModel | None) -> Encoded:
+        return ChunkEncoder(
+            self.header,
+            self.frames,
+            self.bound,
+            self.settings,
+            self.scale,
+            coder,
+            quantizer,
+            model,
+            self.threads,
+        ).encode(self.kinds)
 
 
 def _coder_for(settings: Settings, scale) -> str:
@@ -168,10 +197,10 @@ def _coder_for(settings: Settings, scale) -> str:
     return settings.main_coder
 
 
-def _quantizers(settings: Settings, bound: ChunkBound, scale) -> tuple[str, ...]:
+def _quantizers(settings: Settings, bound: ChunkBound, coder: str) -> tuple[str, ...]:
     if settings.quantizer is not None:
         return (settings.quantizer,)
-    if bound.lossless or settings.level == "fast" or _coder_for(settings, scale) != "stages":
+    if bound.lossless or settings.level == "fast" or coder != "stages":
         return ("uniform",)
     return ("uniform", "run-merging")
 

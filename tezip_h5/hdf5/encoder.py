@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 
 from tezip_h5.bounds import ErrorBound
-from tezip_h5.codec import Encoded, FrameRecord, decode_chunk, encode_chunk
+from tezip_h5.codec import Encoded, FrameRecord, decode_chunk, encode_chunk, network_promises
 from tezip_h5.errors import BoundError
 from tezip_h5.hdf5 import container
 from tezip_h5.hdf5.container import FRAME_DTYPE, Layout
@@ -174,6 +174,8 @@ class StackEncoder:
         bound = self.bound.of_frames(frames.reshape((*frames.shape[:3], -1)))
         kinds = plan_kinds(frames, bound, self.settings) if self.layout.tiled else None
         model, probe = self.networks.next()
+        if probe and not network_promises(frames, bound, self.settings, model):
+            model, probe = self.networks.dismiss(), False
         each = self._threads_each(probe)
         tiles = [
             self._pool.submit(

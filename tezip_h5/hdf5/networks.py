@@ -75,12 +75,19 @@ class NetworkChoice:
             tiles = [tile.without if tile.model is not None else tile for tile in tiles]
             used = []
         if probe:
-            self._pays = bool(used)
-            self._gap = _FIRST_GAP if used else 2 * self._gap
-            self._next_probe = self._step - 1 + self._gap
+            self._probed(bool(used))
         if used:
             self._embed_once()
         return tiles
+
+    def dismiss(self) -> None:
+        """The probe that `next` asked for is not worth it; its step goes without the network."""
+        self._probed(False)
+
+    def _probed(self, pays: bool) -> None:
+        self._pays = pays
+        self._gap = _FIRST_GAP if pays else 2 * self._gap
+        self._next_probe = self._step - 1 + self._gap
 
     def _worth_embedding(self, used: list[Encoded]) -> bool:
         if self.used is not None or store.is_shipped(self.model):
