@@ -160,10 +160,10 @@ def _ranges(frames: np.ndarray, padded: bool) -> np.ndarray:
     """max - min of the finite samples of every frame and channel, float64 (g, C)."""
     ranges = np.zeros((frames.shape[0], frames.shape[3]))
     for t, frame in enumerate(frames):
-        used = np.isfinite(frame) if frame.dtype.kind == "f" else np.ones(1, bool)
+        used = np.isfinite(frame) if frame.dtype.kind == "f" else None
         if padded:
-            used = used & (frame != frame[-1, -1])
-        if used.size == 1:
+            used = (True if used is None else used) & (frame != frame[-1, -1])
+        if used is None:
             low, high = frame.min(axis=(0, 1)), frame.max(axis=(0, 1))
         else:
             largest = np.inf if frame.dtype.kind == "f" else np.iinfo(frame.dtype).max

@@ -89,6 +89,7 @@ def _listed(frames: np.ndarray) -> Companded | None:
     return scale.fitted(int(low > 0), table.size - 1)
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def _gridded(frames: np.ndarray, low, high) -> Grid | None:
     """Levels for floats that are multiples of one number, such as calibrated counts."""
     finite = frames.reshape(-1)[:: max(1, frames.size >> 12)]
