@@ -299,12 +299,12 @@ def summary(rows: Iterable[Row]) -> str:
     shares = defaultdict(list)
     for mine in (row for row in good if row.ours):
         kind = "bounded" if mine.bound else "lossless"
-        rivals = [r for r in others if r.stack == mine.stack and r.bound in (0, mine.bound)]
+        rivals = [r for r in others if r.stack == mine.stack and (not r.bound or _same(r, mine))]
         if rivals:
             best = min(row.bytes for row in rivals)
             shares[f"best peer / {mine.codec}", kind].append(best / mine.bytes)
         for rival in rivals:
-            if rival.bound == mine.bound and mine.codec != "tezip fast":
+            if _same(rival, mine) and mine.codec != "tezip fast":
                 shares[f"{rival.codec} / {mine.codec}", kind].append(rival.bytes / mine.bytes)
     title = "bytes over ours (above 1, ours is smaller), geometric mean"
     lines = [f"{title:64}{'mean':>9}{'least':>9}{'cases':>7}"]
@@ -312,6 +312,11 @@ def summary(rows: Iterable[Row]) -> str:
         mean = math.exp(sum(map(math.log, found)) / len(found))
         lines.append(f"{title:54}{kind:10}{mean:9.3f}{min(found):9.3f}{len(found):7}")
     return "\n".join(lines) if shares else ""
+
+
+def _same(one: Row, other: Row) -> bool:
+    """Whether two rows have the same bound, as far as a saved one says it."""
+    return math.isclose(one.bound, other.bound, rel_tol=1e-4)
 
 
 def save(rows: Iterable[Row], path) -> None:
