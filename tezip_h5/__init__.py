@@ -15,6 +15,7 @@ from tezip_h5.hdf5.cache import configure
 from tezip_h5.hdf5.extract import extract
 from tezip_h5.hdf5.filter import last_error, register
 from tezip_h5.hdf5.options import FILTER_ID, TEZip
+from tezip_h5.hdf5.plugin import PLUGIN_PATH
 from tezip_h5.hdf5.reader import read
 from tezip_h5.hdf5.recompress import recompress
 from tezip_h5.hdf5.report import inspect, verify
@@ -27,6 +28,7 @@ from tezip_h5.version import __version__
 
 __all__ = [
     "FILTER_ID",
+    "PLUGIN_PATH",
     "BoundError",
     "ErrorBound",
     "FormatError",

@@ -48,6 +48,7 @@ def _parser() -> Parser:
         inspect,
         kitti,
         model,
+        plugin,
         recompress,
         train,
         train_data,
@@ -70,6 +71,7 @@ def _parser() -> Parser:
         train_data,
         kitti,
         model,
+        plugin,
         bench,
         demo,
     ):

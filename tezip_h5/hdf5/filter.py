@@ -26,7 +26,7 @@ from tezip_h5.hdf5.options import FILTER_ID, FILTER_NAME, ChunkOptions
 from tezip_h5.levels import DTYPES
 from tezip_h5.model import store
 
-__all__ = ["last_error", "register"]
+__all__ = ["decode", "last_error", "register"]
 
 _log = logging.getLogger("tezip_h5")
 _REVERSE = 0x0100
@@ -141,7 +141,14 @@ class _ReadFrames:
 _read_frames = _ReadFrames()
 
 
-def _decode(options: ChunkOptions, payload) -> np.ndarray:
+def decode(options: ChunkOptions, payload, threads: int = 1) -> np.ndarray:
+    """The chunk's samples in the dataset's dtype; not to be written to.
+
+    Raises
+    ------
+    FormatError
+        Also when the payload belongs to a dataset of another shape or dtype.
+    """
     header, identity = bitstream.peek(payload)
     if options.dtype is not None:
         expected = options.dtype.newbyteorder("<")
@@ -150,7 +157,7 @@ def _decode(options: ChunkOptions, payload) -> np.ndarray:
                 f"a chunk holds {header.dtype} {header.shape}, its dataset says {expected} "
                 f"{options.shape}; the chunk belongs to another dataset"
             )
-    frames = cache.decoded(payload)
+    frames = cache.decoded(payload, threads=threads)
     if not options.bound.lossless:
         _read_frames.add(identity, frames)
     big = options.dtype is not None and options.dtype.newbyteorder("<") != options.dtype
@@ -178,7 +185,7 @@ def _filter(flags, count, values, nbytes, buf_size, buf):
         options = ChunkOptions.unpack(values[:count])
         chunk = (ctypes.c_char * nbytes).from_address(buf[0])
         if flags & _REVERSE:
-            result = _decode(options, memoryview(chunk).cast("B"))
+            result = decode(options, memoryview(chunk).cast("B"))
             address, size = result.ctypes.data, result.nbytes
         else:
             result = _encode(options, bytes(chunk))
