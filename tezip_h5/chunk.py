@@ -135,6 +135,7 @@ class ChunkEncoder:
                     self._model is not None,
                     keyframes,
                     int(self._tolerances[:, c].min()),
+                    self._scale.top,
                 )
                 for c in range(len(original))
             ]

@@ -49,7 +49,7 @@ from tezip_h5.kernels.sizes import Sizes
 _plane = int32[:, ::1]
 _signature = int64(
     boolean, int32[:, :], int64, int64, int64, boolean,
-    _plane, _plane, _plane, _plane, _plane, _plane,
+    _plane, _plane, _plane, _plane, int64, _plane, _plane, _plane,
     _plane, _plane, _plane, _plane, _plane,
     int64[:, :, :, ::1], int64[:, :, :, ::1], int64[:, :, ::1],
     int32[:, :, ::1], _plane, _plane, int64[:, ::1],
@@ -75,7 +75,7 @@ def build(sizes: Sizes):
     @kernel(_signature)
     def code_plane(
         decoding, levels, tolerance, top, flags, alone,
-        current, previous, before, guess, other, other_errors,
+        current, previous, before, mean, finer, guess, other, other_errors,
         symbols, past_symbols, errors, misses, past_misses, sums, past_sums, fitted,
         voter_errors, filters, learned, bias,
         counters, weights, refined, coder, stream,
@@ -90,9 +90,9 @@ def build(sizes: Sizes):
             `flags` says which of the planes below hold something (HAS_...).
         alone : bool
             Learnt weights make the prediction, not one vote of many.
-        current, previous, before, guess, other, other_errors : int32 (rows + 6, columns + 8)
+        current, previous, before, mean, guess, other, other_errors : int32 (rows + 6, columns + 8)
             Padded reconstructions: of this frame (written), the last, the one before, the
-            network's prediction, this frame's channel before this one, and that one's errors.
+            running mean of the last ones (with `finer` fraction bits), the network's prediction, this frame's channel before this one, and that one's errors.
         symbols, past_symbols, errors : padded like those
             This frame's symbols and errors (written), and the last frame's symbols.
         misses, past_misses : padded like those, fine models only
@@ -131,7 +131,7 @@ def build(sizes: Sizes):
             narrow += 1
         square = min(step >> narrow, int64(1) << 20) ** 2
         floor = 16 * min(step, int64(1) << 20) ** 2 + 1  # beyond, filters stand still anyway
-        near_count = 8 + (10 if has_previous else 0) + (1 if has_guess else 0)
+        near_count = 8 + (11 if has_previous else 0) + (1 if has_guess else 0)
         near_count += 3 if has_other else 0
         voters = 6 + (4 if has_previous else 0) + (1 if has_guess else 0)
         voters += (1 if has_other else 0) + (1 if taught else 0) + (1 if fine else 0)
@@ -183,8 +183,8 @@ def build(sizes: Sizes):
                     votes[count] = (o << FRACTION) + (moved << (FRACTION - 1))
                     count += 1
                 used = gather(
-                    taps, y, x, base, narrow, flags, current, previous, before, guess, other,
-                    other_errors,
+                    taps, y, x, base, narrow, flags, current, previous, before, mean, finer, guess,
+                    other, other_errors,
                 )  # fmt: skip
                 small, quick, slow = int64(0), int64(0), int64(0)
                 energy = int64(0)

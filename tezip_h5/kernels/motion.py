@@ -132,3 +132,12 @@ def brighten(plane, gain, offset, top):
         for x in range(plane.shape[1]):
             value = (gain * int64(plane[y, x]) + offset + (1 << 15)) >> 16
             plane[y, x] = min(max(value, int64(0)), top)
+
+
+@kernel(numba.void(_PLANE, int64, int64, _PLANE))
+def remember(plane, finer, share, mean):
+    """Move a running mean (with `finer` fraction bits) towards a plane by `share` / 65536."""
+    for y in range(plane.shape[0]):
+        for x in range(plane.shape[1]):
+            change = (int64(plane[y, x]) << finer) - int64(mean[y, x])
+            mean[y, x] = int64(mean[y, x]) + ((change * share) >> 16)

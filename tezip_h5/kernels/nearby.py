@@ -13,7 +13,7 @@ import numba
 import numpy as np
 from numba import int64
 
-from tezip_h5.kernels.pixels import HAS_BEFORE, HAS_GUESS, HAS_OTHER, HAS_PREVIOUS
+from tezip_h5.kernels.pixels import HAS_BEFORE, HAS_GUESS, HAS_MEAN, HAS_OTHER, HAS_PREVIOUS
 
 __all__ = [
     "COLUMNS", "CORRECTION", "FIT", "MARGIN", "MOST", "ROWS", "USES", "Sums", "choose", "fit_row",
@@ -78,7 +78,8 @@ def choose(chosen, taps, used, flags):
         for i in range(9):
             chosen[8 + i] = taps[12 + i]
         chosen[17] = taps[25] if flags & HAS_BEFORE else 0
-        count = 18
+        chosen[18] = taps[28] if flags & HAS_MEAN else 0
+        count = 19
     others = 5 if flags & HAS_OTHER else 0
     if flags & HAS_GUESS:
         chosen[count] = taps[used - others - 3]

@@ -10,7 +10,7 @@ FRACTION = 6
 TOP, LEFT, BOTTOM, RIGHT = 3, 4, 3, 4
 """Margins of padded planes."""
 
-HAS_PREVIOUS, HAS_BEFORE, HAS_GUESS, HAS_OTHER = 1, 2, 4, 8
+HAS_PREVIOUS, HAS_BEFORE, HAS_GUESS, HAS_OTHER, HAS_MEAN = 1, 2, 4, 8, 16
 TAPS = 40
 VOTERS = 16
 KINDS = 3
@@ -21,6 +21,8 @@ NEAR_Y = np.array([0, -1, -1, -1, 0, -2, -1, -1, -2, -2, -2, -2])
 NEAR_X = np.array([-1, 0, -1, 1, -2, 0, 2, -2, -1, 1, -2, 2])
 PAST_Y = np.array([0, 0, 1, 0, -1, 1, 1, -1, -1, 0, 2, 0, -2])
 PAST_X = np.array([0, 1, 0, -1, 0, 1, -1, 1, -1, 2, 0, -2, 0])
+AHEAD_Y = np.array([0, 0, 1])
+AHEAD_X = np.array([0, 1, 0])
 
 _most = 16 * 65535
 SHARES = np.array([min(_most, (1 << 30) // (n + 1) ** 3) for n in range(4096)], np.int64)
@@ -146,7 +148,10 @@ def surroundings(y, x, flags, current, previous):
 
 
 @numba.njit(nogil=True, inline="always")
-def gather(taps, y, x, base, narrow, flags, current, previous, before, guess, other, other_errors):
+def gather(
+    taps, y, x, base, narrow, flags, current, previous, before, mean, finer, guess, other,
+    other_errors,
+):  # fmt: skip
     """Fill `taps` with the neighbours' differences from `base`; returns how many there are."""
     for i in range(12):
         taps[i] = (int64(current[y + NEAR_Y[i], x + NEAR_X[i]]) - base) >> narrow
@@ -156,14 +161,17 @@ def gather(taps, y, x, base, narrow, flags, current, previous, before, guess, ot
             taps[12 + i] = (int64(previous[y + PAST_Y[i], x + PAST_X[i]]) - base) >> narrow
         used = 25
     if flags & HAS_BEFORE:
-        taps[used] = (int64(before[y, x]) - base) >> narrow
-        taps[used + 1] = (int64(before[y, x + 1]) - base) >> narrow
-        taps[used + 2] = (int64(before[y + 1, x]) - base) >> narrow
+        for i in range(3):
+            taps[used + i] = (int64(before[y + AHEAD_Y[i], x + AHEAD_X[i]]) - base) >> narrow
+        used += 3
+    if flags & HAS_MEAN:
+        for i in range(3):
+            value = int64(mean[y + AHEAD_Y[i], x + AHEAD_X[i]]) >> finer
+            taps[used + i] = (value - base) >> narrow
         used += 3
     if flags & HAS_GUESS:
-        taps[used] = (int64(guess[y, x]) - base) >> narrow
-        taps[used + 1] = (int64(guess[y, x + 1]) - base) >> narrow
-        taps[used + 2] = (int64(guess[y + 1, x]) - base) >> narrow
+        for i in range(3):
+            taps[used + i] = (int64(guess[y + AHEAD_Y[i], x + AHEAD_X[i]]) - base) >> narrow
         used += 3
     if flags & HAS_OTHER:
         o = int64(other[y, x])

@@ -26,10 +26,14 @@ _plane = int32[:, ::1]
 
 
 @kernel(
-    void(int32[:, :], int64, int64, int64, _plane, _plane, _plane, _plane, _plane, _plane, _plane)
+    void(
+        int32[:, :], int64, int64, int64, _plane, _plane, _plane, _plane, int64, _plane, _plane,
+        _plane, _plane,
+    )
 )
 def rehearse(
-    levels, tolerance, top, flags, current, previous, before, other, errors, other_errors, learned
+    levels, tolerance, top, flags, current, previous, before, mean, finer, other, errors,
+    other_errors, learned,
 ):
     """Predict with learnt weights alone, quantise, reconstruct: in closed loop, without coding.
 
@@ -52,8 +56,8 @@ def rehearse(
             else:
                 base = (base + 1) >> 1
             used = gather(
-                taps, y, x, base, narrow, flags, current, previous, before, other, other,
-                other_errors,
+                taps, y, x, base, narrow, flags, current, previous, before, mean, finer, other,
+                other, other_errors,
             )  # fmt: skip
             kind = surroundings(y, x, flags, current, previous)
             lesson = int64(0)

@@ -22,16 +22,22 @@ __all__ = ["choose", "tolerances"]
 
 _RARELY = 0.05  # share of samples that may have the next value, too, in a sparse histogram
 _BITS_BELOW = 8  # of a truncated level, below the usual difference of neighbours
+_FINER = 17  # levels in a cell around a prediction: the tolerance is 8 of them
+_CENTRED_MOST = 2**20  # cells; more are noise, and levels would be wide
 _TRUNCATED_BITS = 16, 28  # of truncated levels, at least and at most
 
 
-def choose(frames: np.ndarray, bound: ChunkBound) -> Scale | None:
+def choose(frames: np.ndarray, bound: ChunkBound, *, centred: bool = False) -> Scale | None:
     """Pick and fit the scale for a chunk; None when only the fallback can serve it.
 
     Parameters
     ----------
     frames : (g, h, w, C) array of a dtype in `DTYPES`
     bound : the bound of those frames
+    centred : bool
+        Whether floats with a bound get several levels in a cell of twice the bound, so that cells
+        lie around predictions; else every cell is a level. The first is smaller on smooth fields,
+        but what came back lies on no grid and cannot be recompressed well.
     """
     dtype = frames.dtype
     if dtype.kind in "iu":
@@ -61,6 +67,8 @@ def choose(frames: np.ndarray, bound: ChunkBound) -> Scale | None:
             rounding = float(np.spacing(dtype.type(magnitude))) / 2
         usable = float(bound.absolute[bound.absolute > 0].min()) - rounding
         step = 2.0 * usable
+        if centred and magnitude / step < _CENTRED_MOST:
+            step /= _FINER
         if not (usable > rounding and magnitude / step < 2.0**52):
             return None
         scale = Grid(dtype, step=step)

@@ -78,10 +78,11 @@ def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     return float(slope), float(intercept)
 
 
-def followed(plane: np.ndarray, change: np.ndarray, top: int) -> np.ndarray:
-    """An earlier frame, int32, as bright as this one; `change` is a gain and an offset."""
+def followed(plane: np.ndarray, change: np.ndarray, top: int, finer: int = 0) -> np.ndarray:
+    """An earlier frame, int32 with `finer` fraction bits, as bright as this one; `change` is a gain
+    and an offset."""
     brought = plane.copy()
-    kernels.load("motion").brighten(brought, *change, top)
+    kernels.load("motion").brighten(brought, change[0], change[1] << finer, top << finer)
     return brought
 
 

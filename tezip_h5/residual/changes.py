@@ -42,11 +42,12 @@ class Changes:
         """Vectors and brightness of a band."""
         return None if self.vectors is None else self.vectors[band], self.brightness
 
-    def past(self, frame: np.ndarray, c: int, t: int, back: int) -> np.ndarray:
-        """Channel c of frame t - back, int32 (h, w), as frame t knows it."""
+    def past(self, frame: np.ndarray, c: int, t: int, back: int, finer: int = 0) -> np.ndarray:
+        """Channel c of frame t - back, int32 (h, w) with `finer` fraction bits, as frame t knows
+        it."""
         if self.brightness is not None:
             for change in self.brightness[c][t - back + 1 : t + 1]:
-                frame = brightness.followed(frame, change, self.top)
+                frame = brightness.followed(frame, change, self.top, finer)
         if self.vectors is not None:
             frame = motion.followed(frame, self.rows, self.vectors, t)
         return frame

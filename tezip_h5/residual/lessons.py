@@ -8,8 +8,9 @@ the chunk's own frames serves both. The decoder only multiplies and shifts.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import repeat
 
 import numpy as np
 import zstandard
@@ -17,6 +18,7 @@ import zstandard
 from tezip_h5 import kernels
 from tezip_h5.errors import FormatError
 from tezip_h5.inflate import inflate
+from tezip_h5.residual import memory
 
 __all__ = ["Known", "learn", "pack", "rehearse", "unpack"]
 
@@ -41,9 +43,13 @@ class Known:
         Whether a network predicts. Its predictions are not known yet: weights leave them out.
     keyframes : list of bool
     tolerance : int
+    top : int
+        The largest level.
+    recalls : bool
+        Whether the running mean serves as a neighbour.
     brought : callable or None
-        `brought(frame, t=t, back=back)` is frame t - back as bright as frame t, and with its
-        blocks where frame t has them.
+        `brought(frame, t=t, back=back, finer=finer)` is frame t - back, with so many fraction
+        bits, as bright as frame t, and with its blocks where frame t has them.
     """
 
     original: np.ndarray
@@ -52,12 +58,33 @@ class Known:
     guided: bool
     keyframes: list[bool]
     tolerance: int
+    top: int
+    recalls: bool = False
     brought: Callable | None = None
 
     def past(self, frames: np.ndarray, t: int, back: int) -> np.ndarray:
         """Frame t - back of `frames`, as frame t knows it."""
         frame = frames[t - back]
         return frame if self.brought is None else self.brought(frame, t=t, back=back)
+
+    def means(self, frames: np.ndarray) -> Iterator[np.ndarray | None]:
+        """The running mean before each of `frames`, as that frame knows it; None in keyframes.
+
+        A frame is looked at when the next one's mean is asked for.
+        """
+        if not self.recalls:
+            yield from repeat(None, len(frames))
+            return
+        finer, seen, mean = memory.finer(self.top), 0, None
+        for t, keyframe in enumerate(self.keyframes[: len(frames)]):
+            seen = 0 if keyframe else seen
+            if seen and self.brought is not None:
+                mean = self.brought(mean, t=t, back=1, finer=finer)
+            yield mean if seen else None
+            if not seen:
+                mean = np.zeros_like(frames[t])
+            memory.remember(mean, frames[t], seen, self.top)
+            seen += 1
 
     def begin(self, count: int) -> Known:
         """Its first frames."""
@@ -87,8 +114,10 @@ def learn(known: Known) -> np.ndarray:
     products = np.zeros((kernel.KINDS + 1, size))
     counts = np.zeros(kernel.KINDS + 1)
     chosen = set(np.linspace(0, count - 1, _FRAMES).astype(int)) | {0}
-    for t in sorted(chosen):
-        taps, target, kinds = _examples(kernel, known, t, stride)
+    for t, mean in enumerate(known.means(known.decoded)):
+        if t not in chosen:
+            continue
+        taps, target, kinds = _examples(kernel, known, mean, t, stride)
         sums.accumulate(taps, target, kinds, grams, products)
         counts += np.bincount(kinds, minlength=counts.size)
     weights = np.zeros((kernel.KINDS + 1, size), np.int32)
@@ -101,7 +130,7 @@ def learn(known: Known) -> np.ndarray:
     return weights
 
 
-def rehearse(channels: list[Known], weights: list[np.ndarray], top: int) -> list[Known]:
+def rehearse(channels: list[Known], weights: list[np.ndarray]) -> list[Known]:
     """The channels' first frames, decoded roughly as they will be: by `weights` alone."""
     channels = [known.begin(_FRAMES) for known in channels]
     kernel, rehearsal = kernels.load("pixels"), kernels.load("rehearsal")
@@ -111,11 +140,13 @@ def rehearse(channels: list[Known], weights: list[np.ndarray], top: int) -> list
     inner = slice(kernel.TOP, kernel.TOP + height), slice(kernel.LEFT, kernel.LEFT + width)
     nothing = np.zeros(padded, np.int32)
     decoded = [np.empty_like(known.original) for known in channels]
+    means = [known.means(decoded[c]) for c, known in enumerate(channels)]
     seen = 0
     for t in range(count):
         seen = 0 if channels[0].keyframes[t] else seen
         flags = kernel.HAS_PREVIOUS if seen > 0 else 0
         flags |= kernel.HAS_BEFORE if seen > 1 else 0
+        flags |= kernel.HAS_MEAN if seen > 1 and channels[0].recalls else 0
         other = other_errors = nothing
         for c, known in enumerate(channels):
             past = [
@@ -124,10 +155,12 @@ def rehearse(channels: list[Known], weights: list[np.ndarray], top: int) -> list
                 else nothing
                 for back in (1, 2)
             ]
+            mean = next(means[c])
+            mean = nothing if mean is None else np.pad(mean, margins, mode="edge")
             current, errors = np.zeros(padded, np.int32), np.zeros(padded, np.int32)
             rehearsal.rehearse(
-                known.original[t], known.tolerance, top, flags | kernel.HAS_OTHER * (c > 0),
-                current, *past, other, errors, other_errors, weights[c],
+                known.original[t], known.tolerance, known.top, flags | kernel.HAS_OTHER * (c > 0),
+                current, *past, mean, memory.finer(known.top), other, errors, other_errors, weights[c],
             )  # fmt: skip
             decoded[c][t] = current[inner]
             other, other_errors = current, errors
@@ -138,7 +171,7 @@ def rehearse(channels: list[Known], weights: list[np.ndarray], top: int) -> list
     ]
 
 
-def _examples(kernel, known: Known, t: int, stride: int):
+def _examples(kernel, known: Known, mean: np.ndarray | None, t: int, stride: int):
     """Taps, what they should add up to, and kinds, of every `stride`-th row of frame t."""
     frames, history = known.decoded, 0
     if not known.keyframes[t]:
@@ -152,6 +185,7 @@ def _examples(kernel, known: Known, t: int, stride: int):
         padded = np.pad(frame, margins, mode="edge").astype(np.float64)
         return lambda dy, dx: padded[ys + dy, xs + dx].reshape(-1)
 
+    ahead = list(zip(kernel.AHEAD_Y, kernel.AHEAD_X, strict=True))
     now = plane(frames[t])
     west, north = now(0, -1), now(-1, 0)
     base = np.floor((west + north + 1) / 2)
@@ -168,7 +202,10 @@ def _examples(kernel, known: Known, t: int, stride: int):
         kinds = np.where(2 * time < space, 0, np.where(time < 2 * space, 1, 2)).astype(np.int64)
     if history > 1:
         older = plane(known.past(frames, t, 2))
-        columns += [older(dy, dx) for dy, dx in ((0, 0), (0, 1), (1, 0))]
+        columns += [older(dy, dx) for dy, dx in ahead]
+        if known.recalls:
+            still = plane(mean >> memory.finer(known.top))
+            columns += [still(dy, dx) for dy, dx in ahead]
     if history and known.guided:
         columns += [base] * 3
     taps = np.zeros((west.size, kernel.TAPS))

@@ -97,6 +97,8 @@ class MixingEncoder:
         """
         if channels[0].original[0].size < _LEAST_TAUGHT:
             return
+        fine = MODELS[self._number][1].fine
+        channels = [replace(known, recalls=fine) for known in channels]
         changes = self._changes
         channels, learned = self._learn(channels, changes)
         for find in (self._jumps, self._motion):
@@ -106,7 +108,7 @@ class MixingEncoder:
                 if self._best_trial(channels, ways) == 1:
                     (channels, learned), changes = other, found
         if any(known.tolerance for known in channels):
-            channels = lessons.rehearse(channels, learned, self._top)
+            channels = lessons.rehearse(channels, learned)
             learned = [lessons.learn(known) for known in channels]
         ways = [(Weights(use, learned), changes) for use in (1, 2)]
         self._open(*ways[self._best_trial(channels, ways)])

@@ -8,6 +8,7 @@ import numpy as np
 
 from tezip_h5 import kernels
 from tezip_h5.kernels.sizes import COARSE, FINE, Sizes
+from tezip_h5.residual import memory
 
 __all__ = ["MODELS", "Stream", "Weights"]
 
@@ -30,6 +31,7 @@ class _Channel:
     def __init__(self, kernel, model: Sizes, size: tuple[int, int]):
         padded = (size[0] + kernel.TOP + kernel.BOTTOM, size[1] + kernel.LEFT + kernel.RIGHT)
         self.planes = np.zeros((3, *padded), np.int32)  # this frame's, the last, before that
+        self.mean = np.zeros(padded if model.fine else (0, 0), np.int32)
         self.symbols = np.zeros((2, *padded), np.int32)
         self.errors = np.zeros(padded, np.int32)
         self.misses = np.zeros((2, *(padded if model.fine else (0, 0))), np.int32)
@@ -57,8 +59,10 @@ class _Channel:
         self.symbols[0] = 0
         self.misses[0] = 0
 
-    def turn(self) -> None:
+    def turn(self, top: int) -> None:
         """The frame is done: this one becomes the last."""
+        if self.mean.size:
+            memory.remember(self.mean, self.planes[0], self.seen, top)
         self.seen += 1
         self.sums.turn()
         self.planes = self.planes[[2, 0, 1]]
@@ -100,7 +104,9 @@ class Stream:
         self._kernel = kernels.load("pixels")
         name, model = MODELS[number]
         self._code_plane = kernels.load(name).code_plane
+        self._fine = model.fine
         self._shape, self._top, self._guided = shape, top, guided
+        self._finer = memory.finer(top)
         self._decoding = data is not None
         self._alone, self._weights = weights.use == 2, weights.of_channels
         self._vectors, self._brightness, self._frame = vectors, brightness, 0
@@ -136,6 +142,7 @@ class Stream:
             channel.begin(keyframe)
             flags = kernel.HAS_PREVIOUS if channel.seen > 0 else 0
             flags |= kernel.HAS_BEFORE if channel.seen > 1 else 0
+            flags |= kernel.HAS_MEAN if channel.seen > 1 and self._fine else 0
             flags |= kernel.HAS_OTHER if other is not None else 0
             if self._guided and not keyframe:
                 flags |= kernel.HAS_GUESS
@@ -154,6 +161,8 @@ class Stream:
                 channel.planes[0],
                 previous,
                 before,
+                channel.mean,
+                self._finer,
                 self._guess,
                 other.planes[0] if other is not None else self._nothing,
                 other.errors if other is not None else self._nothing,
@@ -178,7 +187,7 @@ class Stream:
             out[c] = channel.planes[0][inner]
             other = channel
         for channel in self._channels:
-            channel.turn()
+            channel.turn(self._top)
         self._frame += 1
         return out
 
@@ -188,19 +197,25 @@ class Stream:
         if brightness is not None and channel.seen > 0 and t < len(brightness[c]):
             for plane in channel.planes[1:]:
                 kernels.load("motion").brighten(plane, *brightness[c][t], self._top)
+            gain, offset = brightness[c][t]
+            kernels.load("motion").brighten(
+                channel.mean, gain, offset << self._finer, self._top << self._finer
+            )
         planes = (*channel.planes[1:], channel.symbols[1], channel.misses[1])
         if vectors is None or channel.seen == 0 or t >= len(vectors) or not vectors[t].any():
             return planes
         kernel, (_, rows, columns) = self._kernel, self._shape
-        moved = tuple(np.zeros_like(plane) for plane in planes)
-        for plane, out in zip(planes, moved, strict=True):
+        moved = tuple(np.zeros_like(plane) for plane in (*planes, channel.mean))
+        for plane, out in zip((*planes, channel.mean), moved, strict=True):
             if plane.size:
                 kernels.load("motion").follow(
                     plane, kernel.TOP, kernel.LEFT, rows, columns, vectors[t], out
                 )
-        for plane in moved[:2]:
-            kernel.pad(plane, rows, columns)
-        return moved
+        *planes, channel.mean = moved
+        for plane in (*planes[:2], channel.mean):
+            if plane.size:
+                kernel.pad(plane, rows, columns)
+        return planes
 
     def _make_room(self, pixels: int) -> None:
         need = self.position + _WORST_BYTES * pixels + 64
