@@ -230,6 +230,7 @@ class Channel:
         contexts, mixers, refiners, slots = SIZES[model]
         self.slots = slots
         self.planes = [Plane(), Plane(), Plane()]
+        self.mean = Plane()
         self.symbols, self.errors = [Plane(), Plane()], Plane()
         self.misses = [Plane(), Plane()]
         self.fit = LeastSquares(10, 8, [1 << 15, 1 << 15])
@@ -360,6 +361,8 @@ class Stream:
             for y in range(self.shape[1]):
                 for x in range(self.shape[2]):
                     out[c, y, x] = channel.planes[0][y, x]
+            if self.model:
+                self.remember(channel)
             channel.seen += 1
             other = channel
         for channel in self.channels:
@@ -377,8 +380,20 @@ class Stream:
         plane.repeat_edges(h, w)
         return plane
 
+    @property
+    def finer(self):
+        return max(0, min(6, 30 - self.top.bit_length()))
+
+    def remember(self, channel):
+        _, h, w = self.shape
+        share = 65536 // min(channel.seen + 1, 6)
+        for y in range(-3, h + 3):
+            for x in range(-4, w + 4):
+                change = (channel.planes[0][y, x] << self.finer) - channel.mean[y, x]
+                channel.mean[y, x] += (change * share) >> 16
+
     def past(self, channel, c):
-        """P, Q, S' and M', as bright as this frame, and moved."""
+        """P, Q, S' and M', as bright as this frame, and moved; A stays so."""
         _, h, w = self.shape
         if channel.seen > 0 and self.jumps is not None and self.frame < len(self.jumps[c]):
             gain, offset = (int(number) for number in self.jumps[c][self.frame])
@@ -387,10 +402,15 @@ class Stream:
                     for x in range(-4, w + 4):
                         value = (gain * plane[y, x] + offset + 32768) >> 16
                         plane[y, x] = clip(value, 0, self.top)
+            for y in range(-3, h + 3):
+                for x in range(-4, w + 4):
+                    value = gain * channel.mean[y, x] + (offset << self.finer) + 32768
+                    channel.mean[y, x] = clip(value >> 16, 0, self.top << self.finer)
         planes = [*channel.planes[1:], channel.symbols[1], channel.misses[1]]
         if channel.seen > 0 and self.frame < len(self.vectors):
             planes = [plane.moved(self.vectors[self.frame], h, w) for plane in planes]
-            for plane in planes[:2]:
+            channel.mean = channel.mean.moved(self.vectors[self.frame], h, w)
+            for plane in (*planes[:2], channel.mean):
                 plane.repeat_edges(h, w)
         return planes
 
@@ -482,8 +502,10 @@ class Stream:
         fitted = taps[:8] + taps[12:21]
         if has_q:
             taps += [(at(Q, *o) - base) >> narrow for o in AHEAD]
+            if model:
+                taps += [((at(channel.mean, *o) >> self.finer) - base) >> narrow for o in AHEAD]
         if has_p:
-            fitted.append(taps[25] if has_q else 0)
+            fitted += [taps[25], taps[28]] if has_q and model else [0, 0]
         if G is not None:
             more = [(at(G, *o) - base) >> narrow for o in AHEAD]
             taps += more
@@ -512,8 +534,9 @@ class Stream:
             fit = vote(channel.fit.weights[x // 16], fitted)
             votes.append(fit)
         first = len(votes)
-        votes += [vote(f, taps[:c]) for f, c in zip(channel.filters, (6, 40, 40), strict=True)]
-        small, quick, slow = votes[first:]
+        used = (0, 1, 2) if model else (0, 2)  # small, quick, slow
+        votes += [vote(channel.filters[f], taps if f else taps[:6]) for f in used]
+        small, quick, slow = votes[first], votes[first + 1 if model else first], votes[-1]
 
         recent = []
         for v in range(len(votes)):
@@ -523,7 +546,7 @@ class Stream:
         down = 0
         while min(recent) >> down >= 64:
             down += 1
-        shares = [min(16 * 65535, 2**30 // (min(r >> down, 4095) + 1) ** 3) for r in recent]
+        shares = [min(16 * 65535, 2**30 // (min(r >> down, 1023) + 1) ** 3) for r in recent]
         over = sum(s * (v - votes[0]) for s, v in zip(shares, votes, strict=True))
         blend = pred = votes[0] + over // sum(shares)
         if self.use == 2:
@@ -651,9 +674,13 @@ class Stream:
             bias[0], bias[1] = bias[0] >> 1, bias[1] >> 1
         for v, guess in enumerate(votes):
             misses[v, y, x] = min(abs(exact - guess) * u >> 24, 1 << 27)
-        for f, (count, down, last) in enumerate(((6, 20, 9), (40, 25, 6), (40, 23, 6))):
+        speeds = ((6, 20, 9), (40, 25, 6), (40, 23, 6))
+        for place, f in enumerate(used):
+            count, down, last = speeds[f]
             energy = sum(t * t for t in taps[:count])
-            speed = ((exact - votes[first + f]) >> narrow) * (2**33 // (energy + 16 * step**2 + 1))
+            speed = ((exact - votes[first + place]) >> narrow) * (
+                2**33 // (energy + 16 * step**2 + 1)
+            )
             speed = clip(speed >> down, -(1 << 30), 1 << 30)
             for i, tap in enumerate(taps[:count]):
                 weight = channel.filters[f][i] + ((speed * tap) >> last)

@@ -92,13 +92,14 @@ def build(sizes: Sizes):
             Learnt weights make the prediction, not one vote of many.
         current, previous, before, mean, guess, other, other_errors : int32 (rows + 6, columns + 8)
             Padded reconstructions: of this frame (written), the last, the one before, the
-            running mean of the last ones (with `finer` fraction bits), the network's prediction, this frame's channel before this one, and that one's errors.
+            running mean of the last ones (with `finer` fraction bits), the network's prediction,
+            this frame's channel before this one, and that one's errors.
         symbols, past_symbols, errors : padded like those
             This frame's symbols and errors (written), and the last frame's symbols.
         misses, past_misses : padded like those, fine models only
             By how much predictions missed, in 1/64 symbols.
         sums, past_sums, fitted : see `nearby.Sums`, fine models only
-        voter_errors : int32 (VOTERS, 2, columns + 8), scratch
+        voter_errors : int32 (2, columns + 8, VOTERS), scratch
         filters : int32 (3, TAPS)
         learned : int32 (classes, TAPS)
             Weights that the encoder learnt, with 16 fraction bits, for every kind of surroundings
@@ -117,7 +118,7 @@ def build(sizes: Sizes):
         step = 2 * tolerance + 1
         per_step = (int64(1) << 24) // step
         votes = np.zeros(VOTERS, np.int64)
-        recent = np.zeros(VOTERS, np.int64)
+        recent = np.zeros(VOTERS, np.int32)
         taps = np.zeros(TAPS, np.int32)
         near_taps = np.zeros(nearby.MOST + 1, np.int32)
         off_votes = np.zeros(nearby.MOST + 1, np.int32)
@@ -194,7 +195,8 @@ def build(sizes: Sizes):
                 small_energy = energy
                 energy = int64(0)
                 for i in range(used):
-                    quick += int64(filters[1, i]) * int64(taps[i])
+                    if fine:
+                        quick += int64(filters[1, i]) * int64(taps[i])
                     slow += int64(filters[2, i]) * int64(taps[i])
                     energy += int64(taps[i]) * int64(taps[i])
                 if taught:
@@ -214,9 +216,12 @@ def build(sizes: Sizes):
                     count += 1
                 first = count
                 votes[first] = vote(base, small, narrow, top)
-                votes[first + 1] = vote(base, quick, narrow, top)
-                votes[first + 2] = vote(base, slow, narrow, top)
-                count += 3
+                if fine:
+                    votes[first + 1] = vote(base, quick, narrow, top)
+                    count += 1
+                at_slow = first + (2 if fine else 1)
+                votes[at_slow] = vote(base, slow, narrow, top)
+                count += 2
 
                 predicted, spread = blended(votes, count, voter_errors, now, x, recent)
                 if alone and taught:
@@ -268,10 +273,11 @@ def build(sizes: Sizes):
                 chosen[1] = dp * wide + dw
                 chosen[2] = dw * wide + dn
                 chosen[3] = dp * wide + dn
+                filtered = votes[first + 1 if fine else first]
                 chosen[4] = class_of(
-                    (votes[first + 1] - predicted) >> (FRACTION - 2), per_step, scale, most
+                    (filtered - predicted) >> (FRACTION - 2), per_step, scale, most
                 ) * wide + class_of(
-                    (votes[first + 2] - predicted) >> (FRACTION - 2), per_step, scale, most
+                    (votes[at_slow] - predicted) >> (FRACTION - 2), per_step, scale, most
                 )
                 chosen[5] = class_of(ne - centre, per_step, scale, most) * wide + class_of(
                     nw - centre, per_step, scale, most
@@ -314,7 +320,7 @@ def build(sizes: Sizes):
                     curves[0, SHARPNESS] = (int64(64) << 16) * 14 // (close + 40)
                     fit = votes[first - 1] - (centre << FRACTION)
                     curves[1, CENTRE] = (fit * per_step) >> 24
-                    curves[1, SHARPNESS] = (int64(64) << 16) * 11 // (recent[first - 1] + 40)
+                    curves[1, SHARPNESS] = (int64(64) << 16) * 11 // (int64(recent[first - 1]) + 40)
                     if has_previous:
                         curves[2, CENTRE] = ((blend - (centre << FRACTION)) * per_step) >> 24
                         curves[2, SHARPNESS] = (int64(64) << 16) * 11 // (wider + 40)
@@ -375,15 +381,17 @@ def build(sizes: Sizes):
                     bias[cell, 1] >>= 1
                 for v in range(count):
                     missed = (abs(exact - votes[v]) * per_step) >> 24
-                    voter_errors[v, now, x] = min(missed, int64(1) << 27)
+                    voter_errors[now, x, v] = min(missed, int64(1) << 27)
                 small = ((exact - votes[first]) >> narrow) * (
                     (int64(1) << 33) // (small_energy + floor)
                 )
                 inverse = (int64(1) << 33) // (energy + floor)
-                quick = ((exact - votes[first + 1]) >> narrow) * inverse
-                slow = ((exact - votes[first + 2]) >> narrow) * inverse
+                if fine:
+                    quick = ((exact - votes[first + 1]) >> narrow) * inverse
+                slow = ((exact - votes[at_slow]) >> narrow) * inverse
                 adapt(filters[0], taps, 6, small >> 20, 9)
-                adapt(filters[1], taps, used, quick >> 25, 6)
+                if fine:
+                    adapt(filters[1], taps, used, quick >> 25, 6)
                 adapt(filters[2], taps, used, slow >> 23, 6)
         pad(current, rows, columns)
         return coder[3]

@@ -31,13 +31,13 @@ def _tables() -> tuple[np.ndarray, np.ndarray]:
         ratio += -term if n % 2 else term
         n += 1
         term //= 256 * n
-    squash = np.zeros(2 * LIMIT + 1, np.int32)
+    squash = np.zeros(2 * LIMIT + 1, np.uint16)
     power = one
     for x in range(LIMIT + 1):
         value = min((65536 * one) // (one + power), 65535)
         squash[LIMIT + x], squash[LIMIT - x] = value, max(65536 - value, 1)
         power = power * ratio >> 64
-    stretch = np.zeros(4096, np.int32)
+    stretch = np.zeros(4096, np.int16)
     x = -LIMIT
     for i in range(4096):
         while x < LIMIT and squash[LIMIT + x] < 16 * i + 8:
@@ -76,7 +76,7 @@ chances of lying beyond three edges."""
 SHARE_OF = np.array([0, 65536, 32768, 21845], np.int64)
 """65536 over the number of mixers."""
 
-RATES = np.array([65536 // (n + 2) for n in range(1024)], np.int64)
+RATES = np.array([65536 // (n + 2) for n in range(1024)], np.uint16)
 """How fast a counter that has seen n decisions goes on, in 1/65536."""
 
 
@@ -126,48 +126,68 @@ def _decide(decoding, bit, slot, sizes, rows, inputs, counters, weights, refined
     """
     contexts, curves, mixers, refiners, slots = sizes
     count = contexts + curves + 1
-    products = contexts + mixers + refiners
+    # Two mixers, or three; dot products grow along with the inputs, none of which is read back.
+    first = rows[contexts] * slots + slot
+    second = rows[contexts + 1] * slots + slot
+    third = rows[contexts + mixers - 1] * slots + slot
+    a, b, c = int64(0), int64(0), int64(0)
     for i in range(contexts):
-        inputs[i] = STRETCH[counters[rows[i] * slots + slot] >> 20]
+        value = int64(STRETCH[counters[rows[i] * slots + slot] >> 20])
+        inputs[i] = value
+        a += int64(weights[first, i]) * value
+        b += int64(weights[second, i]) * value
+        if mixers > 2:
+            c += int64(weights[third, i]) * value
     inputs[count - 1] = 256
-    total = int64(0)
-    for m in range(mixers):
-        row = weights[rows[contexts + m] * slots + slot]
-        dot = int64(0)
-        for i in range(count):
-            dot += int64(row[i]) * int64(inputs[i])
-        dot = min(max(dot >> 16, -2047), 2047)
-        rows[products + m] = dot
-        total += dot
-    mean = (total * SHARE_OF[mixers]) >> 16
+    for i in range(contexts, count):
+        value = int64(inputs[i])
+        a += int64(weights[first, i]) * value
+        b += int64(weights[second, i]) * value
+        if mixers > 2:
+            c += int64(weights[third, i]) * value
+    a = min(max(a >> 16, -2047), 2047)
+    b = min(max(b >> 16, -2047), 2047)
+    c = min(max(c >> 16, -2047), 2047)
+    mean = ((a + b + c) * SHARE_OF[mixers]) >> 16
     column, between = (mean + 2048) >> 7, (mean + 2048) & 127
     final = (4 - refiners) * int64(SQUASH[mean + LIMIT])
     for r in range(refiners):
-        line = refined[rows[contexts + mixers + r] * slots + slot]
-        final += (int64(line[column]) * (128 - between) + int64(line[column + 1]) * between) >> 7
+        line = rows[contexts + mixers + r] * slots + slot
+        final += (
+            int64(refined[line, column]) * (128 - between)
+            + int64(refined[line, column + 1]) * between
+        ) >> 7
     final = min(max(final >> 2, 32), 65536 - 32)
     bit = _code(decoding, bit, final, coder, stream)
     target = int64(65535) if bit else int64(0)
-    for m in range(mixers):
-        row = weights[rows[contexts + m] * slots + slot]
-        error = (target - SQUASH[rows[products + m] + LIMIT]) * 7
-        for i in range(count):
-            moved = int64(row[i]) + ((int64(inputs[i]) * error + (1 << 17)) >> 18)
-            row[i] = min(max(moved, -(1 << 22)), 1 << 22)
+    a = (target - int64(SQUASH[a + LIMIT])) * 7
+    b = (target - int64(SQUASH[b + LIMIT])) * 7
+    c = (target - int64(SQUASH[c + LIMIT])) * 7
+    for i in range(count):
+        value = int64(inputs[i])
+        moved = int64(weights[first, i]) + ((value * a + (1 << 17)) >> 18)
+        weights[first, i] = min(max(moved, -(1 << 22)), 1 << 22)
+        moved = int64(weights[second, i]) + ((value * b + (1 << 17)) >> 18)
+        weights[second, i] = min(max(moved, -(1 << 22)), 1 << 22)
+        if mixers > 2:
+            moved = int64(weights[third, i]) + ((value * c + (1 << 17)) >> 18)
+            weights[third, i] = min(max(moved, -(1 << 22)), 1 << 22)
+    aim = int64(4194303) if bit else int64(0)
     for i in range(contexts):
         place = rows[i] * slots + slot
         counter = int64(counters[place])
         seen = counter & 1023
         chance = counter >> 10
         if bit:
-            chance += ((4194303 - chance) * RATES[seen]) >> 16
+            chance += ((aim - chance) * int64(RATES[seen])) >> 16
         else:
-            chance -= (chance * RATES[seen]) >> 16
+            chance -= (chance * int64(RATES[seen])) >> 16
         counters[place] = (chance << 10) | min(seen + 1, 1023)
     nearest = column + (1 if between >= 64 else 0)
     for r in range(refiners):
-        line = refined[rows[contexts + mixers + r] * slots + slot]
-        line[nearest] = int64(line[nearest]) + ((target - int64(line[nearest])) >> 6)
+        line = rows[contexts + mixers + r] * slots + slot
+        old = int64(refined[line, nearest])
+        refined[line, nearest] = old + ((target - old) >> 6)
     return bit
 
 
@@ -191,7 +211,7 @@ def _beyond(curve, edge, sign):
 @numba.njit(nogil=True, inline="always")
 def _stretched(part, whole):
     """STRETCH of part / whole."""
-    return STRETCH[min((part << 12) // (whole + 1), 4095)]
+    return int64(STRETCH[min((part << 12) // (whole + 1), 4095)])
 
 
 @numba.njit(nogil=True)
@@ -252,7 +272,7 @@ def code_symbol(
     if scale == 0:
         for m in range(count):
             inside = curves[m, NEARER] - curves[m, FARTHER]
-            inputs[first + m] = -STRETCH[min(inside >> 28, 4095)]
+            inputs[first + m] = -int64(STRETCH[min(inside >> 28, 4095)])
         bit = int64(1) if symbol != 0 else int64(0)
         bit = _decide(
             decoding, bit, 0, sizes, rows, inputs, counters, weights, refined, coder, stream
@@ -264,7 +284,7 @@ def code_symbol(
             inputs[first + m] = _stretched(below, below + above)
     else:
         for m in range(count):
-            inputs[first + m] = -STRETCH[min(curves[m, NEARER] >> 28, 4095)]
+            inputs[first + m] = -int64(STRETCH[min(curves[m, NEARER] >> 28, 4095)])
     negative = _decide(
         decoding, int64(1) if symbol < 0 else int64(0), 1, sizes, rows, inputs, counters, weights,
         refined, coder, stream,

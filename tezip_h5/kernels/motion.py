@@ -31,11 +31,12 @@ def _shrink(frame):
 
 @numba.njit(nogil=True, inline="always")
 def _difference(frame, last, y0, y1, x0, x1, dy, dx, least):
-    """Sum of |frame - last shifted| over a block; stops beyond `least`, or outside."""
+    """Sum of |frame - last shifted| over every other row of a block; stops beyond `least`, or
+    outside."""
     if y0 + dy < 0 or y1 + dy > last.shape[0] or x0 + dx < 0 or x1 + dx > last.shape[1]:
         return int64(1) << 60
     total = int64(0)
-    for y in range(y0, y1):
+    for y in range(y0, y1, 2):
         line = int32(0)
         for x in range(x0, x1):
             line += int32(abs(int32(int32(frame[y, x]) - int32(last[y + dy, x + dx]))))
@@ -132,12 +133,3 @@ def brighten(plane, gain, offset, top):
         for x in range(plane.shape[1]):
             value = (gain * int64(plane[y, x]) + offset + (1 << 15)) >> 16
             plane[y, x] = min(max(value, int64(0)), top)
-
-
-@kernel(numba.void(_PLANE, int64, int64, _PLANE))
-def remember(plane, finer, share, mean):
-    """Move a running mean (with `finer` fraction bits) towards a plane by `share` / 65536."""
-    for y in range(plane.shape[0]):
-        for x in range(plane.shape[1]):
-            change = (int64(plane[y, x]) << finer) - int64(mean[y, x])
-            mean[y, x] = int64(mean[y, x]) + ((change * share) >> 16)

@@ -25,7 +25,7 @@ AHEAD_Y = np.array([0, 0, 1])
 AHEAD_X = np.array([0, 1, 0])
 
 _most = 16 * 65535
-SHARES = np.array([min(_most, (1 << 30) // (n + 1) ** 3) for n in range(4096)], np.int64)
+SHARES = np.array([min(_most, (1 << 30) // (n + 1) ** 3) for n in range(1024)], np.int32)
 """Weight of a voter whose recent errors sum up to n (scaled): 1 / (n + 1)**3."""
 
 
@@ -105,19 +105,19 @@ def blended(votes, count, voter_errors, now, x, recent):
     """The votes blended by how well each did nearby (`recent`, written); and their spread."""
     then = 1 - now
     least = int64(1) << 60
+    for v in range(VOTERS):
+        total = (voter_errors[now, x - 1, v] + voter_errors[then, x, v]) << 1
+        total += voter_errors[then, x - 1, v] + voter_errors[then, x + 1, v]
+        recent[v] = total + voter_errors[now, x - 2, v]
     for v in range(count):
-        total = 2 * (int64(voter_errors[v, now, x - 1]) + voter_errors[v, then, x])
-        total += int64(voter_errors[v, then, x - 1]) + voter_errors[v, then, x + 1]
-        total += voter_errors[v, now, x - 2]
-        recent[v] = total
-        least = min(least, total)
+        least = min(least, int64(recent[v]))
     down = int64(0)
     while (least >> down) >= 64:
         down += 1
     over, under = int64(0), int64(0)
     low, high = votes[0], votes[0]
     for v in range(count):
-        share = SHARES[min(recent[v] >> down, 4095)]
+        share = int64(SHARES[min(recent[v] >> down, 1023)])
         over += share * (votes[v] - votes[0])
         under += share
         low, high = min(low, votes[v]), max(high, votes[v])

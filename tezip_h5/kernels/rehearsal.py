@@ -27,13 +27,35 @@ _plane = int32[:, ::1]
 
 @kernel(
     void(
-        int32[:, :], int64, int64, int64, _plane, _plane, _plane, _plane, int64, _plane, _plane,
-        _plane, _plane,
+        int32[:, :],
+        int64,
+        int64,
+        int64,
+        _plane,
+        _plane,
+        _plane,
+        _plane,
+        int64,
+        _plane,
+        _plane,
+        _plane,
+        _plane,
     )
 )
 def rehearse(
-    levels, tolerance, top, flags, current, previous, before, mean, finer, other, errors,
-    other_errors, learned,
+    levels,
+    tolerance,
+    top,
+    flags,
+    current,
+    previous,
+    before,
+    mean,
+    finer,
+    other,
+    errors,
+    other_errors,
+    learned,
 ):
     """Predict with learnt weights alone, quantise, reconstruct: in closed loop, without coding.
 

@@ -83,7 +83,8 @@ def _listed(frames: np.ndarray) -> Companded | None:
     if low < 0 or not 16 <= high - low < 1 << 16:
         return None
     sample = frames.reshape(-1)[:: max(1, frames.size >> 12)]
-    if np.count_nonzero(np.diff(np.unique(sample)) == 1) > _RARELY * sample.size:
+    values, counts = np.unique(sample, return_counts=True)
+    if counts[np.diff(values, append=1 << 17) == 1].sum() > _RARELY * sample.size:
         return None
     counts = np.bincount((frames - frames.dtype.type(low)).reshape(-1))
     values = np.flatnonzero(counts)

@@ -18,12 +18,12 @@ import zstandard
 from tezip_h5 import kernels
 from tezip_h5.errors import FormatError
 from tezip_h5.inflate import inflate
-from tezip_h5.residual import memory
 
 __all__ = ["Known", "learn", "pack", "rehearse", "unpack"]
 
-_SAMPLES = 1 << 17  # pixels looked at, or a quarter of all
+_SAMPLES = {True: 1 << 17, False: 1 << 16}  # pixels looked at, or a quarter of all
 _FRAMES = 8  # that they come from, at most
+_REHEARSED = {True: 8, False: 4}  # frames
 _LIMIT = 1 << 24  # of a weight with 16 fraction bits
 _COARSE = 16  # weights are multiples of this where neighbours are not exact anyway
 
@@ -45,8 +45,8 @@ class Known:
     tolerance : int
     top : int
         The largest level.
-    recalls : bool
-        Whether the running mean serves as a neighbour.
+    fine : bool
+        Whether the running mean serves as a neighbour, and more is looked at.
     brought : callable or None
         `brought(frame, t=t, back=back, finer=finer)` is frame t - back, with so many fraction
         bits, as bright as frame t, and with its blocks where frame t has them.
@@ -59,7 +59,7 @@ class Known:
     keyframes: list[bool]
     tolerance: int
     top: int
-    recalls: bool = False
+    fine: bool = False
     brought: Callable | None = None
 
     def past(self, frames: np.ndarray, t: int, back: int) -> np.ndarray:
@@ -72,10 +72,11 @@ class Known:
 
         A frame is looked at when the next one's mean is asked for.
         """
-        if not self.recalls:
+        if not self.fine:
             yield from repeat(None, len(frames))
             return
-        finer, seen, mean = memory.finer(self.top), 0, None
+        kernel = kernels.load("mean")
+        finer, seen, mean = kernel.finer(self.top), 0, None
         for t, keyframe in enumerate(self.keyframes[: len(frames)]):
             seen = 0 if keyframe else seen
             if seen and self.brought is not None:
@@ -83,7 +84,7 @@ class Known:
             yield mean if seen else None
             if not seen:
                 mean = np.zeros_like(frames[t])
-            memory.remember(mean, frames[t], seen, self.top)
+            kernel.remember(frames[t], seen, self.top, mean)
             seen += 1
 
     def begin(self, count: int) -> Known:
@@ -104,7 +105,7 @@ def learn(known: Known) -> np.ndarray:
     """
     kernel, sums = kernels.load("pixels"), kernels.load("sums")
     count, height, width = known.original.shape
-    samples = min(_SAMPLES, known.original.size // 4)
+    samples = min(_SAMPLES[known.fine], known.original.size // 4)
     rows = max(1, samples // (width * min(count, _FRAMES)))
     stride = max(1, height // rows)
     exact = known.decoded is known.original
@@ -132,8 +133,9 @@ def learn(known: Known) -> np.ndarray:
 
 def rehearse(channels: list[Known], weights: list[np.ndarray]) -> list[Known]:
     """The channels' first frames, decoded roughly as they will be: by `weights` alone."""
-    channels = [known.begin(_FRAMES) for known in channels]
+    channels = [known.begin(_REHEARSED[known.fine]) for known in channels]
     kernel, rehearsal = kernels.load("pixels"), kernels.load("rehearsal")
+    finer = kernels.load("mean").finer(channels[0].top)
     count, height, width = channels[0].original.shape
     margins = ((kernel.TOP, kernel.BOTTOM), (kernel.LEFT, kernel.RIGHT))
     padded = (height + sum(margins[0]), width + sum(margins[1]))
@@ -146,7 +148,7 @@ def rehearse(channels: list[Known], weights: list[np.ndarray]) -> list[Known]:
         seen = 0 if channels[0].keyframes[t] else seen
         flags = kernel.HAS_PREVIOUS if seen > 0 else 0
         flags |= kernel.HAS_BEFORE if seen > 1 else 0
-        flags |= kernel.HAS_MEAN if seen > 1 and channels[0].recalls else 0
+        flags |= kernel.HAS_MEAN if seen > 1 and channels[0].fine else 0
         other = other_errors = nothing
         for c, known in enumerate(channels):
             past = [
@@ -160,7 +162,7 @@ def rehearse(channels: list[Known], weights: list[np.ndarray]) -> list[Known]:
             current, errors = np.zeros(padded, np.int32), np.zeros(padded, np.int32)
             rehearsal.rehearse(
                 known.original[t], known.tolerance, known.top, flags | kernel.HAS_OTHER * (c > 0),
-                current, *past, mean, memory.finer(known.top), other, errors, other_errors, weights[c],
+                current, *past, mean, finer, other, errors, other_errors, weights[c],
             )  # fmt: skip
             decoded[c][t] = current[inner]
             other, other_errors = current, errors
@@ -203,8 +205,8 @@ def _examples(kernel, known: Known, mean: np.ndarray | None, t: int, stride: int
     if history > 1:
         older = plane(known.past(frames, t, 2))
         columns += [older(dy, dx) for dy, dx in ahead]
-        if known.recalls:
-            still = plane(mean >> memory.finer(known.top))
+        if known.fine:
+            still = plane(mean >> kernels.load("mean").finer(known.top))
             columns += [still(dy, dx) for dy, dx in ahead]
     if history and known.guided:
         columns += [base] * 3

@@ -98,7 +98,7 @@ class MixingEncoder:
         if channels[0].original[0].size < _LEAST_TAUGHT:
             return
         fine = MODELS[self._number][1].fine
-        channels = [replace(known, recalls=fine) for known in channels]
+        channels = [replace(known, fine=fine) for known in channels]
         changes = self._changes
         channels, learned = self._learn(channels, changes)
         for find in (self._jumps, self._motion):
@@ -110,6 +110,9 @@ class MixingEncoder:
         if any(known.tolerance for known in channels):
             channels = lessons.rehearse(channels, learned)
             learned = [lessons.learn(known) for known in channels]
+        elif not fine:  # what adapts is better nearly always where neighbours are exact
+            self._open(Weights(1, learned), changes)
+            return
         ways = [(Weights(use, learned), changes) for use in (1, 2)]
         self._open(*ways[self._best_trial(channels, ways)])
 

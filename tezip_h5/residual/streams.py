@@ -8,7 +8,6 @@ import numpy as np
 
 from tezip_h5 import kernels
 from tezip_h5.kernels.sizes import COARSE, FINE, Sizes
-from tezip_h5.residual import memory
 
 __all__ = ["MODELS", "Stream", "Weights"]
 
@@ -62,7 +61,7 @@ class _Channel:
     def turn(self, top: int) -> None:
         """The frame is done: this one becomes the last."""
         if self.mean.size:
-            memory.remember(self.mean, self.planes[0], self.seen, top)
+            kernels.load("mean").remember(self.planes[0], self.seen, top, self.mean)
         self.seen += 1
         self.sums.turn()
         self.planes = self.planes[[2, 0, 1]]
@@ -106,7 +105,7 @@ class Stream:
         self._code_plane = kernels.load(name).code_plane
         self._fine = model.fine
         self._shape, self._top, self._guided = shape, top, guided
-        self._finer = memory.finer(top)
+        self._finer = kernels.load("mean").finer(top)
         self._decoding = data is not None
         self._alone, self._weights = weights.use == 2, weights.of_channels
         self._vectors, self._brightness, self._frame = vectors, brightness, 0
@@ -114,7 +113,7 @@ class Stream:
         padded = self._channels[0].errors.shape
         self._nothing = np.zeros(padded, np.int32)
         self._guess = np.zeros(padded, np.int32)
-        self._voter_errors = np.zeros((self._kernel.VOTERS, 2, padded[1]), np.int32)
+        self._voter_errors = np.zeros((2, padded[1], self._kernel.VOTERS), np.int32)
         self._no_weights = np.zeros((0, self._kernel.TAPS), np.int32)
         self._coder = np.array([0, 0xFFFFFFFF, 0, 0], np.int64)
         self.data = np.zeros(0, np.uint8)
