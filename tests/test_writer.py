@@ -316,12 +316,13 @@ MEMORY = """
 
 def test_memory_does_not_grow_with_the_stack(tmp_path):
     """64 frames of 8 MB: half a gigabyte; the 4 GB case is in benchmarks/."""
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(MEMORY), str(tmp_path / "run.h5"), "64"],
-        capture_output=True,
-        text=True,
-        timeout=250,
-        check=True,
-        env={**os.environ, "OMP_NUM_THREADS": "2"},
-    )
+    for frames in ("4", "64"):  # the first compiles what is not cached yet, which takes memory, too
+        result = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(MEMORY), str(tmp_path / "run.h5"), frames],
+            capture_output=True,
+            text=True,
+            timeout=250,
+            check=True,
+            env={**os.environ, "OMP_NUM_THREADS": "2"},
+        )
     assert int(result.stdout) < 600
