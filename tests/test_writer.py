@@ -318,7 +318,7 @@ def test_memory_does_not_grow_with_the_stack(tmp_path):
     """64 frames of 8 MB: half a gigabyte; the 4 GB case is in benchmarks/."""
     for frames in ("4", "64"):  # the first compiles what is not cached yet, which takes memory, too
         result = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(MEMORY), str(tmp_path / "run.h5"), frames],
+            [sys.executable, "-c", textwrap.dedent(MEMORY), str(tmp_path / f"{frames}.h5"), frames],
             capture_output=True,
             text=True,
             timeout=250,
