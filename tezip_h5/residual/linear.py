@@ -24,6 +24,7 @@ KEYFRAMES, RESIDUALS, TABLES = "keyframes", "residuals", "tables"
 
 _NEW, _DRIFT, _SIDE_SHIFT = 1, 2, 2  # of a plane's flags
 _LOUD = 40  # mean magnitude of symbols that energies can hold
+_RELEARNED = 1 << 16  # samples that weights serve before others are learned; twice in small planes
 _LARGEST_MEAN = 1 << 33
 
 
@@ -108,6 +109,7 @@ class LinearEncoder:
         self._kernels = kernels.load("linear_encode")
         self._fitter = Fitter()
         self._weights: dict[tuple[bool, int], Weights] = {}
+        self._passed: dict[tuple[bool, int], int] = {}  # samples since they were learned
         self._counts = None
         self._coded: list[tuple[str, list[_Plane]]] = []
 
@@ -133,9 +135,14 @@ class LinearEncoder:
     def _plane(self, levels, predicted, channel, tolerance):
         frames, linear = self._frames, self._frames.linear
         plan = frames.plan(predicted, channel, tolerance)
-        last = self._weights.get((predicted, channel))
+        key = predicted, channel
+        last = self._weights.get(key)
         side = linear.SIDE_CHANNEL if channel else linear.SIDE_OWN
-        weights, size = self._fitter.choose(levels, frames.planes, plan, last, side)
+        weights, size = last, 0.0
+        self._passed[key] = self._passed.get(key, 0) + levels.size
+        if last is None or self._passed[key] >= _RELEARNED:
+            weights, size = self._fitter.choose(levels, frames.planes, plan, last, side)
+            self._passed[key] = 0 if last is not None else _RELEARNED
         if self._counts is None:
             frames.energy_scale = min(max(int(np.ceil(np.log2(max(size, 1) / _LOUD))), 0), 31)
             symbols = symbols_for(self._top, 0)
@@ -144,7 +151,7 @@ class LinearEncoder:
         base = last or Weights.median(len(taps), False, 0)
         new = (weights.mean, weights.values) != (base.mean, base.values)
         head = _pack_head(weights, new)
-        self._weights[predicted, channel] = weights
+        self._weights[key] = weights
         symbols, contexts = np.empty(levels.shape, np.uint8), np.empty(levels.shape, np.uint16)
         # The low bits of a sample are fewer than those of the largest symbol.
         most = max((2 * self._top + 1).bit_length() - 3, 0)
@@ -266,6 +273,7 @@ class LinearDecoder:
             name: _Reader(sections[name]) for name in (KEYFRAMES, RESIDUALS) if name in sections
         }
         self._weights: dict[tuple[bool, int], Weights] = {}
+        self._passed: dict[tuple[bool, int], int] = {}  # samples since they were learned
 
     def keyframe(self, tolerances: np.ndarray) -> np.ndarray:
         """Reconstruct a keyframe: int32 (C, h, w)."""
