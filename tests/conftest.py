@@ -1,5 +1,6 @@
 """Shared fixtures. Real stacks are found through TEZIP_TEST_DATA; without it they are skipped."""
 
+import importlib
 import os
 import shutil
 import subprocess
@@ -38,6 +39,13 @@ def require_tool(name):
         if os.environ.get("TEZIP_REQUIRE_TOOLS"):
             pytest.fail(f"{name} is not installed, but TEZIP_REQUIRE_TOOLS is set")
         pytest.skip(f"{name} is not installed")
+
+
+def require_package(name):
+    """Import a package of the tests; without it skip, or fail where TEZIP_REQUIRE_TOOLS is set."""
+    if os.environ.get("TEZIP_REQUIRE_TOOLS"):
+        return importlib.import_module(name)
+    return pytest.importorskip(name, exc_type=ImportError)
 
 
 def require_training():
