@@ -48,9 +48,11 @@ MAY_IMPORT = {
     "chunk": CODEC,
     "codec": CODEC | {"chunk"},
     "recoding": CODEC | {"codec"},
-    "hdf5": CODEC | {"codec", "chunk", "recoding", "frames", "images", "version"},
+    "anatomy": CODEC,
+    "hdf5": CODEC | {"codec", "chunk", "recoding", "anatomy", "frames", "images", "version"},
+    "page": {"errors", "anatomy", "bounds", "hdf5", "peers", "prediction", "version"},
     "cli": CODEC
-    | {"codec", "chunk", "frames", "images", "hdf5", "peers", "simulate", "version", ""},
+    | {"codec", "chunk", "frames", "images", "hdf5", "page", "peers", "simulate", "version", ""},
 }
 COMPOSERS = {
     "residual",
