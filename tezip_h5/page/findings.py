@@ -1,0 +1,96 @@
+"""Everything that a page says of one stack, gathered from the file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import h5py
+import numpy as np
+
+from tezip_h5.hdf5 import container
+from tezip_h5.hdf5.chunks import ChunkReport, describe_chunks
+from tezip_h5.hdf5.report import StackReport, options_of
+from tezip_h5.page.beside import Comparison, compare
+from tezip_h5.page.pictures import Pictures, chosen_frames, take_pictures
+
+__all__ = ["Findings", "FrameRow", "gather"]
+
+_MOST_CHUNKS = 512  # that are read and divided
+
+
+@dataclass(frozen=True)
+class FrameRow:
+    """What became of one frame.
+
+    `rms` is the error of its prediction, root mean square, in the unit of the samples for
+    integers and as a part of the chunk's range for floats; None for what was not predicted.
+    """
+
+    number: int
+    kind: str
+    window: int
+    nbytes: int
+    rms: float | None
+    max_error: float
+    filename: str = ""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a page says of one stack."""
+
+    report: StackReport
+    bound_absolute: float | None
+    frames: list[FrameRow]
+    chunks: list[ChunkReport]
+    pictures: Pictures | None
+    comparison: Comparison | None
+
+
+def gather(
+    report: StackReport,
+    data: h5py.Dataset,
+    *,
+    pictures: int | slice | None = 48,
+    peers: bool = True,
+    slow: bool = False,
+    threads: int | None = None,
+) -> Findings:
+    """Read what a page says of a stack; see `tezip_h5.page.report` for the options."""
+    taken = comparison = None
+    runs = chosen_frames(data.shape[0], data.chunks[0], pictures) if pictures != 0 else []
+    if runs:
+        taken = take_pictures(data, runs, threads)
+    if peers and data.size:
+        comparison = compare(data, threads=threads, slow=slow)
+    absolute = options_of(data).bound.absolute
+    chunks = list(describe_chunks(data, _MOST_CHUNKS))
+    return Findings(report, absolute, _rows(data), chunks, taken, comparison)
+
+
+def _rows(data: h5py.Dataset) -> list[FrameRow]:
+    """The table of frames, if the stack has one."""
+    tables = container.tables_of(data)
+    if tables is None or "frames" not in tables:
+        return []
+    names = {number: name for name, number in h5py.check_enum_dtype(container.KIND).items()}
+    files = container.read_filenames(tables) or []
+    full = 1.0
+    if data.dtype.kind in "iu":
+        info = np.iinfo(data.dtype)
+        full = float(int(info.max) - int(info.min))
+    rows = []
+    for t, row in enumerate(tables["frames"][()]):
+        kind = names.get(int(row["kind"]), str(row["kind"]))
+        rows.append(
+            FrameRow(
+                t,
+                kind,
+                int(row["window"]),
+                int(row["keyframe_bytes"]) + int(row["residual_bytes"]),
+                float(np.sqrt(row["mse"])) * full if kind == "predicted" else None,
+                float(row["max_error"]),
+                files[t] if t < len(files) else "",
+            )
+        )
+    return rows
