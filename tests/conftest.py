@@ -34,11 +34,12 @@ def real_stacks():
 
 
 def require_tool(name):
-    """Skip without the system tool `name`; fail where TEZIP_REQUIRE_TOOLS says it must be."""
+    """The path of a system tool; without it skip, or fail where TEZIP_REQUIRE_TOOLS is set."""
     if shutil.which(name) is None:
         if os.environ.get("TEZIP_REQUIRE_TOOLS"):
             pytest.fail(f"{name} is not installed, but TEZIP_REQUIRE_TOOLS is set")
         pytest.skip(f"{name} is not installed")
+    return shutil.which(name)
 
 
 def require_package(name):

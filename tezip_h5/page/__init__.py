@@ -46,7 +46,7 @@ def report(
         Of how many frames at least pictures are shown (whole chunks, evenly spaced), or of
         which ones; None for all, 0 for none. At most 1000; more frames make smaller pictures.
     peers : bool
-        Compare with other codecs (seconds, and some 8 MiB of samples of each stack).
+        Compare with other codecs (seconds, and some 4 MiB of samples of each stack).
     slow : bool
         Also with those that are slow.
     threads : int, optional

@@ -10,11 +10,12 @@ import numpy as np
 
 from tezip_h5.hdf5 import reader
 from tezip_h5.hdf5.plan import default_threads
+from tezip_h5.hdf5.progress import progress
 from tezip_h5.peers import peers
 
 __all__ = ["Comparison", "Rival", "compare"]
 
-_BYTES = 8 << 20  # of samples, at most, unless one chunk of time has more
+_BYTES = 4 << 20  # of samples, at most, unless one chunk of time has more
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Comparison:
 def compare(data: h5py.Dataset, *, threads: int | None = None, slow: bool = False) -> Comparison:
     """Run every lossless codec that is installed on a part of a stack, as it is stored.
 
-    The part is a run of whole chunks from the middle of the stack, some 8 MiB of samples at most.
+    The part is a run of whole chunks from the middle of the stack, some 4 MiB of samples at most.
     Codecs that need a second for a megabyte are only run if `slow`. What a codec makes is decoded
     and compared; one that fails or is not exact is left out.
     """
@@ -59,7 +60,7 @@ def compare(data: h5py.Dataset, *, threads: int | None = None, slow: bool = Fals
                 offset = (start, y, x) + (0,) * (data.ndim - 3)
                 stored += data.id.get_chunk_info_by_coord(offset).size
     rivals, left_out = [], {}
-    for peer in peers():
+    for peer in progress(peers(), unit="codec"):
         if not peer.supports(samples.dtype, samples.shape, 0):
             continue
         reason = peer.available() or ("it is slow" if peer.slow and not slow else None)

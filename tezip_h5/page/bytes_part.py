@@ -6,7 +6,8 @@ from collections import Counter
 from html import escape
 
 from tezip_h5.hdf5.chunks import ChunkReport
-from tezip_h5.page.charts import Series, columns, in_words
+from tezip_h5.hdf5.listing import counted_bytes
+from tezip_h5.page.charts import Series, columns
 from tezip_h5.page.findings import Findings
 
 __all__ = ["beside_others", "where_bytes_went"]
@@ -62,7 +63,7 @@ def where_bytes_went(findings: Findings) -> str:
     present = [group for group in _GROUPS if groups[group]]
     whole = "".join(
         f'<i class="{g}" style="width:{100 * groups[g] / total:.3f}%" '
-        f'title="{_GROUPS[g]}: {in_words(groups[g])}"></i>'
+        f'title="{_GROUPS[g]}: {counted_bytes(groups[g])}"></i>'
         for g in present
     )
     legend = "".join(
@@ -99,7 +100,7 @@ def _parts_table(parts: Counter, total: int, bands: int) -> str:
             name = f"streams of {bands} bands" if bands > 1 else "stream"
         rows += (
             f"<tr><td>{escape(section)}</td><td>{escape(name)}</td>"
-            f'<td class="number">{in_words(size)}</td><td class="number">{share:.2f}%</td>'
+            f'<td class="number">{counted_bytes(size)}</td><td class="number">{share:.2f}%</td>'
             f'<td class="wide share"><i class="meter {group}" style="width:{share:.2f}%"></i></td>'
             "</tr>"
         )
@@ -120,14 +121,14 @@ def _chart(chunks: list[ChunkReport], present: list[str]) -> str:
             group,
             values[group],
             [
-                f"chunk at {chunk.offset}: {_GROUPS[group]}, {in_words(value)}"
+                f"chunk at {chunk.offset}: {_GROUPS[group]}, {counted_bytes(value)}"
                 for chunk, value in zip(chunks, values[group], strict=True)
             ],
         )
         for group in present
     ]
     names = [str(chunk.offset[0]) for chunk in chunks]
-    return columns("Bytes per chunk", names, series, in_words, "first frame of the chunk")
+    return columns("Bytes per chunk", names, series, counted_bytes, "first frame of the chunk")
 
 
 def _chunks_table(findings: Findings) -> str:
@@ -164,7 +165,7 @@ def beside_others(findings: Findings) -> str:
         rows += (
             f'<tr class="{"ours" if ours else "peer"}"><td>{escape(name)}</td>'
             f'<td class="wide"><i class="meter" style="width:{100 * size / largest:.2f}%"></i></td>'
-            f'<td class="number">{in_words(size)}</td>'
+            f'<td class="number">{counted_bytes(size)}</td>'
             f'<td class="number">{found.raw_bytes / max(size, 1):.2f}</td>'
             f'<td class="number">{against.replace("-", "−")}</td>'
             f'<td class="number">{speed}</td></tr>'
@@ -183,9 +184,9 @@ def beside_others(findings: Findings) -> str:
 
 def _what_was_compared(findings: Findings) -> str:
     found, stack = findings.comparison, findings.report
-    text = f"Frames {found.first} to {found.stop - 1}, {in_words(found.raw_bytes)}, "
+    text = f"Frames {found.first} to {found.stop - 1}, {counted_bytes(found.raw_bytes)}, "
     if found.first == 0 and found.stop == stack.shape[0]:
-        text = f"All {stack.shape[0]} frames, {in_words(found.raw_bytes)}, "
+        text = f"All {stack.shape[0]} frames, {counted_bytes(found.raw_bytes)}, "
     if stack.bound == "lossless":
         return text + "encoded by every lossless codec that is installed here."
     return text + (

@@ -10,27 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-__all__ = ["Series", "bars_over_frames", "binned", "columns", "error_over_frames", "in_words"]
+__all__ = ["Series", "bars_over_frames", "binned", "columns", "error_over_frames"]
 
 WIDTH = 960
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 14, 30
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 14, 40
 _MOST_BARS = 480
-
-
-def in_words(nbytes: float) -> str:
-    """Bytes as people read them.
-
-    >>> in_words(999), in_words(123456), in_words(2.5e9)
-    ('999 B', '123 kB', '2.50 GB')
-    """
-    if nbytes < 1000:
-        return f"{nbytes:.0f} B"
-    units = ["kB", "MB", "GB", "TB", "PB"]
-    unit, nbytes = units.pop(0), nbytes / 1000
-    while units and nbytes >= 999.5:
-        unit, nbytes = units.pop(0), nbytes / 1000
-    digits = 2 if nbytes < 9.995 else 1 if nbytes < 99.95 else 0
-    return f"{nbytes:.{digits}f} {unit}"
+_WIDEST = 64  # of a bar
 
 
 @dataclass(frozen=True)
@@ -71,7 +56,7 @@ class _Canvas:
         self.height, self.count = height, max(count, 1)
         ticks = _ticks(top)
         self.top = ticks[-1]
-        self.step = (WIDTH - _LEFT - _RIGHT) / self.count
+        self.step = min((WIDTH - _LEFT - _RIGHT) / self.count, _WIDEST)
         self.parts = [
             f'<svg class="chart" viewBox="0 0 {WIDTH} {height}" role="img" '
             f'aria-label="{escape(label)}" data-left="{_LEFT}" data-step="{self.step:.4f}">'
@@ -95,14 +80,17 @@ class _Canvas:
         """Some of the places' names, far enough from each other."""
         gap = max(1, math.ceil(52 / self.step))
         gap = next((n for n in (1, 2, 4, 8, 16, 32, 64, 128, 256) if n >= gap), gap)
+        last = None
         for place in range(0, len(names), gap):
-            x = self.x(place + 0.5)
+            if names[place] == last:  # of several tiles the first
+                continue
+            last, x = names[place], self.x(place + 0.5)
             self.parts.append(
-                f'<text class="tick" x="{x:.1f}" y="{self.height - 12}" text-anchor="middle">'
+                f'<text class="tick" x="{x:.1f}" y="{self.height - 23}" text-anchor="middle">'
                 f"{escape(names[place])}</text>"
             )
         self.parts.append(
-            f'<text class="tick axis" x="{WIDTH - _RIGHT}" y="{self.height - 1}" '
+            f'<text class="tick axis" x="{WIDTH - _RIGHT}" y="{self.height - 6}" '
             f'text-anchor="end">{escape(title)}</text>'
         )
 
@@ -131,7 +119,7 @@ class _Canvas:
 def bars_over_frames(label: str, runs: Sequence[range], series: Sequence[Series], say) -> str:
     """A bar for each frame, in the colour of the series that has a value there."""
     top = max((v for s in series for v in s.values if v is not None), default=0)
-    canvas = _Canvas(label, len(runs), top, 190, say)
+    canvas = _Canvas(label, len(runs), top, 200, say)
     for one in series:
         for place, (value, title) in enumerate(zip(one.values, one.titles, strict=True)):
             if value is not None:
@@ -146,7 +134,7 @@ def error_over_frames(
     """A line over frames, broken where there is no value, and the bound as a dashed one."""
     known = [v for v in line.values if v is not None]
     top = max([*known, limit or 0], default=0)
-    canvas = _Canvas(label, len(runs), top * 1.02, 150, say)
+    canvas = _Canvas(label, len(runs), top * 1.02, 160, say)
     if limit:
         y = canvas.y(limit)
         canvas.parts.append(
@@ -177,7 +165,7 @@ def error_over_frames(
 def columns(label: str, names: Sequence[str], series: Sequence[Series], say, title: str) -> str:
     """Stacked columns: every series adds its value at each place."""
     totals = [sum(s.values[i] or 0 for s in series) for i in range(len(names))]
-    canvas = _Canvas(label, len(names), max(totals, default=0), 210, say)
+    canvas = _Canvas(label, len(names), max(totals, default=0), 220, say)
     for place in range(len(names)):
         base = 0.0
         for one in series:

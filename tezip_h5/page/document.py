@@ -5,9 +5,9 @@ from __future__ import annotations
 from html import escape
 from importlib.resources import files
 
+from tezip_h5.hdf5.listing import counted_bytes
 from tezip_h5.hdf5.report import FileReport
 from tezip_h5.page import bytes_part, frames_part
-from tezip_h5.page.charts import in_words
 from tezip_h5.page.findings import Findings
 from tezip_h5.version import __version__
 
@@ -40,10 +40,10 @@ def page(report: FileReport, findings: list[Findings]) -> str:
         links = "".join(
             f'<li><a href="#stack-{i}">{escape(f.report.name)}</a>'
             f"<span>{escape(_shape(f))}, ratio {f.report.ratio:.2f}, "
-            f"{in_words(f.report.payload_bytes)}</span></li>"
+            f"{counted_bytes(f.report.payload_bytes)}</span></li>"
             for i, f in enumerate(findings, 1)
         )
-        size = in_words(report.file_bytes)
+        size = counted_bytes(report.file_bytes)
         head = (
             f'<div class="stack"><header><h1>{name}</h1><p class="lead">{size}, '
             f"{len(findings)} compressed stacks</p>"
@@ -123,7 +123,7 @@ def _figures(findings: Findings, report: FileReport) -> str:
     counted = f"{keyframes} keyframe{'s' * (keyframes != 1)}, {chunks}" if stack.kinds else chunks
     rows = [
         ("Ratio", f"{stack.ratio:.2f} : 1", f"{100 / max(stack.ratio, 1e-9):.1f}% of the bytes"),
-        ("Size", in_words(stack.payload_bytes), f"of {in_words(stack.raw_bytes)}"),
+        ("Size", counted_bytes(stack.payload_bytes), f"of {counted_bytes(stack.raw_bytes)}"),
         (
             "Bits per sample",
             f"{8 * stack.payload_bytes / samples:.2f}",
@@ -131,14 +131,18 @@ def _figures(findings: Findings, report: FileReport) -> str:
         ),
         ("Largest error", error, promise),
         ("Frames", f"{stack.shape[0]}", counted),
-        ("File", in_words(report.file_bytes), "with all that is in it"),
+        ("File", counted_bytes(report.file_bytes), "with all that is in it"),
     ]
     cells = "".join(
         f'<div class="{"first" if i == 0 else "more"}"><dt>{name}</dt>'
         f"<dd>{escape(value)}<small>{escape(small)}</small></dd></div>"
         for i, (name, value, small) in enumerate(rows)
     )
-    return f'<dl class="figures">{cells}</dl>'
+    share = min(100 / max(stack.ratio, 1e-9), 100)
+    return (
+        f'<dl class="figures">{cells}</dl><div class="shrunk" title="{share:.1f}% of the bytes">'
+        f'<i style="width:{share:.2f}%"></i></div>'
+    )
 
 
 def _itemsize(dtype: str) -> int:
@@ -174,5 +178,5 @@ def _how_to_read(findings: Findings, report: FileReport) -> str:
     table = "".join(f"<tr><th>{k}</th><td>{escape(v)}</td></tr>" for k, v in rows)
     return (
         '<section class="part"><h2>How it was written, and how to read it</h2>'
-        f"<table>{table}</table><pre><code>{escape(code)}</code></pre></section>"
+        f'<table class="facts">{table}</table><pre><code>{escape(code)}</code></pre></section>'
     )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import h5py
 import numpy as np
 
-from tezip_h5.hdf5 import container
 from tezip_h5.hdf5.chunks import ChunkReport, describe_chunks
-from tezip_h5.hdf5.report import StackReport, options_of
+from tezip_h5.hdf5.report import StackReport, frame_rows, options_of
 from tezip_h5.page.beside import Comparison, compare
 from tezip_h5.page.pictures import Pictures, chosen_frames, take_pictures
 
@@ -70,27 +70,19 @@ def gather(
 
 def _rows(data: h5py.Dataset) -> list[FrameRow]:
     """The table of frames, if the stack has one."""
-    tables = container.tables_of(data)
-    if tables is None or "frames" not in tables:
-        return []
-    names = {number: name for name, number in h5py.check_enum_dtype(container.KIND).items()}
-    files = container.read_filenames(tables) or []
     full = 1.0
     if data.dtype.kind in "iu":
         info = np.iinfo(data.dtype)
         full = float(int(info.max) - int(info.min))
-    rows = []
-    for t, row in enumerate(tables["frames"][()]):
-        kind = names.get(int(row["kind"]), str(row["kind"]))
-        rows.append(
-            FrameRow(
-                t,
-                kind,
-                int(row["window"]),
-                int(row["keyframe_bytes"]) + int(row["residual_bytes"]),
-                float(np.sqrt(row["mse"])) * full if kind == "predicted" else None,
-                float(row["max_error"]),
-                files[t] if t < len(files) else "",
-            )
+    return [
+        FrameRow(
+            row["frame"],
+            row["kind"],
+            row["window"],
+            row["bytes"],
+            math.sqrt(row["mse"]) * full if row["kind"] == "predicted" else None,
+            row["max_error"],
+            row.get("filename", ""),
         )
-    return rows
+        for row in frame_rows(data)
+    ]

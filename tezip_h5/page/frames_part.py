@@ -6,7 +6,8 @@ import json
 from collections.abc import Callable
 from html import escape
 
-from tezip_h5.page.charts import Series, bars_over_frames, binned, error_over_frames, in_words
+from tezip_h5.hdf5.listing import counted_bytes
+from tezip_h5.page.charts import Series, bars_over_frames, binned, error_over_frames
 from tezip_h5.page.findings import Findings, FrameRow
 
 __all__ = ["over_time", "viewer"]
@@ -43,10 +44,12 @@ def viewer(findings: Findings) -> str:
     }
     # In a script element nothing is escaped but what could end it.
     data = json.dumps(told).replace("<", "\\u003c").replace("\u2028", "").replace("\u2029", "")
-    greys = f'<span>{_number(pictures.low)}</span><i class="greys"></i>'
-    greys += f"<span>{_number(pictures.high)}</span>"
-    signs = f'<span>−{_number(pictures.largest)}</span><i class="signs signed"></i>'
-    signs += f"<span>+{_number(pictures.largest)}</span>"
+    say = (lambda v: f"{v:.0f}") if findings.report.dtype[0] in "iu" else _number
+    greys = (
+        f'<span>{say(pictures.low)}</span><i class="greys"></i><span>{say(pictures.high)}</span>'
+    )
+    strongest = _number(pictures.largest)
+    signs = f'<span>−{strongest}</span><i class="signs signed"></i><span>+{strongest}</span>'
     panels = "".join(
         f'<figure class="{css}"><figcaption><b>{title}</b> {text}</figcaption>'
         f'<div class="plate"><img class="{extra}" alt="{title}" hidden>'
@@ -83,7 +86,7 @@ def _kind(row: FrameRow | None, shown) -> str:
 def _words(row: FrameRow | None, findings: Findings) -> str:
     if row is None:
         return ""
-    words = [in_words(row.nbytes), f"window {row.window}"]
+    words = [counted_bytes(row.nbytes), f"window {row.window}"]
     if row.rms is not None:
         words.append(f"prediction off by {_rms(row.rms, findings)} (rms)")
     words.append(f"largest error {row.max_error:g}" if row.max_error else "no error")
@@ -138,9 +141,10 @@ def over_time(findings: Findings) -> str:
     kinds = [kind for kind in _KINDS if any(row.kind == kind for row in rows)]
     legend = "".join(f'<li><i class="{kind}"></i>{kind}</li>' for kind in kinds)
     bars = [_bytes_series(rows, runs, kind) for kind in kinds]
+    chart = bars_over_frames("Bytes per frame", runs, bars, counted_bytes)
     parts = [
         f"<h3>Bytes</h3><p>of every {each}, in its chunk</p>"
-        f'<div class="scroll">{bars_over_frames("Bytes per frame", runs, bars, in_words)}</div>'
+        f'<div class="scroll">{chart}</div>'
         f'<ul class="legend">{legend}</ul>'
     ]
     if any(row.rms is not None for row in rows):
@@ -179,7 +183,9 @@ def _bytes_series(rows: list[FrameRow], runs: list[range], kind: str) -> Series:
         mean = sum(rows[t].nbytes for t in run) / len(run)
         mine = rows[run.start].kind == kind
         values.append(mean if mine else None)
-        titles.append(f"{_name(run)}: {in_words(mean)}, {rows[run.start].kind}" if mine else "")
+        titles.append(
+            f"{_name(run)}: {counted_bytes(mean)}, {rows[run.start].kind}" if mine else ""
+        )
     return Series(kind, values, titles)
 
 

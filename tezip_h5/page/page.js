@@ -10,6 +10,7 @@
     root.dataset.theme = dark() ? "light" : "dark";
     name();
   });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", name);
   name();
 
   function open(stack) {

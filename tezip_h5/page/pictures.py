@@ -77,7 +77,7 @@ def chosen_frames(frames: int, chunk: int, wanted: int | slice | None) -> list[r
     wanted : at least so many frames, or these; None for all
 
     >>> chosen_frames(100, 16, 30)
-    [range(0, 16), range(96, 100), range(48, 64)]
+    [range(0, 16), range(96, 100), range(64, 80)]
     """
     if isinstance(wanted, slice):
         first, stop, _ = wanted.indices(frames)
