@@ -92,8 +92,8 @@ def test_the_numbers_are_those_of_inspect(page, path, stack):
     for chunk in report.chunk_rows:
         assert sum(sum(names.values()) for names in chunk.parts.values()) == chunk.nbytes
     bars = re.findall(r'<rect class="(keyframe|predicted)"', text)
-    assert bars.count("keyframe") == 6  # 0, 4, 8, 12 and so on, and every chunk's first
-    assert bars.count("predicted") == 14
+    assert bars.count("keyframe") == 5
+    assert bars.count("predicted") == 15
     assert "bound 2" in text
 
 
@@ -106,14 +106,8 @@ def test_pictures_show_frame_prediction_and_residual(page, path):
     for t, frame in enumerate(found["frames"]):
         shown = image(found["images"][frame["frame"]]).astype(float)
         assert shown.shape == (96, 128)
-        if (
-            0
-            < np.corrcoef(
-                shown.ravel(), np.clip(frames[t], *np.percentile(frames, (0.3, 99.7))).ravel()
-            )[0, 1]
-            < 0.99
-        ):
-            raise AssertionError(t)
+        clipped = np.clip(frames[t], *np.percentile(frames, (0.3, 99.7)))
+        assert np.corrcoef(shown.ravel(), clipped.ravel())[0, 1] > 0.99
         assert (frame["prediction"] is None) == (frame["kind"] == "keyframe")
         if frame["prediction"] is not None:
             assert frame["prediction"] == found["frames"][t - 1]["frame"]  # the same picture
@@ -124,7 +118,7 @@ def test_pictures_show_frame_prediction_and_residual(page, path):
 def test_a_network_shows_its_own_predictions(tmp_path, stack):
     model = store.register(random_model(Architecture(1, (4,), (3, 5))))
     path = tmp_path / "run.h5"
-    tezip_h5.write(stack[:6, :32, :32], path, model=model, predictor="prednet", coder="stages")
+    tezip_h5.write(stack[:6, :32, :32], path, model=model, predictor="prednet", absolute=40)
     page = tezip_h5.report(path, tmp_path / "run.html", peers=False)
     found = told(page)
     assert "by the network" in page.read_text()
@@ -142,7 +136,7 @@ def test_hostile_names_stay_text(tmp_path):
     page = tezip_h5.report(path, tmp_path / "page.html", peers=False)
     text = page.read_text()
     found = Links(text)
-    assert "b" not in [t for t in found.tags if t == "b"][4:]  # ours: brand and three captions
+    assert found.tags.count("b") == 4  # ours: the brand and three captions
     assert found.tags.count("script") == 2
     assert all(link.startswith("#") for link in found.loaded)
     assert "onerror" in json.loads(found.told[0])["frames"][1]["words"]
@@ -286,23 +280,12 @@ def test_the_command(path, tmp_path, capsys):
     assert [frame["number"] for frame in told(out)["frames"]] == [9, 10]
     assert main(["inspect", str(path), "--frames", "--chunks"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[2].split() == [
-        "stack",
-        "dtype",
-        "shape",
-        "bound",
-        "max",
-        "error",
-        "level",
-        "samples",
-        "stored",
-        "ratio",
-    ]
+    assert re.match(r"stack +dtype +shape +bound +max error +level +samples +stored", lines[2])
     assert any(re.match(r" +7 +predicted +1 +\d+ ", line) for line in lines)
     assert any(re.match(r"16,0,0 +4 +linear +previous +\d+ ", line) for line in lines)
     assert main(["inspect", str(path), "--chunks", "--frames", "--json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)["stacks"]
-    assert [row["kind"] for row in found["frame_rows"]].count("keyframe") == 6
+    assert [row["kind"] for row in found["frame_rows"]].count("keyframe") == 5
     assert found["chunk_rows"][1]["offset"] == [8, 0, 0]
 
 
@@ -320,6 +303,7 @@ class Browser:
             "--headless=new",
             "--no-sandbox",
             "--disable-dev-shm-usage",
+            "--hide-scrollbars",
             "--disable-gpu",
         ):
             options.add_argument(argument)
