@@ -137,13 +137,15 @@ def over_time(findings: Findings) -> str:
     if not rows:
         return ""
     runs = binned(len(rows))
-    each = "frame" if len(runs) == len(rows) else f"run of {len(runs[0])} frames"
+    about = "of every frame, in its chunk"
+    if len(runs) < len(rows):
+        about = f"means of {len(runs[0])} frames, in the colour of the first; below, their largest"
     kinds = [kind for kind in _KINDS if any(row.kind == kind for row in rows)]
     legend = "".join(f'<li><i class="{kind}"></i>{kind}</li>' for kind in kinds)
     bars = [_bytes_series(rows, runs, kind) for kind in kinds]
     chart = bars_over_frames("Bytes per frame", runs, bars, counted_bytes)
     parts = [
-        f"<h3>Bytes</h3><p>of every {each}, in its chunk</p>"
+        f"<h3>Bytes</h3><p>{about}</p>"
         f'<div class="scroll">{chart}</div>'
         f'<ul class="legend">{legend}</ul>'
     ]
