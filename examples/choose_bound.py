@@ -54,5 +54,5 @@ for axis, bound in zip(axes[1], (2, 8, 16, 32), strict=True):
     axis.set_title(f"lost at {bound}")
 for axis in (*axes[0, 2:], *axes[1]):
     axis.set_axis_off()
-figure.savefig("bounds.png", dpi=110)
+figure.savefig("bounds.png", dpi=80)
 print("drawn: bounds.png")
