@@ -42,11 +42,15 @@ def require_tool(name):
     return shutil.which(name)
 
 
-def require_package(name):
-    """Import a package of the tests; without it skip, or fail where TEZIP_REQUIRE_TOOLS is set."""
-    if os.environ.get("TEZIP_REQUIRE_TOOLS"):
-        return importlib.import_module(name)
-    return pytest.importorskip(name, exc_type=ImportError)
+def require_package(*names):
+    """Import optional packages and return the last; without one of them skip, or fail where
+    TEZIP_REQUIRE_TOOLS is set."""
+    for name in names:
+        if os.environ.get("TEZIP_REQUIRE_TOOLS"):
+            module = importlib.import_module(name)
+        else:
+            module = pytest.importorskip(name, exc_type=ImportError)
+    return module
 
 
 def require_training():

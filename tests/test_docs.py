@@ -48,6 +48,14 @@ def test_every_public_name_is_described(site):
             assert re.search(rf'id="[\w.]*{re.escape(place)}"', text), name
 
 
+def test_every_example_is_shown(site):
+    text = re.sub(r"<[^>]+>", "", (site / "docs" / "examples.html").read_text())
+    for path in (ROOT / "examples").iterdir():
+        words = re.findall(r"[A-Za-z_]{9,}", path.read_text())
+        assert words, path
+        assert set(words) <= set(re.findall(r"[A-Za-z_]+", text)), path
+
+
 def test_links_lead_somewhere(site):
     pages = {page: page.read_text() for page in site.rglob("*.html") if "_modules" not in str(page)}
     assert len(pages) > 10

@@ -133,6 +133,8 @@ def test_hostile_names_stay_text(tmp_path):
             writer.append(
                 np.full((16, 16), t, "u1"), filename=f"</script><img src=x onerror=alert({t})>"
             )
+        writer.append(np.zeros((16, 16), "u1"), filename="\x1b[2J\udcff.tif")
+    assert "'\\x1b[2J\\udcff.tif'" in str(tezip_h5.inspect(path, frames=True))
     page = tezip_h5.report(path, tmp_path / "page.html", peers=False)
     text = page.read_text()
     found = Links(text)

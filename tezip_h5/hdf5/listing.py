@@ -62,6 +62,11 @@ def overview(stacks: Sequence) -> str:
     return table(head, rows, left=(0, 1, 2, 3, 5))
 
 
+def _printable(name: str) -> str:
+    """A name that a terminal shows as it is; escaped, if that could do anything else."""
+    return name if name.isprintable() else ascii(name)
+
+
 def frame_table(rows: Sequence[dict]) -> str:
     """A line for every frame."""
     named = any(row.get("filename") for row in rows)
@@ -74,7 +79,7 @@ def frame_table(rows: Sequence[dict]) -> str:
             str(row["bytes"]),
             f"{row['mse']:.3g}" if row["kind"] == "predicted" else "",
             f"{row['max_error']:g}",
-            *([row.get("filename", "")] if named else []),
+            *([_printable(row.get("filename", ""))] if named else []),
         ]
         for row in rows
     ]

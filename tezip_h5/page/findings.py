@@ -58,10 +58,13 @@ def gather(
 ) -> Findings:
     """Read what a page says of a stack; see `tezip_h5.page.report` for the options."""
     taken = comparison = None
-    runs = chosen_frames(data.shape[0], data.chunks[0], pictures) if pictures != 0 else []
+    drawable = data.ndim == 3 or (data.ndim == 4 and data.shape[3] <= 4)
+    runs = []
+    if drawable and pictures != 0:
+        runs = chosen_frames(data.shape[0], data.chunks[0], pictures)
     if runs:
         taken = take_pictures(data, runs, threads)
-    if peers and data.size:
+    if drawable and peers and data.size:
         comparison = compare(data, threads=threads, slow=slow)
     absolute = options_of(data).bound.absolute
     chunks = list(describe_chunks(data, _MOST_CHUNKS))
