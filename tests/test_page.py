@@ -258,8 +258,9 @@ def test_wrong_files(path, tmp_path, capsys):
     assert main(["inspect", str(path), "--html", str(tmp_path / "no" / "page.html")]) == 1
     assert main(["inspect", str(path), "--html", "x.html", "--pictures", "a:b"]) == 1
     assert main(["inspect", str(path), "--html", "x.html", "--json"]) == 1
+    assert main(["inspect", str(path), "--no-peers"]) == 1
     assert main(["inspect", str(tmp_path / "no.h5"), "--html", str(tmp_path / "x.html")]) == 1
-    assert len(capsys.readouterr().err.splitlines()) == 6
+    assert len(capsys.readouterr().err.splitlines()) == 7
     damaged = bytearray(before)
     with h5py.File(path) as file:
         info = file["scan/data"].id.get_chunk_info(1)

@@ -24,8 +24,7 @@ def add_parser(commands) -> None:
     pages.add_argument(
         "--pictures",
         metavar="N",
-        default="48",
-        help="pictures of N frames, of frames A:B, or all (default: %(default)s)",
+        help="pictures of N frames, of frames A:B, or all (default: 48)",
     )
     pages.add_argument("--no-peers", action="store_true", help="no comparison with other codecs")
     pages.add_argument("--slow", action="store_true", help="also with those that are slow")
@@ -41,12 +40,14 @@ def run(args) -> int:
             args.file,
             args.html,
             name=args.name,
-            pictures=_pictures(args.pictures),
+            pictures=_pictures(args.pictures or "48"),
             peers=not args.no_peers,
             slow=args.slow,
         )
         print(f"{made} ({made.stat().st_size / 1e6:.1f} MB): open it in a browser")
         return 0
+    if args.name or args.pictures or args.no_peers or args.slow:
+        raise InputError("--name, --pictures, --no-peers and --slow are for a page; add --html")
     report = tezip_h5.inspect(args.file, frames=args.frames, chunks=args.chunks)
     print(json.dumps(report.to_dict(), indent=2) if args.json else report)
     return 0
