@@ -21,8 +21,8 @@ def mark_stack(group: h5py.Group, data: h5py.Dataset) -> None:
     """Make `group` an NXdata whose signal is `data`, (T, H, W[, C]): a series of pictures."""
     group.attrs["NX_class"] = "NXdata"
     group.attrs["signal"] = "data"
-    # Two channels or one are no colours: nothing is said of them.
-    channels = data.shape[3] if data.ndim == 4 else 0
+    # Two channels or one are no colours: nothing is said of them. More than four are columns.
+    channels = data.shape[-1] if data.ndim > 3 and data.shape[-1] <= 4 else 0
     if channels in _INTERPRETATIONS:
         data.attrs["interpretation"] = _INTERPRETATIONS[channels]
 
