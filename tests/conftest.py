@@ -1,5 +1,6 @@
 """Shared fixtures. Real stacks are found through TEZIP_TEST_DATA; without it they are skipped."""
 
+import importlib
 import os
 import shutil
 import subprocess
@@ -33,11 +34,23 @@ def real_stacks():
 
 
 def require_tool(name):
-    """Skip without the system tool `name`; fail where TEZIP_REQUIRE_TOOLS says it must be."""
+    """The path of a system tool; without it skip, or fail where TEZIP_REQUIRE_TOOLS is set."""
     if shutil.which(name) is None:
         if os.environ.get("TEZIP_REQUIRE_TOOLS"):
             pytest.fail(f"{name} is not installed, but TEZIP_REQUIRE_TOOLS is set")
         pytest.skip(f"{name} is not installed")
+    return shutil.which(name)
+
+
+def require_package(*names):
+    """Import optional packages and return the last; without one of them skip, or fail where
+    TEZIP_REQUIRE_TOOLS is set."""
+    for name in names:
+        if os.environ.get("TEZIP_REQUIRE_TOOLS"):
+            module = importlib.import_module(name)
+        else:
+            module = pytest.importorskip(name, exc_type=ImportError)
+    return module
 
 
 def require_training():

@@ -5,6 +5,7 @@ import runpy
 from pathlib import Path
 
 import pytest
+from conftest import require_training
 
 from tezip_h5 import bitstream
 from tezip_h5.hdf5.options import FILTER_ID, TEZip
@@ -34,6 +35,8 @@ def test_the_readme_has_the_two_commands():
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.stem)
 def test_examples_run(path, tmp_path, monkeypatch, capsys):
+    if path.stem == "train_and_use":
+        require_training()
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(path), run_name="__main__")
     assert capsys.readouterr().out

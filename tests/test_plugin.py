@@ -259,6 +259,27 @@ def test_no_decoder_is_left_behind(environment, path, tmp_path):
     assert not decoder.exists()
 
 
+def test_the_example_runs(environment, tmp_path):
+    for name in ("h5dump", "h5ls", "h5repack", "h5diff"):
+        tool(name)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    script = ROOT / "examples" / "h5dump.sh"
+    done = subprocess.run(
+        ["sh", str(script)],
+        cwd=tmp_path,
+        env={**environment, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "holds the same samples" in done.stdout
+    frame = tezip_h5.read(tmp_path / "run.h5", 7)
+    assert f"(7,1,0): {', '.join(map(str, frame[1, :8]))}" in done.stdout
+    raw = np.fromfile(tmp_path / "run.raw", "<u2")
+    np.testing.assert_array_equal(raw, tezip_h5.read(tmp_path / "run.h5").ravel())
+
+
 def test_nothing_leaks(environment, path):
     valgrind = tool("valgrind")
     lost = {}

@@ -50,6 +50,7 @@ __all__ = [
     "read",
     "recompress",
     "register",
+    "report",
     "train",
     "verify",
     "write",
@@ -64,6 +65,13 @@ def train(out, data, **options):
     from tezip_h5.model import learning
 
     return learning.train(out, data, **options)
+
+
+def report(path, out, **options):
+    """Write a page about the stacks of a file; see `tezip_h5.page.report`."""
+    from tezip_h5 import page
+
+    return page.report(path, out, **options)
 
 
 register()

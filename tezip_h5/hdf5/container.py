@@ -20,6 +20,7 @@ import h5py
 import numpy as np
 
 from tezip_h5.errors import InputError
+from tezip_h5.hdf5 import nexus
 from tezip_h5.hdf5.options import FILTER_ID, ChunkOptions
 from tezip_h5.version import __version__
 
@@ -314,8 +315,8 @@ def _strided_runs(numbers: np.ndarray) -> list[tuple[int, int, int]]:
 
 def finish_group(group: h5py.Group, data: h5py.Dataset) -> None:
     """The attributes that make a group a stack: who wrote it, how to read it, NeXus."""
-    group.attrs["NX_class"] = "NXdata"
-    group.attrs["signal"] = "data"
+    if data.name == f"{group.name}/data":
+        nexus.mark_stack(group, data)
     group.attrs["tezip_h5"] = __version__
     group.attrs["how_to_read"] = READ_ME
     data.attrs["tezip"] = group.ref

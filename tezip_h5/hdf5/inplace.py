@@ -8,7 +8,7 @@ from __future__ import annotations
 import h5py
 
 from tezip_h5.errors import InputError
-from tezip_h5.hdf5 import container, report
+from tezip_h5.hdf5 import container, nexus, report
 from tezip_h5.hdf5.plan import Job
 from tezip_h5.hdf5.summary import Summary, summarise
 
@@ -34,6 +34,7 @@ def compress(dataset: h5py.Dataset, job: Job, started: float) -> Summary:
     try:
         encoder = job.run(staging)
         report.compare(encoder.data, job.source, job.plan.bound)
+        nexus.unmark(staging, encoder.data)
         _copy_attributes(dataset, encoder.data)
         _move_scales(dataset, encoder.data)
     except BaseException:

@@ -61,5 +61,6 @@ class Preview:
         preview.attrs["frames"] = np.array(numbers, np.int64)
         preview.attrs["CLASS"] = np.bytes_("IMAGE")
         preview.attrs["IMAGE_VERSION"] = np.bytes_("1.2")
+        preview.attrs["interpretation"] = "rgb-image" if data.ndim == 4 else "image"
         colour = "IMAGE_TRUECOLOR" if data.ndim == 4 else "IMAGE_GRAYSCALE"
         preview.attrs["IMAGE_SUBCLASS"] = np.bytes_(colour)

@@ -15,7 +15,8 @@ import numpy as np
 from tezip_h5.bounds import ErrorBound
 from tezip_h5.errors import BoundError, FormatError, InputError
 from tezip_h5.frames import Stack, open_stack
-from tezip_h5.hdf5 import container, reader
+from tezip_h5.hdf5 import container, listing, reader
+from tezip_h5.hdf5.chunks import ChunkReport, describe_chunks
 from tezip_h5.hdf5.options import FILTER_ID, ChunkOptions
 from tezip_h5.hdf5.plan import default_threads
 from tezip_h5.hdf5.progress import progress
@@ -26,6 +27,7 @@ __all__ = [
     "StackReport",
     "Verification",
     "compare",
+    "frame_rows",
     "inspect",
     "options_of",
     "verify",
@@ -39,7 +41,7 @@ class StackReport:
     `kinds` counts its frames by kind; `bytes_of` says where the bytes of its chunks went
     (keyframes, residuals, everything else). Both are empty without tables. `model` is the digest
     of the network that predicted `network_chunks` of its chunks, `embedded` whether the file
-    has it.
+    has it. `frame_rows` and `chunk_rows` are filled where `inspect` was asked for them.
     """
 
     name: str
@@ -62,6 +64,8 @@ class StackReport:
     network_chunks: int | None = None
     model: str | None = None
     embedded: bool = False
+    frame_rows: list[dict] = field(default_factory=list)
+    chunk_rows: list[ChunkReport] = field(default_factory=list)
 
     @property
     def ratio(self) -> float:
@@ -93,7 +97,12 @@ class StackReport:
             rows.append(("names", "the frames' file names are kept"))
         if not self.complete:
             rows.append(("state", "not closed: the writer is at work, or died"))
-        return f"{self.name}\n" + "\n".join(f"  {key:9}{value}" for key, value in rows)
+        text = f"{self.name}\n" + "\n".join(f"  {key:9}{value}" for key, value in rows)
+        if self.frame_rows:
+            text += "\n\n" + listing.frame_table(self.frame_rows)
+        if self.chunk_rows:
+            text += "\n\n" + listing.chunk_table(self.chunk_rows)
+        return text
 
 
 @dataclass(frozen=True)
@@ -109,23 +118,64 @@ class FileReport:
         return asdict(self)
 
     def __str__(self):
-        head = f"{self.path}: {self.file_bytes} bytes, {len(self.stacks)} stack(s)"
-        return "\n".join([head, *map(str, self.stacks)])
+        count = f"{len(self.stacks)} stack{'s' * (len(self.stacks) != 1)}"
+        head = f"{self.path}: {listing.counted_bytes(self.file_bytes)}, {count}"
+        return "\n\n".join([head, listing.overview(self.stacks), *map(str, self.stacks)])
 
 
-def inspect(path) -> FileReport:
+def inspect(path, *, frames: bool = False, chunks: bool = False) -> FileReport:
     """Report what a file holds, without decoding it.
+
+    Parameters
+    ----------
+    path : str or path
+    frames : bool
+        Also what became of every frame (`frame_rows`).
+    chunks : bool
+        Also what the bytes of every chunk are (`chunk_rows`); this reads them all.
 
     Raises
     ------
     InputError
         When the file is missing, no HDF5, or holds no compressed stack.
+    FormatError
+        When a chunk that is looked at is damaged.
     """
     with container.open_existing(path) as file:
-        stacks = [_describe(name, data) for name, data in container.find_stacks(file).items()]
+        stacks = []
+        for name, data in container.find_stacks(file).items():
+            stack = _describe(name, data)
+            if frames:
+                stack.frame_rows.extend(frame_rows(data))
+            if chunks:
+                stack.chunk_rows.extend(describe_chunks(data))
+            stacks.append(stack)
     if not stacks:
         raise InputError(f"{path} holds no dataset compressed with tezip")
     return FileReport(str(path), Path(path).stat().st_size, stacks)
+
+
+def frame_rows(data: h5py.Dataset) -> list[dict]:
+    """The table of a stack's frames as plain values; nothing where there is none."""
+    tables = container.tables_of(data)
+    if tables is None or "frames" not in tables:
+        return []
+    kinds = {number: kind for kind, number in h5py.check_enum_dtype(container.KIND).items()}
+    names = container.read_filenames(tables)
+    rows = []
+    for t, row in enumerate(tables["frames"][()]):
+        made = {
+            "frame": t,
+            "kind": kinds.get(int(row["kind"]), str(row["kind"])),
+            "window": int(row["window"]),
+            "bytes": int(row["keyframe_bytes"]) + int(row["residual_bytes"]),
+            "mse": float(row["mse"]),
+            "max_error": float(row["max_error"]),
+        }
+        if names is not None and t < len(names):
+            made["filename"] = names[t]
+        rows.append(made)
+    return rows
 
 
 def options_of(data: h5py.Dataset) -> ChunkOptions:

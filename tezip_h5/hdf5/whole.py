@@ -14,7 +14,7 @@ import numpy as np
 from tezip_h5.bounds import ErrorBound
 from tezip_h5.errors import InputError
 from tezip_h5.frames import open_stack
-from tezip_h5.hdf5 import container, inplace, report
+from tezip_h5.hdf5 import container, inplace, nexus, report
 from tezip_h5.hdf5.plan import Job, Plan, checked_name
 from tezip_h5.hdf5.summary import Summary, summarise
 from tezip_h5.model import embedding
@@ -124,9 +124,9 @@ def _write_file(stack, job, path, name, overwrite, verify, started) -> Summary:
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         with container.closing(h5py.File(beside, "x", libver="earliest")) as file:
-            file.attrs["NX_class"] = "NXroot"
-            file.attrs["default"] = name
+            nexus.mark_root(file)
             group = file.create_group(name)
+            nexus.lead_to(file, name)
             encoder = job.run(group)
             container.link_keyframes(group, encoder.data, encoder.keyframes)
             if verify:
@@ -177,6 +177,7 @@ def _add_to_file(path: Path, beside: Path, name: str) -> int:
         file.require_group(name.rpartition("/")[0] or "/")
         file.move(f"{container.INCOMING}/stack/scan", f"/{name}")
         group = file[name]
+        nexus.lead_to(file, name)
         embedding.relink(group)
         container.finish_group(group, group["data"])
         kinds = group["frames"]["kind"]

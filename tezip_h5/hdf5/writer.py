@@ -11,7 +11,7 @@ import numpy as np
 
 from tezip_h5.bounds import ErrorBound
 from tezip_h5.errors import InputError
-from tezip_h5.hdf5 import container
+from tezip_h5.hdf5 import container, nexus
 from tezip_h5.hdf5.plan import Plan, checked_filename, checked_name
 from tezip_h5.hdf5.summary import Summary, summarise
 
@@ -116,6 +116,7 @@ class Writer:
                     raise container.name_taken(self._path, self._name)
                 del self._file[self._name]
             self._group = self._file.create_group(self._name)
+            nexus.lead_to(self._file, self._name)
             self._encoder = plan.encoder(self._group, durable=True, preview=preview, verify=verify)
             container.finish_group(self._group, self._encoder.data)
             self._encoder.describe(complete=False)
@@ -246,6 +247,6 @@ def _open_for_adding(path: Path) -> h5py.File:
         file = h5py.File(
             path, "x", libver="earliest", fs_strategy="fsm", fs_persist=False, fs_threshold=2**62
         )
-        file.attrs["NX_class"] = "NXroot"
+        nexus.mark_root(file)
         return file
     return container.open_existing(path, "r+")

@@ -1,0 +1,107 @@
+"""What a payload is made of: sizes that add up, for every coder, and predictions as they were."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from models import random_model
+
+from tezip_h5 import anatomy, bitstream
+from tezip_h5.bounds import ErrorBound
+from tezip_h5.codec import decode_chunk, encode_chunk
+from tezip_h5.errors import FormatError
+from tezip_h5.model import store
+from tezip_h5.prediction.architecture import Architecture
+from tezip_h5.settings import Settings
+from tezip_h5.simulate import colour_sequence
+
+GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.tezip"))
+
+# What each coder's streams are called; a part named otherwise was not understood.
+STREAMS = {
+    "stages": {"prefix", "table of ranks", "symbols, zstd"},
+    "linear": {"weights and sizes", "symbols, rANS", "low bits of symbols"},
+    "mixing": {"prefix", "motion of blocks", "changes of brightness", "transmitted weights"},
+}
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_every_byte_of_a_golden_payload_has_a_name(path):
+    payload = path.read_bytes()
+    parts = anatomy.divide(payload)
+    assert sum(part.nbytes for part in parts) == len(payload)
+    parsed = bitstream.unpack(payload)
+    sizes = {}
+    for part in parts:
+        sizes[part.section] = sizes.get(part.section, 0) + part.nbytes
+    assert sizes.pop("header") == 48 + 12 * len(parsed.sections)
+    expected = {anatomy.SECTIONS[n]: len(data) for n, data in parsed.sections.items() if data}
+    assert sizes == expected
+    coder = anatomy.CODERS[parsed.header.coder]
+    for part in parts:
+        if part.section in ("keyframes", "residuals"):
+            assert part.name in STREAMS[coder] or part.name.startswith("stream of band"), part
+
+
+def test_damage_is_an_error():
+    payload = bytearray(GOLDEN[0].read_bytes())
+    payload[60] ^= 1
+    with pytest.raises(FormatError):
+        anatomy.divide(bytes(payload))
+    with pytest.raises(FormatError):
+        anatomy.divide(b"")
+
+
+def test_a_stream_that_is_not_understood_is_not_divided(walk):
+    made = encoded(walk, coder="mixing")
+    parsed = bitstream.unpack(made.payload)
+    sections = dict(parsed.sections)
+    sections[bitstream.Section.RESIDUALS] = b"\x00\x00\x00\x00\xff\xff" + bytes(8)
+    parts = anatomy.divide(bitstream.pack(parsed.header, sections))
+    assert [p for p in parts if p.section == "residuals"] == [
+        anatomy.Part("residuals", "all of it", 14)
+    ]
+
+
+def encoded(frames, model=None, bound=ErrorBound(absolute=1), **settings):  # noqa: B008
+    planar = frames.reshape((*frames.shape[:3], -1))
+    return encode_chunk(frames, bound.of_frames(planar), Settings(**settings), model=model)
+
+
+@pytest.mark.parametrize("feedback", ["reconstruction", "prediction"])
+@pytest.mark.parametrize("network", [False, True], ids=["previous", "prednet"])
+def test_prediction_and_residual_give_the_frame(walk, feedback, network):
+    """With the stages, what was coded is the frame minus this prediction: zstd would know."""
+    model = store.register(random_model(Architecture(1, (4,), (3, 5)))) if network else None
+    made = encoded(
+        walk[:8], model, coder="stages", window=4, feedback=feedback,
+        predictor="prednet" if network else "previous",
+    )  # fmt: skip
+    frames = decode_chunk(made.payload)
+    found = list(anatomy.predictions(made.payload, frames))
+    assert [guess is None for guess in found] == [t % 4 == 0 for t in range(8)]
+    scale = float(np.iinfo(walk.dtype).max)
+    for t, guess in enumerate(found):
+        if guess is not None:
+            assert guess.shape == frames[t].shape
+            assert guess.dtype == frames.dtype
+            mse = np.mean((walk[t].astype(float) - guess.astype(float)) ** 2) / scale**2
+            assert made.frames[t].mse == pytest.approx(mse, rel=1e-6)
+
+
+def test_the_fallback_predicts_nothing(walk):
+    made = encoded(walk[:4], coder="fallback", bound=ErrorBound())
+    assert list(anatomy.predictions(made.payload, walk[:4])) == [None] * 4
+    assert {p.name for p in anatomy.divide(made.payload)} == {
+        "header",
+        "section table",
+        "bitshuffle + zstd",
+    }
+
+
+def test_colours_have_predictions_of_their_shape():
+    frames = colour_sequence(4, 24, 32)
+    made = encoded(frames, coder="linear", predictor="previous", window=4)
+    found = list(anatomy.predictions(made.payload, decode_chunk(made.payload)))
+    assert found[0] is None
+    np.testing.assert_array_equal(found[1], decode_chunk(made.payload)[0])

@@ -1,0 +1,123 @@
+"""The report page: what a file holds, as one self-contained HTML document.
+
+findings (file) -> pictures, chunks, comparison -> frames_part, bytes_part -> document
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+
+from tezip_h5.errors import InputError
+from tezip_h5.hdf5 import container
+from tezip_h5.hdf5.report import inspect
+from tezip_h5.page.document import page
+from tezip_h5.page.findings import gather
+from tezip_h5.page.pictures import MOST_FRAMES
+
+__all__ = ["report"]
+
+
+def report(
+    path,
+    out,
+    *,
+    name: str | None = None,
+    pictures: int | slice | None = 48,
+    peers: bool = True,
+    slow: bool = False,
+    threads: int | None = None,
+) -> Path:
+    """Write a page about the stacks of a file, for a browser; it needs nothing but itself.
+
+    It shows the keyframes, frame, prediction and residual of any frame, bytes and errors frame by
+    frame, where the bytes of every chunk went, and what other lossless codecs would need.
+
+    Parameters
+    ----------
+    path : str or path
+        The HDF5 file.
+    out : str or path
+        The page; it is replaced if it is there, in one step.
+    name : str, optional
+        Only this stack; default all.
+    pictures : int, slice or None
+        Of how many frames at least pictures are shown (whole chunks, evenly spaced), or of
+        which ones; None for all, 0 for none. At most 1000; more frames make smaller pictures.
+    peers : bool
+        Compare with other codecs (seconds, and some 4 MiB of samples of each stack).
+    slow : bool
+        Also with those that are slow.
+    threads : int, optional
+
+    Returns
+    -------
+    Path of the page
+
+    Raises
+    ------
+    InputError
+        When the file is missing or holds no such stack, or the options do not fit.
+    FormatError, ModelError
+        When a chunk cannot be decoded.
+
+    Examples
+    --------
+    >>> import numpy as np, tempfile, os, tezip_h5
+    >>> folder = tempfile.mkdtemp()
+    >>> _ = tezip_h5.write(np.zeros((4, 32, 32), "u2"), f"{folder}/run.h5")
+    >>> page = tezip_h5.report(f"{folder}/run.h5", f"{folder}/run.html", peers=False)
+    >>> "Where the bytes went" in page.read_text()
+    True
+    """
+    out = Path(out)
+    if out.is_dir() or not out.parent.is_dir():
+        raise InputError(f"{out} cannot be a file: its folder is missing, or it is a folder")
+    if out.exists() and Path(path).exists() and out.samefile(path):
+        raise InputError(f"{out} is the file to be reported on; give the page another name")
+    whole = inspect(path)
+    chosen = [s for s in whole.stacks if name is None or name.strip("/") in (s.name, s.dataset)]
+    if not chosen:
+        known = ", ".join(stack.name for stack in whole.stacks)
+        raise InputError(f"{path} holds no stack {name!r}; its stacks are: {known}")
+    for stack in chosen:
+        _check_pictures(pictures, stack.shape[0])
+    with container.open_existing(path) as file:
+        findings = [
+            gather(
+                stack,
+                file[stack.dataset],
+                pictures=pictures,
+                peers=peers,
+                slow=slow,
+                threads=threads,
+            )
+            for stack in chosen
+        ]
+    beside = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        beside.write_text(page(whole, findings), encoding="utf-8", errors="replace")
+        os.replace(beside, out)
+    finally:
+        beside.unlink(missing_ok=True)
+    return out
+
+
+def _check_pictures(pictures, frames: int) -> None:
+    """Refuse what is no number of pictures, and more than a page can show."""
+    count = frames
+    if isinstance(pictures, slice):
+        if pictures.step not in (None, 1):
+            raise InputError(f"pictures={pictures}: give frames without a step")
+        count = len(range(*pictures.indices(frames)))
+        if not count:
+            raise InputError(f"pictures={pictures} are none of {frames} frames; give others")
+    elif pictures is not None:
+        if not isinstance(pictures, int) or pictures < 0:
+            raise InputError(f"pictures={pictures!r} is no number of frames; give one >= 0")
+        count = min(pictures, frames)
+    if count > MOST_FRAMES:
+        raise InputError(
+            f"pictures of {count} frames are more than a page can show; give at most {MOST_FRAMES}"
+        )

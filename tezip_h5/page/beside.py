@@ -1,0 +1,98 @@
+"""Other lossless codecs on the same samples: the smallest first."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import h5py
+import numpy as np
+
+from tezip_h5.hdf5 import reader
+from tezip_h5.hdf5.plan import default_threads
+from tezip_h5.hdf5.progress import progress
+from tezip_h5.peers import peers
+
+__all__ = ["Comparison", "Rival", "compare"]
+
+_BYTES = 4 << 20  # of samples, at most, unless one chunk of time has more
+
+
+@dataclass(frozen=True)
+class Rival:
+    """What a codec needs for the samples compared, and how long it took."""
+
+    name: str
+    nbytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Of the frames `first` to `stop`, `raw_bytes` of samples that need `nbytes` in the file.
+
+    `left_out` says why other codecs were not run.
+    """
+
+    first: int
+    stop: int
+    raw_bytes: int
+    nbytes: int
+    rivals: list[Rival] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+def compare(data: h5py.Dataset, *, threads: int | None = None, slow: bool = False) -> Comparison:
+    """Run every lossless codec that is installed on a part of a stack, as it is stored.
+
+    The part is a run of whole chunks from the middle of the stack, some 4 MiB of samples at most.
+    Codecs that need a second for a megabyte are only run if `slow`. What a codec makes is decoded
+    and compared; one that fails or is not exact is left out.
+    """
+    first, stop = _part(data)
+    samples = reader.read(data, slice(first, stop), threads=threads)
+    if samples.ndim == 4 and samples.shape[3] == 1:
+        samples = samples[..., 0]
+    stored = 0
+    for start in range(first, stop, data.chunks[0]):
+        for y in range(0, data.shape[1], data.chunks[1]):
+            for x in range(0, data.shape[2], data.chunks[2]):
+                offset = (start, y, x) + (0,) * (data.ndim - 3)
+                stored += data.id.get_chunk_info_by_coord(offset).size
+    rivals, left_out = [], {}
+    for peer in progress(peers(), unit="codec"):
+        if not peer.supports(samples.dtype, samples.shape, 0):
+            continue
+        reason = peer.available() or ("it is slow" if peer.slow and not slow else None)
+        if reason is None:
+            found = _measured(peer, samples, threads or default_threads())
+            if isinstance(found, Rival):
+                rivals.append(found)
+                continue
+            reason = found
+        left_out[peer.name] = reason
+    rivals.sort(key=lambda rival: rival.nbytes)
+    return Comparison(first, stop, samples.nbytes, stored, rivals, left_out)
+
+
+def _part(data: h5py.Dataset) -> tuple[int, int]:
+    """First and last frame, exclusive, of whole chunks from the middle."""
+    frames, chunk = data.shape[0], data.chunks[0]
+    frame_bytes = int(np.prod(data.shape[1:])) * data.dtype.itemsize
+    steps = -(-frames // chunk)
+    count = min(steps, max(1, _BYTES // max(chunk * frame_bytes, 1)))
+    start = (steps - count) // 2
+    return start * chunk, min((start + count) * chunk, frames)
+
+
+def _measured(peer, samples: np.ndarray, threads: int) -> Rival | str:
+    """What a peer needs, or why it does not count."""
+    started = time.perf_counter()
+    try:
+        encoded = peer.encode(samples, 0, threads)
+        seconds = time.perf_counter() - started
+        back = peer.decode(encoded, threads)
+    except Exception as error:  # another codec's failure is no reason to show nothing
+        return f"it failed: {error}"
+    same = back.dtype == samples.dtype and np.ascontiguousarray(back).tobytes() == samples.tobytes()
+    return Rival(peer.name, encoded.nbytes, seconds) if same else "it was not exact"

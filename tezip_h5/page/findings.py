@@ -1,0 +1,91 @@
+"""Everything that a page says of one stack, gathered from the file."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import h5py
+import numpy as np
+
+from tezip_h5.hdf5.chunks import ChunkReport, describe_chunks
+from tezip_h5.hdf5.report import StackReport, frame_rows, options_of
+from tezip_h5.page.beside import Comparison, compare
+from tezip_h5.page.pictures import Pictures, chosen_frames, take_pictures
+
+__all__ = ["Findings", "FrameRow", "gather"]
+
+_MOST_CHUNKS = 512  # that are read and divided
+
+
+@dataclass(frozen=True)
+class FrameRow:
+    """What became of one frame.
+
+    `rms` is the error of its prediction, root mean square, in the unit of the samples for
+    integers and as a part of the chunk's range for floats; None for what was not predicted.
+    """
+
+    number: int
+    kind: str
+    window: int
+    nbytes: int
+    rms: float | None
+    max_error: float
+    filename: str = ""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a page says of one stack."""
+
+    report: StackReport
+    bound_absolute: float | None
+    frames: list[FrameRow]
+    chunks: list[ChunkReport]
+    pictures: Pictures | None
+    comparison: Comparison | None
+
+
+def gather(
+    report: StackReport,
+    data: h5py.Dataset,
+    *,
+    pictures: int | slice | None = 48,
+    peers: bool = True,
+    slow: bool = False,
+    threads: int | None = None,
+) -> Findings:
+    """Read what a page says of a stack; see `tezip_h5.page.report` for the options."""
+    taken = comparison = None
+    drawable = data.ndim == 3 or (data.ndim == 4 and data.shape[3] <= 4)
+    runs = []
+    if drawable and pictures != 0:
+        runs = chosen_frames(data.shape[0], data.chunks[0], pictures)
+    if runs:
+        taken = take_pictures(data, runs, threads)
+    if drawable and peers and data.size:
+        comparison = compare(data, threads=threads, slow=slow)
+    absolute = options_of(data).bound.absolute
+    chunks = list(describe_chunks(data, _MOST_CHUNKS))
+    return Findings(report, absolute, _rows(data), chunks, taken, comparison)
+
+
+def _rows(data: h5py.Dataset) -> list[FrameRow]:
+    """The table of frames, if the stack has one."""
+    full = 1.0
+    if data.dtype.kind in "iu":
+        info = np.iinfo(data.dtype)
+        full = float(int(info.max) - int(info.min))
+    return [
+        FrameRow(
+            row["frame"],
+            row["kind"],
+            row["window"],
+            row["bytes"],
+            math.sqrt(row["mse"]) * full if row["kind"] == "predicted" else None,
+            row["max_error"],
+            row.get("filename", ""),
+        )
+        for row in frame_rows(data)
+    ]
