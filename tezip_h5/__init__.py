@@ -14,6 +14,7 @@ from tezip_h5.errors import BoundError, FormatError, InputError, ModelError, Tez
 from tezip_h5.hdf5.cache import configure
 from tezip_h5.hdf5.extract import extract
 from tezip_h5.hdf5.filter import last_error, register
+from tezip_h5.hdf5.lazy import to_dask
 from tezip_h5.hdf5.options import FILTER_ID, TEZip
 from tezip_h5.hdf5.plugin import PLUGIN_PATH
 from tezip_h5.hdf5.reader import read
@@ -50,6 +51,7 @@ __all__ = [
     "read",
     "recompress",
     "register",
+    "to_dask",
     "train",
     "verify",
     "write",

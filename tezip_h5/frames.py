@@ -17,7 +17,7 @@ import numpy as np
 from tezip_h5.errors import InputError
 from tezip_h5.levels import DTYPES
 
-__all__ = ["Stack", "check_frames", "open_stack"]
+__all__ = ["Stack", "axis_order", "check_frames", "open_stack", "take"]
 
 _ADVICE = {
     "b": "use .astype('uint8')",
@@ -42,6 +42,11 @@ def check_dtype(dtype: np.dtype) -> np.dtype:
 
 def check_frames(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Check the shape of a stack, (T, H, W) or (T, H, W, C)."""
+    if any(n != n for n in shape):
+        raise InputError(
+            f"a stack of shape {shape} does not know how many frames it has; of a dask array, "
+            "call compute_chunk_sizes() first"
+        )
     shape = tuple(int(n) for n in shape)
     if len(shape) == 2:
         raise InputError(
@@ -121,21 +126,25 @@ def open_stack(stack, axes: str | None = None, *, lossy: bool = False) -> Stack:
 
 
 def _array_like(array, axes: str | None) -> Stack:
-    order = _axis_order(axes, len(array.shape))
+    order = axis_order(axes, len(array.shape))
     shape = check_frames(tuple(array.shape[i] for i in order))
     dtype = check_dtype(array.dtype)
-    time_axis = order[0]
 
     def read(size):
         for start in range(0, shape[0], size):
-            index = [slice(None)] * len(order)
-            index[time_axis] = slice(start, min(start + size, shape[0]))
-            yield np.asarray(array[tuple(index)]).transpose(order)
+            yield take(array, order, start, min(start + size, shape[0]))
 
     return Stack(shape[1:], dtype, shape[0], read)
 
 
-def _axis_order(axes: str | None, rank: int) -> tuple[int, ...]:
+def take(array, order: tuple[int, ...], start: int, stop: int) -> np.ndarray:
+    """Frames `start` to `stop` of an array-like whose axes T, Y, X, C stand at `order`."""
+    index = [slice(None)] * len(order)
+    index[order[0]] = slice(start, stop)
+    return np.asarray(array[tuple(index)]).transpose(order)
+
+
+def axis_order(axes: str | None, rank: int) -> tuple[int, ...]:
     """Where T, Y, X and C stand in `axes`."""
     if axes is None:
         return tuple(range(rank))

@@ -68,6 +68,17 @@ class NetworkChoice:
             return self.model, True
         return (self.model if self._pays else None), False
 
+    def foresee(self, step: int) -> tuple[bool, bool]:
+        """Whether `next` may name the model for a later `step`, and whether that hangs on a probe.
+
+        For steps that are encoded before those in front of them have been judged. While the
+        network pays, it is tried on all of them: whatever comes of it, the chunks without it are
+        at hand, too.
+        """
+        if self.model is None or self._pays:
+            return self.model is not None, False
+        return step == self._next_probe, step == self._next_probe
+
     def judge(self, tiles: list[Encoded], probe: bool) -> list[Encoded]:
         """Take a step's results, in order; returns the chunks to write."""
         used = [tile for tile in tiles if tile.model is not None]

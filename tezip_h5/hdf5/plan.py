@@ -96,8 +96,9 @@ class Plan:
                 f"tile={self.frame_shape[:2]}, or use window"
             )
 
-    def encoder(self, group, **options) -> StackEncoder:
-        return StackEncoder(
+    def encoder(self, group, make=StackEncoder, **options) -> StackEncoder:
+        """The encoder of the stack into `group`; `make` is `StackEncoder` or of its kind."""
+        return make(
             group,
             self.layout,
             self.dtype,
@@ -118,16 +119,23 @@ class Job:
     plan: Plan
     preview: bool
     progress: bool | None
+    cluster: object | None = None  # a `cluster.Cluster`, where there is one
 
     def run(self, group: h5py.Group) -> StackEncoder:
         """Encode the whole stack into `group`; the encoder is closed on return."""
         names = self.source.filenames
-        encoder = self.plan.encoder(group, filenames=bool(names), preview=self.preview)
+        options = {"filenames": bool(names), "preview": self.preview}
+        size = self.plan.layout.chunk[0]
+        if self.cluster is None:
+            encoder, blocks = self.plan.encoder(group, **options), self.source.blocks(size)
+        else:
+            encoder = self.plan.encoder(group, self.cluster.encoder, **options)
+            blocks = self.cluster.blocks(self.source, size)
         bar = progress(total=self.source.count, unit="frame", show=self.progress)
         try:
             with bar:
                 start = 0
-                for block in self.source.blocks(self.plan.layout.chunk[0]):
+                for block in blocks:
                     encoder.submit(block, start)
                     start += len(block)
                     bar.update(len(block))

@@ -14,7 +14,7 @@ import numpy as np
 from tezip_h5.bounds import ErrorBound
 from tezip_h5.errors import InputError
 from tezip_h5.frames import open_stack
-from tezip_h5.hdf5 import container, inplace, report
+from tezip_h5.hdf5 import cluster, container, inplace, report
 from tezip_h5.hdf5.plan import Job, Plan, checked_name
 from tezip_h5.hdf5.summary import Summary, summarise
 from tezip_h5.model import embedding
@@ -42,6 +42,7 @@ def write(
     preview: bool = True,
     embed_model: bool = False,
     progress: bool | None = None,
+    scheduler=None,
     **settings,
 ) -> Summary:
     """Compress a stack into an HDF5 file.
@@ -69,6 +70,12 @@ def write(
         Replace a stack of the same name.
     progress : bool, optional
         Show a progress bar; default: on a terminal, after two seconds.
+    scheduler : str or distributed.Client, optional
+        A dask cluster ("tcp://HOST:PORT") whose workers encode; this process writes. Default: for
+        a dask array the cluster that dask would use, if any; else none. The chunks are the
+        same, byte for byte. Workers compute dask arrays, and read HDF5 datasets that are open read-only;
+        other frames are sent to them. `threads` are then those of each task, default 1, and
+        `verify` has the workers compare.
 
     Returns
     -------
@@ -80,6 +87,8 @@ def write(
         When the stack, the options or the path cannot be used; nothing is changed then.
     BoundError, FormatError
         When what was written does not read back within the bound; nothing is kept then.
+    TezipError
+        When a cluster loses its scheduler or all its workers; nothing is kept then.
 
     Examples
     --------
@@ -103,15 +112,16 @@ def write(
         embed_model,
         sample=lambda: _sample(stack, source),
     )
-    job = Job(source, plan, preview, progress)
-    if path is None:
-        if not isinstance(stack, h5py.Dataset):
-            raise InputError(
-                f"no path was given for a {type(stack).__name__}; give one (only an HDF5 dataset "
-                "can be compressed where it stands)"
-            )
-        return inplace.compress(stack, job, started)
-    return _write_file(stack, job, Path(path), checked_name(name), overwrite, verify, started)
+    if path is None and not isinstance(stack, h5py.Dataset):
+        raise InputError(
+            f"no path was given for a {type(stack).__name__}; give one (only an HDF5 dataset "
+            "can be compressed where it stands)"
+        )
+    with cluster.connect(stack, scheduler, axes, threads=threads, verify=verify) as workers:
+        job = Job(source, plan, preview, progress, workers)
+        if path is None:
+            return inplace.compress(stack, job, started)
+        return _write_file(stack, job, Path(path), checked_name(name), overwrite, verify, started)
 
 
 def _write_file(stack, job, path, name, overwrite, verify, started) -> Summary:
@@ -129,7 +139,7 @@ def _write_file(stack, job, path, name, overwrite, verify, started) -> Summary:
             group = file.create_group(name)
             encoder = job.run(group)
             container.link_keyframes(group, encoder.data, encoder.keyframes)
-            if verify:
+            if verify and job.cluster is None:
                 report.compare(encoder.data, _again(stack, job), job.plan.bound)
         reclaimable = 0
         if path.exists():
