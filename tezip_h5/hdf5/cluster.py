@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import sys
 import time
-from bisect import bisect_right
+from bisect import bisect_left
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -33,6 +35,7 @@ _PATIENCE_SECONDS = 300  # without a single worker
 _PER_THREAD = 2  # steps under way for every thread of the workers
 _SENT_BYTES = 1 << 30  # of frames that wait in the scheduler
 _PART_BYTES = 256 << 20  # dask chunks of more are computed for each step anew, as far as it goes
+_PARTS_AT_ONCE = 64
 _RETRIES = 2
 _VERSION = "__import__('tezip_h5.version').version.__version__"
 
@@ -96,9 +99,7 @@ def _client_at(address: str):
     try:
         from distributed import Client
     except ImportError:
-        raise InputError(
-            'a cluster needs dask.distributed: pip install "tezip_h5[dask]"'
-        ) from None
+        raise InputError('a cluster needs dask.distributed: pip install "tezip_h5[dask]"') from None
     try:
         return Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, asyncio.TimeoutError) as error:
@@ -177,30 +178,47 @@ def _dask_steps(client, array, size: int) -> Iterator[_Parts]:
     Each of its blocks in time is computed once, and kept by a worker while steps need it. Blocks
     that are too large for that are computed for every step, as far as it goes.
     """
-    ends = np.cumsum(array.chunks[0])
+    count = array.shape[0]
+    steps = [(start, min(start + size, count)) for start in range(0, count, size)]
     frame_bytes = array.dtype.itemsize * int(np.prod(array.shape[1:]))
-    if max(array.chunks[0]) * frame_bytes > max(_PART_BYTES, size * frame_bytes):
-        for number, start in enumerate(range(0, array.shape[0], size)):
-            block = array[start : start + size]
-            future = client.compute(block, priority=-number, retries=_RETRIES)
-            yield _Parts([(future, None, None)], len(block))
-        return
-    futures: dict[int, object] = {}
-    for number, start in enumerate(range(0, array.shape[0], size)):
-        stop = min(start + size, array.shape[0])
-        first, last = (bisect_right(ends, frame) for frame in (start, stop - 1))
-        for done in [i for i in futures if i < first]:
-            del futures[done]
-        new = [i for i in range(first, last + 1) if i not in futures]
-        blocks = [array.blocks[i] for i in new]
-        futures.update(
-            zip(new, client.compute(blocks, priority=-number, retries=_RETRIES), strict=True)
-        )
-        cuts = []
-        for i in range(first, last + 1):
-            begin = int(ends[i]) - array.chunks[0][i]
-            cuts.append((futures[i], max(start - begin, 0), min(stop - begin, array.chunks[0][i])))
+    ends = [int(end) for end in np.cumsum(array.chunks[0])]
+    if max(array.chunks[0]) * frame_bytes > _PART_BYTES:
+        ends = [stop for _, stop in steps]
+    ranges, done = [], 0
+    for _, stop in steps:
+        if stop > done:  # the blocks that this step needs, and none before it
+            begin, done = done, ends[bisect_left(ends, stop)]
+            ranges.append((begin, done))
+    kept: deque = deque()
+    parts = _parts(client, array, ranges)
+    for start, stop in steps:
+        while kept and kept[0][1] <= start:
+            kept.popleft()
+        while not kept or kept[-1][1] < stop:
+            kept.append(next(parts))
+        cuts = [
+            (future, max(start - begin, 0), min(stop, end) - begin)
+            for begin, end, future in kept
+        ]
         yield _Parts(cuts, stop - start)
+
+
+def _parts(client, array, ranges: list[tuple[int, int]]) -> Iterator[tuple]:
+    """(first frame, frame after the last, future of the frames) for each of `ranges`.
+
+    To find the tasks of a part, dask may look at all of the array's: so that is done for many
+    parts at once, and then for each among those.
+    """
+    import dask
+
+    many = max(_PARTS_AT_ONCE, math.isqrt(len(ranges)))
+    for at in range(0, len(ranges), many):
+        group = ranges[at : at + many]
+        base = group[0][0]
+        (section,) = dask.optimize(array[base : group[-1][1]])
+        for number, (begin, end) in enumerate(group, at):
+            part = section[begin - base : end - base]
+            yield begin, end, client.compute(part, priority=-number, retries=_RETRIES)
 
 
 class _Elsewhere:
@@ -320,4 +338,3 @@ class ClusterEncoder(StackEncoder):
         self._steps.clear()
         self._model = None
         super().close()
-

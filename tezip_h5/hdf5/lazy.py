@@ -33,10 +33,10 @@ class _Stored:
     def __getitem__(self, selection) -> np.ndarray:
         with container.open_existing(self.path) as file:
             data = reader.stack_named(file, self.dataset)
-            now = data.shape
-            if now[1:] != self.shape[1:] or now[0] < self.shape[0] or data.dtype.newbyteorder("=") != self.dtype:
+            now, dtype = data.shape, data.dtype.newbyteorder("=")
+            if now[1:] != self.shape[1:] or now[0] < self.shape[0] or dtype != self.dtype:
                 raise FormatError(
-                    f"{self.dataset} of {self.path} is {data.dtype} {now} now; it was "
+                    f"{self.dataset} of {self.path} is {dtype} {now} now; it was "
                     f"{self.dtype} {self.shape} when to_dask was called: call it again"
                 )
             return reader.read(data, selection, threads=1)

@@ -73,9 +73,9 @@ def write(
     scheduler : str or distributed.Client, optional
         A dask cluster ("tcp://HOST:PORT") whose workers encode; this process writes. Default: for
         a dask array the cluster that dask would use, if any; else none. The chunks are the
-        same, byte for byte. Workers compute dask arrays, and read HDF5 datasets that are open read-only;
-        other frames are sent to them. `threads` are then those of each task, default 1, and
-        `verify` has the workers compare.
+        same, byte for byte. Workers compute dask arrays, and read HDF5 datasets that are open
+        read-only; other frames are sent to them. `threads` are then those of each task, default
+        1, and `verify` has the workers compare.
 
     Returns
     -------
