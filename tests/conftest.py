@@ -1,5 +1,6 @@
 """Shared fixtures. Real stacks are found through TEZIP_TEST_DATA; without it they are skipped."""
 
+import importlib
 import os
 import shutil
 import subprocess
@@ -38,6 +39,15 @@ def require_tool(name):
         if os.environ.get("TEZIP_REQUIRE_TOOLS"):
             pytest.fail(f"{name} is not installed, but TEZIP_REQUIRE_TOOLS is set")
         pytest.skip(f"{name} is not installed")
+
+
+def require_package(*names):
+    """Import optional packages; skip a module without them, or fail as `require_tool` does."""
+    for name in names:
+        if os.environ.get("TEZIP_REQUIRE_TOOLS") and sys.version_info >= (3, 11):
+            importlib.import_module(name)
+        else:
+            pytest.importorskip(name)
 
 
 def require_training():

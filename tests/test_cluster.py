@@ -6,10 +6,10 @@ import signal
 import time
 
 import dask.array
-import distributed
 import h5py
 import numpy as np
 import pytest
+from conftest import require_package
 from models import random_model
 
 import tezip_h5
@@ -19,6 +19,9 @@ from tezip_h5.frames import Stack
 from tezip_h5.hdf5 import cluster, encoder, remote
 from tezip_h5.prediction.architecture import Architecture
 from tezip_h5.simulate import colour_sequence, detector_sequence
+
+require_package("distributed")
+import distributed  # noqa: E402
 
 LOOPBACK = {
     "protocol": "tcp",
@@ -242,13 +245,13 @@ def counted(block):
 def test_memory_is_bounded(tmp_path, walk, threads, monkeypatch):
     COMPUTED.clear()
     ahead = []
-    store = cluster.ClusterEncoder._store
+    write = cluster.ClusterEncoder._write
 
-    def stored(self, step, tiles):
+    def writing(self, step):
         ahead.append(len(COMPUTED) - step.start)
-        store(self, step, tiles)
+        write(self, step)
 
-    monkeypatch.setattr(cluster.ClusterEncoder, "_store", stored)
+    monkeypatch.setattr(cluster.ClusterEncoder, "_write", writing)
     stack = np.concatenate([walk, walk, walk])
     array = dask.array.from_array(stack, chunks=(1, 40, 56)).map_blocks(counted, meta=stack[:0])
     tezip_h5.write(array, tmp_path / "x.h5", chunk_frames=1, level="fast", preview=False)

@@ -49,8 +49,9 @@ MAY_IMPORT = {
     "codec": CODEC | {"chunk"},
     "recoding": CODEC | {"codec"},
     "hdf5": CODEC | {"codec", "chunk", "recoding", "frames", "images", "version"},
+    "zarr": CODEC | {"hdf5", "frames"},
     "cli": CODEC
-    | {"codec", "chunk", "frames", "images", "hdf5", "peers", "simulate", "version", ""},
+    | {"codec", "chunk", "frames", "images", "hdf5", "zarr", "peers", "simulate", "version", ""},
 }
 COMPOSERS = {
     "residual",

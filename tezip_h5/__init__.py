@@ -26,6 +26,7 @@ from tezip_h5.model.store import load as load_model
 from tezip_h5.prediction.integer import IntegerModel as Model
 from tezip_h5.settings import Settings
 from tezip_h5.version import __version__
+from tezip_h5.zarr.references import references
 
 __all__ = [
     "FILTER_ID",
@@ -50,6 +51,7 @@ __all__ = [
     "load_model",
     "read",
     "recompress",
+    "references",
     "register",
     "to_dask",
     "train",

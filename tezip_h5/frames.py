@@ -42,11 +42,6 @@ def check_dtype(dtype: np.dtype) -> np.dtype:
 
 def check_frames(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Check the shape of a stack, (T, H, W) or (T, H, W, C)."""
-    if any(n != n for n in shape):
-        raise InputError(
-            f"a stack of shape {shape} does not know how many frames it has; of a dask array, "
-            "call compute_chunk_sizes() first"
-        )
     shape = tuple(int(n) for n in shape)
     if len(shape) == 2:
         raise InputError(
@@ -126,6 +121,11 @@ def open_stack(stack, axes: str | None = None, *, lossy: bool = False) -> Stack:
 
 
 def _array_like(array, axes: str | None) -> Stack:
+    if any(n != n for n in array.shape):
+        raise InputError(
+            f"a stack of shape {array.shape} does not know how many frames it has; of a dask "
+            "array, call compute_chunk_sizes() first"
+        )
     order = axis_order(axes, len(array.shape))
     shape = check_frames(tuple(array.shape[i] for i in order))
     dtype = check_dtype(array.dtype)

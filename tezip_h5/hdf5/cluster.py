@@ -16,6 +16,7 @@ import time
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
 import h5py
@@ -23,7 +24,7 @@ import numpy as np
 
 from tezip_h5.errors import InputError, TezipError
 from tezip_h5.frames import Stack, axis_order
-from tezip_h5.hdf5.encoder import StackEncoder, Step
+from tezip_h5.hdf5.encoder import StackEncoder
 from tezip_h5.hdf5.remote import EncodedStep, StepOptions, StoredFrames, encode_step
 from tezip_h5.version import __version__
 
@@ -197,8 +198,7 @@ def _dask_steps(client, array, size: int) -> Iterator[_Parts]:
         while not kept or kept[-1][1] < stop:
             kept.append(next(parts))
         cuts = [
-            (future, max(start - begin, 0), min(stop, end) - begin)
-            for begin, end, future in kept
+            (future, max(start - begin, 0), min(stop, end) - begin) for begin, end, future in kept
         ]
         yield _Parts(cuts, stop - start)
 
@@ -234,6 +234,17 @@ class _Elsewhere:
         return self._thumbnails[number]
 
 
+@dataclass
+class _Step:
+    """A step under way: as `StackEncoder` keeps them, but with one future."""
+
+    start: int
+    frames: _Elsewhere
+    tiles: list[Future]
+    probe: bool  # is waited for
+    tail = False
+
+
 class ClusterEncoder(StackEncoder):
     """A `StackEncoder` whose chunks are encoded by the workers of a cluster.
 
@@ -267,7 +278,7 @@ class ClusterEncoder(StackEncoder):
             priority=-step,
             retries=_RETRIES,
         )
-        self._steps.append(Step(start, _Elsewhere(count, 0, {}), [future], False, probe))
+        self._steps.append(_Step(start, _Elsewhere(count, 0, {}), [future], probe))
         limit = _PER_THREAD * max(1, sum(self._client.nthreads().values()))
         if isinstance(frames, np.ndarray):
             limit = max(1, min(limit, _SENT_BYTES // max(frames.nbytes, 1)))
@@ -279,7 +290,7 @@ class ClusterEncoder(StackEncoder):
             self._model = self._client.submit(bytes, self.networks.model.to_bytes())
         return self._model
 
-    def _write(self, step: Step) -> None:
+    def _write(self, step: _Step) -> None:
         done = self._await(step)
         # What a single process would have decided before it encoded this step.
         model, probe = self.networks.next()
@@ -287,17 +298,14 @@ class ClusterEncoder(StackEncoder):
             model, probe = self.networks.dismiss(), False
         tiles = []
         for tile, predicted in zip(done.tiles, done.predicted, strict=True):
-            if not predicted:
-                tiles.append(tile)
-            elif model is None:
-                tiles.append(tile.without)
-            else:
-                tiles.append(replace(tile, model=model))
-        tiles = self.networks.judge(tiles, probe)
+            if predicted:
+                tile = tile.without if model is None else replace(tile, model=model)
+            tiles.append(Future())
+            tiles[-1].set_result(tile)
         frames = _Elsewhere(len(step.frames), done.raw_bytes, done.thumbnails)
-        self._store(replace(step, frames=frames, tiles=[]), tiles)
+        super()._write(_Step(step.start, frames, tiles, probe))
 
-    def _await(self, step: Step) -> EncodedStep:
+    def _await(self, step: _Step) -> EncodedStep:
         """The result of a step, or why there is none."""
         from distributed.client import FutureCancelledError
         from distributed.scheduler import KilledWorker

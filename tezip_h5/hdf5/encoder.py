@@ -28,7 +28,7 @@ from tezip_h5.planning import plan_kinds
 from tezip_h5.settings import Settings
 from tezip_h5.windows import Kind
 
-__all__ = ["StackEncoder", "Step", "Totals", "encode_and_check"]
+__all__ = ["StackEncoder", "Totals"]
 
 _BYTES_IN_FLIGHT = 128 << 20
 _CANNOT_RESERVE = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
@@ -48,7 +48,7 @@ class Totals:
 
 
 @dataclass
-class Step:
+class _Step:
     """One chunk of time on its way: its frames and what its tiles become."""
 
     start: int
@@ -157,7 +157,7 @@ class StackEncoder:
         self._encode = encode_and_check if verify else encode_chunk
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="tezip")
         self._threads = threads
-        self._steps: deque[Step] = deque()
+        self._steps: deque[_Step] = deque()
         self._preview = Preview() if preview else None
         self._keyframes: list[np.ndarray] = []
         self._windows = 0
@@ -190,7 +190,7 @@ class StackEncoder:
             )
             for rows, columns in self.layout.tiles
         ]
-        self._steps.append(Step(start, frames, tiles, tail, probe))
+        self._steps.append(_Step(start, frames, tiles, tail, probe))
         # Now, not before the next step: until then its frames take memory beside these.
         limit = _BYTES_IN_FLIGHT // max(frames.nbytes, 1)
         self.drain(0 if probe else max(0, min(limit, self._threads + 1) - 1))
@@ -220,12 +220,8 @@ class StackEncoder:
             self._write(self._steps[0])
             self._steps.popleft()
 
-    def _write(self, step: Step) -> None:
-        tiles = [future.result() for future in step.tiles]
-        self._store(step, self.networks.judge(tiles, step.probe))
-
-    def _store(self, step: Step, tiles: list[Encoded]) -> None:
-        """Write the chunks of a step, and note what became of its frames."""
+    def _write(self, step: _Step) -> None:
+        tiles = self.networks.judge([future.result() for future in step.tiles], step.probe)
         stop = step.start + len(step.frames)
         self._space.reserve(sum(len(tile.payload) for tile in tiles))
         if self.data.shape[0] < stop:
@@ -242,7 +238,7 @@ class StackEncoder:
         if self._durable:
             self.group.file.flush()
 
-    def _account(self, step: Step, tiles: list[Encoded], records: np.ndarray) -> None:
+    def _account(self, step: _Step, tiles: list[Encoded], records: np.ndarray) -> None:
         totals = self.totals
         totals.frames += len(step.frames)
         totals.raw_bytes += step.frames.nbytes

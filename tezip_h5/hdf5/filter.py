@@ -26,7 +26,7 @@ from tezip_h5.hdf5.options import FILTER_ID, FILTER_NAME, ChunkOptions
 from tezip_h5.levels import DTYPES
 from tezip_h5.model import store
 
-__all__ = ["decode", "last_error", "register"]
+__all__ = ["decode", "encode", "last_error", "register"]
 
 _log = logging.getLogger("tezip_h5")
 _REVERSE = 0x0100
@@ -164,10 +164,22 @@ def decode(options: ChunkOptions, payload, threads: int = 1) -> np.ndarray:
     return frames.byteswap() if big else frames
 
 
-def _encode(options: ChunkOptions, chunk: bytes) -> bytes:
-    if options.dtype is None:
-        raise FormatError("cd_values hold no dtype and shape; create the dataset with tezip_h5")
-    frames = np.frombuffer(chunk, options.dtype).reshape(options.shape)
+def encode(options: ChunkOptions, frames: np.ndarray) -> bytes:
+    """The payload of a chunk that is written, or rewritten, whole.
+
+    Frames that this process decoded before from a lossy chunk, and that are unchanged, are kept
+    exactly. The chunk may be padded, see `ErrorBound.of_frames`.
+
+    Parameters
+    ----------
+    options : ChunkOptions
+    frames : array of `options.shape`, of any byte order
+
+    Raises
+    ------
+    ModelError
+        When a network is pinned that is not known here.
+    """
     frames = frames.astype(options.dtype.newbyteorder("<"), copy=False)
     bound = ChunkBound()
     if not options.bound.lossless:
@@ -177,6 +189,12 @@ def _encode(options: ChunkOptions, chunk: bytes) -> bytes:
     if options.settings.predictor == "prednet":  # else no network: nothing here could embed it
         model = store.resolve(options.settings.model, frames.shape[3] if frames.ndim == 4 else 1)
     return codec.encode_chunk(frames, bound, options.settings, model=model).payload
+
+
+def _encode(options: ChunkOptions, chunk: bytes) -> bytes:
+    if options.dtype is None:
+        raise FormatError("cd_values hold no dtype and shape; create the dataset with tezip_h5")
+    return encode(options, np.frombuffer(chunk, options.dtype).reshape(options.shape))
 
 
 @_Filter
