@@ -7,7 +7,6 @@ for byte, however many workers there are and whichever of them die.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import math
 import os
@@ -99,11 +98,12 @@ def _client_of(stack):
 def _client_at(address: str):
     try:
         from distributed import Client
+        from distributed import TimeoutError as Timeout
     except ImportError:
         raise InputError('a cluster needs dask.distributed: pip install "tezip_h5[dask]"') from None
     try:
         return Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
-    except (OSError, ValueError, asyncio.TimeoutError) as error:
+    except (OSError, ValueError, Timeout) as error:
         raise InputError(
             f"no scheduler answers at {address!r} ({error}); give the address that "
             "`dask scheduler` prints, such as tcp://127.0.0.1:8786"
@@ -307,6 +307,7 @@ class ClusterEncoder(StackEncoder):
 
     def _await(self, step: _Step) -> EncodedStep:
         """The result of a step, or why there is none."""
+        from distributed import TimeoutError as Timeout
         from distributed.client import FutureCancelledError
         from distributed.scheduler import KilledWorker
 
@@ -316,7 +317,7 @@ class ClusterEncoder(StackEncoder):
         while True:
             try:
                 return future.result(timeout=_LOOK_SECONDS)
-            except (TimeoutError, asyncio.TimeoutError):
+            except (TimeoutError, Timeout):
                 if future.done():  # the task's own
                     raise
             except KilledWorker as error:

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 
 import h5py
+import numpy as np
 
 from tezip_h5.errors import InputError
 from tezip_h5.frames import Stack, check_dtype, check_frames
@@ -16,7 +17,14 @@ from tezip_h5.hdf5.progress import progress
 from tezip_h5.model import store
 from tezip_h5.settings import Settings
 
-__all__ = ["Job", "Plan", "checked_filename", "checked_name", "default_threads"]
+__all__ = [
+    "Job",
+    "Plan",
+    "checked_filename",
+    "checked_name",
+    "default_threads",
+    "threads_or_default",
+]
 
 _CHUNK_BYTES = {"fast": 0, "balanced": 4 << 20, "best": 16 << 20}
 """More than 16 frames make a chunk if it stays below this: reading one frame decodes its whole
@@ -28,6 +36,21 @@ def default_threads() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def threads_or_default(threads) -> int:
+    """A number of threads that a caller gave, or None for the default.
+
+    Raises
+    ------
+    InputError
+        When it is none.
+    """
+    if threads is None:
+        return default_threads()
+    if isinstance(threads, bool) or not isinstance(threads, int | np.integer) or threads < 1:
+        raise InputError(f"threads={threads!r} is no number of threads; give an int >= 1")
+    return int(threads)
 
 
 def checked_name(name: str) -> str:
@@ -74,9 +97,7 @@ class Plan:
             self.settings = Settings(**settings)
         except TypeError as error:
             raise InputError(f"unknown option: {error}") from None
-        if threads is not None and (threads != int(threads) or threads < 1):
-            raise InputError(f"threads={threads!r} is no number of threads; give one >= 1")
-        self.threads = threads or default_threads()
+        self.threads = threads_or_default(threads)
         if self.settings.mse_threshold is not None and tile is None:
             tile = self.frame_shape[:2]  # tiles could not agree where keyframes go
         self.layout = Layout.choose(

@@ -129,8 +129,7 @@ def _write_file(stack, job, path, name, overwrite, verify, started) -> Summary:
         raise InputError(f"{path} cannot be a file: its folder is missing, or it is a folder")
     if path.exists():
         with container.open_existing(path) as file:
-            if name in file and not overwrite:
-                raise container.name_taken(path, name)
+            container.check_place(file, path, name, overwrite)
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         with container.closing(h5py.File(beside, "x", libver="earliest")) as file:
@@ -182,7 +181,7 @@ def _add_to_file(path: Path, beside: Path, name: str) -> int:
         staging = container.staging_group(file)
         finished.copy(finished[name], staging, "scan")
         if name in file:
-            replaced = file[name]["data"].id.get_storage_size() if "data" in file[name] else 0
+            replaced = _stored_bytes(file.get(name))
             del file[name]
         file.require_group(name.rpartition("/")[0] or "/")
         file.move(f"{container.INCOMING}/stack/scan", f"/{name}")
@@ -193,3 +192,10 @@ def _add_to_file(path: Path, beside: Path, name: str) -> int:
         container.link_keyframes(group, group["data"], np.flatnonzero(kinds == 0))
         container.drop_staging(file)
     return replaced
+
+
+def _stored_bytes(item) -> int:
+    """What replacing a stack, or a dataset, leaves free."""
+    if isinstance(item, h5py.Group):
+        item = item.get("data")
+    return item.id.get_storage_size() if isinstance(item, h5py.Dataset) else 0
