@@ -24,7 +24,7 @@ from distributed import Client, LocalCluster
 import tezip_h5
 from tezip_h5.simulate import detector_sequence
 
-FRAMES = {"fast": 512, "balanced": 96}
+FRAMES = {"fast": 256, "balanced": 32}
 SIDE = 512
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import tezip_h5
-from tezip_h5 import FormatError, InputError
+from tezip_h5 import FormatError, InputError, ModelError
 from tezip_h5.cli import main
 from tezip_h5.hdf5 import filter
 
@@ -144,6 +144,18 @@ def test_tables_that_are_missing(run_h5, tmp_path):
     with pytest.raises(FormatError, match="its table"):
         tezip_h5.recompress(run_h5, tmp_path / "y.h5", level="fast")
     assert os.listdir(tmp_path) == ["run.h5"]
+
+
+def test_a_writer_that_cannot_begin_leaves_what_was_there(tmp_path):
+    stack = np.zeros((4, 8, 8, 2), "u1")
+    tezip_h5.write(stack, tmp_path / "x.h5", level="fast")
+    for name in ("x.h5", "new.h5"):
+        with pytest.raises(ModelError, match="2 channels"):
+            tezip_h5.Writer(
+                tmp_path / name, "scan", (8, 8, 2), "u1", overwrite=True, predictor="prednet"
+            )
+    np.testing.assert_array_equal(tezip_h5.read(tmp_path / "x.h5"), stack)
+    assert os.listdir(tmp_path) == ["x.h5"]
 
 
 # --- reading ---

@@ -13,6 +13,7 @@ from tezip_h5.frames import Stack, check_dtype, check_frames
 from tezip_h5.hdf5 import container
 from tezip_h5.hdf5.container import Layout
 from tezip_h5.hdf5.encoder import StackEncoder
+from tezip_h5.hdf5.networks import model_to_try
 from tezip_h5.hdf5.progress import progress
 from tezip_h5.model import store
 from tezip_h5.settings import Settings
@@ -116,6 +117,9 @@ class Plan:
                 f"{self.layout.chunk[1:3]}: tiles could not agree where keyframes go; give "
                 f"tile={self.frame_shape[:2]}, or use window"
             )
+
+        # Now, not when a file has been made, or a stack been deleted that is to be replaced.
+        model_to_try(self.settings, self.layout.chunk[3] if len(self.layout.chunk) == 4 else 1)
 
     def encoder(self, group, make=StackEncoder, **options) -> StackEncoder:
         """The encoder of the stack into `group`; `make` is `StackEncoder` or of its kind."""
