@@ -204,3 +204,23 @@ def test_names_that_are_none(run_h5):
     for name in (5, b"scan", ["scan"]):
         with pytest.raises(InputError, match="name"):
             tezip_h5.read(run_h5, name=name)
+
+
+# --- further filters beside ours ---
+
+
+def test_a_checksum_of_hdf5_beside_the_filter(tmp_path, walk):
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as f:
+        f.create_dataset(
+            "x", data=walk, chunks=(8, 40, 56), fletcher32=True, **tezip_h5.TEZip(level="fast")
+        )
+    np.testing.assert_array_equal(tezip_h5.read(path), walk)
+    assert tezip_h5.verify(path, walk).chunks == 3
+    with h5py.File(path, "r+") as f:
+        data = f["x"].id
+        payload = bytearray(data.read_direct_chunk((8, 0, 0))[1])
+        payload[-30] ^= 1
+        data.write_direct_chunk((8, 0, 0), bytes(payload))
+    with pytest.raises(FormatError, match=r"\(8, 0, 0\)"):
+        tezip_h5.verify(path)

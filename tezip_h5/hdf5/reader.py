@@ -20,7 +20,15 @@ from tezip_h5.hdf5 import cache, container, filter
 from tezip_h5.hdf5.plan import threads_or_default
 from tezip_h5.hdf5.progress import progress
 
-__all__ = ["Geometry", "blocks", "decode_payload", "read", "stack_named", "stored_chunk"]
+__all__ = [
+    "Geometry",
+    "blocks",
+    "decode_payload",
+    "read",
+    "read_chunk",
+    "stack_named",
+    "stored_chunk",
+]
 
 
 def read(path_or_dataset, selection=None, *, name=None, threads=None, cache_bytes=None):
@@ -188,6 +196,18 @@ def stored_chunk(dataset: h5py.Dataset, offset):
         return None
     mask, payload = dataset.id.read_direct_chunk(offset)
     return mask, payload
+
+
+def read_chunk(dataset: h5py.Dataset, offset) -> np.ndarray:
+    """One chunk, through all filters of the dataset; FormatError where one of them fails."""
+    box = tuple(
+        slice(at, min(at + size, extent))
+        for at, size, extent in zip(offset, dataset.chunks, dataset.shape, strict=True)
+    )
+    try:
+        return _through_h5py(dataset, box)
+    except (OSError, FormatError) as error:
+        raise FormatError(f"chunk at {tuple(offset)}: {error}") from None
 
 
 def _place(stored, dataset, offset, starts, stops, out, threads) -> None:

@@ -253,6 +253,8 @@ def _verify_chunks(data: h5py.Dataset, threads: int) -> int:
         container.check_table(data, tables)
     grids = [range(0, n, c) for n, c in zip(data.shape, data.chunks, strict=True)]
     geometry = reader.Geometry(data)
+    pipeline = data.id.get_create_plist()
+    behind = pipeline.get_filter(pipeline.get_nfilters() - 1)[0] != FILTER_ID  # others follow
     count = 0
     with ThreadPoolExecutor(threads) as pool:
         running = []
@@ -263,6 +265,9 @@ def _verify_chunks(data: h5py.Dataset, threads: int) -> int:
                     raise FormatError(f"{data.name} has no chunk at {offset}: frames are missing")
                 continue
             count += 1
+            if behind:
+                reader.read_chunk(data, offset)
+                continue
             if stored[0]:
                 continue  # stored without the filter: nothing to decode
             if len(running) > threads:
