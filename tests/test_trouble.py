@@ -126,6 +126,18 @@ def test_a_stack_cannot_lie_in_a_dataset(tmp_path, walk):
     assert os.listdir(tmp_path) == ["x.h5"]
 
 
+def test_further_links_do_not_rename_a_stack(run_h5, tmp_path, walk):
+    with h5py.File(run_h5, "r+") as f:
+        f["another"] = f["scan/data"]
+    assert [stack.name for stack in tezip_h5.inspect(run_h5).stacks] == ["scan"]
+    tezip_h5.recompress(run_h5, tmp_path / "y.h5", level="fast")
+    with h5py.File(tmp_path / "y.h5") as f:
+        assert f["another"] == f["scan/data"]
+        assert "keyframes" in f["scan"]
+    assert [stack.name for stack in tezip_h5.inspect(tmp_path / "y.h5").stacks] == ["scan"]
+    np.testing.assert_array_equal(tezip_h5.read(tmp_path / "y.h5", name="another"), walk)
+
+
 @pytest.mark.parametrize("size", [100, 600])
 def test_a_truncated_file_is_damaged(run_h5, tmp_path, size, capsys):
     run_h5.write_bytes(run_h5.read_bytes()[:size])

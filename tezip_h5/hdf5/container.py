@@ -271,7 +271,7 @@ def _name_of(data: h5py.Dataset) -> str:
     path = data.name
     if tables is not None and tables.name.startswith(f"{STACKS}/"):
         path = tables.name[len(STACKS) :]
-    elif tables is not None and path == f"{tables.name}/data":
+    elif tables is not None and tables.get("data") == data:
         path = tables.name
     return path.strip("/")
 
