@@ -136,6 +136,13 @@ def test_other_frames_are_sent(tmp_path, walk, workers, source):
     assert np.abs(tezip_h5.read(tmp_path / "x.h5").astype(int) - walk).max() == 1
 
 
+@pytest.mark.filterwarnings("error")
+def test_many_frames_are_sent_without_a_warning(tmp_path, workers):
+    stack = np.zeros((6, 1024, 1024), np.uint16)  # dask finds 10 MB worth one
+    tezip_h5.write(stack, tmp_path / "x.h5", scheduler=workers, level="fast")
+    assert tezip_h5.read(tmp_path / "x.h5").shape == stack.shape
+
+
 def test_a_dataset_where_it_stands(tmp_path, walk, workers):
     with h5py.File(sources(tmp_path, walk), "r+") as f:
         tezip_h5.write(f["x"], scheduler=workers, level="fast")

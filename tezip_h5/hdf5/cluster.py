@@ -12,6 +12,7 @@ import math
 import os
 import sys
 import time
+import warnings
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator
@@ -267,17 +268,20 @@ class ClusterEncoder(StackEncoder):
         tried, probe = self.networks.foresee(step)
         count = len(frames)
         parts = frames.arrays if isinstance(frames, _Parts) else frames
-        future = self._client.submit(
-            encode_step,
-            self._options,
-            parts,
-            count,
-            self._model_bytes() if tried else None,
-            probe,
-            pure=False,
-            priority=-step,
-            retries=_RETRIES,
-        )
+        model = self._model_bytes() if tried else None
+        with warnings.catch_warnings():  # frames that only this process has must be sent
+            warnings.filterwarnings("ignore", "Sending large graph")
+            future = self._client.submit(
+                encode_step,
+                self._options,
+                parts,
+                count,
+                model,
+                probe,
+                pure=False,
+                priority=-step,
+                retries=_RETRIES,
+            )
         self._steps.append(_Step(start, _Elsewhere(count, 0, {}), [future], probe))
         limit = _PER_THREAD * max(1, sum(self._client.nthreads().values()))
         if isinstance(frames, np.ndarray):
@@ -318,15 +322,16 @@ class ClusterEncoder(StackEncoder):
             try:
                 return future.result(timeout=_LOOK_SECONDS)
             except (TimeoutError, Timeout):
-                if future.done():  # the task's own
-                    raise
+                if future.done():  # just now, or the error is the task's own
+                    return future.result()
             except KilledWorker as error:
                 raise TezipError(
                     f"the workers that encoded {frames} died one after the other ({error}); most "
                     "often they have too little memory: give them more, or smaller chunk_frames"
                 ) from None
             except FutureCancelledError as error:
-                raise TezipError(f"the cluster lost {frames}: {error}; nothing was kept") from None
+                reason = str(error).splitlines()[0]
+                raise TezipError(f"the cluster lost {frames}: {reason}") from None
             if self._client.status != "running":
                 raise TezipError(f"the scheduler is gone; {frames} and later ones are not encoded")
             if self._client.nthreads():

@@ -88,6 +88,7 @@ def references(path, name=None, *, url=None, zarr_format: int = 2, others: bool 
             refs.add_others(path, file)
         for data in stacks.values():
             refs.add(data)
+        refs.consolidate()
     return {"version": 1, "refs": refs.refs}
 
 
@@ -172,6 +173,20 @@ class _Refs:
         }
         self._note(place, ".zarray", about)
         self._note(place, ".zattrs", attributes | {"_ARRAY_DIMENSIONS": dims})
+
+    def consolidate(self) -> None:
+        """Note in every group what is in it: zarr does not find that out through references."""
+        if self._format != 2:
+            return
+        about = {
+            key: json.loads(value)
+            for key, value in self.refs.items()
+            if key.rpartition("/")[2] in (".zgroup", ".zarray", ".zattrs")
+        }
+        for group in [key.removesuffix(".zgroup") for key in about if key.endswith(".zgroup")]:
+            inside = {key[len(group) :]: v for key, v in about.items() if key.startswith(group)}
+            note = {"zarr_consolidated_format": 1, "metadata": inside}
+            self.refs[f"{group}.zmetadata"] = json.dumps(note)
 
     def add_others(self, path: Path, file: h5py.File) -> None:
         """What kerchunk makes of all other datasets."""
