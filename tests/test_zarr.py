@@ -240,6 +240,7 @@ def test_a_stack_through_references(tmp_path, walk, zarr_format):
     assert array.chunks == (7, 25, 30)
     if zarr_format == 2:
         assert [name for name, _ in group["scan"].members()] == ["data"]
+        assert array.metadata.fill_value is None  # to xarray it would be a missing sample
     np.testing.assert_array_equal(array[:], walk)
     np.testing.assert_array_equal(array[4:9, 7, ::2], walk[4:9, 7, ::2])
     assert group["deep/b"].attrs["bound"] == "absolute 0.5"

@@ -161,12 +161,15 @@ class _Refs:
             }
             self._note(place, "zarr.json", about)
             return
+        # xarray takes a fill value for the mark of missing samples, and would lose all that are so.
+        grid = zip(data.shape, data.chunks, strict=True)
+        complete = data.id.get_num_chunks() == math.prod(-(-n // c) for n, c in grid)
         about = {
             "zarr_format": 2,
             "shape": list(data.shape),
             "chunks": list(data.chunks),
             "dtype": data.dtype.newbyteorder("<").str,
-            "fill_value": fill,
+            "fill_value": None if complete else fill,
             "order": "C",
             "filters": [{"id": "tezip", **config}],
             "compressor": None,
