@@ -5,6 +5,7 @@ import pickle
 import signal
 import time
 
+import dask
 import dask.array
 import h5py
 import numpy as np
@@ -13,7 +14,7 @@ from conftest import require_package
 from models import random_model
 
 import tezip_h5
-from tezip_h5 import FormatError, InputError, TezipError, codec
+from tezip_h5 import FormatError, InputError, TezipError, codec, frames
 from tezip_h5.cli import main
 from tezip_h5.frames import Stack
 from tezip_h5.hdf5 import cluster, encoder, remote
@@ -99,7 +100,7 @@ def test_axes_and_byte_orders(tmp_path, dtype, workers):
 def test_blocks_too_large_to_keep_are_computed_as_far_as_they_go(
     tmp_path, walk, workers, monkeypatch
 ):
-    monkeypatch.setattr(cluster, "_PART_BYTES", 4 * walk[0].nbytes)
+    monkeypatch.setattr(frames, "_BLOCK_BYTES", 4 * walk[0].nbytes)
     monkeypatch.setattr(cluster, "_PARTS_AT_ONCE", 1)
     array = dask.array.from_array(walk, chunks=(13, 40, 56))
     assert_alike(walk, {"level": "fast", "chunk_frames": 3}, tmp_path, array)
@@ -192,8 +193,6 @@ def dying(block):
 
 
 def test_frames_that_kill_every_worker(tmp_path, walk):
-    import dask
-
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 0}),
         distributed.LocalCluster(n_workers=1, processes=True, **LOOPBACK) as local,
@@ -267,6 +266,19 @@ def test_memory_is_bounded(tmp_path, walk, threads, monkeypatch):
     assert max(ahead) <= 2 * cluster._PER_THREAD + 1
 
 
+def test_without_a_cluster_blocks_are_computed_once_too(tmp_path, walk, monkeypatch):
+    array = dask.array.from_array(walk, chunks=(9, 40, 56)).map_blocks(counted, meta=walk[:0])
+    computed = []
+    for limit in (1 << 20, 0):
+        monkeypatch.setattr(frames, "_BLOCK_BYTES", limit)
+        COMPUTED.clear()
+        with dask.config.set(scheduler="synchronous"):
+            tezip_h5.write(array, tmp_path / f"{limit}.h5", chunk_frames=6, level="fast")
+        np.testing.assert_array_equal(tezip_h5.read(tmp_path / f"{limit}.h5"), walk)
+        computed.append(len(COMPUTED))
+    assert computed == [3, 5]
+
+
 def test_errors_of_the_array_are_passed_on(tmp_path, walk, workers):
     def broken(block):
         raise ZeroDivisionError("in the user's own code")
@@ -326,8 +338,6 @@ def test_a_cluster_without_workers(tmp_path, walk, monkeypatch):
 
 
 def test_a_dask_array_without_a_cluster_is_written_here(tmp_path, walk, threads):
-    import dask
-
     array = dask.array.from_array(walk, chunks=(5, 40, 56))
     with dask.config.set(scheduler="threads"), cluster.connect(array, None) as found:
         assert found is None

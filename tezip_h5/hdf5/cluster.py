@@ -13,8 +13,6 @@ import os
 import sys
 import time
 import warnings
-from bisect import bisect_left
-from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -23,7 +21,7 @@ import h5py
 import numpy as np
 
 from tezip_h5.errors import InputError, TezipError
-from tezip_h5.frames import Stack, axis_order
+from tezip_h5.frames import Stack, axis_order, block_ranges, cut_steps
 from tezip_h5.hdf5.encoder import StackEncoder
 from tezip_h5.hdf5.remote import EncodedStep, StepOptions, StoredFrames, encode_step
 from tezip_h5.version import __version__
@@ -35,7 +33,6 @@ _LOOK_SECONDS = 5  # between two looks at whether anybody is still working
 _PATIENCE_SECONDS = 300  # without a single worker
 _PER_THREAD = 2  # steps under way for every thread of the workers
 _SENT_BYTES = 1 << 30  # of frames that wait in the scheduler
-_PART_BYTES = 256 << 20  # dask chunks of more are computed for each step anew, as far as it goes
 _PARTS_AT_ONCE = 64
 _RETRIES = 2
 _VERSION = "__import__('tezip_h5.version').version.__version__"
@@ -175,33 +172,11 @@ class _Parts:
 
 
 def _dask_steps(client, array, size: int) -> Iterator[_Parts]:
-    """Steps of a dask array (T, H, W[, C]).
-
-    Each of its blocks in time is computed once, and kept by a worker while steps need it. Blocks
-    that are too large for that are computed for every step, as far as it goes.
-    """
+    """Steps of a dask array (T, H, W[, C])."""
     count = array.shape[0]
-    steps = [(start, min(start + size, count)) for start in range(0, count, size)]
-    frame_bytes = array.dtype.itemsize * int(np.prod(array.shape[1:]))
-    ends = [int(end) for end in np.cumsum(array.chunks[0])]
-    if max(array.chunks[0]) * frame_bytes > _PART_BYTES:
-        ends = [stop for _, stop in steps]
-    ranges, done = [], 0
-    for _, stop in steps:
-        if stop > done:  # the blocks that this step needs, and none before it
-            begin, done = done, ends[bisect_left(ends, stop)]
-            ranges.append((begin, done))
-    kept: deque = deque()
-    parts = _parts(client, array, ranges)
-    for start, stop in steps:
-        while kept and kept[0][1] <= start:
-            kept.popleft()
-        while not kept or kept[-1][1] < stop:
-            kept.append(next(parts))
-        cuts = [
-            (future, max(start - begin, 0), min(stop, end) - begin) for begin, end, future in kept
-        ]
-        yield _Parts(cuts, stop - start)
+    parts = _parts(client, array, block_ranges(array, size))
+    for step, cuts in enumerate(cut_steps(parts, count, size)):
+        yield _Parts(cuts, min(size, count - step * size))
 
 
 def _parts(client, array, ranges: list[tuple[int, int]]) -> Iterator[tuple]:
