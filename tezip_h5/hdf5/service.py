@@ -31,7 +31,7 @@ from tezip_h5.model import embedding, store
 
 __all__ = ["main", "serve"]
 
-_MAGIC = 0x505A4554
+_SIGN = 0x505A4554
 _QUESTION = struct.Struct("=IIIIQ")
 _ANSWER = struct.Struct("=IIQ")
 _CHUNK, _ERROR, _NO_MODEL = range(3)
@@ -47,10 +47,10 @@ def main() -> None:
 def serve(connection: socket.socket) -> None:
     """Answer questions until the other side closes; raises EOFError or ConnectionError then."""
     threads = default_threads()
-    connection.sendall(_ANSWER.pack(_MAGIC, 0, 0))
+    connection.sendall(_ANSWER.pack(_SIGN, 0, 0))
     while True:
         magic, count, names, _, size = _QUESTION.unpack(_receive(connection, _QUESTION.size))
-        if magic != _MAGIC:
+        if magic != _SIGN:
             raise EOFError
         values = np.frombuffer(_receive(connection, 4 * count), np.uint32).tolist()
         files = bytes(_receive(connection, names)).split(b"\0")[:-1]
@@ -58,7 +58,7 @@ def serve(connection: socket.socket) -> None:
         for name in files:
             _take_models(name)
         status, answer = _answer(values, payload, threads)
-        connection.sendall(_ANSWER.pack(_MAGIC, status, answer.nbytes))
+        connection.sendall(_ANSWER.pack(_SIGN, status, answer.nbytes))
         connection.sendall(answer)
 
 
