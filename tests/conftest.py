@@ -53,6 +53,15 @@ def require_package(*names):
     return module
 
 
+def require_package(*names):
+    """Import optional packages; skip a module without them, or fail as `require_tool` does."""
+    for name in names:
+        if os.environ.get("TEZIP_REQUIRE_TOOLS") and sys.version_info >= (3, 11):
+            importlib.import_module(name)
+        else:
+            pytest.importorskip(name)
+
+
 def require_training():
     """Skip a module without Keras and TensorFlow; fail where TEZIP_REQUIRE_TRAINING is set."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

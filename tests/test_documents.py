@@ -5,12 +5,13 @@ import runpy
 from pathlib import Path
 
 import pytest
-from conftest import require_training
+from conftest import require_package, require_training
 
 from tezip_h5 import bitstream
 from tezip_h5.hdf5.options import FILTER_ID, TEZip
 
 ROOT = Path(__file__).parents[1]
+NEEDED = {"dask_cluster": ["distributed"], "zarr_references": ["zarr", "fsspec"]}
 
 
 def code_blocks(path, language):
@@ -37,6 +38,7 @@ def test_the_readme_has_the_two_commands():
 def test_examples_run(path, tmp_path, monkeypatch, capsys):
     if path.stem == "train_and_use":
         require_training()
+    require_package(*NEEDED.get(path.stem, ()))
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(path), run_name="__main__")
     assert capsys.readouterr().out

@@ -52,8 +52,10 @@ MAY_IMPORT = {
     "anatomy": CODEC,
     "hdf5": CODEC | {"codec", "chunk", "recoding", "anatomy", "frames", "images", "version"},
     "page": {"errors", "anatomy", "bounds", "hdf5", "peers", "prediction", "version"},
+    "zarr": CODEC | {"hdf5", "frames"},
     "cli": CODEC
-    | {"codec", "chunk", "frames", "images", "hdf5", "page", "peers", "simulate", "version", ""},
+    | {"codec", "chunk", "frames", "images", "hdf5", "page", "zarr", "peers", "simulate"}
+    | {"version", ""},
 }
 COMPOSERS = {
     "residual",

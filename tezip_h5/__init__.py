@@ -14,6 +14,7 @@ from tezip_h5.errors import BoundError, FormatError, InputError, ModelError, Tez
 from tezip_h5.hdf5.cache import configure
 from tezip_h5.hdf5.extract import extract
 from tezip_h5.hdf5.filter import last_error, register
+from tezip_h5.hdf5.lazy import to_dask
 from tezip_h5.hdf5.options import FILTER_ID, TEZip
 from tezip_h5.hdf5.plugin import PLUGIN_PATH
 from tezip_h5.hdf5.reader import read
@@ -25,6 +26,7 @@ from tezip_h5.model.store import load as load_model
 from tezip_h5.prediction.integer import IntegerModel as Model
 from tezip_h5.settings import Settings
 from tezip_h5.version import __version__
+from tezip_h5.zarr.references import references
 
 __all__ = [
     "FILTER_ID",
@@ -49,8 +51,10 @@ __all__ = [
     "load_model",
     "read",
     "recompress",
+    "references",
     "register",
     "report",
+    "to_dask",
     "train",
     "verify",
     "write",

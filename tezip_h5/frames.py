@@ -6,7 +6,10 @@ a few at a time, so memory stays a few blocks whatever the stack's size.
 
 from __future__ import annotations
 
+import math
 import os
+from bisect import bisect_left
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -17,7 +20,15 @@ import numpy as np
 from tezip_h5.errors import InputError
 from tezip_h5.levels import DTYPES
 
-__all__ = ["Stack", "check_frames", "open_stack"]
+__all__ = [
+    "Stack",
+    "axis_order",
+    "block_ranges",
+    "check_frames",
+    "cut_steps",
+    "open_stack",
+    "take",
+]
 
 _ADVICE = {
     "b": "use .astype('uint8')",
@@ -61,6 +72,9 @@ def check_frames(shape: tuple[int, ...]) -> tuple[int, ...]:
     if 0 in shape:
         raise InputError(f"a stack of shape {shape} holds no samples; give at least one frame")
     return shape
+
+
+_BLOCK_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -121,21 +135,73 @@ def open_stack(stack, axes: str | None = None, *, lossy: bool = False) -> Stack:
 
 
 def _array_like(array, axes: str | None) -> Stack:
-    order = _axis_order(axes, len(array.shape))
+    if any(n != n for n in array.shape):
+        raise InputError(
+            f"a stack of shape {array.shape} does not know how many frames it has; of a dask "
+            "array, call compute_chunk_sizes() first"
+        )
+    order = axis_order(axes, len(array.shape))
     shape = check_frames(tuple(array.shape[i] for i in order))
     dtype = check_dtype(array.dtype)
-    time_axis = order[0]
 
     def read(size):
-        for start in range(0, shape[0], size):
-            index = [slice(None)] * len(order)
-            index[time_axis] = slice(start, min(start + size, shape[0]))
-            yield np.asarray(array[tuple(index)]).transpose(order)
+        if not hasattr(array, "dask"):
+            for start in range(0, shape[0], size):
+                yield take(array, order, start, min(start + size, shape[0]))
+            return
+        ordered = array.transpose(order)
+        parts = ((a, b, np.asarray(ordered[a:b])) for a, b in block_ranges(ordered, size))
+        for cuts in cut_steps(parts, shape[0], size):
+            frames = [part[first:last] for part, first, last in cuts]
+            yield frames[0] if len(frames) == 1 else np.concatenate(frames)
 
     return Stack(shape[1:], dtype, shape[0], read)
 
 
-def _axis_order(axes: str | None, rank: int) -> tuple[int, ...]:
+def take(array, order: tuple[int, ...], start: int, stop: int) -> np.ndarray:
+    """Frames `start` to `stop` of an array-like whose axes T, Y, X, C stand at `order`."""
+    index = [slice(None)] * len(order)
+    index[order[0]] = slice(start, stop)
+    return np.asarray(array[tuple(index)]).transpose(order)
+
+
+def block_ranges(array, size: int) -> list[tuple[int, int]]:
+    """What of a dask array (T, ...) to compute at once, for steps of `size` frames.
+
+    For each step the blocks in time that it needs, and none before it: (first frame, frame after
+    the last). So each block is computed once. Those of more than 256 MiB are computed for every
+    step anew, as far as it goes.
+    """
+    count, frame_bytes = array.shape[0], array.dtype.itemsize * math.prod(array.shape[1:])
+    stops = [min(start + size, count) for start in range(0, count, size)]
+    ends = [int(end) for end in np.cumsum(array.chunks[0])]
+    if max(array.chunks[0]) * frame_bytes > _BLOCK_BYTES:
+        ends = stops
+    ranges, done = [], 0
+    for stop in stops:
+        if stop > done:
+            begin, done = done, ends[bisect_left(ends, stop)]
+            ranges.append((begin, done))
+    return ranges
+
+
+def cut_steps(parts: Iterator, count: int, size: int) -> Iterator[list[tuple]]:
+    """Cut parts of a stack into steps of `size` frames.
+
+    `parts` are (first frame, frame after the last, part), one after the other; a step is a list
+    of (part, first, last), which of its frames belong to it. No more parts are kept than it has.
+    """
+    kept: deque = deque()
+    for start in range(0, count, size):
+        stop = min(start + size, count)
+        while kept and kept[0][1] <= start:
+            kept.popleft()
+        while not kept or kept[-1][1] < stop:
+            kept.append(next(parts))
+        yield [(part, max(start - begin, 0), min(stop, end) - begin) for begin, end, part in kept]
+
+
+def axis_order(axes: str | None, rank: int) -> tuple[int, ...]:
     """Where T, Y, X and C stand in `axes`."""
     if axes is None:
         return tuple(range(rank))

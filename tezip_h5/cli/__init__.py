@@ -50,6 +50,7 @@ def _parser() -> Parser:
         model,
         plugin,
         recompress,
+        references,
         train,
         train_data,
         verify,
@@ -72,6 +73,7 @@ def _parser() -> Parser:
         kitti,
         model,
         plugin,
+        references,
         bench,
         demo,
     ):

@@ -64,6 +64,11 @@ def add_parser(commands) -> None:
     parser.add_argument("--feedback", choices=FEEDBACKS, default=FEEDBACKS[0])
     parser.add_argument("--chunk-frames", type=int, metavar="G", help="frames per chunk")
     parser.add_argument("--threads", type=int, metavar="N", help="default: all processors")
+    parser.add_argument(
+        "--scheduler",
+        metavar="tcp://HOST:PORT",
+        help="a dask scheduler, whose workers encode; FILE.h5:/DATASET they read themselves",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a stack of that name")
     parser.add_argument("--verify", action="store_true", help="read back and compare every sample")
     parser.set_defaults(run=run)
@@ -128,6 +133,7 @@ def run(args) -> int:
         threads=args.threads,
         overwrite=args.overwrite,
         verify=args.verify,
+        scheduler=args.scheduler,
     )
     if args.verbose:
         print_frames(args.out, summary.name)

@@ -19,7 +19,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from tezip_h5.errors import InputError
+from tezip_h5.errors import FormatError, InputError
 from tezip_h5.hdf5 import nexus
 from tezip_h5.hdf5.options import FILTER_ID, ChunkOptions
 from tezip_h5.version import __version__
@@ -27,6 +27,8 @@ from tezip_h5.version import __version__
 __all__ = [
     "FRAME_DTYPE",
     "Layout",
+    "check_place",
+    "check_table",
     "close",
     "closing",
     "create_data",
@@ -232,6 +234,15 @@ def tables_of(data: h5py.Dataset) -> h5py.Group | None:
     return group if isinstance(group, h5py.Group) else None
 
 
+def check_table(data: h5py.Dataset, tables: h5py.Group) -> None:
+    """Check that the ``frames`` table has a row for every frame; FormatError otherwise."""
+    table = tables.get("frames")
+    rows = len(table) if isinstance(table, h5py.Dataset) and table.shape else None
+    if rows != data.shape[0]:
+        found = f"its table {rows}" if rows is not None else "but its table is missing"
+        raise FormatError(f"{data.name} has {data.shape[0]} frames, {found}")
+
+
 def is_tezip(item) -> bool:
     """Whether `item` is a dataset with our filter."""
     if not isinstance(item, h5py.Dataset) or item.chunks is None:
@@ -261,7 +272,7 @@ def _name_of(data: h5py.Dataset) -> str:
     path = data.name
     if tables is not None and tables.name.startswith(f"{STACKS}/"):
         path = tables.name[len(STACKS) :]
-    elif tables is not None and path == f"{tables.name}/data":
+    elif tables is not None and tables.get("data") == data:
         path = tables.name
     return path.strip("/")
 
@@ -322,6 +333,17 @@ def finish_group(group: h5py.Group, data: h5py.Dataset) -> None:
     data.attrs["tezip"] = group.ref
 
 
+def check_place(file: h5py.File, path, name: str, overwrite: bool) -> None:
+    """Check that a stack may be written to `name` of a file; InputError otherwise."""
+    above = name.split("/")[:-1]
+    for depth in range(1, len(above) + 1):
+        place = "/".join(above[:depth])
+        if place in file and not isinstance(file.get(place), h5py.Group):
+            raise InputError(f"{place} of {path} is no group; give another name than {name!r}")
+    if name in file and not overwrite:
+        raise name_taken(path, name)
+
+
 def name_taken(path, name) -> InputError:
     """The error for a stack that is there already."""
     return InputError(
@@ -356,4 +378,9 @@ def open_existing(path, mode: str = "r") -> h5py.File:
         raise InputError(f"{path} is no file; give the path of an HDF5 file")
     if not h5py.is_hdf5(path):
         raise InputError(f"{path} is no HDF5 file; give one, or another path")
-    return h5py.File(path, mode)
+    try:
+        return h5py.File(path, mode)
+    except OSError as error:
+        if "truncated" in str(error):
+            raise FormatError(f"{path} is damaged: {error}") from None
+        raise

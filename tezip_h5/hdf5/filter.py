@@ -7,10 +7,13 @@ logged (logger "tezip_h5") and kept in `last_error()`.
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import contextlib
 import ctypes
+import functools
 import logging
+import os
 import threading
 import zlib
 from collections import OrderedDict
@@ -26,18 +29,18 @@ from tezip_h5.hdf5.options import FILTER_ID, FILTER_NAME, ChunkOptions
 from tezip_h5.levels import DTYPES
 from tezip_h5.model import store
 
-__all__ = ["decode", "last_error", "register"]
+__all__ = ["decode", "encode", "last_error", "register"]
 
 _log = logging.getLogger("tezip_h5")
 _REVERSE = 0x0100
 _MAX_RANK = 32
+_INTERRUPT_SECONDS = 0.05
 
 _hid = ctypes.c_int64
 _size = ctypes.c_size_t
 _CanApply = ctypes.CFUNCTYPE(ctypes.c_int, _hid, _hid, _hid)
 _SetLocal = ctypes.CFUNCTYPE(ctypes.c_int, _hid, _hid, _hid)
-_Filter = ctypes.CFUNCTYPE(
-    _size,
+_FILTER_ARGUMENTS = (
     ctypes.c_uint,
     _size,
     ctypes.POINTER(ctypes.c_uint),
@@ -45,6 +48,8 @@ _Filter = ctypes.CFUNCTYPE(
     ctypes.POINTER(_size),
     ctypes.POINTER(ctypes.c_void_p),
 )
+_Filter = ctypes.CFUNCTYPE(_size, *_FILTER_ARGUMENTS)
+_Callback = ctypes.CFUNCTYPE(None, *_FILTER_ARGUMENTS)
 
 
 class _FilterClass(ctypes.Structure):
@@ -89,18 +94,23 @@ def _library() -> ctypes.CDLL:
 
 _lib = None
 _class = None  # must live as long as the process: libhdf5 holds its address
-_last_error: Exception | None = None
+_last_error: BaseException | None = None
 
 
-def last_error() -> Exception | None:
+def last_error() -> BaseException | None:
     """The exception behind the filter's last failure in this process, or None."""
     return _last_error
 
 
-def _failed(error: Exception) -> None:
+def _failed(error: BaseException) -> None:
     global _last_error
     _last_error = error
-    if isinstance(error, TezipError):
+    if isinstance(error, KeyboardInterrupt):
+        # HDF5 must give up first; what is raised while it does would be lost.
+        later = threading.Timer(_INTERRUPT_SECONDS, _thread.interrupt_main)
+        later.daemon = True
+        later.start()
+    elif isinstance(error, TezipError):
         _log.error("tezip filter: %s", error)
     else:
         _log.exception("tezip filter: unexpected error")
@@ -117,8 +127,12 @@ class _ReadFrames:
     limit = 1 << 18
 
     def __init__(self):
-        self._lock = threading.Lock()
+        self.unlock()
         self._seen: OrderedDict[int | bytes, None] = OrderedDict()
+
+    def unlock(self) -> None:
+        """After a fork: another thread may have held the lock."""
+        self._lock = threading.Lock()
 
     def add(self, identity: bytes, frames: np.ndarray) -> None:
         """Note the frames of the chunk whose payload has this identity, once."""
@@ -139,6 +153,8 @@ class _ReadFrames:
 
 
 _read_frames = _ReadFrames()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: _read_frames.unlock())
 
 
 def decode(options: ChunkOptions, payload, threads: int = 1) -> np.ndarray:
@@ -164,10 +180,22 @@ def decode(options: ChunkOptions, payload, threads: int = 1) -> np.ndarray:
     return frames.byteswap() if big else frames
 
 
-def _encode(options: ChunkOptions, chunk: bytes) -> bytes:
-    if options.dtype is None:
-        raise FormatError("cd_values hold no dtype and shape; create the dataset with tezip_h5")
-    frames = np.frombuffer(chunk, options.dtype).reshape(options.shape)
+def encode(options: ChunkOptions, frames: np.ndarray) -> bytes:
+    """The payload of a chunk that is written, or rewritten, whole.
+
+    Frames that this process decoded before from a lossy chunk, and that are unchanged, are kept
+    exactly. The chunk may be padded, see `ErrorBound.of_frames`.
+
+    Parameters
+    ----------
+    options : ChunkOptions
+    frames : array of `options.shape`, of any byte order
+
+    Raises
+    ------
+    ModelError
+        When a network is pinned that is not known here.
+    """
     frames = frames.astype(options.dtype.newbyteorder("<"), copy=False)
     bound = ChunkBound()
     if not options.bound.lossless:
@@ -179,8 +207,18 @@ def _encode(options: ChunkOptions, chunk: bytes) -> bytes:
     return codec.encode_chunk(frames, bound, options.settings, model=model).payload
 
 
-@_Filter
-def _filter(flags, count, values, nbytes, buf_size, buf):
+def _encode(options: ChunkOptions, chunk: bytes) -> bytes:
+    if options.dtype is None:
+        raise FormatError("cd_values hold no dtype and shape; create the dataset with tezip_h5")
+    return encode(options, np.frombuffer(chunk, options.dtype).reshape(options.shape))
+
+
+_made: dict[str, int] = {}  # "size": bytes of the chunk that `_callback` made
+
+
+@_Callback
+def _callback(flags, count, values, nbytes, buf_size, buf):
+    """Decode or encode one chunk; its size goes to `_made`."""
     try:
         options = ChunkOptions.unpack(values[:count])
         chunk = (ctypes.c_char * nbytes).from_address(buf[0])
@@ -194,12 +232,31 @@ def _filter(flags, count, values, nbytes, buf_size, buf):
         if not fresh:
             raise MemoryError(f"libhdf5 could not allocate {size} bytes")
         ctypes.memmove(fresh, address, size)
-        _lib.H5free_memory(buf[0])
+        old = buf[0]
         buf[0], buf_size[0] = fresh, size
-        return size
-    except Exception as error:  # nothing may cross into C
+        _lib.H5free_memory(old)
+        _made["size"] = size
+    except BaseException as error:  # nothing may cross into C, a KeyboardInterrupt neither
         _failed(error)
-        return 0
+
+
+def _guarded(callback):
+    """What HDF5 calls: `callback`, and then, in C alone, ``_made.pop("size", 0)``.
+
+    A signal's handler may raise before the first line of `callback`, or in its `except`. Were its
+    own result given to HDF5, ctypes would then give whatever was in memory, and HDF5 would take
+    that for the size of a chunk: what is read are bytes of something else, without an error.
+    """
+    # An `errcheck` is called with three arguments, which this function of C does not look at.
+    prototype = ctypes.PYFUNCTYPE(*[ctypes.py_object] * 5)
+    call_without_arguments = prototype(("PyObject_CallNoArgs", ctypes.pythonapi))
+    call = _Callback(ctypes.cast(callback, ctypes.c_void_p).value)
+    take_size = functools.partial(_made.pop, "size", 0)
+    call.errcheck = functools.partial(call_without_arguments, take_size)
+    return _Filter(call)
+
+
+_filter = _guarded(_callback)
 
 
 @_CanApply
@@ -212,7 +269,7 @@ def _set_local(dcpl, type_id, space):
     try:
         _fill_in(dcpl, type_id, space)
         return 0
-    except Exception as error:
+    except BaseException as error:
         _failed(error)
         return -1
 

@@ -10,7 +10,7 @@ from tezip_h5.model import embedding, store
 from tezip_h5.prediction.integer import IntegerModel
 from tezip_h5.settings import Settings
 
-__all__ = ["NetworkChoice"]
+__all__ = ["NetworkChoice", "model_to_try"]
 
 _FIRST_GAP = 8  # steps between two probes; doubled while the network does not pay
 _STEPS_UNKNOWN = 64  # what a stream of unknown length is taken for
@@ -38,7 +38,7 @@ class NetworkChoice:
     Raises
     ------
     ModelError
-        When the settings pin a network and there is none for so many channels.
+        See `model_to_try`.
     """
 
     def __init__(
@@ -46,14 +46,7 @@ class NetworkChoice:
     ):
         self._file, self._steps, self._embed = file, steps or _STEPS_UNKNOWN, embed
         self._pinned = settings.predictor == "prednet"
-        self.model: IntegerModel | None = None
-        if self._pinned or (settings.predictor is None and NETWORK_WORTH[settings.level] < 1):
-            self.model = store.resolve(settings.model, channels)
-        if self._pinned and self.model is None:
-            raise ModelError(
-                f"predictor='prednet', but model {settings.model!r} has none for {channels} "
-                "channels; train one, or give another predictor"
-            )
+        self.model = model_to_try(settings, channels)
         self.used: IntegerModel | None = None
         self._step = 0
         self._next_probe, self._gap = 0, _FIRST_GAP
@@ -67,6 +60,17 @@ class NetworkChoice:
         if step == self._next_probe:
             return self.model, True
         return (self.model if self._pays else None), False
+
+    def foresee(self, step: int) -> tuple[bool, bool]:
+        """Whether `next` may name the model for a later `step`, and whether that hangs on a probe.
+
+        For steps that are encoded before those in front of them have been judged. While the
+        network pays, it is tried on all of them: whatever comes of it, the chunks without it are
+        at hand, too.
+        """
+        if self.model is None or self._pays:
+            return self.model is not None, False
+        return step == self._next_probe, step == self._next_probe
 
     def judge(self, tiles: list[Encoded], probe: bool) -> list[Encoded]:
         """Take a step's results, in order; returns the chunks to write."""
@@ -99,3 +103,23 @@ class NetworkChoice:
         if self.used is None and (self._embed or not store.is_shipped(self.model)):
             embedding.embed(self._file, self.model)
         self.used = self.model
+
+
+def model_to_try(settings: Settings, channels: int) -> IntegerModel | None:
+    """The network that `settings` ask for, or allow; None for none.
+
+    Raises
+    ------
+    ModelError
+        When they pin a network and there is none for so many channels.
+    """
+    pinned = settings.predictor == "prednet"
+    if not pinned and (settings.predictor is not None or NETWORK_WORTH[settings.level] >= 1):
+        return None
+    model = store.resolve(settings.model, channels)
+    if pinned and model is None:
+        raise ModelError(
+            f"predictor='prednet', but model {settings.model!r} has none for {channels} "
+            "channels; train one, or give another predictor"
+        )
+    return model

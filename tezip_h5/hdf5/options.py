@@ -197,6 +197,16 @@ class TEZip(h5py.filters.FilterRefBase):
         self._bound = ErrorBound(absolute, relative, pointwise_relative)
         self.filter_options = ChunkOptions(None, None, self._bound, self._settings).pack()
 
+    @property
+    def bound(self) -> ErrorBound:
+        """The error bound."""
+        return self._bound
+
+    @property
+    def settings(self) -> Settings:
+        """How chunks are encoded."""
+        return self._settings
+
     def get_config(self) -> dict:
         """The options that differ from their defaults, by name."""
         default = Settings()

@@ -6,17 +6,26 @@ import os
 from dataclasses import dataclass
 
 import h5py
+import numpy as np
 
 from tezip_h5.errors import InputError
 from tezip_h5.frames import Stack, check_dtype, check_frames
 from tezip_h5.hdf5 import container
 from tezip_h5.hdf5.container import Layout
 from tezip_h5.hdf5.encoder import StackEncoder
+from tezip_h5.hdf5.networks import model_to_try
 from tezip_h5.hdf5.progress import progress
 from tezip_h5.model import store
 from tezip_h5.settings import Settings
 
-__all__ = ["Job", "Plan", "checked_filename", "checked_name", "default_threads"]
+__all__ = [
+    "Job",
+    "Plan",
+    "checked_filename",
+    "checked_name",
+    "default_threads",
+    "threads_or_default",
+]
 
 _CHUNK_BYTES = {"fast": 0, "balanced": 4 << 20, "best": 16 << 20}
 """More than 16 frames make a chunk if it stays below this: reading one frame decodes its whole
@@ -28,6 +37,21 @@ def default_threads() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def threads_or_default(threads) -> int:
+    """A number of threads that a caller gave, or None for the default.
+
+    Raises
+    ------
+    InputError
+        When it is none.
+    """
+    if threads is None:
+        return default_threads()
+    if isinstance(threads, bool) or not isinstance(threads, int | np.integer) or threads < 1:
+        raise InputError(f"threads={threads!r} is no number of threads; give an int >= 1")
+    return int(threads)
 
 
 def checked_name(name: str) -> str:
@@ -74,9 +98,7 @@ class Plan:
             self.settings = Settings(**settings)
         except TypeError as error:
             raise InputError(f"unknown option: {error}") from None
-        if threads is not None and (threads != int(threads) or threads < 1):
-            raise InputError(f"threads={threads!r} is no number of threads; give one >= 1")
-        self.threads = threads or default_threads()
+        self.threads = threads_or_default(threads)
         if self.settings.mse_threshold is not None and tile is None:
             tile = self.frame_shape[:2]  # tiles could not agree where keyframes go
         self.layout = Layout.choose(
@@ -96,8 +118,12 @@ class Plan:
                 f"tile={self.frame_shape[:2]}, or use window"
             )
 
-    def encoder(self, group, **options) -> StackEncoder:
-        return StackEncoder(
+        # Now, not when a file has been made, or a stack been deleted that is to be replaced.
+        model_to_try(self.settings, self.layout.chunk[3] if len(self.layout.chunk) == 4 else 1)
+
+    def encoder(self, group, make=StackEncoder, **options) -> StackEncoder:
+        """The encoder of the stack into `group`; `make` is `StackEncoder` or of its kind."""
+        return make(
             group,
             self.layout,
             self.dtype,
@@ -118,16 +144,23 @@ class Job:
     plan: Plan
     preview: bool
     progress: bool | None
+    cluster: object | None = None  # a `cluster.Cluster`, where there is one
 
     def run(self, group: h5py.Group) -> StackEncoder:
         """Encode the whole stack into `group`; the encoder is closed on return."""
         names = self.source.filenames
-        encoder = self.plan.encoder(group, filenames=bool(names), preview=self.preview)
+        options = {"filenames": bool(names), "preview": self.preview}
+        size = self.plan.layout.chunk[0]
+        if self.cluster is None:
+            encoder, blocks = self.plan.encoder(group, **options), self.source.blocks(size)
+        else:
+            encoder = self.plan.encoder(group, self.cluster.encoder, **options)
+            blocks = self.cluster.blocks(self.source, size)
         bar = progress(total=self.source.count, unit="frame", show=self.progress)
         try:
             with bar:
                 start = 0
-                for block in self.source.blocks(self.plan.layout.chunk[0]):
+                for block in blocks:
                     encoder.submit(block, start)
                     start += len(block)
                     bar.update(len(block))

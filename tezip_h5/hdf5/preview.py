@@ -5,10 +5,16 @@ from __future__ import annotations
 import h5py
 import numpy as np
 
-__all__ = ["Preview"]
+__all__ = ["Preview", "shrunk"]
 
 _SIDE = 64
 _MOST = 32
+
+
+def shrunk(frame: np.ndarray) -> np.ndarray:
+    """The samples of a frame that make its thumbnail; those of what is small already are itself."""
+    step = max(1, -(-max(frame.shape[:2]) // _SIDE))
+    return frame[::step, ::step]
 
 
 class Preview:
@@ -34,8 +40,7 @@ class Preview:
         self._seen += 1
 
     def _thumbnail(self, frame: np.ndarray) -> np.ndarray:
-        step = max(1, -(-max(frame.shape[:2]) // _SIDE))
-        small = frame[::step, ::step].astype(np.float64)
+        small = shrunk(frame).astype(np.float64)
         small = small[..., :3] if small.ndim == 3 and small.shape[2] != 2 else small
         small = small[..., 0] if small.ndim == 3 and small.shape[2] < 3 else small
         finite = np.isfinite(small)

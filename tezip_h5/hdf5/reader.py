@@ -15,12 +15,20 @@ import h5py
 import numpy as np
 
 from tezip_h5 import codec
-from tezip_h5.errors import FormatError, InputError
-from tezip_h5.hdf5 import cache, container
-from tezip_h5.hdf5.plan import default_threads
+from tezip_h5.errors import FormatError, InputError, TezipError
+from tezip_h5.hdf5 import cache, container, filter
+from tezip_h5.hdf5.plan import threads_or_default
 from tezip_h5.hdf5.progress import progress
 
-__all__ = ["Geometry", "blocks", "decode_payload", "read", "stack_named", "stored_chunk"]
+__all__ = [
+    "Geometry",
+    "blocks",
+    "decode_payload",
+    "read",
+    "read_chunk",
+    "stack_named",
+    "stored_chunk",
+]
 
 
 def read(path_or_dataset, selection=None, *, name=None, threads=None, cache_bytes=None):
@@ -65,6 +73,8 @@ def read(path_or_dataset, selection=None, *, name=None, threads=None, cache_byte
 
 def stack_named(file: h5py.File, name: str | None) -> h5py.Dataset:
     """The dataset of the stack `name`, or of the only stack of the file."""
+    if name is not None and not isinstance(name, str):
+        raise InputError(f"name={name!r} is no text; give the name of a stack, such as 'scan'")
     if name is not None:
         item = file.get(name.strip("/") or "/")
         if isinstance(item, h5py.Group) and "data" in item:
@@ -80,16 +90,27 @@ def stack_named(file: h5py.File, name: str | None) -> h5py.Dataset:
 
 
 def _read_dataset(dataset: h5py.Dataset, selection, threads):
-    if threads is not None and (threads != int(threads) or threads < 1):
-        raise InputError(f"threads={threads!r} is no number of threads; give one >= 1")
+    threads = threads_or_default(threads)
     selection = () if selection is None else selection
     box = _box(dataset, selection)
     if box is None or os.environ.get("TEZIP_NO_PARALLEL_READ"):
-        return _native(dataset[selection])
+        return _native(_through_h5py(dataset, selection))
     starts, stops, dropped = box
     out = np.empty([b - a for a, b in zip(starts, stops, strict=True)], dataset.dtype)
-    _fill(dataset, starts, stops, out, threads or default_threads())
+    _fill(dataset, starts, stops, out, threads)
     return _native(out.reshape([n for n, drop in zip(out.shape, dropped, strict=True) if not drop]))
+
+
+def _through_h5py(dataset: h5py.Dataset, selection):
+    """``dataset[selection]``; where our filter failed, its error instead of HDF5's."""
+    before = filter.last_error()
+    try:
+        return dataset[selection]
+    except OSError:
+        error = filter.last_error()
+        if isinstance(error, TezipError) and error is not before:
+            raise error from None
+        raise
 
 
 def _native(array: np.ndarray) -> np.ndarray:
@@ -177,6 +198,18 @@ def stored_chunk(dataset: h5py.Dataset, offset):
     return mask, payload
 
 
+def read_chunk(dataset: h5py.Dataset, offset) -> np.ndarray:
+    """One chunk, through all filters of the dataset; FormatError where one of them fails."""
+    box = tuple(
+        slice(at, min(at + size, extent))
+        for at, size, extent in zip(offset, dataset.chunks, dataset.shape, strict=True)
+    )
+    try:
+        return _through_h5py(dataset, box)
+    except (OSError, FormatError) as error:
+        raise FormatError(f"chunk at {tuple(offset)}: {error}") from None
+
+
 def _place(stored, dataset, offset, starts, stops, out, threads) -> None:
     """Decode one chunk and copy what the box wants of it."""
     inside, target, whole = [], [], True
@@ -191,10 +224,21 @@ def _place(stored, dataset, offset, starts, stops, out, threads) -> None:
         return
     mask, payload = stored
     if mask:  # the filter was skipped when this chunk was written
-        frames = np.frombuffer(payload, dataset.dtype).reshape(dataset.chunks)
+        frames = _raw(payload, dataset, offset)
     else:
         frames = decode_payload(payload, dataset, offset, keep=not whole, threads=threads)
     out[tuple(target)] = frames[tuple(inside)]
+
+
+def _raw(payload, dataset, offset) -> np.ndarray:
+    """The samples of a chunk that was stored without the filter."""
+    expected = int(np.prod(dataset.chunks)) * dataset.dtype.itemsize
+    if len(payload) != expected:
+        raise FormatError(
+            f"chunk at {tuple(offset)} was stored without the filter, but has {len(payload)} bytes "
+            f"instead of {expected}"
+        )
+    return np.frombuffer(payload, dataset.dtype).reshape(dataset.chunks)
 
 
 def decode_payload(payload, dataset, offset, *, keep: bool, threads: int = 1) -> np.ndarray:

@@ -27,7 +27,7 @@ from tezip_h5.hdf5.container import Layout
 from tezip_h5.hdf5.copying import Tree, copy_attributes
 from tezip_h5.hdf5.encoder import StackEncoder
 from tezip_h5.hdf5.options import FILTER_ID, ChunkOptions
-from tezip_h5.hdf5.plan import default_threads
+from tezip_h5.hdf5.plan import threads_or_default
 from tezip_h5.model import embedding, store
 from tezip_h5.recoding import Kept, recode
 from tezip_h5.settings import Settings
@@ -118,8 +118,7 @@ def recompress(source, target, *, level="best", threads=None, name=None) -> Reco
     started = time.perf_counter()
     source, target = Path(source), Path(target)
     Settings(level=level)  # says what is wrong with it
-    if threads is not None and (threads != int(threads) or threads < 1):
-        raise InputError(f"threads={threads!r} is no number of threads; give one >= 1")
+    threads = threads_or_default(threads)
     if target.exists() and source.exists() and target.samefile(source):
         raise InputError(f"{target} is the file to read; give another path for the new file")
     if target.exists():
@@ -131,7 +130,7 @@ def recompress(source, target, *, level="best", threads=None, name=None) -> Reco
         with container.open_existing(source) as old:
             chosen = _chosen(old, name)
             with container.closing(h5py.File(beside, "x", libver="earliest")) as new:
-                stacks = _copy(old, new, chosen, level, threads or default_threads())
+                stacks = _copy(old, new, chosen, level, threads)
         if target.exists():
             raise InputError(f"{target} was made meanwhile; it is left as it is")
         os.replace(beside, target)
@@ -269,10 +268,7 @@ def _model_name(tables: h5py.Group, options: ChunkOptions) -> str | None:
 
 
 def _recompress_stack(name, data, tables, new, level, threads) -> RecompressedStack:
-    if len(tables["frames"]) != data.shape[0]:
-        raise FormatError(
-            f"{data.name} has {data.shape[0]} frames, its table {len(tables['frames'])}"
-        )
+    container.check_table(data, tables)
     options = _options(data, level)
     settings = replace(options.settings, model=_model_name(tables, options))
     group = new[tables.name]

@@ -18,7 +18,7 @@ from tezip_h5.frames import Stack, open_stack
 from tezip_h5.hdf5 import container, listing, reader
 from tezip_h5.hdf5.chunks import ChunkReport, describe_chunks
 from tezip_h5.hdf5.options import FILTER_ID, ChunkOptions
-from tezip_h5.hdf5.plan import default_threads
+from tezip_h5.hdf5.plan import threads_or_default
 from tezip_h5.hdf5.progress import progress
 from tezip_h5.model import embedding
 
@@ -272,6 +272,7 @@ def verify(path, original=None, *, name=None, threads=None) -> Verification:
         When the file is missing, or holds no such stack, or the original's shape differs.
     """
     started = time.perf_counter()
+    threads = threads_or_default(threads)
     with container.open_existing(path) as file:
         stacks = container.find_stacks(file)
         if name is not None or original is not None:
@@ -290,7 +291,7 @@ def verify(path, original=None, *, name=None, threads=None) -> Verification:
     )
 
 
-def _verify_chunks(data: h5py.Dataset, threads: int | None) -> int:
+def _verify_chunks(data: h5py.Dataset, threads: int) -> int:
     """Decode every chunk of a dataset, in parallel; returns how many there are."""
     options = options_of(data)
     if options.shape is not None and np.prod(options.shape) != np.prod(data.chunks):
@@ -298,14 +299,13 @@ def _verify_chunks(data: h5py.Dataset, threads: int | None) -> int:
             f"{data.name} has chunks of {data.chunks}, its filter says {options.shape}"
         )
     tables = container.tables_of(data)
-    if tables is not None and len(tables["frames"]) != data.shape[0]:
-        raise FormatError(
-            f"{data.name} has {data.shape[0]} frames, its table {len(tables['frames'])}"
-        )
+    if tables is not None:
+        container.check_table(data, tables)
     grids = [range(0, n, c) for n, c in zip(data.shape, data.chunks, strict=True)]
     geometry = reader.Geometry(data)
+    pipeline = data.id.get_create_plist()
+    behind = pipeline.get_filter(pipeline.get_nfilters() - 1)[0] != FILTER_ID  # others follow
     count = 0
-    threads = threads or default_threads()
     with ThreadPoolExecutor(threads) as pool:
         running = []
         for offset in progress(product(*grids), total=math.prod(map(len, grids))):
@@ -315,6 +315,9 @@ def _verify_chunks(data: h5py.Dataset, threads: int | None) -> int:
                     raise FormatError(f"{data.name} has no chunk at {offset}: frames are missing")
                 continue
             count += 1
+            if behind:
+                reader.read_chunk(data, offset)
+                continue
             if stored[0]:
                 continue  # stored without the filter: nothing to decode
             if len(running) > threads:
@@ -347,7 +350,13 @@ def compare(data: h5py.Dataset, original: Stack, bound: ErrorBound) -> float:
         )
     largest = 0.0
     blocks = original.blocks(data.chunks[0])
-    for (start, decoded), frames in zip(reader.blocks(data), blocks, strict=True):
+    for start, decoded in reader.blocks(data):
+        frames = next(blocks, decoded[:0])
+        if len(frames) != len(decoded):
+            raise InputError(
+                f"{data.name} has {data.shape[0]} frames; the original "
+                f"{'has more' if len(frames) > len(decoded) else f'only {start + len(frames)}'}"
+            )
         frames = frames.astype(decoded.dtype, copy=False).reshape((*frames.shape[:3], -1))
         limits = bound.of_frames(frames)
         for t, (frame, back) in enumerate(zip(frames, decoded, strict=True)):
@@ -360,4 +369,6 @@ def compare(data: h5py.Dataset, original: Stack, bound: ErrorBound) -> float:
                     f"{frame[at]}: outside the bound ({bound})"
                 )
             largest = max(largest, error)
+    if next(blocks, None) is not None:
+        raise InputError(f"{data.name} has {data.shape[0]} frames; the original has more")
     return largest

@@ -14,7 +14,7 @@ import numpy as np
 from tezip_h5.bounds import ErrorBound
 from tezip_h5.errors import InputError
 from tezip_h5.frames import open_stack
-from tezip_h5.hdf5 import container, inplace, nexus, report
+from tezip_h5.hdf5 import cluster, container, inplace, nexus, report
 from tezip_h5.hdf5.plan import Job, Plan, checked_name
 from tezip_h5.hdf5.summary import Summary, summarise
 from tezip_h5.model import embedding
@@ -42,6 +42,7 @@ def write(
     preview: bool = True,
     embed_model: bool = False,
     progress: bool | None = None,
+    scheduler=None,
     **settings,
 ) -> Summary:
     """Compress a stack into an HDF5 file.
@@ -69,6 +70,12 @@ def write(
         Replace a stack of the same name.
     progress : bool, optional
         Show a progress bar; default: on a terminal, after two seconds.
+    scheduler : str or distributed.Client, optional
+        A dask cluster ("tcp://HOST:PORT") whose workers encode; this process writes. Default: for
+        a dask array the cluster that dask would use, if any; else none. The chunks are the
+        same, byte for byte. Workers compute dask arrays, and read HDF5 datasets that are open
+        read-only; other frames are sent to them. `threads` are then those of each task, default
+        1, and `verify` has the workers compare.
 
     Returns
     -------
@@ -80,6 +87,8 @@ def write(
         When the stack, the options or the path cannot be used; nothing is changed then.
     BoundError, FormatError
         When what was written does not read back within the bound; nothing is kept then.
+    TezipError
+        When a cluster loses its scheduler or all its workers; nothing is kept then.
 
     Examples
     --------
@@ -103,15 +112,16 @@ def write(
         embed_model,
         sample=lambda: _sample(stack, source),
     )
-    job = Job(source, plan, preview, progress)
-    if path is None:
-        if not isinstance(stack, h5py.Dataset):
-            raise InputError(
-                f"no path was given for a {type(stack).__name__}; give one (only an HDF5 dataset "
-                "can be compressed where it stands)"
-            )
-        return inplace.compress(stack, job, started)
-    return _write_file(stack, job, Path(path), checked_name(name), overwrite, verify, started)
+    if path is None and not isinstance(stack, h5py.Dataset):
+        raise InputError(
+            f"no path was given for a {type(stack).__name__}; give one (only an HDF5 dataset "
+            "can be compressed where it stands)"
+        )
+    with cluster.connect(stack, scheduler, axes, threads=threads, verify=verify) as workers:
+        job = Job(source, plan, preview, progress, workers)
+        if path is None:
+            return inplace.compress(stack, job, started)
+        return _write_file(stack, job, Path(path), checked_name(name), overwrite, verify, started)
 
 
 def _write_file(stack, job, path, name, overwrite, verify, started) -> Summary:
@@ -119,8 +129,7 @@ def _write_file(stack, job, path, name, overwrite, verify, started) -> Summary:
         raise InputError(f"{path} cannot be a file: its folder is missing, or it is a folder")
     if path.exists():
         with container.open_existing(path) as file:
-            if name in file and not overwrite:
-                raise container.name_taken(path, name)
+            container.check_place(file, path, name, overwrite)
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         with container.closing(h5py.File(beside, "x", libver="earliest")) as file:
@@ -129,7 +138,7 @@ def _write_file(stack, job, path, name, overwrite, verify, started) -> Summary:
             nexus.lead_to(file, name)
             encoder = job.run(group)
             container.link_keyframes(group, encoder.data, encoder.keyframes)
-            if verify:
+            if verify and job.cluster is None:
                 report.compare(encoder.data, _again(stack, job), job.plan.bound)
         reclaimable = 0
         if path.exists():
@@ -172,7 +181,7 @@ def _add_to_file(path: Path, beside: Path, name: str) -> int:
         staging = container.staging_group(file)
         finished.copy(finished[name], staging, "scan")
         if name in file:
-            replaced = file[name]["data"].id.get_storage_size() if "data" in file[name] else 0
+            replaced = _stored_bytes(file.get(name))
             del file[name]
         file.require_group(name.rpartition("/")[0] or "/")
         file.move(f"{container.INCOMING}/stack/scan", f"/{name}")
@@ -184,3 +193,10 @@ def _add_to_file(path: Path, beside: Path, name: str) -> int:
         container.link_keyframes(group, group["data"], np.flatnonzero(kinds == 0))
         container.drop_staging(file)
     return replaced
+
+
+def _stored_bytes(item) -> int:
+    """What replacing a stack, or a dataset, leaves free."""
+    if isinstance(item, h5py.Group):
+        item = item.get("data")
+    return item.id.get_storage_size() if isinstance(item, h5py.Dataset) else 0

@@ -1,0 +1,127 @@
+"""Chunks of zarr arrays <-> payloads: what both of its codecs do."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+
+import numpy as np
+
+from tezip_h5 import bitstream
+from tezip_h5.errors import FormatError, InputError
+from tezip_h5.frames import check_dtype
+from tezip_h5.hdf5 import filter
+from tezip_h5.hdf5.options import ChunkOptions, TEZip
+from tezip_h5.model import store
+from tezip_h5.prediction.integer import IntegerModel
+
+__all__ = ["ChunkCodec", "frames_shape", "model_text"]
+
+
+def frames_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """How a chunk of an array is taken: (G, H, W), or (G, H, W, C) with C <= 4.
+
+    The last two axes are rows and columns (before an axis of channels in chunks of four axes);
+    all others are frames, one after the other.
+
+    Raises
+    ------
+    InputError
+        When it has fewer than two axes, or no samples.
+    """
+    shape = tuple(int(n) for n in shape)
+    if len(shape) < 2 or 0 in shape:
+        raise InputError(
+            f"chunks of shape {shape}: tezip stores images, (rows, columns) or (frames, rows, "
+            "columns) and so on; give the array another codec"
+        )
+    if len(shape) == 4 and shape[3] <= 4:
+        return shape
+    return (math.prod(shape[:-2]), *shape[-2:])
+
+
+def model_text(model: IntegerModel) -> str:
+    """A model as text, for the metadata of an array whose chunks it predicts."""
+    return base64.b64encode(model.to_bytes()).decode("ascii")
+
+
+class ChunkCodec:
+    """Options, and the models that chunks need: from a configuration and back.
+
+    Parameters
+    ----------
+    models : sequence of str
+        Models that do not ship, as `model_text` writes them.
+    **options
+        See `TEZip`.
+    """
+
+    def __init__(self, models=(), **options):
+        self._models = tuple(models)
+        for text in self._models:
+            try:
+                data = base64.b64decode(text, validate=True)
+            except (binascii.Error, TypeError, ValueError) as error:
+                raise InputError(f"models= holds no model in base64: {error}") from None
+            store.register(IntegerModel.from_bytes(data))
+        try:
+            self.options = TEZip(**options)
+        except TypeError as error:
+            raise InputError(f"unknown option: {error}") from None
+
+    def get_config(self) -> dict:
+        """The options that differ from their defaults, and the models; JSON."""
+        config, texts = self.options.get_config(), set(self._models)
+        digest = config.get("model")
+        if digest is not None:
+            texts.add(model_text(store.find(bytes.fromhex(digest))))
+        return config | ({"models": sorted(texts)} if texts else {})
+
+    def __reduce__(self):
+        # Another process must register the models, too.
+        return _from_config, (self.get_config(),)
+
+    def encode(self, chunk: np.ndarray) -> bytes:
+        """The payload of a chunk, any shape that `frames_shape` takes.
+
+        Raises
+        ------
+        InputError
+            When its shape or dtype cannot be stored.
+        """
+        dtype, shape = check_dtype(chunk.dtype), frames_shape(chunk.shape)
+        options = ChunkOptions(dtype, shape, self.options.bound, self.options.settings)
+        return filter.encode(options, np.ascontiguousarray(chunk).reshape(shape))
+
+    def decode(self, payload, dtype=None, shape=None) -> np.ndarray:
+        """The samples of a payload, little-endian; not to be written to.
+
+        Parameters
+        ----------
+        payload : bytes-like
+        dtype, shape : optional
+            What they must be; the result has this shape.
+
+        Raises
+        ------
+        FormatError
+            When the payload is damaged, or holds other samples than it should.
+        ModelError
+            When it needs a model that is not found.
+        """
+        header, _ = bitstream.peek(payload)
+        if shape is not None and (
+            math.prod(header.shape) != math.prod(shape) or header.dtype != check_dtype(dtype)
+        ):
+            raise FormatError(
+                f"a chunk holds {header.dtype} {header.shape}, its array says {dtype} {shape}; it "
+                "belongs to another array"
+            )
+        known = ChunkOptions(None, None, self.options.bound, self.options.settings)
+        frames = filter.decode(known, payload)
+        return frames if shape is None else frames.reshape(shape)
+
+
+def _from_config(config: dict) -> ChunkCodec:
+    return ChunkCodec(**config)
