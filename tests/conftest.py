@@ -43,23 +43,15 @@ def require_tool(name):
 
 
 def require_package(*names):
-    """Import optional packages and return the last; without one of them skip, or fail where
-    TEZIP_REQUIRE_TOOLS is set."""
+    """Import optional packages and return the last; without one of them skip, or fail as
+    `require_tool` does."""
+    module = None
     for name in names:
-        if os.environ.get("TEZIP_REQUIRE_TOOLS"):
+        if os.environ.get("TEZIP_REQUIRE_TOOLS") and sys.version_info >= (3, 11):
             module = importlib.import_module(name)
         else:
             module = pytest.importorskip(name, exc_type=ImportError)
     return module
-
-
-def require_package(*names):
-    """Import optional packages; skip a module without them, or fail as `require_tool` does."""
-    for name in names:
-        if os.environ.get("TEZIP_REQUIRE_TOOLS") and sys.version_info >= (3, 11):
-            importlib.import_module(name)
-        else:
-            pytest.importorskip(name)
 
 
 def require_training():
