@@ -10,7 +10,14 @@ Importing registers the HDF5 filter with h5py; kernels are compiled on first use
 
 from tezip_h5.bounds import ErrorBound
 from tezip_h5.codec import decode_chunk, encode_chunk
-from tezip_h5.errors import BoundError, FormatError, InputError, ModelError, TezipError
+from tezip_h5.errors import (
+    BoundError,
+    FormatError,
+    InputError,
+    ModelError,
+    OverrunError,
+    TezipError,
+)
 from tezip_h5.hdf5.cache import configure
 from tezip_h5.hdf5.extract import extract
 from tezip_h5.hdf5.filter import last_error, register
@@ -35,6 +42,7 @@ __all__ = [
     "InputError",
     "Model",
     "ModelError",
+    "OverrunError",
     "Settings",
     "TEZip",
     "TezipError",

@@ -40,9 +40,14 @@ def check_dtype(dtype: np.dtype) -> np.dtype:
     )
 
 
-def check_frames(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Check the shape of a stack, (T, H, W) or (T, H, W, C)."""
+def check_frames(shape: tuple[int, ...], panel_axes: int = 0) -> tuple[int, ...]:
+    """Check the shape of a stack, (T, H, W) or (T, H, W, C), with `panel_axes` axes after T."""
     shape = tuple(int(n) for n in shape)
+    if panel_axes:
+        check_frames((shape[0], *shape[1 + panel_axes :]))
+        if 0 in shape:
+            raise InputError(f"a stack of shape {shape} holds no samples; give at least one frame")
+        return shape
     if len(shape) == 2:
         raise InputError(
             f"a stack of shape {shape} is one frame; a stack is (T, H, W): use frame[None]"

@@ -13,6 +13,7 @@ A dataset that was compressed where it stood has these tables in /tezip/stacks/<
 from __future__ import annotations
 
 import contextlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +38,7 @@ __all__ = [
     "is_tezip",
     "link_keyframes",
     "name_taken",
+    "note",
     "open_existing",
     "read_filenames",
     "staging_group",
@@ -79,12 +81,16 @@ class Layout:
 
     Attributes
     ----------
-    frame_shape : (H, W) or (H, W, C)
-    chunk : (G, h, w) or (G, h, w, C), the HDF5 chunk
+    frame_shape : (H, W) or (H, W, C), after the panel axes
+    chunk : (G, h, w) or (G, h, w, C), the HDF5 chunk; 1 along the panel axes
+    panel_axes : int
+        Axes between time and rows, such as the modules of a detector: each panel is encoded for
+        itself.
     """
 
     frame_shape: tuple[int, ...]
     chunk: tuple[int, ...]
+    panel_axes: int = 0
 
     @classmethod
     def choose(
@@ -98,6 +104,7 @@ class Layout:
         count=None,
         most_bytes=0,
         even=False,
+        panel_axes=0,
     ):
         """Pick a layout: 16 frames (up to 64 within `most_bytes`; fewer where a stack of
         `count` frames is to be cut `even`), tiles of at most 1 MiB, as near square as can be.
@@ -107,14 +114,15 @@ class Layout:
         InputError
             When `chunk_frames`, `tile` or `warmup` do not go together with the frames.
         """
-        height, width = frame_shape[:2]
-        channels = frame_shape[2] if len(frame_shape) == 3 else 1
+        panels, (height, width, *channel) = frame_shape[:panel_axes], frame_shape[panel_axes:]
+        channels = math.prod(channel)
         chosen = chunk_frames is not None
         if chunk_frames is None:
             frame_bytes = height * width * channels * itemsize
             fitting = most_bytes // min(frame_bytes, _BYTES_PER_TILE)
             chunk_frames = max(FRAMES_PER_CHUNK, min(_MOST_FRAMES, fitting))
-            while chunk_frames > 4 and chunk_frames * frame_bytes > _BYTES_PER_STEP:
+            step_bytes = math.prod(panels) * frame_bytes
+            while chunk_frames > 4 and chunk_frames * step_bytes > _BYTES_PER_STEP:
                 chunk_frames //= 2
         elif chunk_frames != int(chunk_frames) or chunk_frames < 1:
             raise InputError(f"chunk_frames={chunk_frames!r} is no number of frames; give >= 1")
@@ -137,17 +145,37 @@ class Layout:
         if len(tile) != 2 or min(tile) < 1:
             raise InputError(f"tile={tile} is no (rows, columns); give two numbers >= 1")
         tile = (min(tile[0], height), min(tile[1], width))
-        return cls(tuple(frame_shape), (int(chunk_frames), *tile, *frame_shape[2:]))
+        chunk = (int(chunk_frames), *(1,) * panel_axes, *tile, *channel)
+        return cls(tuple(frame_shape), chunk, panel_axes)
 
     @property
-    def tiles(self) -> list[tuple[slice, slice]]:
-        """Rows and columns of each tile of a frame, in the order of their chunks."""
-        (height, width), (h, w) = self.frame_shape[:2], self.chunk[1:3]
+    def payload_shape(self) -> tuple[int, ...]:
+        """(G, h, w[, C]): the chunk as its payload has it, without the panel axes."""
+        return (self.chunk[0], *self.chunk[1 + self.panel_axes :])
+
+    @property
+    def panels(self) -> list[tuple[int, ...]]:
+        """Index of every panel; one empty index where there are no panel axes."""
+        return list(np.ndindex(*self.frame_shape[: self.panel_axes]))
+
+    @property
+    def tiles(self) -> list[tuple]:
+        """Index of each tile of a frame, in the order of their chunks: its panel, rows, columns."""
+        (height, width), (h, w) = (
+            self.frame_shape[self.panel_axes :][:2],
+            self.payload_shape[1:3],
+        )
         return [
-            (slice(y, min(y + h, height)), slice(x, min(x + w, width)))
+            (*panel, slice(y, min(y + h, height)), slice(x, min(x + w, width)))
+            for panel in self.panels
             for y in range(0, height, h)
             for x in range(0, width, w)
         ]
+
+    def offset(self, start: int, tile: tuple) -> tuple[int, ...]:
+        """Where the chunk of `tile` that begins with frame `start` lies in the dataset."""
+        corner = tuple(part.start if isinstance(part, slice) else part for part in tile)
+        return (start, *corner, *(0,) * (len(self.frame_shape) - len(corner)))
 
     @property
     def tiled(self) -> bool:
@@ -321,6 +349,14 @@ def finish_group(group: h5py.Group, data: h5py.Dataset) -> None:
     data.attrs["tezip"] = group.ref
 
 
+def note(group: h5py.Group, name: str, value) -> None:
+    """Set an attribute; in its place if it is there, as a file that is read meanwhile needs it."""
+    if name not in group.attrs:
+        group.attrs[name] = value
+    elif group.attrs[name] != value:
+        group.attrs.modify(name, value)
+
+
 def name_taken(path, name) -> InputError:
     """The error for a stack that is there already."""
     return InputError(
@@ -348,11 +384,26 @@ def closing(file: h5py.File):
     close(file, failed=False)
 
 
-def open_existing(path, mode: str = "r") -> h5py.File:
-    """Open an HDF5 file, or say in our words why not."""
+def open_existing(path, mode: str = "r", **options) -> h5py.File:
+    """Open an HDF5 file, or say in our words why not.
+
+    A file that is being written so that others may read it, or whose writer died so, is opened for
+    reading as those do.
+    """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path} is no file; give the path of an HDF5 file")
     if not h5py.is_hdf5(path):
         raise InputError(f"{path} is no HDF5 file; give one, or another path")
-    return h5py.File(path, mode)
+    try:
+        return h5py.File(path, mode, **options)
+    except OSError as error:
+        if "consistency flags" not in str(error):
+            raise
+        if mode == "r":
+            with contextlib.suppress(OSError):
+                return h5py.File(path, mode, swmr=True)
+        raise InputError(
+            f"{path} is being written by another process, or its writer died; in that case "
+            "`tezip-h5 repair` makes it a file like others"
+        ) from None

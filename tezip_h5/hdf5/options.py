@@ -18,7 +18,7 @@ from tezip_h5.levels import DTYPES
 from tezip_h5.model import store
 from tezip_h5.settings import CODERS, FEEDBACKS, LEVELS, PREDICTORS, QUANTIZERS, Settings
 
-__all__ = ["FILTER_ID", "FILTER_NAME", "ChunkOptions", "TEZip"]
+__all__ = ["FILTER_ID", "FILTER_NAME", "ChunkOptions", "TEZip", "options_of"]
 
 FILTER_ID = 36471
 """Ours until The HDF Group assigns one: 32768..65535 are for internal use, untracked."""
@@ -152,6 +152,14 @@ class ChunkOptions:
             model=_model_name(values[15]),
         )
         return cls(dtype, shape, bound, settings)
+
+
+def options_of(data: h5py.Dataset) -> ChunkOptions:
+    """What a dataset's filter pipeline says."""
+    pipeline = data.id.get_create_plist()
+    filters = [pipeline.get_filter(i) for i in range(pipeline.get_nfilters())]
+    values = next(f[2] for f in filters if f[0] == FILTER_ID)
+    return ChunkOptions.unpack(values)
 
 
 class TEZip(h5py.filters.FilterRefBase):

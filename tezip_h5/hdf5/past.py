@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import h5py
 import numpy as np
@@ -39,6 +39,8 @@ class Past:
     totals : Totals
         Of its whole chunks.
     keyframes : int64 array, their numbers
+    with_tail : Totals
+        Of all chunks.
     tail : array (k, *frame_shape) or None
         What the frames of an unfinished last chunk decode to: they are kept exactly from now on.
     tail_rows : FRAME_DTYPE array (k,)
@@ -47,6 +49,7 @@ class Past:
 
     totals: Totals = field(default_factory=Totals)
     keyframes: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    with_tail: Totals = field(default_factory=Totals)
     tail: np.ndarray | None = None
     tail_rows: np.ndarray = field(default_factory=lambda: np.zeros(0, FRAME_DTYPE))
 
@@ -69,17 +72,26 @@ def past_of(data: h5py.Dataset, rows: np.ndarray, threads: int | None = None) ->
             f"{data.name} has {data.shape[0]} frames, its table {len(rows)}: its writer died; "
             "`tezip-h5 repair` the file first"
         )
-    whole = data.shape[0] - data.shape[0] % data.chunks[0]
-    keyframes = np.flatnonzero(rows["kind"][:whole] == Kind.KEYFRAME)
-    totals = Totals(whole, raw_bytes=int(np.prod(data.shape[1:])) * whole * data.dtype.itemsize)
-    totals.max_error = float(rows["max_error"].max(initial=0))
+    count = data.shape[0]
+    whole = count - count % data.chunks[0]
     heads = _Heads(data)
+    totals = Totals()
     for offset in reader.offsets(data, slice(0, whole)):
         heads.count(totals, offset)
-    if whole == data.shape[0]:
-        return Past(totals, keyframes)
-    tail = reader.read(data, slice(whole, None), threads=threads)
-    return Past(totals, keyframes, tail, rows[whole:])
+    _complete(totals, data, rows[:whole])
+    with_tail = replace(totals)
+    for offset in reader.offsets(data, slice(whole, count)):
+        heads.count(with_tail, offset)
+    _complete(with_tail, data, rows)
+    keyframes = np.flatnonzero(rows["kind"][:whole] == Kind.KEYFRAME)
+    tail = reader.read(data, slice(whole, count), threads=threads) if whole < count else None
+    return Past(totals, keyframes, with_tail, tail, rows[whole:])
+
+
+def _complete(totals: Totals, data: h5py.Dataset, rows: np.ndarray) -> None:
+    totals.frames = len(rows)
+    totals.raw_bytes = len(rows) * int(np.prod(data.shape[1:])) * data.dtype.itemsize
+    totals.max_error = float(rows["max_error"].max(initial=0))
 
 
 class _Heads:

@@ -63,8 +63,9 @@ class Plan:
         count=None,
         embed_model=False,
         sample=None,
+        panel_axes=0,
     ):
-        self.frame_shape = check_frames((1, *frame_shape))[1:]
+        self.frame_shape = check_frames((1, *frame_shape), panel_axes)[1:]
         self.dtype = check_dtype(dtype)
         self.bound = bound
         self._count, self._embed_model = count, embed_model
@@ -78,7 +79,7 @@ class Plan:
             raise InputError(f"threads={threads!r} is no number of threads; give one >= 1")
         self.threads = threads or default_threads()
         if self.settings.mse_threshold is not None and tile is None:
-            tile = self.frame_shape[:2]  # tiles could not agree where keyframes go
+            tile = self.frame_shape[panel_axes:][:2]  # tiles could not agree where keyframes go
         self.layout = Layout.choose(
             self.frame_shape,
             self.dtype.itemsize,
@@ -88,12 +89,13 @@ class Plan:
             count=count,
             most_bytes=_CHUNK_BYTES[self.settings.level],
             even=self.settings.automatic_windows,
+            panel_axes=panel_axes,
         )
         if self.layout.tiled and self.settings.mse_threshold is not None:
             raise InputError(
                 f"mse_threshold with frames of {self.frame_shape} cut into tiles of "
-                f"{self.layout.chunk[1:3]}: tiles could not agree where keyframes go; give "
-                f"tile={self.frame_shape[:2]}, or use window"
+                f"{self.layout.payload_shape[1:3]}: tiles could not agree where keyframes go; "
+                f"give tile={self.frame_shape[panel_axes:][:2]}, or use window"
             )
 
     def encoder(self, group, **options) -> StackEncoder:

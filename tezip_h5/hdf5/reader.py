@@ -20,7 +20,7 @@ from tezip_h5.hdf5 import cache, container
 from tezip_h5.hdf5.plan import default_threads
 from tezip_h5.hdf5.progress import progress
 
-__all__ = ["Geometry", "blocks", "decode_payload", "read", "stack_named", "stored_chunk"]
+__all__ = ["Geometry", "blocks", "decode_payload", "offsets", "read", "stack_named", "stored_chunk"]
 
 
 def read(path_or_dataset, selection=None, *, name=None, threads=None, cache_bytes=None):
@@ -175,6 +175,14 @@ def stored_chunk(dataset: h5py.Dataset, offset):
         return None
     mask, payload = dataset.id.read_direct_chunk(offset)
     return mask, payload
+
+
+def offsets(dataset: h5py.Dataset, frames: slice = slice(None)) -> Iterator[tuple[int, ...]]:
+    """Where the chunks of these frames begin, in order."""
+    first, stop, _ = frames.indices(dataset.shape[0])
+    grids = [range(0, n, c) for n, c in zip(dataset.shape, dataset.chunks, strict=True)]
+    grids[0] = range(first // dataset.chunks[0] * dataset.chunks[0], stop, dataset.chunks[0])
+    return product(*grids)
 
 
 def _place(stored, dataset, offset, starts, stops, out, threads) -> None:

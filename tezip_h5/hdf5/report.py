@@ -16,7 +16,7 @@ from tezip_h5.bounds import ErrorBound
 from tezip_h5.errors import BoundError, FormatError, InputError
 from tezip_h5.frames import Stack, open_stack
 from tezip_h5.hdf5 import container, reader
-from tezip_h5.hdf5.options import FILTER_ID, ChunkOptions
+from tezip_h5.hdf5.options import options_of
 from tezip_h5.hdf5.plan import default_threads
 from tezip_h5.hdf5.progress import progress
 from tezip_h5.model import embedding
@@ -27,7 +27,6 @@ __all__ = [
     "Verification",
     "compare",
     "inspect",
-    "options_of",
     "verify",
 ]
 
@@ -126,14 +125,6 @@ def inspect(path) -> FileReport:
     if not stacks:
         raise InputError(f"{path} holds no dataset compressed with tezip")
     return FileReport(str(path), Path(path).stat().st_size, stacks)
-
-
-def options_of(data: h5py.Dataset) -> ChunkOptions:
-    """What a dataset's filter pipeline says."""
-    pipeline = data.id.get_create_plist()
-    filters = [pipeline.get_filter(i) for i in range(pipeline.get_nfilters())]
-    values = next(f[2] for f in filters if f[0] == FILTER_ID)
-    return ChunkOptions.unpack(values)
 
 
 def _describe(name: str, data: h5py.Dataset) -> StackReport:
