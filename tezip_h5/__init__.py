@@ -25,6 +25,7 @@ from tezip_h5.hdf5.options import FILTER_ID, TEZip
 from tezip_h5.hdf5.plugin import PLUGIN_PATH
 from tezip_h5.hdf5.reader import read
 from tezip_h5.hdf5.recompress import recompress
+from tezip_h5.hdf5.repair import repair
 from tezip_h5.hdf5.report import inspect, verify
 from tezip_h5.hdf5.whole import write
 from tezip_h5.hdf5.writer import Writer
@@ -58,6 +59,7 @@ __all__ = [
     "read",
     "recompress",
     "register",
+    "repair",
     "train",
     "verify",
     "write",

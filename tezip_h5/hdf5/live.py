@@ -14,7 +14,7 @@ from pathlib import Path
 import h5py
 
 from tezip_h5.errors import InputError
-from tezip_h5.hdf5 import container
+from tezip_h5.hdf5 import container, superblock
 from tezip_h5.hdf5.encoder import StackEncoder
 from tezip_h5.model import embedding, store
 
@@ -31,9 +31,7 @@ _TRIES, _PAUSE = 5, 0.05
 
 def _possible(file: h5py.File) -> bool:
     """Whether a file's format lets others read while it is written."""
-    with open(file.filename, "rb") as stream:
-        stream.seek(file.userblock_size + 8)
-        return stream.read(1) >= b"\x03"
+    return superblock.version(file.filename) >= 3
 
 
 def open_to_add(path: Path, swmr: bool, must_exist: bool) -> h5py.File:
