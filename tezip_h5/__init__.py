@@ -19,6 +19,7 @@ from tezip_h5.errors import (
     TezipError,
 )
 from tezip_h5.hdf5.cache import configure
+from tezip_h5.hdf5.convert import convert
 from tezip_h5.hdf5.extract import extract
 from tezip_h5.hdf5.filter import last_error, register
 from tezip_h5.hdf5.options import FILTER_ID, TEZip
@@ -50,6 +51,7 @@ __all__ = [
     "Writer",
     "__version__",
     "configure",
+    "convert",
     "decode_chunk",
     "encode_chunk",
     "extract",

@@ -74,7 +74,7 @@ class Stack:
 
     Attributes
     ----------
-    frame_shape : (H, W) or (H, W, C)
+    frame_shape : (H, W) or (H, W, C), after the panel axes
     dtype : numpy dtype, little-endian
     count : number of frames, or None when only the end of the iterable will tell
     filenames : names of the files the frames came from, or None
@@ -87,13 +87,17 @@ class Stack:
     _read: object = field(repr=False)
     filenames: list[str] | None = None
     image_format: str | None = None
+    panel_axes: int = 0
+    """Axes of a frame before its rows and columns."""
 
-    def blocks(self, size: int) -> Iterator[np.ndarray]:
-        """Yield (k, *frame_shape) arrays, k = `size` except for the last."""
-        return self._read(size)
+    def blocks(self, size: int, first: int = 0) -> Iterator[np.ndarray]:
+        """Yield (k, *frame_shape) arrays, k = `size` except for the last, from frame `first` on."""
+        return self._read(size, first) if first else self._read(size)
 
 
-def open_stack(stack, axes: str | None = None, *, lossy: bool = False) -> Stack:
+def open_stack(
+    stack, axes: str | None = None, *, lossy: bool = False, panel_axes: int = 0
+) -> Stack:
     """Make a `Stack` of whatever holds frames.
 
     Parameters
@@ -101,7 +105,10 @@ def open_stack(stack, axes: str | None = None, *, lossy: bool = False) -> Stack:
     stack : array, h5py.Dataset, array-like with ``shape``, ``dtype`` and slicing, folder of
         images (str or path), or iterable of frames
     axes : str, optional
-        The order of the axes, a permutation of "TYX" or "TYXC".
+        The order of the axes, a permutation of "TYX" or "TYXC"; other letters between are panel
+        axes, such as M for the modules of a detector: "TMYX".
+    panel_axes : int
+        Without `axes`: how many axes after the first are panel axes.
     lossy : bool
         Whether an error bound will be applied: palette and 1-bit images are then expanded to
         the samples they mean.
@@ -114,7 +121,7 @@ def open_stack(stack, axes: str | None = None, *, lossy: bool = False) -> Stack:
     if isinstance(stack, str | os.PathLike):
         return _folder(Path(stack), lossy)
     if hasattr(stack, "shape") and hasattr(stack, "dtype"):
-        return _array_like(stack, axes)
+        return _array_like(stack, axes, panel_axes)
     if isinstance(stack, bytes) or not isinstance(stack, Iterable):
         raise InputError(
             f"{type(stack).__name__} is no stack; give an array, an HDF5 dataset, a folder of "
@@ -125,32 +132,37 @@ def open_stack(stack, axes: str | None = None, *, lossy: bool = False) -> Stack:
     return _frames(iter(stack), None)
 
 
-def _array_like(array, axes: str | None) -> Stack:
-    order = _axis_order(axes, len(array.shape))
-    shape = check_frames(tuple(array.shape[i] for i in order))
+def _array_like(array, axes: str | None, panel_axes: int) -> Stack:
+    rank = len(array.shape)
+    if axes is None:
+        order = tuple(range(rank))
+    else:
+        order, panel_axes = _axis_order(axes, rank)
+    shape = check_frames(tuple(array.shape[i] for i in order), panel_axes)
     dtype = check_dtype(array.dtype)
     time_axis = order[0]
 
-    def read(size):
-        for start in range(0, shape[0], size):
+    def read(size, first=0):
+        for start in range(first, shape[0], size):
             index = [slice(None)] * len(order)
             index[time_axis] = slice(start, min(start + size, shape[0]))
             yield np.asarray(array[tuple(index)]).transpose(order)
 
-    return Stack(shape[1:], dtype, shape[0], read)
+    return Stack(shape[1:], dtype, shape[0], read, panel_axes=panel_axes)
 
 
-def _axis_order(axes: str | None, rank: int) -> tuple[int, ...]:
-    """Where T, Y, X and C stand in `axes`."""
-    if axes is None:
-        return tuple(range(rank))
-    wanted = "TYXC"[:rank]
-    if rank not in (3, 4) or sorted(axes.upper()) != sorted(wanted):
+def _axis_order(axes: str, rank: int) -> tuple[tuple[int, ...], int]:
+    """Where T, the panel axes, Y, X and C stand in `axes`, and how many panel axes there are."""
+    letters = str(axes).upper()
+    panels = [letter for letter in letters if letter not in "TYXC"]
+    wanted = "T" + "".join(panels) + ("YXC" if "C" in letters else "YX")
+    if len(letters) != rank or sorted(letters) != sorted(wanted) or len(set(letters)) < rank:
         raise InputError(
-            f"axes={axes!r} for an array with {rank} axes; expected a permutation of 'TYX' or "
-            "'TYXC': fold further axes into T first"
+            f"axes={axes!r} for an array with {rank} axes; expected one letter for each: T for "
+            "time, Y and X for rows and columns, C for channels if there are any, and any others "
+            "for panels, such as TMYX"
         )
-    return tuple(axes.upper().index(letter) for letter in wanted)
+    return tuple(letters.index(letter) for letter in wanted), len(panels)
 
 
 def _frames(iterator: Iterator, count: int | None) -> Stack:

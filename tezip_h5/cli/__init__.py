@@ -43,6 +43,7 @@ def _parser() -> Parser:
     from tezip_h5.cli import (
         bench,
         compress,
+        convert,
         decompress,
         demo,
         inspect,
@@ -65,6 +66,7 @@ def _parser() -> Parser:
     for module in (
         compress,
         decompress,
+        convert,
         recompress,
         repair,
         inspect,

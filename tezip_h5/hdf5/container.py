@@ -201,14 +201,17 @@ def _near_square(height: int, width: int, pixel_bytes: int) -> tuple[int, int]:
     return best[1]
 
 
-def create_data(group: h5py.Group, layout: Layout, options: ChunkOptions) -> h5py.Dataset:
-    """Create the empty, growing dataset ``data`` in `group`, with the filter in its pipeline."""
+def create_data(
+    group: h5py.Group, layout: Layout, options: ChunkOptions, most: int | None = None
+) -> h5py.Dataset:
+    """Create the empty dataset ``data`` in `group`, with the filter in its pipeline; it grows to
+    `most` frames, or without end."""
     dcpl = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     dcpl.set_chunk(layout.chunk)
     dcpl.set_filter(FILTER_ID, h5py.h5z.FLAG_OPTIONAL, options.pack())
     dcpl.set_fill_time(h5py.h5d.FILL_TIME_IFSET)
     space = h5py.h5s.create_simple(
-        (0, *layout.frame_shape), (h5py.h5s.UNLIMITED, *layout.frame_shape)
+        (0, *layout.frame_shape), (most or h5py.h5s.UNLIMITED, *layout.frame_shape)
     )
     type_id = h5py.h5t.py_create(options.dtype, logical=True)
     dataset = h5py.h5d.create(group.id, b"data", type_id, space, dcpl)

@@ -114,6 +114,8 @@ class StackEncoder:
         Frames of the whole stack, when known.
     embed_model : bool
         Embed the model that was used even if it ships with the package.
+    most : int, optional
+        Frames that the dataset can grow to; default without end.
     written : callable, optional
         Called with the number of frames each time a whole chunk of time has been written.
 
@@ -139,6 +141,7 @@ class StackEncoder:
         count: int | None = None,
         embed_model: bool = False,
         written=None,
+        most: int | None = None,
     ):
         self.group, self.layout, self.bound, self.settings = group, layout, bound, settings
         self.dtype = dtype
@@ -152,7 +155,7 @@ class StackEncoder:
             self.past = past_of(self.data, group["frames"][()], threads)
         else:
             options = ChunkOptions(dtype, layout.payload_shape, bound, settings)
-            self.data = container.create_data(group, layout, options)
+            self.data = container.create_data(group, layout, options, most)
             container.create_tables(group, filenames)
             self.past = Past()
         self.totals: Totals = replace(self.past.totals)

@@ -13,6 +13,7 @@ from tezip_h5.hdf5 import container
 from tezip_h5.hdf5.container import Layout
 from tezip_h5.hdf5.encoder import StackEncoder
 from tezip_h5.hdf5.progress import progress
+from tezip_h5.hdf5.threads import default_threads
 from tezip_h5.model import store
 from tezip_h5.settings import Settings
 
@@ -21,13 +22,6 @@ __all__ = ["Job", "Plan", "checked_filename", "checked_name", "default_threads"]
 _CHUNK_BYTES = {"fast": 0, "balanced": 4 << 20, "best": 16 << 20}
 """More than 16 frames make a chunk if it stays below this: reading one frame decodes its whole
 chunk, and an archive is read whole more often than frame by frame."""
-
-
-def default_threads() -> int:
-    """Threads when the caller names no number: the processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def checked_name(name: str) -> str:
@@ -114,22 +108,35 @@ class Plan:
 
 @dataclass(frozen=True)
 class Job:
-    """A stack and how to encode it; `run` does, into a group."""
+    """A stack and how to encode it; `run` does, into a group.
+
+    With `durable`, what has been written survives a kill, and `run` goes on after it. `most` is
+    how many frames the dataset can grow to.
+    """
 
     source: Stack
     plan: Plan
     preview: bool
     progress: bool | None
+    durable: bool = False
+    most: int | None = None
 
     def run(self, group: h5py.Group) -> StackEncoder:
         """Encode the whole stack into `group`; the encoder is closed on return."""
         names = self.source.filenames
-        encoder = self.plan.encoder(group, filenames=bool(names), preview=self.preview)
+        encoder = self.plan.encoder(
+            group,
+            filenames=bool(names),
+            preview=self.preview,
+            durable=self.durable,
+            most=self.most,
+        )
+        start = encoder.past.totals.frames
         bar = progress(total=self.source.count, unit="frame", show=self.progress)
         try:
             with bar:
-                start = 0
-                for block in self.source.blocks(self.plan.layout.chunk[0]):
+                bar.update(start)
+                for block in self.source.blocks(self.plan.layout.chunk[0], start):
                     encoder.submit(block, start)
                     start += len(block)
                     bar.update(len(block))

@@ -17,8 +17,8 @@ import numpy as np
 from tezip_h5 import codec
 from tezip_h5.errors import FormatError, InputError
 from tezip_h5.hdf5 import cache, container
-from tezip_h5.hdf5.plan import default_threads
 from tezip_h5.hdf5.progress import progress
+from tezip_h5.hdf5.threads import default_threads
 
 __all__ = ["Geometry", "blocks", "decode_payload", "offsets", "read", "stack_named", "stored_chunk"]
 

@@ -24,7 +24,7 @@ from tezip_h5.codec import NETWORK_WORTH, Encoded, decode_chunk, encode_chunk
 from tezip_h5.errors import FormatError, InputError
 from tezip_h5.hdf5 import container, reader
 from tezip_h5.hdf5.container import Layout
-from tezip_h5.hdf5.copying import Tree, copy_attributes
+from tezip_h5.hdf5.copying import Tree, check_target, copy_attributes
 from tezip_h5.hdf5.encoder import StackEncoder
 from tezip_h5.hdf5.networks import model_of_stack
 from tezip_h5.hdf5.options import FILTER_ID, ChunkOptions, options_of
@@ -121,12 +121,7 @@ def recompress(source, target, *, level="best", threads=None, name=None) -> Reco
     Settings(level=level)  # says what is wrong with it
     if threads is not None and (threads != int(threads) or threads < 1):
         raise InputError(f"threads={threads!r} is no number of threads; give one >= 1")
-    if target.exists() and source.exists() and target.samefile(source):
-        raise InputError(f"{target} is the file to read; give another path for the new file")
-    if target.exists():
-        raise InputError(f"{target} is there already; give the path of a new file")
-    if not target.parent.is_dir():
-        raise InputError(f"the folder of {target} is missing; make it first")
+    check_target(source, target)
     beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         with container.open_existing(source) as old:

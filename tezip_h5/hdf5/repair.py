@@ -15,7 +15,7 @@ from tezip_h5.hdf5.past import past_of
 from tezip_h5.hdf5.preview import Preview
 from tezip_h5.windows import Kind
 
-__all__ = ["Repaired", "RepairedStack", "repair"]
+__all__ = ["Repaired", "RepairedStack", "add_preview", "cut_to_whole_chunks", "repair"]
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def _complete(name: str, group: h5py.Group, data: h5py.Dataset) -> RepairedStack
             del group["filenames"]
     keyframes = np.flatnonzero(rows["kind"] == Kind.KEYFRAME)
     if "preview" not in group and kept:
-        _add_preview(group, data, keyframes)
+        add_preview(group, data, keyframes)
     if kept:
         container.link_keyframes(group, data, keyframes)
     container.note(group, "complete", True)
@@ -144,6 +144,15 @@ def _readable(data: h5py.Dataset, count: int) -> int:
     return 0
 
 
+def cut_to_whole_chunks(group: h5py.Group) -> None:
+    """Leave the whole chunks of a stack whose writer died, for one that writes the rest again."""
+    data, table = group["data"], group["frames"]
+    kept = _readable(data, min(data.shape[0], len(table)))
+    kept -= kept % data.chunks[0]
+    data.resize(kept, axis=0)
+    table.resize(kept, axis=0)
+
+
 def _valid(data: h5py.Dataset, offset: tuple[int, ...]) -> int:
     """Frames in a chunk; 0 if it is missing. Raises FormatError when it is damaged."""
     stored = reader.stored_chunk(data, offset)
@@ -153,7 +162,7 @@ def _valid(data: h5py.Dataset, offset: tuple[int, ...]) -> int:
     return bitstream.peek(stored[1])[0].valid[0]
 
 
-def _add_preview(group: h5py.Group, data: h5py.Dataset, keyframes: np.ndarray) -> None:
+def add_preview(group: h5py.Group, data: h5py.Dataset, keyframes: np.ndarray) -> None:
     preview = Preview()
     panel_axes = data.ndim - 3 - (data.ndim > 3 and data.chunks[-1] == data.shape[-1] <= 4)
     for number in keyframes[:: max(1, len(keyframes) // 16)]:

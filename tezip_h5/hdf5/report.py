@@ -288,17 +288,32 @@ def compare(data: h5py.Dataset, original: Stack, bound: ErrorBound) -> float:
         )
     largest = 0.0
     blocks = original.blocks(data.chunks[0])
+    panels = list(np.ndindex(*original.frame_shape[: original.panel_axes]))
     for (start, decoded), frames in zip(reader.blocks(data), blocks, strict=True):
-        frames = frames.astype(decoded.dtype, copy=False).reshape((*frames.shape[:3], -1))
-        limits = bound.of_frames(frames)
-        for t, (frame, back) in enumerate(zip(frames, decoded, strict=True)):
-            error, bad = limits.check(frame, back.reshape(frame.shape), t)
-            if bad.any():
-                at = tuple(int(i) for i in np.argwhere(bad)[0])
-                found = back.reshape(bad.shape)[at]
+        frames = frames.astype(decoded.dtype, copy=False)
+        for panel in panels:
+            index = (slice(None), *panel)
+            error, at = _worst(frames[index], decoded[index], bound)
+            if at is not None:
+                place = (at[0], *panel, *at[1:])
+                found, wanted = decoded[place], frames[place]
                 raise BoundError(
-                    f"{data.name}: frame {start + t}, sample {at} is {found}, the original "
-                    f"{frame[at]}: outside the bound ({bound})"
+                    f"{data.name}: frame {start + at[0]}, sample {place[1:]} is {found}, the "
+                    f"original {wanted}: outside the bound ({bound})"
                 )
             largest = max(largest, error)
     return largest
+
+
+def _worst(frames, decoded, bound):
+    """The largest error of frames (g, H, W[, C]), and where the first is that breaks the bound."""
+    shape = frames.shape
+    frames = frames.reshape((*shape[:3], -1))
+    limits, largest = bound.of_frames(frames), 0.0
+    for t, (frame, back) in enumerate(zip(frames, decoded, strict=True)):
+        error, bad = limits.check(frame, back.reshape(frame.shape), t)
+        if bad.any():
+            at = (t, *(int(i) for i in np.argwhere(bad)[0]))
+            return error, at[: len(shape)]
+        largest = max(largest, error)
+    return largest, None

@@ -49,7 +49,8 @@ def write(
     Parameters
     ----------
     stack : array, h5py.Dataset, array-like, folder of images, or iterable of frames
-        (T, H, W) or (T, H, W, C), C <= 4; uint8..uint32, int8..int32, float32, float64.
+        (T, H, W) or (T, H, W, C), C <= 4; uint8..uint32, int8..int32, float32, float64. Further
+        axes are named by `axes`.
     path : str or path, optional
         The file. It appears under its name only when it is complete; if it exists, the stack
         is added to it. Without it, `stack` must be an h5py.Dataset, which is compressed where
@@ -59,7 +60,8 @@ def write(
     absolute, relative, pointwise_relative : float, optional
         The error bound, see `ErrorBound`; none is lossless.
     axes : str, optional
-        Order of the stack's axes, if not "TYX" or "TYXC".
+        Order of the stack's axes, if not "TYX" or "TYXC". Other letters than these are panel
+        axes: (T, modules, H, W) is "TMYX". Panels are encoded each for itself.
     chunk_frames, tile, threads, preview, embed_model, **settings
         See `Writer` and `Settings`.
     verify : bool
@@ -102,6 +104,7 @@ def write(
         source.count,
         embed_model,
         sample=lambda: _sample(stack, source),
+        panel_axes=source.panel_axes,
     )
     job = Job(source, plan, preview, progress)
     if path is None:
@@ -152,6 +155,7 @@ def _sample(stack, source) -> np.ndarray:
     """The first frames, to calibrate a network on."""
     _require_readable_twice(stack, "a network of the original")
     block = next(source.blocks(_SAMPLE_FRAMES))
+    block = block[(slice(None), *(0,) * source.panel_axes)]
     block = block.reshape((*block.shape[:3], -1))
     return clip_of(block, 0, len(block), block.shape[3])
 
