@@ -29,11 +29,6 @@ LIBVER = ("v110", "v110")  # "latest" makes files that HDF5 1.10 cannot open
 _TRIES, _PAUSE = 5, 0.05
 
 
-def _possible(file: h5py.File) -> bool:
-    """Whether a file's format lets others read while it is written."""
-    return superblock.version(file.filename) >= 3
-
-
 def open_to_add(path: Path, swmr: bool, must_exist: bool) -> h5py.File:
     """Open `path` to add to it, or make it."""
     if path.is_dir() or not path.parent.is_dir():
@@ -51,14 +46,15 @@ def open_to_add(path: Path, swmr: bool, must_exist: bool) -> h5py.File:
         )
         file.attrs["NX_class"] = "NXroot"
         return file
-    file = container.open_existing(path, "r+", **({"libver": LIBVER} if swmr else {}))
-    if swmr and not _possible(file):
-        file.close()
+    if not swmr:
+        return container.open_existing(path, "r+")
+    container.open_existing(path).close()  # says what is wrong with the path
+    if superblock.version(path) < 3:
         raise InputError(
             f"{path} was made for HDF5 versions that cannot be read while they are written; make "
             "it with swmr=True from the beginning, or leave that out"
         )
-    return file
+    return container.open_existing(path, "r+", libver=LIBVER)
 
 
 class _Mark:

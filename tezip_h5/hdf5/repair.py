@@ -84,16 +84,25 @@ def repair(path) -> Repaired:
     unlocked = superblock.take_off_marks(path)
     stacks = []
     try:
-        with container.closing(h5py.File(path, "r+")) as file:
-            for name, data in container.find_stacks(file).items():
-                group = container.tables_of(data)
-                if group is not None and "frames" in group and not _sound(group, data):
-                    stacks.append(_complete(name, group, data))
-            if stacks:
+        with h5py.File(path) as file:
+            sound = not _unsound(file)
+        if not sound:
+            with container.closing(h5py.File(path, "r+")) as file:
+                stacks = [_complete(*stack) for stack in _unsound(file)]
                 container.drop_staging(file)
     except (OSError, RuntimeError, KeyError) as error:
         raise FormatError(f"{path}: HDF5 cannot read its structure: {error}") from None
     return Repaired(str(path), unlocked, stacks, time.perf_counter() - started)
+
+
+def _unsound(file: h5py.File) -> list[tuple[str, h5py.Group, h5py.Dataset]]:
+    """Stacks that were not closed: name, tables, dataset."""
+    found = []
+    for name, data in container.find_stacks(file).items():
+        group = container.tables_of(data)
+        if group is not None and "frames" in group and not _sound(group, data):
+            found.append((name, group, data))
+    return found
 
 
 def _sound(group: h5py.Group, data: h5py.Dataset) -> bool:

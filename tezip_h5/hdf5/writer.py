@@ -152,9 +152,10 @@ class Writer:
             )
             # What is wrong with it must show before there is a file.
             self._make_line(plan, queue_frames, when_full)
+        new_file = not self._path.exists()
         self._file = live.open_to_add(self._path, swmr, must_exist=plan is None)
+        there = self._name in self._file
         try:
-            there = self._name in self._file
             if there and append:
                 given = {
                     "frame_shape": frame_shape,
@@ -168,7 +169,11 @@ class Writer:
                 raise InputError(f"{path} holds no stack {name!r} to append to; give frame_shape")
             self._begin(plan, there and append, overwrite, preview, verify, metadata or {})
         except BaseException:
+            if not there and self._name in self._file:
+                del self._file[self._name]
             self._file.close()
+            if new_file:
+                self._path.unlink()
             raise
 
     def _make_line(self, plan: Plan, queue_frames: int | None, when_full: str) -> None:
