@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import argparse
 import collections
+import itertools
 import os
 import random
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -27,34 +26,57 @@ import numpy as np
 import tezip_h5
 
 SHAPE = (96, 128)
-WRITER = """
-import sys, time, numpy as np, tezip_h5
-path, swmr = sys.argv[1], sys.argv[2] == "swmr"
-rng = np.random.default_rng(7)
-frames = rng.poisson(40, (32, 96, 128)).astype(np.uint16)
-tezip_h5.encode_chunk(frames[:4], tezip_h5.ErrorBound().of_frames(frames[:4, ..., None]),
-                      tezip_h5.Settings(level="fast"))
-w = tezip_h5.Writer(path, "scan", frames.shape[1:], frames.dtype, level="fast", chunk_frames=4,
-                    threads=2, swmr=swmr, metadata={"/entry/title": "kills"})
-print("begun", flush=True)
-n = 0
-while True:
-    w.append(frames[n % 32], filename=f"{n}.tif")
-    n += 1
-    if n % 11 == 0:
-        w.flush()
-        print(n, flush=True)
-"""
-READER = """
-import sys, time, h5py, tezip_h5
-with h5py.File(sys.argv[1], "r", swmr=True) as f:
-    data = f["scan/data"]
-    while True:
-        data.refresh()
-        if len(data):
-            data[-1]
-        time.sleep(0.003)
-"""
+
+
+def write(path: Path, swmr: bool, say: int) -> None:
+    """Write frames without end; say into the pipe how many are safe."""
+    expected = frames()
+    writer = tezip_h5.Writer(
+        path,
+        "scan",
+        SHAPE,
+        "uint16",
+        level="fast",
+        chunk_frames=4,
+        threads=2,
+        swmr=swmr,
+        metadata={"/entry/title": "kills"},
+    )
+    os.write(say, b"0\n")
+    for number in itertools.count(1):
+        writer.append(expected[number % 32 - 1], filename=f"{number}.tif")
+        if number % 11 == 0:
+            writer.flush()
+            os.write(say, b"%d\n" % number)
+
+
+def follow(path: Path) -> None:
+    """Read what another process writes, without end."""
+    with h5py.File(path, "r", swmr=True) as file:
+        data = file["scan/data"]
+        while True:
+            data.refresh()
+            if len(data):
+                data[-1]
+            time.sleep(0.003)
+
+
+def started(function, *arguments) -> int:
+    """A process that runs a function; it shares what was imported and compiled here."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            function(*arguments)
+        finally:
+            os._exit(1)
+    return child
+
+
+def killed(child: int) -> None:
+    """Kill a process, and wait until it is gone."""
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
 
 
 def frames() -> np.ndarray:
@@ -78,22 +100,18 @@ def one(way: str, delay: float, folder: Path, expected: np.ndarray) -> collectio
     """Kill one writer after `delay` seconds; count what was found."""
     path = folder / f"{way}.h5"
     path.unlink(missing_ok=True)
-    process = subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(path), way], stdout=subprocess.PIPE, text=True
-    )
-    process.stdout.readline()
-    reader = None
-    if way == "swmr":
-        reader = subprocess.Popen(
-            [sys.executable, "-c", READER, str(path)], stderr=subprocess.DEVNULL
-        )
-    time.sleep(delay)
-    process.send_signal(signal.SIGKILL)
-    said = process.communicate()[0].split()
-    if reader is not None:
-        reader.kill()
-        reader.wait()
-    flushed = int(said[-1]) if said else 0
+    said, say = os.pipe()
+    writer = started(write, path, way == "swmr", say)
+    os.close(say)
+    with os.fdopen(said, "rb") as pipe:
+        pipe.readline()  # it has begun
+        reader = started(follow, path) if way == "swmr" else None
+        time.sleep(delay)
+        killed(writer)
+        if reader is not None:
+            killed(reader)
+        lines = pipe.read().split()
+    flushed = int(lines[-1]) if lines else 0
     count = collections.Counter(kills=1, flushed=flushed)
     try:
         with h5py.File(path, "r", swmr=way == "swmr") as file:
@@ -121,6 +139,9 @@ def main() -> None:
     args = parser.parse_args()
     moments = random.Random(args.seed)
     expected = frames()
+    # Compiled here once, for all processes.
+    bound = tezip_h5.ErrorBound().of_frames(expected[:4, ..., None])
+    tezip_h5.encode_chunk(expected[:4], bound, tezip_h5.Settings(level="fast"))
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for way in ("plain", "swmr"):

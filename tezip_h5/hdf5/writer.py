@@ -19,6 +19,7 @@ from tezip_h5.hdf5.line import Line
 from tezip_h5.hdf5.metadata import mark_default, write_metadata
 from tezip_h5.hdf5.plan import Plan, checked_filename, checked_name
 from tezip_h5.hdf5.summary import Summary, summarise
+from tezip_h5.settings import Settings
 
 __all__ = ["Writer"]
 
@@ -225,6 +226,11 @@ class Writer:
 
     def _fresh(self) -> np.ndarray:
         return np.empty((self._plan.layout.chunk[0], *self._plan.frame_shape), self._plan.dtype)
+
+    @property
+    def settings(self) -> Settings:
+        """How frames are encoded."""
+        return self._plan.settings
 
     @property
     def queued(self) -> int:
