@@ -48,7 +48,8 @@ MAY_IMPORT = {
     "chunk": CODEC,
     "codec": CODEC | {"chunk"},
     "recoding": CODEC | {"codec"},
-    "hdf5": CODEC | {"codec", "chunk", "recoding", "frames", "images", "version"},
+    "masking": CODEC | {"codec"},
+    "hdf5": CODEC | {"codec", "chunk", "recoding", "masking", "frames", "images", "version"},
     "cli": CODEC
     | {"codec", "chunk", "frames", "images", "hdf5", "peers", "simulate", "version", ""},
 }

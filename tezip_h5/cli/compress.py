@@ -98,6 +98,7 @@ def compress(args, out, *, name="scan", **options):
             absolute=bound.absolute,
             relative=bound.relative,
             pointwise_relative=bound.pointwise_relative,
+            noise=bound.noise,
             window=args.window,
             mse_threshold=args.threshold,
             warmup=args.warmup,

@@ -50,6 +50,7 @@ def run(args) -> int:
             absolute=bound.absolute,
             relative=bound.relative,
             pointwise_relative=bound.pointwise_relative,
+            noise=bound.noise,
             level=args.level,
             model=args.model,
             chunk_frames=args.chunk_frames,

@@ -36,6 +36,7 @@ __all__ = [
     "find_stacks",
     "finish_group",
     "is_tezip",
+    "keep_mask",
     "link_keyframes",
     "name_taken",
     "note",
@@ -52,6 +53,7 @@ READ_ME = (
     "Compressed image stack. Read `data` with plain h5py after `import tezip_h5` "
     "(pip install tezip_h5); `preview` needs no plugin."
 )
+MASK = "pixel_mask"
 NAME_BYTES = 255
 
 KIND = h5py.enum_dtype({"keyframe": 0, "warm-up": 1, "predicted": 2}, basetype="u1")
@@ -232,6 +234,16 @@ def create_filenames(group: h5py.Group) -> None:
     group.create_dataset(
         "filenames", (0,), name, maxshape=(None,), chunks=(256,), compression="gzip"
     )
+
+
+def keep_mask(group: h5py.Group, mask: np.ndarray | None) -> np.ndarray | None:
+    """Store a stack's mask as NeXus names it; without one, the mask that is there."""
+    if mask is None:
+        return group[MASK][()] != 0 if MASK in group else None
+    if MASK in group:
+        del group[MASK]
+    group.create_dataset(MASK, data=mask.astype(np.uint8), compression="gzip")
+    return mask
 
 
 def write_filenames(group: h5py.Group, names: list[str]) -> None:

@@ -79,6 +79,7 @@ def convert(
     absolute: float | None = None,
     relative: float | None = None,
     pointwise_relative: float | None = None,
+    noise: float | None = None,
     chunk_frames: int | None = None,
     tile: tuple[int, int] | None = None,
     threads: int | None = None,
@@ -104,7 +105,7 @@ def convert(
         or more.
     in_place : bool
         Replace `source` by the new file. It takes the place of both until then.
-    absolute, relative, pointwise_relative
+    absolute, relative, pointwise_relative, noise
         The error bound, see `ErrorBound`; none is lossless.
     chunk_frames, tile, threads, preview, embed_model, progress, **settings
         See `write`.
@@ -132,7 +133,7 @@ def convert(
     """
     started = time.perf_counter()
     source = Path(source)
-    bound = ErrorBound(absolute, relative, pointwise_relative)
+    bound = ErrorBound(absolute, relative, pointwise_relative, noise)
     if (target is None) != in_place:
         raise InputError("give either the path of a new file, or in_place=True")
     target = source if in_place else Path(target)

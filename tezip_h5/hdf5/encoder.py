@@ -16,6 +16,7 @@ from functools import partial
 import h5py
 import numpy as np
 
+from tezip_h5 import masking
 from tezip_h5.bounds import ErrorBound
 from tezip_h5.codec import Encoded, FrameRecord, decode_chunk, encode_chunk, network_promises
 from tezip_h5.errors import BoundError
@@ -114,6 +115,8 @@ class StackEncoder:
         Frames of the whole stack, when known.
     embed_model : bool
         Embed the model that was used even if it ships with the package.
+    mask : bool array, optional
+        Pixels that come back exactly, see `masking`; kept beside the frames.
     most : int, optional
         Frames that the dataset can grow to; default without end.
     written : callable, optional
@@ -141,6 +144,7 @@ class StackEncoder:
         count: int | None = None,
         embed_model: bool = False,
         written=None,
+        mask: np.ndarray | None = None,
         most: int | None = None,
     ):
         self.group, self.layout, self.bound, self.settings = group, layout, bound, settings
@@ -159,6 +163,7 @@ class StackEncoder:
             container.create_tables(group, filenames)
             self.past = Past()
         self.totals: Totals = replace(self.past.totals)
+        self._mask = container.keep_mask(group, mask)
         self._durable = durable
         self._encode = encode_and_check if verify else encode_chunk
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="tezip")
@@ -178,7 +183,9 @@ class StackEncoder:
         `frames` must not change until it has been written; see `drain`. A `tail` is written
         as far as it goes, and will be submitted again with more frames.
         """
-        known = self._known(start)
+        known, original = self._known(start), frames
+        if self._mask is not None:
+            frames = self._filled(frames)
         bounds, kinds = {}, {}
         for panel in self.layout.panels:
             part = frames[(slice(None), *panel)]
@@ -194,7 +201,7 @@ class StackEncoder:
         each = self._threads_each(probe)
         tiles = [
             self._pool.submit(
-                self._encoder_of(self.layout.offset(start, tile)),
+                self._encoder_around(tile, start, original),
                 frames[(slice(None), *tile)],
                 bounds[tile[:-2]],
                 self.settings,
@@ -228,6 +235,22 @@ class StackEncoder:
         self._group[0] -= 1
         self._left -= 1
         return self._group[1]
+
+    def _filled(self, frames: np.ndarray) -> np.ndarray:
+        """Frames whose masked pixels cost nothing."""
+        filled = np.empty_like(frames)
+        for panel in self.layout.panels:
+            index = (slice(None), *panel)
+            filled[index] = masking.fill(frames[index], self._mask[panel])
+        return filled
+
+    def _encoder_around(self, tile: tuple, start: int, original: np.ndarray):
+        """What encodes a tile, and keeps its masked pixels as they are in `original`."""
+        encode = self._encoder_of(self.layout.offset(start, tile))
+        if self._mask is None or not self._mask[tile].any():
+            return encode
+        mask, exact = self._mask[tile], original[(slice(None), *tile)]
+        return partial(masking.encode_around, encode, mask, exact)
 
     def _encoder_of(self, offset: tuple[int, ...]):
         """What encodes the chunk that lies at this offset in the dataset."""

@@ -14,6 +14,7 @@ from tezip_h5.hdf5.container import Layout
 from tezip_h5.hdf5.encoder import StackEncoder
 from tezip_h5.hdf5.progress import progress
 from tezip_h5.hdf5.threads import default_threads
+from tezip_h5.masking import check_mask
 from tezip_h5.model import store
 from tezip_h5.settings import Settings
 
@@ -58,9 +59,18 @@ class Plan:
         embed_model=False,
         sample=None,
         panel_axes=0,
+        mask=None,
     ):
         self.frame_shape = check_frames((1, *frame_shape), panel_axes)[1:]
         self.dtype = check_dtype(dtype)
+        if bound.mode == "noise" and self.dtype.kind == "f":
+            raise InputError(
+                f"a noise bound for {self.dtype} samples; it is for counts, which are integers: "
+                "convert them, or give an absolute bound"
+            )
+        self.mask = None
+        if mask is not None:
+            self.mask = check_mask(mask, self.frame_shape[: panel_axes + 2])
         self.bound = bound
         self._count, self._embed_model = count, embed_model
         if "model" in settings:
@@ -102,6 +112,7 @@ class Plan:
             threads=self.threads,
             count=self._count,
             embed_model=self._embed_model,
+            mask=self.mask,
             **options,
         )
 

@@ -33,7 +33,9 @@ def write(
     absolute: float | None = None,
     relative: float | None = None,
     pointwise_relative: float | None = None,
+    noise: float | None = None,
     axes: str | None = None,
+    mask=None,
     chunk_frames: int | None = None,
     tile: tuple[int, int] | None = None,
     threads: int | None = None,
@@ -57,11 +59,13 @@ def write(
         it stands, in its own file.
     name : str
         Of the stack in the file: a group with the dataset ``data``.
-    absolute, relative, pointwise_relative : float, optional
+    absolute, relative, pointwise_relative, noise : float, optional
         The error bound, see `ErrorBound`; none is lossless.
     axes : str, optional
         Order of the stack's axes, if not "TYX" or "TYXC". Other letters than these are panel
         axes: (T, modules, H, W) is "TMYX". Panels are encoded each for itself.
+    mask : bool or integer array (H, W), optional
+        Masked pixels (not 0) come back exactly, and disturb nothing else; see `Writer`.
     chunk_frames, tile, threads, preview, embed_model, **settings
         See `Writer` and `Settings`.
     verify : bool
@@ -91,7 +95,7 @@ def write(
     0.0
     """
     started = time.perf_counter()
-    bound = ErrorBound(absolute, relative, pointwise_relative)
+    bound = ErrorBound(absolute, relative, pointwise_relative, noise)
     source = open_stack(stack, axes, lossy=not bound.lossless)
     plan = Plan(
         source.frame_shape,
@@ -105,6 +109,7 @@ def write(
         embed_model,
         sample=lambda: _sample(stack, source),
         panel_axes=source.panel_axes,
+        mask=mask,
     )
     job = Job(source, plan, preview, progress)
     if path is None:

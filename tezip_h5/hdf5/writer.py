@@ -44,7 +44,7 @@ class Writer:
     frame_shape : (H, W) or (H, W, C), C <= 4
         With `panel_axes`, those come first: (modules, H, W).
     dtype : str or dtype
-    absolute, relative, pointwise_relative : float, optional
+    absolute, relative, pointwise_relative, noise : float, optional
         The error bound, see `ErrorBound`; none is lossless.
     chunk_frames : int, optional
         Frames per chunk; default 16, fewer for very large frames.
@@ -114,6 +114,7 @@ class Writer:
         absolute: float | None = None,
         relative: float | None = None,
         pointwise_relative: float | None = None,
+        noise: float | None = None,
         chunk_frames: int | None = None,
         tile: tuple[int, int] | None = None,
         threads: int | None = None,
@@ -124,13 +125,14 @@ class Writer:
         queue_frames: int | None = None,
         when_full: str = "block",
         panel_axes: int = 0,
+        mask=None,
         preview: bool = True,
         embed_model: bool = False,
         metadata: dict | None = None,
         **settings,
     ):
         self._started = time.perf_counter()
-        bound = ErrorBound(absolute, relative, pointwise_relative)
+        bound = ErrorBound(absolute, relative, pointwise_relative, noise)
         if append and overwrite:
             raise InputError("append=True goes on with a stack, overwrite=True replaces it")
         self._name, self._path, self._swmr = checked_name(name), Path(path), swmr
@@ -150,6 +152,7 @@ class Writer:
                 threads,
                 embed_model=embed_model,
                 panel_axes=panel_axes,
+                mask=mask,
             )
             # What is wrong with it must show before there is a file.
             self._make_line(plan, queue_frames, when_full)
@@ -158,6 +161,8 @@ class Writer:
         there = self._name in self._file
         try:
             if there and append:
+                if mask is not None:
+                    raise InputError(f"{name!r} keeps the mask it was begun with; leave mask out")
                 given = {
                     "frame_shape": frame_shape,
                     "dtype": dtype,
