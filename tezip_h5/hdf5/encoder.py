@@ -21,7 +21,8 @@ from tezip_h5.bounds import ErrorBound
 from tezip_h5.codec import Encoded, FrameRecord, decode_chunk, encode_chunk, network_promises
 from tezip_h5.errors import BoundError
 from tezip_h5.hdf5 import container
-from tezip_h5.hdf5.container import FRAME_DTYPE, Layout
+from tezip_h5.hdf5.container import FRAME_DTYPE
+from tezip_h5.hdf5.layout import Layout
 from tezip_h5.hdf5.networks import NetworkChoice
 from tezip_h5.hdf5.options import ChunkOptions
 from tezip_h5.hdf5.past import Past, Totals, past_of

@@ -10,8 +10,8 @@ import h5py
 from tezip_h5.errors import InputError
 from tezip_h5.frames import Stack, check_dtype, check_frames
 from tezip_h5.hdf5 import container
-from tezip_h5.hdf5.container import Layout
 from tezip_h5.hdf5.encoder import StackEncoder
+from tezip_h5.hdf5.layout import Layout
 from tezip_h5.hdf5.progress import progress
 from tezip_h5.hdf5.threads import default_threads
 from tezip_h5.masking import check_mask

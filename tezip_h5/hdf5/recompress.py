@@ -23,9 +23,9 @@ from tezip_h5.bounds import ChunkBound
 from tezip_h5.codec import NETWORK_WORTH, Encoded, decode_chunk, encode_chunk
 from tezip_h5.errors import FormatError, InputError
 from tezip_h5.hdf5 import container, reader
-from tezip_h5.hdf5.container import Layout
 from tezip_h5.hdf5.copying import Tree, check_target, copy_attributes
 from tezip_h5.hdf5.encoder import StackEncoder
+from tezip_h5.hdf5.layout import Layout
 from tezip_h5.hdf5.networks import model_of_stack
 from tezip_h5.hdf5.options import FILTER_ID, ChunkOptions, options_of
 from tezip_h5.hdf5.plan import default_threads
