@@ -36,9 +36,10 @@ MAY_IMPORT = {
     "exceptions": {"errors"},
     "rests": {"errors", "inflate", "kernels", "levels"},
     "images": {"errors"},
+    "stackfiles": {"errors"},
     "model": {"errors", "prediction", "frames", "images", "simulate"},
     "levels": {"errors", "bounds", "inflate"},
-    "frames": {"errors", "levels", "images"},
+    "frames": {"errors", "levels", "images", "stackfiles"},
     "bitstream": {"errors", "levels"},
     "prediction": {"errors", "kernels"},
     "windows": {"kernels", "cost"},
@@ -51,7 +52,8 @@ MAY_IMPORT = {
     "masking": CODEC | {"codec"},
     "hdf5": CODEC | {"codec", "chunk", "recoding", "masking", "frames", "images", "version"},
     "cli": CODEC
-    | {"codec", "chunk", "frames", "images", "hdf5", "peers", "simulate", "version", ""},
+    | {"codec", "chunk", "frames", "images", "hdf5", "peers", "simulate", "version", ""}
+    | {"stackfiles"},
 }
 COMPOSERS = {
     "residual",

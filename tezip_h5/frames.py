@@ -103,7 +103,7 @@ def open_stack(
     Parameters
     ----------
     stack : array, h5py.Dataset, array-like with ``shape``, ``dtype`` and slicing, folder of
-        images (str or path), or iterable of frames
+        images, TIFF, .npy or .npz file (str or path, see `stackfiles`), or iterable of frames
     axes : str, optional
         The order of the axes, a permutation of "TYX" or "TYXC"; other letters between are panel
         axes, such as M for the modules of a detector: "TMYX".
@@ -119,6 +119,11 @@ def open_stack(
         When it is none of these, or its shape or dtype cannot be stored.
     """
     if isinstance(stack, str | os.PathLike):
+        from tezip_h5 import stackfiles
+
+        if stackfiles.is_stack_file(stack):
+            array, letters = stackfiles.open_file(stack)
+            return _array_like(array, axes or letters, panel_axes)
         return _folder(Path(stack), lossy)
     if hasattr(stack, "shape") and hasattr(stack, "dtype"):
         return _array_like(stack, axes, panel_axes)

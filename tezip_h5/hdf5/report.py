@@ -225,7 +225,9 @@ def verify(path, original=None, *, name=None, threads=None) -> Verification:
         largest = None
         if original is not None:
             bound = options_of(data).bound
-            largest = compare(data, open_stack(original, lossy=not bound.lossless), bound)
+            panel_axes = data.ndim - len(options_of(data).shape or data.shape)
+            stack = open_stack(original, lossy=not bound.lossless, panel_axes=panel_axes)
+            largest = compare(data, stack, bound)
     return Verification(
         str(path), len(stacks), chunks, frames, largest, time.perf_counter() - started
     )

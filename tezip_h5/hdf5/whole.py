@@ -50,7 +50,7 @@ def write(
 
     Parameters
     ----------
-    stack : array, h5py.Dataset, array-like, folder of images, or iterable of frames
+    stack : array, h5py.Dataset, array-like, folder of images, TIFF, .npy or .npz file, or iterable
         (T, H, W) or (T, H, W, C), C <= 4; uint8..uint32, int8..int32, float32, float64. Further
         axes are named by `axes`.
     path : str or path, optional
