@@ -39,7 +39,7 @@ def main() -> None:
                 path = f"{folder}/{level}{bound}.h5"
                 busy = time.process_time()
                 with contextlib.redirect_stdout(io.StringIO()):
-                    speed, depth, summary = acquire(
+                    speed, _, summary = acquire(
                         path, 1e9, frames, level, absolute=bound, threads=args.threads
                     )
                 busy = time.process_time() - busy

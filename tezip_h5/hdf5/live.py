@@ -23,10 +23,37 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-__all__ = ["begin", "complete", "complete_later", "in_use", "open_to_add"]
+__all__ = [
+    "begin",
+    "complete",
+    "complete_later",
+    "in_use",
+    "new_file",
+    "open_to_add",
+]
 
 LIBVER = ("v110", "v110")  # "latest" makes files that HDF5 1.10 cannot open
 _TRIES, _PAUSE = 5, 0.05
+
+
+def new_file(path, swmr: bool) -> h5py.File:
+    """Make a file that a killed writer leaves in order.
+
+    Space that is freed is never taken again: HDF5 frees a chunk before it finds room for its new
+    form, and would otherwise write that over frames that were flushed.
+
+    Chunks are indexed as HDF5 1.10 does, by extensible arrays, where entries keep their place: the
+    older trees are torn while a node is split. The file's own format is 1.8's unless others read it
+    meanwhile: the newer has a mark of open writers that has to be taken off after a kill.
+    """
+    strategy = {"fs_strategy": "fsm", "fs_persist": False, "fs_threshold": 2**62}
+    if not swmr:
+        h5py.File(path, "x", libver="earliest", **strategy).close()
+        file = h5py.File(path, "r+", libver=LIBVER)
+    else:
+        file = h5py.File(path, "x", libver=LIBVER, **strategy)
+    file.attrs["NX_class"] = "NXroot"
+    return file
 
 
 def open_to_add(path: Path, swmr: bool, must_exist: bool) -> h5py.File:
@@ -34,18 +61,7 @@ def open_to_add(path: Path, swmr: bool, must_exist: bool) -> h5py.File:
     if path.is_dir() or not path.parent.is_dir():
         raise InputError(f"{path} cannot be a file: its folder is missing, or it is a folder")
     if not path.exists() and not must_exist:
-        # Space that is freed is never taken again: HDF5 frees a chunk before it finds room for
-        # its new form, and would otherwise write that over frames that were flushed.
-        file = h5py.File(
-            path,
-            "x",
-            libver=LIBVER if swmr else "earliest",
-            fs_strategy="fsm",
-            fs_persist=False,
-            fs_threshold=2**62,
-        )
-        file.attrs["NX_class"] = "NXroot"
-        return file
+        return new_file(path, swmr)
     if not swmr:
         return container.open_existing(path, "r+")
     container.open_existing(path).close()  # says what is wrong with the path

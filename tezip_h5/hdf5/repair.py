@@ -87,6 +87,7 @@ def repair(path) -> Repaired:
         with h5py.File(path) as file:
             sound = not _unsound(file)
         if not sound:
+            superblock.extend_to_end(path)
             with container.closing(h5py.File(path, "r+")) as file:
                 stacks = [_complete(*stack) for stack in _unsound(file)]
                 container.drop_staging(file)

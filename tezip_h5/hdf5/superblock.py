@@ -11,10 +11,11 @@ import struct
 
 from tezip_h5.errors import FormatError
 
-__all__ = ["lookup3", "take_off_marks", "version"]
+__all__ = ["extend_to_end", "lookup3", "take_off_marks", "version"]
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _MARKS = 0x05  # open for writing, open for writing while others read
+_END = 28  # where the file's length is
 _BYTES = 44  # before the checksum, with 8-byte addresses
 
 
@@ -37,6 +38,25 @@ def version(path) -> int:
             raise FormatError(f"{path} has no HDF5 superblock")
         stream.seek(start + 8)
         return stream.read(1)[0]
+
+
+def extend_to_end(path) -> None:
+    """Let HDF5 see all bytes of a file: a killed writer notes last that it has become longer.
+
+    HDF5's own tool for this is ``h5clear --increment``.
+    """
+    with open(path, "r+b") as stream:
+        start = _find(stream)
+        stream.seek(start or 0)
+        block = bytearray(stream.read(_BYTES + 4))
+        if start is None or len(block) < _BYTES + 4 or block[8] not in (2, 3) or block[9] != 8:
+            return
+        size = os.fstat(stream.fileno()).st_size - start
+        if struct.unpack_from("<Q", block, _END)[0] < size:
+            struct.pack_into("<Q", block, _END, size)
+            struct.pack_into("<I", block, _BYTES, lookup3(block[:_BYTES]))
+            stream.seek(start)
+            stream.write(block)
 
 
 def take_off_marks(path) -> bool:

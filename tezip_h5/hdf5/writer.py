@@ -210,6 +210,8 @@ class Writer:
             container.finish_group(self._group, self._encoder.data)
             mark_default(self._group)
             write_metadata(self._group, metadata)
+            if not self._swmr:  # now, not when frames are safe already
+                self._file.require_group(container.INCOMING)
             self._encoder.describe(complete=False)
             self._names = container.read_filenames(self._group) or []
             self._pending = self._fresh()
