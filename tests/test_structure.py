@@ -37,9 +37,10 @@ MAY_IMPORT = {
     "exceptions": {"errors"},
     "rests": {"errors", "inflate", "kernels", "levels"},
     "images": {"errors"},
+    "stackfiles": {"errors"},
     "model": {"errors", "prediction", "frames", "images", "simulate"},
     "levels": {"errors", "bounds", "inflate"},
-    "frames": {"errors", "levels", "images"},
+    "frames": {"errors", "levels", "images", "stackfiles"},
     "bitstream": {"errors", "levels"},
     "prediction": {"errors", "kernels"},
     "windows": {"kernels", "cost"},
@@ -50,12 +51,14 @@ MAY_IMPORT = {
     "codec": CODEC | {"chunk"},
     "recoding": CODEC | {"codec"},
     "anatomy": CODEC,
-    "hdf5": CODEC | {"codec", "chunk", "recoding", "anatomy", "frames", "images", "version"},
+    "masking": CODEC | {"codec"},
+    "hdf5": CODEC
+    | {"codec", "chunk", "recoding", "anatomy", "masking", "frames", "images", "version"},
     "page": {"errors", "anatomy", "bounds", "hdf5", "peers", "prediction", "version"},
     "zarr": CODEC | {"hdf5", "frames"},
     "cli": CODEC
     | {"codec", "chunk", "frames", "images", "hdf5", "page", "zarr", "peers", "simulate"}
-    | {"version", ""},
+    | {"stackfiles", "version", ""},
 }
 COMPOSERS = {
     "residual",

@@ -10,8 +10,16 @@ Importing registers the HDF5 filter with h5py; kernels are compiled on first use
 
 from tezip_h5.bounds import ErrorBound
 from tezip_h5.codec import decode_chunk, encode_chunk
-from tezip_h5.errors import BoundError, FormatError, InputError, ModelError, TezipError
+from tezip_h5.errors import (
+    BoundError,
+    FormatError,
+    InputError,
+    ModelError,
+    OverrunError,
+    TezipError,
+)
 from tezip_h5.hdf5.cache import configure
+from tezip_h5.hdf5.convert import convert
 from tezip_h5.hdf5.extract import extract
 from tezip_h5.hdf5.filter import last_error, register
 from tezip_h5.hdf5.lazy import to_dask
@@ -19,6 +27,7 @@ from tezip_h5.hdf5.options import FILTER_ID, TEZip
 from tezip_h5.hdf5.plugin import PLUGIN_PATH
 from tezip_h5.hdf5.reader import read
 from tezip_h5.hdf5.recompress import recompress
+from tezip_h5.hdf5.repair import repair
 from tezip_h5.hdf5.report import inspect, verify
 from tezip_h5.hdf5.whole import write
 from tezip_h5.hdf5.writer import Writer
@@ -37,12 +46,14 @@ __all__ = [
     "InputError",
     "Model",
     "ModelError",
+    "OverrunError",
     "Settings",
     "TEZip",
     "TezipError",
     "Writer",
     "__version__",
     "configure",
+    "convert",
     "decode_chunk",
     "encode_chunk",
     "extract",
@@ -53,6 +64,7 @@ __all__ = [
     "recompress",
     "references",
     "register",
+    "repair",
     "report",
     "to_dask",
     "train",

@@ -17,7 +17,7 @@ from tezip_h5.errors import InputError
 
 __all__ = ["MODES", "ChunkBound", "ErrorBound"]
 
-MODES = ("lossless", "abs", "rel", "absrel", "pwrel")
+MODES = ("lossless", "abs", "rel", "absrel", "pwrel", "noise")
 """Names of the bound modes, as the manual's ``-m`` spells them; the index is the wire number."""
 
 
@@ -45,6 +45,9 @@ class ErrorBound:
         `absolute` as well, both hold.
     pointwise_relative : float, optional
         |x - x'| <= pointwise_relative * |x|; zeros stay exact. Excludes the others.
+    noise : float, optional
+        |x - x'| <= noise * sqrt(|x|): a part of the noise of x counted photons, for integers;
+        zeros stay exact. Excludes the others.
 
     Nothing, or any 0, means lossless.
 
@@ -58,23 +61,29 @@ class ErrorBound:
     >>> ErrorBound(absolute=2).mode
     'abs'
     >>> ErrorBound.from_mode("absrel", [5, 0.1])
-    ErrorBound(absolute=5.0, relative=0.1, pointwise_relative=None)
+    ErrorBound(absolute=5.0, relative=0.1, pointwise_relative=None, noise=None)
     """
 
     absolute: float | None = None
     relative: float | None = None
     pointwise_relative: float | None = None
+    noise: float | None = None
 
     def __post_init__(self):
-        for name in ("absolute", "relative", "pointwise_relative"):
+        for name in ("absolute", "relative", "pointwise_relative", "noise"):
             object.__setattr__(self, name, _checked(name, getattr(self, name)))
-        if self.pointwise_relative is not None and (
-            self.absolute is not None or self.relative is not None
-        ):
-            raise InputError(
-                "pointwise_relative was given together with absolute or relative; "
-                "give either pointwise_relative, or absolute and/or relative"
-            )
+        for alone in ("pointwise_relative", "noise"):
+            others = self._given - {alone}
+            if alone in self._given and others:
+                raise InputError(
+                    f"{alone} was given together with {' and '.join(sorted(others))}; give "
+                    f"either {alone}, or absolute and/or relative"
+                )
+
+    @property
+    def _given(self) -> set[str]:
+        names = ("absolute", "relative", "pointwise_relative", "noise")
+        return {name for name in names if getattr(self, name) is not None}
 
     @classmethod
     def from_mode(cls, mode: str | None, values=()) -> ErrorBound:
@@ -84,12 +93,12 @@ class ErrorBound:
             if values:
                 raise InputError(
                     f"{len(values)} bound(s) were given without a mode; "
-                    "say -m abs, rel, absrel or pwrel before -b"
+                    f"say -m {', '.join(MODES[1:])} before -b"
                 )
             return cls()
         if mode not in MODES[1:]:
             raise InputError(
-                f"unknown error bound mode {mode!r}; choose one of abs, rel, absrel, pwrel"
+                f"unknown error bound mode {mode!r}; choose one of {', '.join(MODES[1:])}"
             )
         expected = 2 if mode == "absrel" else 1
         if len(values) != expected:
@@ -98,16 +107,14 @@ class ErrorBound:
             )
         if mode == "absrel":
             return cls(absolute=values[0], relative=values[1])
-        field = {"abs": "absolute", "rel": "relative", "pwrel": "pointwise_relative"}[mode]
+        field = {"abs": "absolute", "rel": "relative", "pwrel": "pointwise_relative"}
+        field = field.get(mode, mode)
         return cls(**{field: values[0]})
 
     @property
     def lossless(self) -> bool:
         """Whether every sample comes back exactly."""
-        given = [
-            v for v in (self.absolute, self.relative, self.pointwise_relative) if v is not None
-        ]
-        return not given or 0.0 in given
+        return not self._given or 0.0 in (getattr(self, name) for name in self._given)
 
     @property
     def mode(self) -> str:
@@ -116,6 +123,8 @@ class ErrorBound:
             return "lossless"
         if self.pointwise_relative is not None:
             return "pwrel"
+        if self.noise is not None:
+            return "noise"
         if self.absolute is not None and self.relative is not None:
             return "absrel"
         return "abs" if self.absolute is not None else "rel"
@@ -130,6 +139,8 @@ class ErrorBound:
             parts.append(f"relative {self.relative:g}")
         if self.pointwise_relative is not None:
             parts.append(f"pointwise relative {self.pointwise_relative:g}")
+        if self.noise is not None:
+            parts.append(f"noise {self.noise:g}")
         return ", ".join(parts)
 
     def of_frames(self, frames: np.ndarray, *, padded: bool = False) -> ChunkBound:
@@ -148,6 +159,8 @@ class ErrorBound:
             return ChunkBound()
         if self.pointwise_relative is not None:
             return ChunkBound(pointwise=self.pointwise_relative)
+        if self.noise is not None:
+            return ChunkBound(noise=self.noise)
         bounds = np.full((frames.shape[0], frames.shape[3]), np.inf)
         if self.absolute is not None:
             bounds[:] = self.absolute
@@ -185,17 +198,20 @@ class ChunkBound:
         Largest |x - x'| allowed in each frame and channel.
     pointwise : float
         Largest |x - x'| / |x| allowed, if `absolute` is None; 0 is lossless.
+    noise : float
+        Largest |x - x'| / sqrt(|x|) allowed, if `absolute` is None and `pointwise` 0.
     """
 
     absolute: np.ndarray | None = None
     pointwise: float = 0.0
+    noise: float = 0.0
 
     @property
     def lossless(self) -> bool:
         """Whether nothing may change at all."""
         if self.absolute is not None:
             return not np.any(self.absolute > 0)
-        return self.pointwise == 0
+        return self.pointwise == 0 and self.noise == 0
 
     def exact_where(self, frozen: np.ndarray) -> ChunkBound:
         """Return the same bound with the frames marked in `frozen` (bool (g,)) kept exactly."""
@@ -216,9 +232,12 @@ class ChunkBound:
         original = frame.astype(np.float64)
         with np.errstate(invalid="ignore", over="ignore"):
             error = np.abs(original - decoded.astype(np.float64))
-            allowed = (
-                self.pointwise * np.abs(original) if self.absolute is None else self.absolute[t]
-            )
+            if self.absolute is not None:
+                allowed = self.absolute[t]
+            elif self.noise:
+                allowed = self.noise * np.sqrt(np.abs(original))
+            else:
+                allowed = self.pointwise * np.abs(original)
             good = (error <= allowed) & np.isfinite(original)
         if frame.dtype.kind == "f":
             raw = f"u{frame.dtype.itemsize}"

@@ -4,7 +4,14 @@ A message says what was found, what was expected, and what to do. The command
 line turns the classes into exit codes; nothing else does.
 """
 
-__all__ = ["BoundError", "FormatError", "InputError", "ModelError", "TezipError"]
+__all__ = [
+    "BoundError",
+    "FormatError",
+    "InputError",
+    "ModelError",
+    "OverrunError",
+    "TezipError",
+]
 
 
 class TezipError(Exception):
@@ -31,3 +38,7 @@ class BoundError(TezipError, ArithmeticError):
     """A reconstructed sample lies outside its error bound. Never stored, always reported."""
 
     exit_code = 2
+
+
+class OverrunError(TezipError, BufferError):
+    """Frames came faster than they can be written, and the caller did not want to wait."""

@@ -49,9 +49,10 @@ class ExceptionReader:
 
     def __init__(self, data: bytes | None, valid: tuple[int, int, int], channels: int, dtype):
         self._masks = None
+        g, h, w = valid
+        self._shape = (h, w, channels)
         if data is None:
             return
-        g, h, w = valid
         samples = h * w * channels
         mask_bytes = g * ((samples + 7) // 8)
         limit = mask_bytes + g * samples * dtype.itemsize
@@ -65,15 +66,20 @@ class ExceptionReader:
             raise FormatError("the exceptions section is too short for its masks")
         self._masks = np.bitwise_xor.accumulate(masks.reshape(g, -1), axis=0)
         self._values = np.frombuffer(raw[mask_bytes:], dtype)
-        self._shape = (h, w, channels)
         self._next = 0
+
+    def mask(self, t: int) -> np.ndarray:
+        """Which samples of frame `t` are exceptions, bool (h, w, C)."""
+        if self._masks is None:
+            return np.zeros(self._shape, bool)
+        count = int(np.prod(self._shape))
+        return np.unpackbits(self._masks[t], count=count).astype(bool).reshape(self._shape)
 
     def apply(self, values: np.ndarray, t: int) -> None:
         """Put the exact samples of frame `t` into `values` (h, w, C)."""
         if self._masks is None:
             return
-        count = int(np.prod(self._shape))
-        bad = np.unpackbits(self._masks[t], count=count).astype(bool).reshape(self._shape)
+        bad = self.mask(t)
         stop = self._next + int(np.count_nonzero(bad))
         if stop > self._values.size:
             raise FormatError("the exceptions section holds fewer samples than its masks mark")

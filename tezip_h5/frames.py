@@ -51,9 +51,14 @@ def check_dtype(dtype: np.dtype) -> np.dtype:
     )
 
 
-def check_frames(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Check the shape of a stack, (T, H, W) or (T, H, W, C)."""
+def check_frames(shape: tuple[int, ...], panel_axes: int = 0) -> tuple[int, ...]:
+    """Check the shape of a stack, (T, H, W) or (T, H, W, C), with `panel_axes` axes after T."""
     shape = tuple(int(n) for n in shape)
+    if panel_axes:
+        check_frames((shape[0], *shape[1 + panel_axes :]))
+        if 0 in shape:
+            raise InputError(f"a stack of shape {shape} holds no samples; give at least one frame")
+        return shape
     if len(shape) == 2:
         raise InputError(
             f"a stack of shape {shape} is one frame; a stack is (T, H, W): use frame[None]"
@@ -83,7 +88,7 @@ class Stack:
 
     Attributes
     ----------
-    frame_shape : (H, W) or (H, W, C)
+    frame_shape : (H, W) or (H, W, C), after the panel axes
     dtype : numpy dtype, little-endian
     count : number of frames, or None when only the end of the iterable will tell
     filenames : names of the files the frames came from, or None
@@ -96,21 +101,28 @@ class Stack:
     _read: object = field(repr=False)
     filenames: list[str] | None = None
     image_format: str | None = None
+    panel_axes: int = 0
+    """Axes of a frame before its rows and columns."""
 
-    def blocks(self, size: int) -> Iterator[np.ndarray]:
-        """Yield (k, *frame_shape) arrays, k = `size` except for the last."""
-        return self._read(size)
+    def blocks(self, size: int, first: int = 0) -> Iterator[np.ndarray]:
+        """Yield (k, *frame_shape) arrays, k = `size` except for the last, from frame `first` on."""
+        return self._read(size, first) if first else self._read(size)
 
 
-def open_stack(stack, axes: str | None = None, *, lossy: bool = False) -> Stack:
+def open_stack(
+    stack, axes: str | None = None, *, lossy: bool = False, panel_axes: int = 0
+) -> Stack:
     """Make a `Stack` of whatever holds frames.
 
     Parameters
     ----------
     stack : array, h5py.Dataset, array-like with ``shape``, ``dtype`` and slicing, folder of
-        images (str or path), or iterable of frames
+        images, TIFF, .npy or .npz file (str or path, see `stackfiles`), or iterable of frames
     axes : str, optional
-        The order of the axes, a permutation of "TYX" or "TYXC".
+        The order of the axes, a permutation of "TYX" or "TYXC"; other letters between are panel
+        axes, such as M for the modules of a detector: "TMYX".
+    panel_axes : int
+        Without `axes`: how many axes after the first are panel axes.
     lossy : bool
         Whether an error bound will be applied: palette and 1-bit images are then expanded to
         the samples they mean.
@@ -121,9 +133,14 @@ def open_stack(stack, axes: str | None = None, *, lossy: bool = False) -> Stack:
         When it is none of these, or its shape or dtype cannot be stored.
     """
     if isinstance(stack, str | os.PathLike):
+        from tezip_h5 import stackfiles
+
+        if stackfiles.is_stack_file(stack):
+            array, letters = stackfiles.open_file(stack)
+            return _array_like(array, axes or letters, panel_axes)
         return _folder(Path(stack), lossy)
     if hasattr(stack, "shape") and hasattr(stack, "dtype"):
-        return _array_like(stack, axes)
+        return _array_like(stack, axes, panel_axes)
     if isinstance(stack, bytes) or not isinstance(stack, Iterable):
         raise InputError(
             f"{type(stack).__name__} is no stack; give an array, an HDF5 dataset, a folder of "
@@ -134,32 +151,33 @@ def open_stack(stack, axes: str | None = None, *, lossy: bool = False) -> Stack:
     return _frames(iter(stack), None)
 
 
-def _array_like(array, axes: str | None) -> Stack:
+def _array_like(array, axes: str | None, panel_axes: int) -> Stack:
     if any(n != n for n in array.shape):
         raise InputError(
             f"a stack of shape {array.shape} does not know how many frames it has; of a dask "
             "array, call compute_chunk_sizes() first"
         )
-    order = axis_order(axes, len(array.shape))
-    shape = check_frames(tuple(array.shape[i] for i in order))
+    order, named = axis_order(axes, len(array.shape))
+    panel_axes = panel_axes if axes is None else named
+    shape = check_frames(tuple(array.shape[i] for i in order), panel_axes)
     dtype = check_dtype(array.dtype)
 
-    def read(size):
+    def read(size, first=0):
         if not hasattr(array, "dask"):
-            for start in range(0, shape[0], size):
+            for start in range(first, shape[0], size):
                 yield take(array, order, start, min(start + size, shape[0]))
             return
-        ordered = array.transpose(order)
+        ordered = array.transpose(order)[first:]
         parts = ((a, b, np.asarray(ordered[a:b])) for a, b in block_ranges(ordered, size))
-        for cuts in cut_steps(parts, shape[0], size):
-            frames = [part[first:last] for part, first, last in cuts]
+        for cuts in cut_steps(parts, ordered.shape[0], size):
+            frames = [part[start:stop] for part, start, stop in cuts]
             yield frames[0] if len(frames) == 1 else np.concatenate(frames)
 
-    return Stack(shape[1:], dtype, shape[0], read)
+    return Stack(shape[1:], dtype, shape[0], read, panel_axes=panel_axes)
 
 
 def take(array, order: tuple[int, ...], start: int, stop: int) -> np.ndarray:
-    """Frames `start` to `stop` of an array-like whose axes T, Y, X, C stand at `order`."""
+    """Frames `start` to `stop` of an array-like whose axes T, ..., Y, X, C stand at `order`."""
     index = [slice(None)] * len(order)
     index[order[0]] = slice(start, stop)
     return np.asarray(array[tuple(index)]).transpose(order)
@@ -201,17 +219,20 @@ def cut_steps(parts: Iterator, count: int, size: int) -> Iterator[list[tuple]]:
         yield [(part, max(start - begin, 0), min(stop, end) - begin) for begin, end, part in kept]
 
 
-def axis_order(axes: str | None, rank: int) -> tuple[int, ...]:
-    """Where T, Y, X and C stand in `axes`."""
+def axis_order(axes: str | None, rank: int) -> tuple[tuple[int, ...], int]:
+    """Where T, the panel axes, Y, X and C stand in `axes`, and how many panel axes it names."""
     if axes is None:
-        return tuple(range(rank))
-    wanted = "TYXC"[:rank]
-    if rank not in (3, 4) or sorted(axes.upper()) != sorted(wanted):
+        return tuple(range(rank)), 0
+    letters = str(axes).upper()
+    panels = [letter for letter in letters if letter not in "TYXC"]
+    wanted = "T" + "".join(panels) + ("YXC" if "C" in letters else "YX")
+    if len(letters) != rank or sorted(letters) != sorted(wanted) or len(set(letters)) < rank:
         raise InputError(
-            f"axes={axes!r} for an array with {rank} axes; expected a permutation of 'TYX' or "
-            "'TYXC': fold further axes into T first"
+            f"axes={axes!r} for an array with {rank} axes; expected one letter for each: T for "
+            "time, Y and X for rows and columns, C for channels if there are any, and any others "
+            "for panels, such as TMYX"
         )
-    return tuple(axes.upper().index(letter) for letter in wanted)
+    return tuple(letters.index(letter) for letter in wanted), len(panels)
 
 
 def _frames(iterator: Iterator, count: int | None) -> Stack:

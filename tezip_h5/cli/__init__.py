@@ -43,6 +43,7 @@ def _parser() -> Parser:
     from tezip_h5.cli import (
         bench,
         compress,
+        convert,
         decompress,
         demo,
         inspect,
@@ -51,6 +52,7 @@ def _parser() -> Parser:
         plugin,
         recompress,
         references,
+        repair,
         train,
         train_data,
         verify,
@@ -65,7 +67,9 @@ def _parser() -> Parser:
     for module in (
         compress,
         decompress,
+        convert,
         recompress,
+        repair,
         inspect,
         verify,
         train,

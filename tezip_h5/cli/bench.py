@@ -18,7 +18,7 @@ import numpy as np
 from tezip_h5.errors import InputError
 from tezip_h5.frames import open_stack
 from tezip_h5.hdf5 import container
-from tezip_h5.hdf5.plan import default_threads
+from tezip_h5.hdf5.threads import default_threads
 from tezip_h5.peers import Encoded, Peer, peers
 from tezip_h5.settings import LEVELS
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
+import numpy as np
+
 import tezip_h5
 from tezip_h5.bounds import MODES, ErrorBound
 from tezip_h5.errors import InputError
 from tezip_h5.hdf5 import container
 from tezip_h5.settings import FEEDBACKS, LEVELS
+from tezip_h5.stackfiles import is_stack_file, open_file
 
 __all__ = ["add_bound_options", "add_parser", "add_window_options", "compress", "open_source"]
 
@@ -51,17 +54,23 @@ def add_parser(commands) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser(
         "compress",
-        help="compress a folder of images or an HDF5 dataset",
-        description="Compress a folder of images, or a dataset FILE.h5:/PATH, into one HDF5 file.",
+        help="compress a folder of images, an HDF5 dataset, a TIFF or NumPy file",
+        description="Compress a folder of images, a dataset FILE.h5:/PATH, or a .tif, .npy or "
+        ".npz file into one HDF5 file.",
     )
     parser.add_argument("model", metavar="MODEL", help="a model's folder, 'default' or 'none'")
-    parser.add_argument("images", metavar="IMAGES", help="a folder of images, or FILE.h5:/DATASET")
+    text = "a folder of images, FILE.h5:/DATASET, FILE.tif, FILE.npy, or FILE.npz:NAME"
+    parser.add_argument("images", metavar="IMAGES", help=text)
     parser.add_argument("out", metavar="OUT.h5", help="the file to make, or to add the stack to")
     add_window_options(parser)
     add_bound_options(parser)
     parser.add_argument("--name", default="scan", help="name of the stack (default: %(default)s)")
     parser.add_argument("--level", choices=LEVELS, default="balanced")
     parser.add_argument("--feedback", choices=FEEDBACKS, default=FEEDBACKS[0])
+    text = "order of the axes, such as TMYX; other letters than TYXC are panels"
+    parser.add_argument("--axes", help=text)
+    text = "masked pixels, not 0 in a (H, W) array FILE.h5:/DATASET or FILE.npy: kept exactly"
+    parser.add_argument("--mask", metavar="FILE", help=text)
     parser.add_argument("--chunk-frames", type=int, metavar="G", help="frames per chunk")
     parser.add_argument("--threads", type=int, metavar="N", help="default: all processors")
     parser.add_argument(
@@ -76,7 +85,7 @@ def add_parser(commands) -> None:
 
 @contextlib.contextmanager
 def open_source(images: str):
-    """The stack a command line names: a folder, or a dataset of an HDF5 file."""
+    """The stack a command line names: a folder, a dataset of an HDF5 file, a file of a stack."""
     path, _, inside = images.partition(".h5:")
     if inside or images.endswith(".h5:"):
         with container.open_existing(f"{path}.h5") as file:
@@ -85,11 +94,22 @@ def open_source(images: str):
                 raise InputError(f"{path}.h5 holds no dataset {inside!r}")
             yield item
         return
-    if Path(images).is_file():
+    if Path(images).is_file() and not is_stack_file(images):
         raise InputError(
-            f"{images} is a file; give a folder of images, or a dataset as FILE.h5:/DATASET"
+            f"{images} is a file of another kind; give a folder of images, FILE.h5:/DATASET, or a "
+            "file that ends in .tif, .npy or .npz"
         )
     yield images
+
+
+def read_mask(path: str) -> np.ndarray:
+    """The array that --mask names."""
+    if is_stack_file(path):
+        return np.asarray(open_file(path)[0])
+    with open_source(path) as item:
+        if isinstance(item, str):
+            raise InputError(f"{path} holds no mask; give FILE.h5:/DATASET or FILE.npy")
+        return item[()]
 
 
 def compress(args, out, *, name="scan", **options):
@@ -103,6 +123,7 @@ def compress(args, out, *, name="scan", **options):
             absolute=bound.absolute,
             relative=bound.relative,
             pointwise_relative=bound.pointwise_relative,
+            noise=bound.noise,
             window=args.window,
             mse_threshold=args.threshold,
             warmup=args.warmup,
@@ -134,6 +155,8 @@ def run(args) -> int:
         overwrite=args.overwrite,
         verify=args.verify,
         scheduler=args.scheduler,
+        axes=args.axes,
+        mask=read_mask(args.mask) if args.mask else None,
     )
     if args.verbose:
         print_frames(args.out, summary.name)

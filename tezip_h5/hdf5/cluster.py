@@ -143,7 +143,7 @@ class Cluster:
         stack = self.stack
         if not _is_dask_array(stack) and not _workers_may_read(stack):
             return source.blocks(size)
-        order = axis_order(self.axes, stack.ndim)
+        order, _ = axis_order(self.axes, stack.ndim)
         if _workers_may_read(stack):
             path = os.path.abspath(stack.file.filename)
             return (
@@ -172,7 +172,7 @@ class _Parts:
 
 
 def _dask_steps(client, array, size: int) -> Iterator[_Parts]:
-    """Steps of a dask array (T, H, W[, C])."""
+    """Steps of a dask array (T, ..., H, W[, C])."""
     count = array.shape[0]
     parts = _parts(client, array, block_ranges(array, size))
     for step, cuts in enumerate(cut_steps(parts, count, size)):
@@ -232,7 +232,14 @@ class ClusterEncoder(StackEncoder):
         super().__init__(*arguments, threads=1, preview=preview, **options)
         self._client = client
         self._options = StepOptions(
-            self.layout, self.dtype, self.bound, self.settings, threads, verify, preview
+            self.layout,
+            self.dtype,
+            self.bound,
+            self.settings,
+            threads,
+            verify,
+            preview,
+            self._mask,
         )
         self._submitted = 0
         self._model = None  # the future of the network's bytes

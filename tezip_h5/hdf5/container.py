@@ -13,7 +13,6 @@ A dataset that was compressed where it stood has these tables in /tezip/stacks/<
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
@@ -21,12 +20,12 @@ import numpy as np
 
 from tezip_h5.errors import FormatError, InputError
 from tezip_h5.hdf5 import nexus
+from tezip_h5.hdf5.layout import Layout
 from tezip_h5.hdf5.options import FILTER_ID, ChunkOptions
 from tezip_h5.version import __version__
 
 __all__ = [
     "FRAME_DTYPE",
-    "Layout",
     "check_place",
     "check_table",
     "close",
@@ -38,8 +37,10 @@ __all__ = [
     "find_stacks",
     "finish_group",
     "is_tezip",
+    "keep_mask",
     "link_keyframes",
     "name_taken",
+    "note",
     "open_existing",
     "read_filenames",
     "staging_group",
@@ -53,6 +54,7 @@ READ_ME = (
     "Compressed image stack. Read `data` with plain h5py after `import tezip_h5` "
     "(pip install tezip_h5); `preview` needs no plugin."
 )
+MASK = "pixel_mask"
 NAME_BYTES = 255
 
 KIND = h5py.enum_dtype({"keyframe": 0, "warm-up": 1, "predicted": 2}, basetype="u1")
@@ -67,123 +69,20 @@ FRAME_DTYPE = np.dtype(
     ]
 )
 
-# Chunks of at most 16 MiB: readers copy a chunk for every frame they take from it, and above
-# some 16 MiB each copy goes to fresh pages of the system, which was measured to be ten times
-# slower (benchmarks/limits.py, frame by frame).
-_BYTES_PER_TILE = 1 << 20
-FRAMES_PER_CHUNK, _MOST_FRAMES = 16, 64
-_BYTES_PER_STEP = 128 << 20  # of all tiles of one chunk of time
 _MOST_MAPPINGS = 4096
 
 
-@dataclass(frozen=True)
-class Layout:
-    """How frames are cut into chunks.
-
-    Attributes
-    ----------
-    frame_shape : (H, W) or (H, W, C)
-    chunk : (G, h, w) or (G, h, w, C), the HDF5 chunk
-    """
-
-    frame_shape: tuple[int, ...]
-    chunk: tuple[int, ...]
-
-    @classmethod
-    def choose(
-        cls,
-        frame_shape,
-        itemsize,
-        *,
-        chunk_frames=None,
-        tile=None,
-        warmup=0,
-        count=None,
-        most_bytes=0,
-        even=False,
-    ):
-        """Pick a layout: 16 frames (up to 64 within `most_bytes`; fewer where a stack of
-        `count` frames is to be cut `even`), tiles of at most 1 MiB, as near square as can be.
-
-        Raises
-        ------
-        InputError
-            When `chunk_frames`, `tile` or `warmup` do not go together with the frames.
-        """
-        height, width = frame_shape[:2]
-        channels = frame_shape[2] if len(frame_shape) == 3 else 1
-        chosen = chunk_frames is not None
-        if chunk_frames is None:
-            frame_bytes = height * width * channels * itemsize
-            fitting = most_bytes // min(frame_bytes, _BYTES_PER_TILE)
-            chunk_frames = max(FRAMES_PER_CHUNK, min(_MOST_FRAMES, fitting))
-            while chunk_frames > 4 and chunk_frames * frame_bytes > _BYTES_PER_STEP:
-                chunk_frames //= 2
-        elif chunk_frames != int(chunk_frames) or chunk_frames < 1:
-            raise InputError(f"chunk_frames={chunk_frames!r} is no number of frames; give >= 1")
-        if count is not None:
-            if warmup > count:
-                raise InputError(
-                    f"warmup={warmup} frames, but the stack has only {count}; give fewer"
-                )
-            chunk_frames = min(chunk_frames, count)
-            if even and not chosen:  # chunks of about the same size keep all threads busy
-                chunk_frames = -(-count // -(-count // chunk_frames))
-        if warmup >= chunk_frames and not (count is not None and warmup <= count <= chunk_frames):
-            raise InputError(
-                f"warmup={warmup} leaves no frame to predict in chunks of {chunk_frames} frames; "
-                "give fewer, or a larger chunk_frames"
-            )
-        if tile is None:
-            tile = _near_square(height, width, channels * itemsize)
-        tile = tuple(int(n) for n in tile)
-        if len(tile) != 2 or min(tile) < 1:
-            raise InputError(f"tile={tile} is no (rows, columns); give two numbers >= 1")
-        tile = (min(tile[0], height), min(tile[1], width))
-        return cls(tuple(frame_shape), (int(chunk_frames), *tile, *frame_shape[2:]))
-
-    @property
-    def tiles(self) -> list[tuple[slice, slice]]:
-        """Rows and columns of each tile of a frame, in the order of their chunks."""
-        (height, width), (h, w) = self.frame_shape[:2], self.chunk[1:3]
-        return [
-            (slice(y, min(y + h, height)), slice(x, min(x + w, width)))
-            for y in range(0, height, h)
-            for x in range(0, width, w)
-        ]
-
-    @property
-    def tiled(self) -> bool:
-        """Whether a frame is more than one tile."""
-        return len(self.tiles) > 1
-
-
-def _near_square(height: int, width: int, pixel_bytes: int) -> tuple[int, int]:
-    """Tile of at most 1 MiB: the fewest tiles, then the least difference of its sides."""
-    best = None
-    for rows in range(1, height + 1):
-        h = -(-height // rows)
-        widest = _BYTES_PER_TILE // (h * pixel_bytes)
-        if widest < 1:
-            continue
-        columns = -(-width // widest)
-        w = -(-width // columns)
-        key = (rows * columns, abs(h - w))
-        if best is None or key < best[0]:
-            best = key, (h, w)
-        if rows > best[0][0]:
-            break
-    return best[1]
-
-
-def create_data(group: h5py.Group, layout: Layout, options: ChunkOptions) -> h5py.Dataset:
-    """Create the empty, growing dataset ``data`` in `group`, with the filter in its pipeline."""
+def create_data(
+    group: h5py.Group, layout: Layout, options: ChunkOptions, most: int | None = None
+) -> h5py.Dataset:
+    """Create the empty dataset ``data`` in `group`, with the filter in its pipeline; it grows to
+    `most` frames, or without end."""
     dcpl = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     dcpl.set_chunk(layout.chunk)
     dcpl.set_filter(FILTER_ID, h5py.h5z.FLAG_OPTIONAL, options.pack())
     dcpl.set_fill_time(h5py.h5d.FILL_TIME_IFSET)
     space = h5py.h5s.create_simple(
-        (0, *layout.frame_shape), (h5py.h5s.UNLIMITED, *layout.frame_shape)
+        (0, *layout.frame_shape), (most or h5py.h5s.UNLIMITED, *layout.frame_shape)
     )
     type_id = h5py.h5t.py_create(options.dtype, logical=True)
     dataset = h5py.h5d.create(group.id, b"data", type_id, space, dcpl)
@@ -204,6 +103,16 @@ def create_filenames(group: h5py.Group) -> None:
     group.create_dataset(
         "filenames", (0,), name, maxshape=(None,), chunks=(256,), compression="gzip"
     )
+
+
+def keep_mask(group: h5py.Group, mask: np.ndarray | None) -> np.ndarray | None:
+    """Store a stack's mask as NeXus names it; without one, the mask that is there."""
+    if mask is None:
+        return group[MASK][()] != 0 if MASK in group else None
+    if MASK in group:
+        del group[MASK]
+    group.create_dataset(MASK, data=mask.astype(np.uint8), compression="gzip")
+    return mask
 
 
 def write_filenames(group: h5py.Group, names: list[str]) -> None:
@@ -344,6 +253,14 @@ def check_place(file: h5py.File, path, name: str, overwrite: bool) -> None:
         raise name_taken(path, name)
 
 
+def note(group: h5py.Group, name: str, value) -> None:
+    """Set an attribute; in its place if it is there, as a file that is read meanwhile needs it."""
+    if name not in group.attrs:
+        group.attrs[name] = value
+    elif group.attrs[name] != value:
+        group.attrs.modify(name, value)
+
+
 def name_taken(path, name) -> InputError:
     """The error for a stack that is there already."""
     return InputError(
@@ -371,16 +288,28 @@ def closing(file: h5py.File):
     close(file, failed=False)
 
 
-def open_existing(path, mode: str = "r") -> h5py.File:
-    """Open an HDF5 file, or say in our words why not."""
+def open_existing(path, mode: str = "r", **options) -> h5py.File:
+    """Open an HDF5 file, or say in our words why not.
+
+    A file that is being written so that others may read it, or whose writer died so, is opened for
+    reading as those do.
+    """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path} is no file; give the path of an HDF5 file")
     if not h5py.is_hdf5(path):
         raise InputError(f"{path} is no HDF5 file; give one, or another path")
     try:
-        return h5py.File(path, mode)
+        return h5py.File(path, mode, **options)
     except OSError as error:
         if "truncated" in str(error):
             raise FormatError(f"{path} is damaged: {error}") from None
-        raise
+        if "consistency flags" not in str(error):
+            raise
+        if mode == "r":
+            with contextlib.suppress(OSError):
+                return h5py.File(path, mode, swmr=True)
+        raise InputError(
+            f"{path} is being written by another process, or its writer died; in that case "
+            "`tezip-h5 repair` makes it a file like others"
+        ) from None

@@ -10,41 +10,31 @@ import errno
 import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import h5py
 import numpy as np
 
 from tezip_h5.bounds import ErrorBound
-from tezip_h5.codec import Encoded, FrameRecord, decode_chunk, encode_chunk, network_promises
+from tezip_h5.codec import Encoded, FrameRecord, decode_chunk, encode_chunk
 from tezip_h5.errors import BoundError
 from tezip_h5.hdf5 import container
-from tezip_h5.hdf5.container import FRAME_DTYPE, Layout
+from tezip_h5.hdf5.container import FRAME_DTYPE
+from tezip_h5.hdf5.layout import Layout, panels_joined
 from tezip_h5.hdf5.networks import NetworkChoice
 from tezip_h5.hdf5.options import ChunkOptions
+from tezip_h5.hdf5.past import Past, Totals, past_of
 from tezip_h5.hdf5.preview import Preview
+from tezip_h5.hdf5.steps import Prepared
 from tezip_h5.model import embedding
-from tezip_h5.planning import plan_kinds
 from tezip_h5.settings import Settings
 from tezip_h5.windows import Kind
 
-__all__ = ["StackEncoder", "Totals"]
+__all__ = ["StackEncoder"]
 
 _BYTES_IN_FLIGHT = 128 << 20
 _CANNOT_RESERVE = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
-
-
-@dataclass
-class Totals:
-    """What has been written so far."""
-
-    frames: int = 0
-    raw_bytes: int = 0
-    payload_bytes: int = 0
-    max_error: float = 0.0
-    chunks: int = 0
-    fallback_chunks: int = 0
-    network_chunks: int = 0
 
 
 @dataclass
@@ -56,6 +46,7 @@ class _Step:
     tiles: list[Future]
     tail: bool  # more frames of the same chunks will follow
     probe: bool  # of the network
+    known: np.ndarray  # rows of its first frames, which are written exactly as they are
 
 
 def encode_and_check(frames, bound, settings, shape, kinds, model, *, threads=1) -> Encoded:
@@ -104,12 +95,12 @@ class _Space:
 
 
 class StackEncoder:
-    """Encode frames into the dataset ``data`` of `group`.
+    """Encode frames into the dataset ``data`` of `group`; go on with it if it is there.
 
     Parameters
     ----------
     group : h5py.Group
-        Where ``data`` and the tables are made.
+        Where ``data`` and the tables are made, or are.
     layout, dtype, bound, settings
         How; `dtype` little-endian.
     threads : int
@@ -124,6 +115,17 @@ class StackEncoder:
         Frames of the whole stack, when known.
     embed_model : bool
         Embed the model that was used even if it ships with the package.
+    mask : bool array, optional
+        Pixels that come back exactly, see `masking`; kept beside the frames.
+    most : int, optional
+        Frames that the dataset can grow to; default without end.
+    written : callable, optional
+        Called with the number of frames each time a whole chunk of time has been written.
+
+    Attributes
+    ----------
+    past : Past
+        What was there already. The frames of its tail must be submitted again, before others.
     """
 
     def __init__(
@@ -141,26 +143,36 @@ class StackEncoder:
         durable: bool = False,
         count: int | None = None,
         embed_model: bool = False,
+        written=None,
+        mask: np.ndarray | None = None,
+        most: int | None = None,
     ):
         self.group, self.layout, self.bound, self.settings = group, layout, bound, settings
         self.dtype = dtype
-        self.totals = Totals()
-        channels = layout.chunk[3] if len(layout.chunk) == 4 else 1
+        channels = layout.payload_shape[3] if len(layout.payload_shape) == 4 else 1
         steps = None if count is None else -(-count // layout.chunk[0])
         self._left = steps or 1 << 62
         self._group = [0, 1]  # steps to come in it, threads of each of their tiles
         self.networks = NetworkChoice(group.file, settings, channels, steps, embed_model)
-        options = ChunkOptions(dtype, layout.chunk, bound, settings)
-        self.data = container.create_data(group, layout, options)
-        container.create_tables(group, filenames)
+        if "data" in group:
+            self.data = group["data"]
+            self.past = past_of(self.data, group["frames"][()], threads)
+        else:
+            options = ChunkOptions(dtype, layout.payload_shape, bound, settings)
+            self.data = container.create_data(group, layout, options, most)
+            container.create_tables(group, filenames)
+            self.past = Past()
+        self.totals: Totals = replace(self.past.totals)
+        self._mask = container.keep_mask(group, mask)
         self._durable = durable
         self._encode = encode_and_check if verify else encode_chunk
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="tezip")
         self._threads = threads
         self._steps: deque[_Step] = deque()
-        self._preview = Preview() if preview else None
-        self._keyframes: list[np.ndarray] = []
-        self._windows = 0
+        self._preview = Preview(group) if preview else None
+        self._keyframes: list[np.ndarray] = [self.past.keyframes]
+        self._windows = len(self.past.keyframes)
+        self._written = written or (lambda frames: None)
         self._space = _Space(group.file)
 
     # --- encoding ---
@@ -171,29 +183,29 @@ class StackEncoder:
         `frames` must not change until it has been written; see `drain`. A `tail` is written
         as far as it goes, and will be submitted again with more frames.
         """
-        bound = self.bound.of_frames(frames.reshape((*frames.shape[:3], -1)))
-        kinds = plan_kinds(frames, bound, self.settings) if self.layout.tiled else None
+        known = self._known(start)
+        step = Prepared(frames, self.layout, self.bound, self.settings, self._mask, len(known))
         model, probe = self.networks.next()
-        if probe and not network_promises(frames, bound, self.settings, model):
+        if probe and not step.promises(model):
             model, probe = self.networks.dismiss(), False
         each = self._threads_each(probe)
         tiles = [
             self._pool.submit(
-                self._encoder_of((start, rows.start, columns.start)),
-                frames[:, rows, columns],
-                bound,
-                self.settings,
-                self.layout.chunk,
-                kinds,
+                step.around(self._encoder_of(self.layout.offset(start, tile)), tile),
+                *step.arguments(tile),
                 model,
                 threads=each,
             )
-            for rows, columns in self.layout.tiles
+            for tile in self.layout.tiles
         ]
-        self._steps.append(_Step(start, frames, tiles, tail, probe))
+        self._steps.append(_Step(start, step.frames, tiles, tail, probe, known))
         # Now, not before the next step: until then its frames take memory beside these.
         limit = _BYTES_IN_FLIGHT // max(frames.nbytes, 1)
         self.drain(0 if probe else max(0, min(limit, self._threads + 1) - 1))
+
+    def _known(self, start: int) -> np.ndarray:
+        """Rows of the frames from `start` on that were there before."""
+        return self.past.tail_rows if start == self.past.totals.frames else self.past.tail_rows[:0]
 
     def _threads_each(self, alone: bool) -> int:
         """Threads for each tile of the next step: steps go in groups that keep all busy, and a
@@ -210,15 +222,22 @@ class StackEncoder:
         self._left -= 1
         return self._group[1]
 
-    def _encoder_of(self, corner: tuple[int, int, int]):
-        """What encodes the tile whose first frame, row and column are these."""
+    def _encoder_of(self, offset: tuple[int, ...]):
+        """What encodes the chunk that lies at this offset in the dataset."""
         return self._encode
 
     def drain(self, left: int = 0) -> None:
         """Write finished chunks, in order, until at most `left` steps are under way."""
         while len(self._steps) > left:
             self._write(self._steps[0])
-            self._steps.popleft()
+            step = self._steps.popleft()
+            if not step.tail:
+                self._written(len(step.frames))
+
+    @property
+    def under_way(self) -> int:
+        """Chunks of time that are not written yet."""
+        return len(self._steps)
 
     def _write(self, step: _Step) -> None:
         tiles = self.networks.judge([future.result() for future in step.tiles], step.probe)
@@ -226,12 +245,14 @@ class StackEncoder:
         self._space.reserve(sum(len(tile.payload) for tile in tiles))
         if self.data.shape[0] < stop:
             self.data.resize(stop, axis=0)
-        for (rows, columns), tile in zip(self.layout.tiles, tiles, strict=True):
-            offset = (step.start, rows.start, columns.start) + (0,) * (self.data.ndim - 3)
+        for place, tile in zip(self.layout.tiles, tiles, strict=True):
+            offset = self.layout.offset(step.start, place)
             self.data.id.write_direct_chunk(offset, tile.payload)
         records = self._records(tiles, step.frames, windows_before=self._windows)
+        records["max_error"][: len(step.known)] = step.known["max_error"]
         table = self.group["frames"]
-        table.resize(stop, axis=0)
+        if len(table) < stop:
+            table.resize(stop, axis=0)
         table[step.start : stop] = records
         if not step.tail:
             self._account(step, tiles, records)
@@ -252,7 +273,8 @@ class StackEncoder:
         self._keyframes.append(step.start + keyframes)
         if self._preview is not None:
             for t in keyframes:
-                self._preview.add(step.start + int(t), step.frames[t])
+                picture = panels_joined(step.frames[t][None], self.layout.panel_axes)[0]
+                self._preview.add(step.start + int(t), picture)
 
     def _records(self, tiles: list[Encoded], frames: np.ndarray, windows_before: int) -> np.ndarray:
         """Rows of the ``frames`` table: the tiles of each frame added up."""
@@ -269,36 +291,49 @@ class StackEncoder:
             row["max_error"] = max(part.max_error for part in parts)
         return records
 
+    def adopt_tail(self) -> None:
+        """Leave the unfinished last chunk that was there as it is: no frame has come to it."""
+        past = self.past
+        self.totals = replace(past.with_tail)
+        self._keyframes.append(
+            past.totals.frames + np.flatnonzero(past.tail_rows["kind"] == Kind.KEYFRAME)
+        )
+
     # --- the end ---
 
     def describe(self, *, complete: bool) -> None:
         """Bring the group's attributes up to date."""
-        totals, attrs = self.totals, self.group.attrs
-        attrs["bound"] = str(self.bound)
-        attrs["bound_mode"] = self.bound.mode
-        attrs["level"] = self.settings.level
-        attrs["max_error"] = totals.max_error
-        attrs["raw_bytes"] = totals.raw_bytes
-        attrs["payload_bytes"] = totals.payload_bytes
-        attrs["ratio"] = totals.raw_bytes / max(totals.payload_bytes, 1)
-        attrs["fallback_chunks"] = totals.fallback_chunks
-        attrs["chunks"] = totals.chunks
-        attrs["network_chunks"] = totals.network_chunks
-        attrs["complete"] = complete
+        totals = self.totals
+        note = partial(container.note, self.group)
+        note("bound", str(self.bound))
+        note("bound_mode", self.bound.mode)
+        note("level", self.settings.level)
+        note("max_error", totals.max_error)
+        note("raw_bytes", totals.raw_bytes)
+        note("payload_bytes", totals.payload_bytes)
+        note("ratio", totals.raw_bytes / max(totals.payload_bytes, 1))
+        note("fallback_chunks", totals.fallback_chunks)
+        note("chunks", totals.chunks)
+        note("network_chunks", totals.network_chunks)
+        note("complete", complete)
         if self.networks.used is not None:
             embedding.link(self.group, self.networks.used.digest)
 
     def finish(self) -> None:
         """Write what is under way, and the preview."""
         self.drain()
+        self.describe(complete=True)
+        self.write_preview()
+
+    def write_preview(self) -> None:
+        """Store the thumbnails collected so far."""
         if self._preview is not None:
             self._preview.write(self.group)
-        self.describe(complete=True)
 
     @property
     def keyframes(self) -> np.ndarray:
         """Numbers of the keyframes written, rising."""
-        return np.concatenate(self._keyframes) if self._keyframes else np.zeros(0, np.int64)
+        return np.concatenate(self._keyframes)
 
     def close(self) -> None:
         """Stop the threads; what was not written is dropped."""

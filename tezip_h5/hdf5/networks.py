@@ -10,10 +10,23 @@ from tezip_h5.model import embedding, store
 from tezip_h5.prediction.integer import IntegerModel
 from tezip_h5.settings import Settings
 
-__all__ = ["NetworkChoice", "model_to_try"]
+__all__ = ["NetworkChoice", "model_of_stack", "model_to_try"]
 
 _FIRST_GAP = 8  # steps between two probes; doubled while the network does not pay
 _STEPS_UNKNOWN = 64  # what a stream of unknown length is taken for
+
+
+def model_of_stack(tables: h5py.Group, chunk, settings: Settings) -> str | None:
+    """The network to try: that of the stack, else the one its options name, if it is found."""
+    digest = tables.attrs.get("model")
+    if digest is not None:
+        return store.name_of(store.find(bytes.fromhex(digest)))
+    channels = chunk[3] if chunk and len(chunk) == 4 else 1
+    try:
+        store.resolve(settings.model, channels)
+    except ModelError:
+        return store.DEFAULT
+    return settings.model
 
 
 class NetworkChoice:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import h5py
 
+from tezip_h5.hdf5.options import panel_axes_of
+
 __all__ = ["lead_to", "mark_root", "mark_stack", "unmark"]
 
 _INTERPRETATIONS = {0: "image", 3: "rgb-image", 4: "rgba-image"}
@@ -18,11 +20,11 @@ def mark_root(file: h5py.File) -> None:
 
 
 def mark_stack(group: h5py.Group, data: h5py.Dataset) -> None:
-    """Make `group` an NXdata whose signal is `data`, (T, H, W[, C]): a series of pictures."""
+    """Make `group` an NXdata whose signal is `data`: a series of pictures."""
     group.attrs["NX_class"] = "NXdata"
     group.attrs["signal"] = "data"
-    # Two channels or one are no colours: nothing is said of them. More than four are columns.
-    channels = data.shape[-1] if data.ndim > 3 and data.shape[-1] <= 4 else 0
+    # Two channels or one are no colours: nothing is said of them.
+    channels = data.shape[-1] if data.ndim - panel_axes_of(data) > 3 else 0
     if channels in _INTERPRETATIONS:
         data.attrs["interpretation"] = _INTERPRETATIONS[channels]
 

@@ -18,7 +18,7 @@ from tezip_h5.levels import DTYPES
 from tezip_h5.model import store
 from tezip_h5.settings import CODERS, FEEDBACKS, LEVELS, PREDICTORS, QUANTIZERS, Settings
 
-__all__ = ["FILTER_ID", "FILTER_NAME", "ChunkOptions", "TEZip"]
+__all__ = ["FILTER_ID", "FILTER_NAME", "ChunkOptions", "TEZip", "options_of", "panel_axes_of"]
 
 FILTER_ID = 36471
 """Ours until The HDF Group assigns one: 32768..65535 are for internal use, untracked."""
@@ -78,7 +78,8 @@ class ChunkOptions:
             code |= self.shape[3] << 16 if len(self.shape) == 4 else 0
             dims = self.shape[:3]
         bound, settings = self.bound, self.settings
-        first = bound.pointwise_relative if bound.mode == "pwrel" else bound.absolute
+        alone = {"pwrel": bound.pointwise_relative, "noise": bound.noise}
+        first = alone.get(bound.mode, bound.absolute)
         pins = (
             _pin(settings.predictor, PREDICTORS)
             | _pin(settings.coder, CODERS) << 4
@@ -134,6 +135,7 @@ class ChunkOptions:
             "rel": ErrorBound(relative=relative),
             "absrel": ErrorBound(absolute=first, relative=relative),
             "pwrel": ErrorBound(pointwise_relative=first),
+            "noise": ErrorBound(noise=first),
         }[mode]
         threshold = _from_double(*values[11:13])
         pins = values[14]
@@ -154,12 +156,25 @@ class ChunkOptions:
         return cls(dtype, shape, bound, settings)
 
 
+def options_of(data: h5py.Dataset) -> ChunkOptions:
+    """What a dataset's filter pipeline says."""
+    pipeline = data.id.get_create_plist()
+    filters = [pipeline.get_filter(i) for i in range(pipeline.get_nfilters())]
+    values = next(f[2] for f in filters if f[0] == FILTER_ID)
+    return ChunkOptions.unpack(values)
+
+
+def panel_axes_of(data: h5py.Dataset) -> int:
+    """Axes between time and rows of a compressed dataset, which its payloads do not have."""
+    return max(data.ndim - len(options_of(data).shape or data.shape), 0)
+
+
 class TEZip(h5py.filters.FilterRefBase):
     """Filter options for `h5py`, in hdf5plugin's way.
 
     Parameters
     ----------
-    absolute, relative, pointwise_relative : float, optional
+    absolute, relative, pointwise_relative, noise : float, optional
         The error bound, see `tezip_h5.ErrorBound`; none is lossless.
     **settings
         See `tezip_h5.Settings`.
@@ -187,14 +202,16 @@ class TEZip(h5py.filters.FilterRefBase):
     filter_id = FILTER_ID
     filter_name = "tezip"
 
-    def __init__(self, absolute=None, relative=None, pointwise_relative=None, **settings):
+    def __init__(
+        self, absolute=None, relative=None, pointwise_relative=None, noise=None, **settings
+    ):
         if "model" in settings:
             settings["model"] = store.name_of(settings["model"])
         try:
             self._settings = Settings(**settings)
         except TypeError as error:
             raise InputError(f"unknown option: {error}") from None
-        self._bound = ErrorBound(absolute, relative, pointwise_relative)
+        self._bound = ErrorBound(absolute, relative, pointwise_relative, noise)
         self.filter_options = ChunkOptions(None, None, self._bound, self._settings).pack()
 
     @property
@@ -212,7 +229,7 @@ class TEZip(h5py.filters.FilterRefBase):
         default = Settings()
         config = {
             name: value
-            for name in ("absolute", "relative", "pointwise_relative")
+            for name in ("absolute", "relative", "pointwise_relative", "noise")
             if (value := getattr(self._bound, name)) is not None
         }
         for name in Settings.__dataclass_fields__:
@@ -231,7 +248,7 @@ class TEZip(h5py.filters.FilterRefBase):
         options = ChunkOptions.unpack(filter_options)
         bound = options.bound
         config = {name: getattr(options.settings, name) for name in Settings.__dataclass_fields__}
-        return cls(bound.absolute, bound.relative, bound.pointwise_relative, **config)
+        return cls(bound.absolute, bound.relative, bound.pointwise_relative, bound.noise, **config)
 
     def __repr__(self):
         return f"TEZip({', '.join(f'{k}={v!r}' for k, v in self.get_config().items())})"

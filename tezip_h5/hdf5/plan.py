@@ -6,15 +6,16 @@ import os
 from dataclasses import dataclass
 
 import h5py
-import numpy as np
 
 from tezip_h5.errors import InputError
 from tezip_h5.frames import Stack, check_dtype, check_frames
 from tezip_h5.hdf5 import container
-from tezip_h5.hdf5.container import Layout
 from tezip_h5.hdf5.encoder import StackEncoder
+from tezip_h5.hdf5.layout import Layout
 from tezip_h5.hdf5.networks import model_to_try
 from tezip_h5.hdf5.progress import progress
+from tezip_h5.hdf5.threads import threads_or_default
+from tezip_h5.masking import check_mask
 from tezip_h5.model import store
 from tezip_h5.settings import Settings
 
@@ -23,35 +24,11 @@ __all__ = [
     "Plan",
     "checked_filename",
     "checked_name",
-    "default_threads",
-    "threads_or_default",
 ]
 
 _CHUNK_BYTES = {"fast": 0, "balanced": 4 << 20, "best": 16 << 20}
 """More than 16 frames make a chunk if it stays below this: reading one frame decodes its whole
 chunk, and an archive is read whole more often than frame by frame."""
-
-
-def default_threads() -> int:
-    """Threads when the caller names no number: the processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def threads_or_default(threads) -> int:
-    """A number of threads that a caller gave, or None for the default.
-
-    Raises
-    ------
-    InputError
-        When it is none.
-    """
-    if threads is None:
-        return default_threads()
-    if isinstance(threads, bool) or not isinstance(threads, int | np.integer) or threads < 1:
-        raise InputError(f"threads={threads!r} is no number of threads; give an int >= 1")
-    return int(threads)
 
 
 def checked_name(name: str) -> str:
@@ -87,9 +64,19 @@ class Plan:
         count=None,
         embed_model=False,
         sample=None,
+        panel_axes=0,
+        mask=None,
     ):
-        self.frame_shape = check_frames((1, *frame_shape))[1:]
+        self.frame_shape = check_frames((1, *frame_shape), panel_axes)[1:]
         self.dtype = check_dtype(dtype)
+        if bound.mode == "noise" and self.dtype.kind == "f":
+            raise InputError(
+                f"a noise bound for {self.dtype} samples; it is for counts, which are integers: "
+                "convert them, or give an absolute bound"
+            )
+        self.mask = None
+        if mask is not None:
+            self.mask = check_mask(mask, self.frame_shape[: panel_axes + 2])
         self.bound = bound
         self._count, self._embed_model = count, embed_model
         if "model" in settings:
@@ -100,7 +87,7 @@ class Plan:
             raise InputError(f"unknown option: {error}") from None
         self.threads = threads_or_default(threads)
         if self.settings.mse_threshold is not None and tile is None:
-            tile = self.frame_shape[:2]  # tiles could not agree where keyframes go
+            tile = self.frame_shape[panel_axes:][:2]  # tiles could not agree where keyframes go
         self.layout = Layout.choose(
             self.frame_shape,
             self.dtype.itemsize,
@@ -110,12 +97,13 @@ class Plan:
             count=count,
             most_bytes=_CHUNK_BYTES[self.settings.level],
             even=self.settings.automatic_windows,
+            panel_axes=panel_axes,
         )
         if self.layout.tiled and self.settings.mse_threshold is not None:
             raise InputError(
                 f"mse_threshold with frames of {self.frame_shape} cut into tiles of "
-                f"{self.layout.chunk[1:3]}: tiles could not agree where keyframes go; give "
-                f"tile={self.frame_shape[:2]}, or use window"
+                f"{self.layout.payload_shape[1:3]}: tiles could not agree where keyframes go; "
+                f"give tile={self.frame_shape[panel_axes:][:2]}, or use window"
             )
 
         # Now, not when a file has been made, or a stack been deleted that is to be replaced.
@@ -132,34 +120,48 @@ class Plan:
             threads=self.threads,
             count=self._count,
             embed_model=self._embed_model,
+            mask=self.mask,
             **options,
         )
 
 
 @dataclass(frozen=True)
 class Job:
-    """A stack and how to encode it; `run` does, into a group."""
+    """A stack and how to encode it; `run` does, into a group.
+
+    With `durable`, what has been written survives a kill, and `run` goes on after it. `most` is
+    how many frames the dataset can grow to.
+    """
 
     source: Stack
     plan: Plan
     preview: bool
     progress: bool | None
     cluster: object | None = None  # a `cluster.Cluster`, where there is one
+    durable: bool = False
+    most: int | None = None
 
     def run(self, group: h5py.Group) -> StackEncoder:
         """Encode the whole stack into `group`; the encoder is closed on return."""
         names = self.source.filenames
-        options = {"filenames": bool(names), "preview": self.preview}
         size = self.plan.layout.chunk[0]
+        options = {
+            "filenames": bool(names),
+            "preview": self.preview,
+            "durable": self.durable,
+            "most": self.most,
+        }
         if self.cluster is None:
-            encoder, blocks = self.plan.encoder(group, **options), self.source.blocks(size)
+            encoder = self.plan.encoder(group, **options)
+            start = encoder.past.totals.frames
+            blocks = self.source.blocks(size, start)
         else:
             encoder = self.plan.encoder(group, self.cluster.encoder, **options)
-            blocks = self.cluster.blocks(self.source, size)
+            start, blocks = 0, self.cluster.blocks(self.source, size)
         bar = progress(total=self.source.count, unit="frame", show=self.progress)
         try:
             with bar:
-                start = 0
+                bar.update(start)
                 for block in blocks:
                     encoder.submit(block, start)
                     start += len(block)

@@ -22,13 +22,21 @@ class Preview:
 
     Grey levels are those of the first keyframe: its 0.5 and 99.5 percentiles become 0 and
     255. When there are more than 32 keyframes, every second one is dropped, again and again.
+    Thumbnails that `group` has already come first.
     """
 
-    def __init__(self):
+    def __init__(self, group: h5py.Group | None = None):
         self._thumbnails: list[tuple[int, np.ndarray]] = []
         self._stride = 1
         self._seen = 0
         self._range: tuple[float, float] | None = None
+        if group is not None and "preview" in group:
+            self._go_on(group["preview"])
+
+    def _go_on(self, preview: h5py.Dataset) -> None:
+        numbers = preview.attrs["frames"]
+        self._thumbnails = [(int(n), p) for n, p in zip(numbers, preview[()], strict=True)]
+        self._range = tuple(map(float, preview.attrs.get("range", (0, 1))))
 
     def add(self, number: int, frame: np.ndarray) -> None:
         """Offer keyframe `number`, (H, W) or (H, W, C) of any dtype."""
@@ -64,6 +72,7 @@ class Preview:
             "preview", data=data, chunks=data.shape, compression="gzip", compression_opts=9
         )
         preview.attrs["frames"] = np.array(numbers, np.int64)
+        preview.attrs["range"] = self._range or (0.0, 1.0)  # values that became 0 and 255
         preview.attrs["CLASS"] = np.bytes_("IMAGE")
         preview.attrs["IMAGE_VERSION"] = np.bytes_("1.2")
         preview.attrs["interpretation"] = "rgb-image" if data.ndim == 4 else "image"

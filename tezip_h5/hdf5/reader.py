@@ -17,13 +17,14 @@ import numpy as np
 from tezip_h5 import codec
 from tezip_h5.errors import FormatError, InputError, TezipError
 from tezip_h5.hdf5 import cache, container, filter
-from tezip_h5.hdf5.plan import threads_or_default
 from tezip_h5.hdf5.progress import progress
+from tezip_h5.hdf5.threads import threads_or_default
 
 __all__ = [
     "Geometry",
     "blocks",
     "decode_payload",
+    "offsets",
     "read",
     "read_chunk",
     "stack_named",
@@ -208,6 +209,14 @@ def read_chunk(dataset: h5py.Dataset, offset) -> np.ndarray:
         return _through_h5py(dataset, box)
     except (OSError, FormatError) as error:
         raise FormatError(f"chunk at {tuple(offset)}: {error}") from None
+
+
+def offsets(dataset: h5py.Dataset, frames: slice = slice(None)) -> Iterator[tuple[int, ...]]:
+    """Where the chunks of these frames begin, in order."""
+    first, stop, _ = frames.indices(dataset.shape[0])
+    grids = [range(0, n, c) for n, c in zip(dataset.shape, dataset.chunks, strict=True)]
+    grids[0] = range(first // dataset.chunks[0] * dataset.chunks[0], stop, dataset.chunks[0])
+    return product(*grids)
 
 
 def _place(stored, dataset, offset, starts, stops, out, threads) -> None:

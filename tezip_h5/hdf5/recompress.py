@@ -21,13 +21,14 @@ import numpy as np
 from tezip_h5.bitstream import peek
 from tezip_h5.bounds import ChunkBound
 from tezip_h5.codec import NETWORK_WORTH, Encoded, decode_chunk, encode_chunk
-from tezip_h5.errors import FormatError, InputError, ModelError
-from tezip_h5.hdf5 import container, reader, report
-from tezip_h5.hdf5.container import Layout
-from tezip_h5.hdf5.copying import Tree, copy_attributes
+from tezip_h5.errors import FormatError, InputError
+from tezip_h5.hdf5 import container, reader
+from tezip_h5.hdf5.copying import Tree, check_target, copy_attributes
 from tezip_h5.hdf5.encoder import StackEncoder
-from tezip_h5.hdf5.options import FILTER_ID, ChunkOptions
-from tezip_h5.hdf5.plan import threads_or_default
+from tezip_h5.hdf5.layout import Layout
+from tezip_h5.hdf5.networks import model_of_stack
+from tezip_h5.hdf5.options import FILTER_ID, ChunkOptions, options_of, panel_axes_of
+from tezip_h5.hdf5.threads import threads_or_default
 from tezip_h5.model import embedding, store
 from tezip_h5.recoding import Kept, recode
 from tezip_h5.settings import Settings
@@ -119,12 +120,7 @@ def recompress(source, target, *, level="best", threads=None, name=None) -> Reco
     source, target = Path(source), Path(target)
     Settings(level=level)  # says what is wrong with it
     threads = threads_or_default(threads)
-    if target.exists() and source.exists() and target.samefile(source):
-        raise InputError(f"{target} is the file to read; give another path for the new file")
-    if target.exists():
-        raise InputError(f"{target} is there already; give the path of a new file")
-    if not target.parent.is_dir():
-        raise InputError(f"the folder of {target} is missing; make it first")
+    check_target(source, target)
     beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         with container.open_existing(source) as old:
@@ -187,7 +183,7 @@ def _copy(old, new, chosen, level, threads) -> list[RecompressedStack]:
 
 def _options(data: h5py.Dataset, level: str) -> ChunkOptions:
     """What a dataset will be encoded with: its own options, but for level and pins."""
-    old = report.options_of(data)
+    old = options_of(data)
     kept = {n: getattr(old.settings, n) for n in ("window", "mse_threshold", "warmup", "model")}
     return replace(old, settings=Settings(level=level, **kept))
 
@@ -199,7 +195,7 @@ class _Recoder(StackEncoder):
     """Encode the samples of a stack that has been encoded before."""
 
     def __init__(self, group, data, tables, options: ChunkOptions, threads: int):
-        layout = Layout(data.shape[1:], data.chunks)
+        layout = Layout(data.shape[1:], data.chunks, panel_axes_of(data))
         super().__init__(
             group,
             layout,
@@ -218,8 +214,7 @@ class _Recoder(StackEncoder):
             # The level tries none, but chunks that stay as they are need theirs.
             self.networks.model = store.find(bytes.fromhex(digest))
 
-    def _encoder_of(self, corner):
-        offset = corner + (0,) * (self._old.ndim - 3)
+    def _encoder_of(self, offset):
         stored = reader.stored_chunk(self._old, offset)
         if stored is None:
             raise FormatError(f"{self._old.name} has no chunk at {offset}: frames are missing")
@@ -254,23 +249,11 @@ def _embeds_model(tables: h5py.Group) -> bool:
     return digest is not None and f"{embedding.MODELS}/{digest}" in tables.file
 
 
-def _model_name(tables: h5py.Group, options: ChunkOptions) -> str | None:
-    """The network to try: that of the stack, else the one its options name, if it is found."""
-    digest = tables.attrs.get("model")
-    if digest is not None:
-        return store.name_of(store.find(bytes.fromhex(digest)))
-    channels = options.shape[3] if options.shape and len(options.shape) == 4 else 1
-    try:
-        store.resolve(options.settings.model, channels)
-    except ModelError:
-        return store.DEFAULT
-    return options.settings.model
-
-
 def _recompress_stack(name, data, tables, new, level, threads) -> RecompressedStack:
     container.check_table(data, tables)
     options = _options(data, level)
-    settings = replace(options.settings, model=_model_name(tables, options))
+    model = model_of_stack(tables, options.shape, options.settings)
+    settings = replace(options.settings, model=model)
     group = new[tables.name]
     for attribute in ("model", "network_chunks"):
         group.attrs.pop(attribute, None)

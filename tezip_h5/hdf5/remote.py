@@ -13,14 +13,14 @@ import h5py
 import numpy as np
 
 from tezip_h5.bounds import ErrorBound
-from tezip_h5.codec import Encoded, encode_chunk, network_promises
+from tezip_h5.codec import Encoded, encode_chunk
 from tezip_h5.errors import InputError
 from tezip_h5.frames import take
-from tezip_h5.hdf5.container import Layout
 from tezip_h5.hdf5.encoder import encode_and_check
+from tezip_h5.hdf5.layout import Layout, panels_joined
 from tezip_h5.hdf5.preview import shrunk
+from tezip_h5.hdf5.steps import Prepared
 from tezip_h5.model import store
-from tezip_h5.planning import plan_kinds
 from tezip_h5.prediction.integer import IntegerModel
 from tezip_h5.settings import Settings
 from tezip_h5.version import __version__
@@ -40,6 +40,7 @@ class StepOptions:
     threads: int
     verify: bool
     preview: bool
+    mask: np.ndarray | None = None
     version: str = __version__
 
 
@@ -57,7 +58,7 @@ class StoredFrames:
         return self.stop - self.start
 
     def read(self) -> np.ndarray:
-        """The frames, (k, H, W[, C]).
+        """The frames, (k, *frame_shape).
 
         Raises
         ------
@@ -143,42 +144,36 @@ def encode_step(
             f"the array said that its frames are {options.dtype} {expected}, but they were "
             f"computed as {frames.dtype} {frames.shape}; correct its meta, dtype or chunks"
         )
-    settings, bound = options.settings, options.bound.of_frames(_pixels(frames))
-    kinds = plan_kinds(frames, bound, settings) if options.layout.tiled else None
+    layout, settings = options.layout, options.settings
+    step = Prepared(frames, layout, options.bound, settings, options.mask)
     network = None if model is None else _model(model)
-    promises = network is not None and (
-        settings.predictor == "prednet" or network_promises(frames, bound, settings, network)
-    )
+    promises = network is not None and (settings.predictor == "prednet" or step.promises(network))
     encode = encode_and_check if options.verify else encode_chunk
     tiles = [
-        encode(
-            frames[:, rows, columns],
-            bound,
-            settings,
-            options.layout.chunk,
-            kinds,
+        step.around(encode, tile)(
+            *step.arguments(tile),
             network if promises or not probe else None,
             threads=options.threads,
         )
-        for rows, columns in options.layout.tiles
+        for tile in layout.tiles
     ]
     return EncodedStep(
         [replace(tile, model=None) for tile in tiles],
         [tile.model is not None for tile in tiles],
         promises,
         frames.nbytes,
-        _thumbnails(frames, tiles) if options.preview else {},
+        _thumbnails(panels_joined(step.frames, layout.panel_axes), tiles, layout)
+        if options.preview
+        else {},
     )
 
 
-def _pixels(frames: np.ndarray) -> np.ndarray:
-    return frames.reshape((*frames.shape[:3], -1))
-
-
-def _thumbnails(frames: np.ndarray, tiles: list[Encoded]) -> dict[int, np.ndarray]:
+def _thumbnails(frames: np.ndarray, tiles: list[Encoded], layout: Layout) -> dict:
+    """What `Preview` needs of frames that may be keyframes; panel axes have one panel then."""
     ways = [*tiles, *(tile.without for tile in tiles if tile.without is not None)]
-    return {
-        t: np.ascontiguousarray(shrunk(frames[t]))
-        for t in range(len(frames))
-        if any(way.frames[t].kind == Kind.KEYFRAME for way in ways)
-    }
+    found = {}
+    for t in range(len(frames)):
+        if any(way.frames[t].kind == Kind.KEYFRAME for way in ways):
+            small = np.ascontiguousarray(shrunk(frames[t]))
+            found[t] = small.reshape((1,) * layout.panel_axes + small.shape)
+    return found

@@ -17,9 +17,9 @@ from tezip_h5.errors import BoundError, FormatError, InputError
 from tezip_h5.frames import Stack, open_stack
 from tezip_h5.hdf5 import container, listing, reader
 from tezip_h5.hdf5.chunks import ChunkReport, describe_chunks
-from tezip_h5.hdf5.options import FILTER_ID, ChunkOptions
-from tezip_h5.hdf5.plan import threads_or_default
+from tezip_h5.hdf5.options import FILTER_ID, options_of, panel_axes_of
 from tezip_h5.hdf5.progress import progress
+from tezip_h5.hdf5.threads import threads_or_default
 from tezip_h5.model import embedding
 
 __all__ = [
@@ -29,7 +29,6 @@ __all__ = [
     "compare",
     "frame_rows",
     "inspect",
-    "options_of",
     "verify",
 ]
 
@@ -178,14 +177,6 @@ def frame_rows(data: h5py.Dataset) -> list[dict]:
     return rows
 
 
-def options_of(data: h5py.Dataset) -> ChunkOptions:
-    """What a dataset's filter pipeline says."""
-    pipeline = data.id.get_create_plist()
-    filters = [pipeline.get_filter(i) for i in range(pipeline.get_nfilters())]
-    values = next(f[2] for f in filters if f[0] == FILTER_ID)
-    return ChunkOptions.unpack(values)
-
-
 def _describe(name: str, data: h5py.Dataset) -> StackReport:
     options = options_of(data)
     tables = container.tables_of(data)
@@ -285,7 +276,8 @@ def verify(path, original=None, *, name=None, threads=None) -> Verification:
         largest = None
         if original is not None:
             bound = options_of(data).bound
-            largest = compare(data, open_stack(original, lossy=not bound.lossless), bound)
+            stack = open_stack(original, lossy=not bound.lossless, panel_axes=panel_axes_of(data))
+            largest = compare(data, stack, bound)
     return Verification(
         str(path), len(stacks), chunks, frames, largest, time.perf_counter() - started
     )
@@ -350,6 +342,7 @@ def compare(data: h5py.Dataset, original: Stack, bound: ErrorBound) -> float:
         )
     largest = 0.0
     blocks = original.blocks(data.chunks[0])
+    panels = list(np.ndindex(*original.frame_shape[: original.panel_axes]))
     for start, decoded in reader.blocks(data):
         frames = next(blocks, decoded[:0])
         if len(frames) != len(decoded):
@@ -357,18 +350,32 @@ def compare(data: h5py.Dataset, original: Stack, bound: ErrorBound) -> float:
                 f"{data.name} has {data.shape[0]} frames; the original "
                 f"{'has more' if len(frames) > len(decoded) else f'only {start + len(frames)}'}"
             )
-        frames = frames.astype(decoded.dtype, copy=False).reshape((*frames.shape[:3], -1))
-        limits = bound.of_frames(frames)
-        for t, (frame, back) in enumerate(zip(frames, decoded, strict=True)):
-            error, bad = limits.check(frame, back.reshape(frame.shape), t)
-            if bad.any():
-                at = tuple(int(i) for i in np.argwhere(bad)[0])
-                found = back.reshape(bad.shape)[at]
+        frames = frames.astype(decoded.dtype, copy=False)
+        for panel in panels:
+            index = (slice(None), *panel)
+            error, at = _worst(frames[index], decoded[index], bound)
+            if at is not None:
+                place = (at[0], *panel, *at[1:])
+                found, wanted = decoded[place], frames[place]
                 raise BoundError(
-                    f"{data.name}: frame {start + t}, sample {at} is {found}, the original "
-                    f"{frame[at]}: outside the bound ({bound})"
+                    f"{data.name}: frame {start + at[0]}, sample {place[1:]} is {found}, the "
+                    f"original {wanted}: outside the bound ({bound})"
                 )
             largest = max(largest, error)
     if next(blocks, None) is not None:
         raise InputError(f"{data.name} has {data.shape[0]} frames; the original has more")
     return largest
+
+
+def _worst(frames, decoded, bound):
+    """The largest error of frames (g, H, W[, C]), and where the first is that breaks the bound."""
+    shape = frames.shape
+    frames = frames.reshape((*shape[:3], -1))
+    limits, largest = bound.of_frames(frames), 0.0
+    for t, (frame, back) in enumerate(zip(frames, decoded, strict=True)):
+        error, bad = limits.check(frame, back.reshape(frame.shape), t)
+        if bad.any():
+            at = (t, *(int(i) for i in np.argwhere(bad)[0]))
+            return error, at[: len(shape)]
+        largest = max(largest, error)
+    return largest, None

@@ -26,7 +26,7 @@ import numpy as np
 from tezip_h5.errors import ModelError, TezipError
 from tezip_h5.hdf5.filter import decode
 from tezip_h5.hdf5.options import ChunkOptions
-from tezip_h5.hdf5.plan import default_threads
+from tezip_h5.hdf5.threads import default_threads
 from tezip_h5.model import embedding, store
 
 __all__ = ["main", "serve"]

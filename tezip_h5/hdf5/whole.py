@@ -33,7 +33,9 @@ def write(
     absolute: float | None = None,
     relative: float | None = None,
     pointwise_relative: float | None = None,
+    noise: float | None = None,
     axes: str | None = None,
+    mask=None,
     chunk_frames: int | None = None,
     tile: tuple[int, int] | None = None,
     threads: int | None = None,
@@ -49,18 +51,22 @@ def write(
 
     Parameters
     ----------
-    stack : array, h5py.Dataset, array-like, folder of images, or iterable of frames
-        (T, H, W) or (T, H, W, C), C <= 4; uint8..uint32, int8..int32, float32, float64.
+    stack : array, h5py.Dataset, array-like, folder of images, TIFF, .npy or .npz file, or iterable
+        (T, H, W) or (T, H, W, C), C <= 4; uint8..uint32, int8..int32, float32, float64. Further
+        axes are named by `axes`.
     path : str or path, optional
         The file. It appears under its name only when it is complete; if it exists, the stack
         is added to it. Without it, `stack` must be an h5py.Dataset, which is compressed where
         it stands, in its own file.
     name : str
         Of the stack in the file: a group with the dataset ``data``.
-    absolute, relative, pointwise_relative : float, optional
+    absolute, relative, pointwise_relative, noise : float, optional
         The error bound, see `ErrorBound`; none is lossless.
     axes : str, optional
-        Order of the stack's axes, if not "TYX" or "TYXC".
+        Order of the stack's axes, if not "TYX" or "TYXC". Other letters than these are panel
+        axes: (T, modules, H, W) is "TMYX". Panels are encoded each for itself.
+    mask : bool or integer array (H, W), optional
+        Masked pixels (not 0) come back exactly, and disturb nothing else; see `Writer`.
     chunk_frames, tile, threads, preview, embed_model, **settings
         See `Writer` and `Settings`.
     verify : bool
@@ -98,7 +104,7 @@ def write(
     0.0
     """
     started = time.perf_counter()
-    bound = ErrorBound(absolute, relative, pointwise_relative)
+    bound = ErrorBound(absolute, relative, pointwise_relative, noise)
     source = open_stack(stack, axes, lossy=not bound.lossless)
     plan = Plan(
         source.frame_shape,
@@ -111,6 +117,8 @@ def write(
         source.count,
         embed_model,
         sample=lambda: _sample(stack, source),
+        panel_axes=source.panel_axes,
+        mask=mask,
     )
     if path is None and not isinstance(stack, h5py.Dataset):
         raise InputError(
@@ -161,6 +169,7 @@ def _sample(stack, source) -> np.ndarray:
     """The first frames, to calibrate a network on."""
     _require_readable_twice(stack, "a network of the original")
     block = next(source.blocks(_SAMPLE_FRAMES))
+    block = block[(slice(None), *(0,) * source.panel_axes)]
     block = block.reshape((*block.shape[:3], -1))
     return clip_of(block, 0, len(block), block.shape[3])
 

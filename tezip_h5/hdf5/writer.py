@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import threading
 import time
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from tezip_h5.bounds import ErrorBound
 from tezip_h5.errors import InputError
-from tezip_h5.hdf5 import container, nexus
+from tezip_h5.hdf5 import container, live, nexus
+from tezip_h5.hdf5.appending import plan_of
+from tezip_h5.hdf5.encoder import StackEncoder
+from tezip_h5.hdf5.line import Line
+from tezip_h5.hdf5.metadata import write_metadata
 from tezip_h5.hdf5.plan import Plan, checked_filename, checked_name
 from tezip_h5.hdf5.summary import Summary, summarise
+from tezip_h5.settings import Settings
 
 __all__ = ["Writer"]
 
+_log = logging.getLogger("tezip_h5")
 _GUARD_BYTES = 4096  # more than HDF5 gathers into one block of small pieces
+_QUEUE_BYTES = 256 << 20
 
 
 class Writer:
     """Write a stack frame by frame, as it is acquired.
 
-    A new file is made when `path` does not exist; otherwise the stack is added to it. Every
-    finished chunk is flushed: if the process dies, the file opens with every chunk written
-    so far, and after `flush()` with every frame.
+    A new file is made when `path` does not exist; otherwise the stack is added to it. `append`
+    copies a frame and returns; threads encode, and one writes chunks in order. Every finished
+    chunk is flushed: if the process dies, the file opens with every chunk written so far, and
+    after `flush()` with every frame.
 
     Parameters
     ----------
@@ -33,8 +42,9 @@ class Writer:
     name : str
         Of the stack; it becomes a group with the dataset ``data``.
     frame_shape : (H, W) or (H, W, C), C <= 4
+        With `panel_axes`, those come first: (modules, H, W).
     dtype : str or dtype
-    absolute, relative, pointwise_relative : float, optional
+    absolute, relative, pointwise_relative, noise : float, optional
         The error bound, see `ErrorBound`; none is lossless.
     chunk_frames : int, optional
         Frames per chunk; default 16, fewer for very large frames.
@@ -46,6 +56,26 @@ class Writer:
         Decode every chunk again before it is written, and compare every sample.
     overwrite : bool
         Replace a stack that is there already.
+    append : bool
+        Go on with a stack that is there already. Its options hold: `frame_shape`, `dtype` and the
+        rest may be left out, or must agree (`level` may differ).
+    swmr : bool
+        Let other processes read while this one writes: ``h5py.File(path, swmr=True)``. The file
+        needs HDF5 1.10 or later, and after a crash `tezip-h5 repair`.
+    queue_frames : int, optional
+        Frames that may wait to be written, at least those of two chunks; default 256 MiB.
+    when_full : "block" | "raise"
+        What `append` does when that many wait: wait itself, or raise `OverrunError`. No frame is
+        ever dropped silently.
+    panel_axes : int
+        Axes of a frame before rows and columns, such as the modules of a detector; each panel is
+        encoded for itself.
+    mask : bool or integer array, shape (H, W), or with the panel axes, optional
+        Pixels that are not 0 are masked, as in NeXus's ``pixel_mask``: whatever is in them comes
+        back exactly, and they disturb nothing else.
+    metadata : dict, optional
+        What to write beside the frames: ``{"/entry/sample/name": "x", "data@units": "counts"}``.
+        Paths without a leading slash begin at the stack; ``@`` is before an attribute's name.
     preview : bool
         Keep thumbnails that any viewer shows without the filter.
     embed_model : bool
@@ -58,6 +88,10 @@ class Writer:
     ------
     InputError
         For options or frames that do not fit.
+    OverrunError
+        From `append`, with ``when_full="raise"``: the frames were not taken.
+    OSError, BoundError
+        From any method, when a chunk could not be written; nothing more is written then.
 
     Examples
     --------
@@ -74,56 +108,141 @@ class Writer:
         self,
         path,
         name: str,
-        frame_shape: tuple[int, ...],
-        dtype,
+        frame_shape: tuple[int, ...] | None = None,
+        dtype=None,
         *,
         absolute: float | None = None,
         relative: float | None = None,
         pointwise_relative: float | None = None,
+        noise: float | None = None,
         chunk_frames: int | None = None,
         tile: tuple[int, int] | None = None,
         threads: int | None = None,
         verify: bool = False,
         overwrite: bool = False,
+        append: bool = False,
+        swmr: bool = False,
+        queue_frames: int | None = None,
+        when_full: str = "block",
+        panel_axes: int = 0,
+        mask=None,
         preview: bool = True,
         embed_model: bool = False,
+        metadata: dict | None = None,
         **settings,
     ):
         self._started = time.perf_counter()
-        self._bound = ErrorBound(absolute, relative, pointwise_relative)
-        plan = Plan(
-            frame_shape,
-            dtype,
-            self._bound,
-            settings,
-            chunk_frames,
-            tile,
-            threads,
-            embed_model=embed_model,
-        )
-        self._name = checked_name(name)
-        self._path = Path(path)
-        self._plan = plan
+        bound = ErrorBound(absolute, relative, pointwise_relative, noise)
+        if append and overwrite:
+            raise InputError("append=True goes on with a stack, overwrite=True replaces it")
+        self._name, self._path, self._swmr = checked_name(name), Path(path), swmr
+        self._lock = threading.Lock()  # frames of several threads keep together
         self.summary: Summary | None = None
-        self._pending = np.empty((plan.layout.chunk[0], *plan.frame_shape), plan.dtype)
-        self._count = 0  # frames in _pending
-        self._appended = 0
-        self._names: list[str] = []
-        self._file = _open_for_adding(self._path)
+        plan = None
+        if not append or frame_shape is not None:
+            if frame_shape is None or dtype is None:
+                raise InputError("a new stack needs frame_shape and dtype; give both")
+            plan = Plan(
+                frame_shape,
+                dtype,
+                bound,
+                settings,
+                chunk_frames,
+                tile,
+                threads,
+                embed_model=embed_model,
+                panel_axes=panel_axes,
+                mask=mask,
+            )
+            # What is wrong with it must show before there is a file.
+            self._make_line(plan, queue_frames, when_full)
+        new_file = not self._path.exists()
+        self._file = live.open_to_add(self._path, swmr, must_exist=plan is None)
+        there = self._name in self._file
         try:
-            if self._name in self._file:
-                if not overwrite:
-                    raise container.name_taken(self._path, self._name)
+            if there and append:
+                if mask is not None:
+                    raise InputError(f"{name!r} keeps the mask it was begun with; leave mask out")
+                given = {
+                    "frame_shape": frame_shape,
+                    "dtype": dtype,
+                    "chunk_frames": chunk_frames,
+                    "tile": tile,
+                }
+                plan = plan_of(self._file[self._name], bound, settings, threads, **given)
+                self._make_line(plan, queue_frames, when_full)
+            elif plan is None:
+                raise InputError(f"{path} holds no stack {name!r} to append to; give frame_shape")
+            self._begin(plan, there and append, overwrite, preview, verify, metadata or {})
+        except BaseException:
+            if not there and self._name in self._file:
                 del self._file[self._name]
-            self._group = self._file.create_group(self._name)
-            nexus.lead_to(self._file, self._name)
-            self._encoder = plan.encoder(self._group, durable=True, preview=preview, verify=verify)
+            self._file.close()
+            if new_file:
+                self._path.unlink()
+            raise
+
+    def _make_line(self, plan: Plan, queue_frames: int | None, when_full: str) -> None:
+        chunk = plan.layout.chunk[0]
+        if queue_frames is None:
+            frame_bytes = int(np.prod(plan.frame_shape)) * plan.dtype.itemsize
+            queue_frames = max(2 * chunk, _QUEUE_BYTES // frame_bytes)
+        if queue_frames != int(queue_frames) or queue_frames < 2 * chunk:
+            raise InputError(
+                f"queue_frames={queue_frames!r}; give at least {2 * chunk}, the frames of two "
+                "chunks, or a smaller chunk_frames"
+            )
+        self._line = Line(int(queue_frames), when_full)
+
+    def _begin(self, plan, going_on, overwrite, preview, verify, metadata) -> None:
+        """Make, or open, the stack's group and its encoder."""
+        self._plan = plan
+        if self._name in self._file and not going_on:
+            if not overwrite:
+                raise container.name_taken(self._path, self._name)
+            del self._file[self._name]
+        self._group = self._file.require_group(self._name)
+        self._encoder: StackEncoder = plan.encoder(
+            self._group, durable=True, preview=preview, verify=verify, written=self._line.leave
+        )
+        try:
+            past = self._encoder.past
             container.finish_group(self._group, self._encoder.data)
+            nexus.lead_to(self._file, self._name)
+            write_metadata(self._group, metadata)
+            if not self._swmr:  # now, not when frames are safe already
+                self._file.require_group(container.INCOMING)
             self._encoder.describe(complete=False)
+            self._names = container.read_filenames(self._group) or []
+            self._pending = self._fresh()
+            self._count = self._kept = 0  # frames in _pending, and those that lie in the file
+            if past.tail is not None:
+                self._line.enter(len(past.tail))
+                self._pending[: len(past.tail)] = past.tail
+                self._count = self._kept = len(past.tail)
+                if not self._swmr:
+                    self._keep_off_the_end()
+            self._appended = past.with_tail.frames
+            self._live = None
+            if self._swmr:
+                self._live = live.begin(self._group, self._encoder)
             self._file.flush()
         except BaseException:
-            self._file.close()
+            self._encoder.close()
             raise
+
+    def _fresh(self) -> np.ndarray:
+        return np.empty((self._plan.layout.chunk[0], *self._plan.frame_shape), self._plan.dtype)
+
+    @property
+    def settings(self) -> Settings:
+        """How frames are encoded."""
+        return self._plan.settings
+
+    @property
+    def queued(self) -> int:
+        """Frames that were appended and are not written yet, those of the unfinished chunk too."""
+        return self._line.frames
 
     def append(self, frames, filename=None) -> None:
         """Add one frame, or a block of frames (k, H, W[, C]).
@@ -143,44 +262,60 @@ class Writer:
                 f"a frame or block of {block.dtype} {np.shape(frames)}; this writer takes "
                 f"{self._plan.dtype} {self._plan.frame_shape}"
             )
-        self._note_names(filename, len(block))
+        names = self._checked_names(filename, len(block))
+        with self._lock:
+            self._take(block, names)
+
+    def _take(self, block: np.ndarray, names: list[str] | None) -> None:
+        if not self._line.blocks:  # all of it or nothing
+            self._line.enter(len(block))
         while len(block):
             take = min(len(block), len(self._pending) - self._count)
+            if self._line.blocks:
+                self._line.enter(take)
             self._pending[self._count : self._count + take] = block[:take]
+            if names is not None or self._names:
+                self._names += [""] * (self._appended - len(self._names))
+                self._names += names[:take] if names is not None else [""] * take
+                names = None if names is None else names[take:]
             self._count += take
             self._appended += take
             block = block[take:]
             if self._count == len(self._pending):
                 self._submit()
-                shape, dtype, self._pending = self._pending.shape, self._pending.dtype, None
-                self._pending = np.empty(shape, dtype)
-                self._count = 0
+                self._pending = self._fresh()
+                self._count = self._kept = 0
 
-    def _note_names(self, filename, count: int) -> None:
+    @staticmethod
+    def _checked_names(filename, count: int) -> list[str] | None:
         if filename is None:
-            names = [""] * count
-        else:
-            names = [filename] if isinstance(filename, str | os.PathLike) else list(filename)
-            names = [checked_filename(n) for n in names]
-            if len(names) != count:
-                raise InputError(f"{len(names)} file names for {count} frames; give one for each")
-            if "filenames" not in self._group:
-                container.create_filenames(self._group)
-        self._names.extend(names)
+            return None
+        names = [filename] if isinstance(filename, str | os.PathLike) else list(filename)
+        names = [checked_filename(n) for n in names]
+        if len(names) != count:
+            raise InputError(f"{len(names)} file names for {count} frames; give one for each")
+        return names
 
-    def _submit(self, *, tail: bool = False) -> None:
+    # What follows is done by the line's thread, in order.
+
+    def _submit(self) -> None:
         start = self._appended - self._count
-        self._encoder.submit(self._pending[: self._count], start, tail=tail)
+        self._line.put(self._encode, self._pending[: self._count], start)
 
-    def flush(self) -> None:
-        """Write every frame appended so far, the unfinished last chunk too, to the disk."""
-        self._require_open()
+    def _encode(self, frames: np.ndarray, start: int) -> None:
+        encoder = self._encoder
+        encoder.submit(frames, start)
+        while self._line.empty and encoder.under_way:  # nothing else to do: write what is ready
+            encoder.drain(encoder.under_way - 1)
+
+    def _write_all(self, tail: np.ndarray | None, start: int, names: list[str]) -> None:
         self._encoder.drain()
-        if self._count:
-            self._submit(tail=True)
+        if tail is not None:
+            self._encoder.submit(tail, start, tail=True)
             self._encoder.drain()
-            self._keep_off_the_end()
-        self._write_names()
+            if not self._swmr:
+                self._keep_off_the_end()
+        self._write_names(names)
         self._encoder.describe(complete=False)
         self._file.flush()
 
@@ -191,31 +326,72 @@ class Writer:
             del guard["guard"]
         guard.create_dataset("guard", data=np.zeros(_GUARD_BYTES, np.uint8))
 
-    def _write_names(self) -> None:
-        if "filenames" in self._group:
-            container.write_filenames(self._group, self._names)
+    def _write_names(self, names: list[str]) -> None:
+        if names and "filenames" not in self._group:
+            container.create_filenames(self._group)
+        if names:
+            container.write_filenames(self._group, names)
+
+    def _finish(self, last: np.ndarray | None, start: int, names: list[str]) -> None:
+        if last is not None:
+            self._encoder.submit(last, start)
+        elif self._kept:
+            self._encoder.adopt_tail()
+        self._encoder.drain()
+        self._encoder.describe(complete=True)
+        self._write_names(names)
+        if not self._swmr:
+            live.complete(self._group, self._encoder)
+            container.drop_staging(self._file)
+        self._file.flush()
+
+    # Until here.
+
+    def flush(self) -> None:
+        """Write every frame appended so far, the unfinished last chunk too, to the disk."""
+        self._require_open()
+        with self._lock:
+            tail = self._pending[: self._count] if self._count > self._kept else None
+            start, names = self._appended - self._count, self._padded_names()
+            self._line.put(self._write_all, tail, start, names)
+            self._line.wait()
+
+    def _padded_names(self) -> list[str]:
+        if not self._names:
+            return []
+        return self._names + [""] * (self._appended - len(self._names))
 
     def close(self) -> None:
-        """Write the rest, and the tables; afterwards `summary` says what it came to."""
+        """Write the rest, and the tables; afterwards `summary` says what it came to.
+
+        When this is interrupted, or a chunk could not be written, the file keeps what was.
+        """
         if self._file is None:
             return
-        failed = True
+        done = False
         try:
-            if self._count:
-                self._submit()
-                self._count = 0
-            self._encoder.finish()
-            self._write_names()
-            if self._appended:
-                container.link_keyframes(self._group, self._encoder.data, self._encoder.keyframes)
-            container.drop_staging(self._file)
-            self._file.flush()
-            self.summary = self._summarise()
-            failed = False
+            self._line.raise_untold()
+            if not self._line.failed:
+                last = self._pending[: self._count] if self._count > self._kept else None
+                start, names = self._appended - self._count, self._padded_names()
+                self._line.put(self._finish, last, start, names)
+                self._line.wait()
+                done = True
         finally:
+            self._line.close(give_up=not done)
             self._encoder.close()
             file, self._file = self._file, None
-            container.close(file, failed=failed)
+            if self._live is not None:
+                self._live.close()
+            container.close(file, failed=not done)
+        if self._swmr and not live.complete_later(self._path, self._name, self._encoder):
+            _log.warning(
+                "%s is being read: its keyframes and preview can be added later, by "
+                "`tezip-h5 repair`",
+                self._path,
+            )
+        if done:
+            self.summary = self._summarise()
 
     def _summarise(self) -> Summary:
         return summarise(
@@ -235,18 +411,3 @@ class Writer:
     def __repr__(self):
         state = "closed" if self._file is None else f"{self._appended} frames"
         return f"<tezip_h5.Writer {self._path}:/{self._name}, {state}>"
-
-
-def _open_for_adding(path: Path) -> h5py.File:
-    """Open `path` to add to it, or make it."""
-    if path.is_dir() or not path.parent.is_dir():
-        raise InputError(f"{path} cannot be a file: its folder is missing, or it is a folder")
-    if not path.exists():
-        # Space that is freed is never taken again: HDF5 frees a chunk before it finds room for
-        # its new form, and would otherwise write that over frames that were flushed.
-        file = h5py.File(
-            path, "x", libver="earliest", fs_strategy="fsm", fs_persist=False, fs_threshold=2**62
-        )
-        nexus.mark_root(file)
-        return file
-    return container.open_existing(path, "r+")

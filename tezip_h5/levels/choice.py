@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -42,7 +43,7 @@ def choose(frames: np.ndarray, bound: ChunkBound, *, centred: bool = False) -> S
     dtype = frames.dtype
     if dtype.kind in "iu":
         if bound.absolute is None and not bound.lossless:
-            return _companded(frames, bound.pointwise)
+            return _companded(frames, bound)
         if bound.lossless and (scale := _listed(frames)) is not None:
             return scale
         return Integers(dtype).fitted(frames.min(), frames.max())
@@ -53,6 +54,8 @@ def choose(frames: np.ndarray, bound: ChunkBound, *, centred: bool = False) -> S
                 return scale
         return OrderedBits(dtype, 0, 2**32 - 1) if dtype == np.float32 else None
     if low is None:
+        return None
+    if bound.noise:  # of counts, which are integers
         return None
     if bound.absolute is None:
         mantissa = 23 if dtype == np.float32 else 52
@@ -153,10 +156,14 @@ def _finite_range(frames: np.ndarray):
     return (low, high) if low <= high else (None, None)
 
 
-def _companded(frames: np.ndarray, relative: float) -> Companded | None:
+def _companded(frames: np.ndarray, bound: ChunkBound) -> Companded | None:
     low, high = int(frames.min()), int(frames.max())
     largest = max(abs(low), abs(high))
-    table = _representatives(relative, largest, int(np.iinfo(frames.dtype).max))
+    limit = int(np.iinfo(frames.dtype).max)
+    if bound.noise:
+        table = _noise_representatives(bound.noise, largest, limit)
+    else:
+        table = _representatives(bound.pointwise, largest, limit)
     if table is None:
         return None
     scale = Companded(frames.dtype, table=table)
@@ -181,6 +188,28 @@ def _representatives(relative: float, largest: int, limit: int) -> np.ndarray | 
         while value - entry <= relative * value:
             value += 1
     return np.array(table, np.int64)
+
+
+@lru_cache(maxsize=64)
+def _noise_representatives(noise: float, largest: int, limit: int) -> np.ndarray | None:
+    """The greedy table for |x - x'| <= noise * sqrt(x), as `_representatives`."""
+    table, value = [0], 1
+    while value <= largest:
+        entry = min(value + _reach(noise, value), max(limit, value))
+        table.append(entry)
+        if len(table) > LARGEST_TABLE:
+            return None
+        # The first x with x - entry > noise * sqrt(x): near the root of that, then step by step.
+        root = (noise + math.sqrt(noise * noise + 4 * entry)) / 2
+        value = max(entry + 1, int(min(root * root, 2.0**62)) - 2)
+        while value <= largest and value - entry <= _reach(noise, value):
+            value += 1
+    return np.array(table, np.int64)
+
+
+def _reach(noise: float, value: int) -> int:
+    """The largest integer error that `ChunkBound.check` lets pass at `value`."""
+    return int(min(noise * math.sqrt(value), 2.0**62))
 
 
 def tolerances(scale: Scale, bound: ChunkBound, frames: int, channels: int) -> np.ndarray:

@@ -31,7 +31,8 @@ def embed(file: h5py.File, model: IntegerModel) -> h5py.Group:
 
 def link(group: h5py.Group, digest: bytes) -> None:
     """Note in a stack's group which model predicted, and link to it if the file has it."""
-    group.attrs["model"] = digest.hex()
+    if group.attrs.get("model") != digest.hex():
+        group.attrs["model"] = digest.hex()
     path = f"{MODELS}/{digest.hex()}"
     if path in group.file and "model" not in group:
         group["model"] = group.file[path]

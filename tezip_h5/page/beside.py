@@ -9,8 +9,10 @@ import h5py
 import numpy as np
 
 from tezip_h5.hdf5 import reader
-from tezip_h5.hdf5.plan import default_threads
+from tezip_h5.hdf5.layout import panels_joined
+from tezip_h5.hdf5.options import panel_axes_of
 from tezip_h5.hdf5.progress import progress
+from tezip_h5.hdf5.threads import default_threads
 from tezip_h5.peers import peers
 
 __all__ = ["Comparison", "Rival", "compare"]
@@ -51,14 +53,11 @@ def compare(data: h5py.Dataset, *, threads: int | None = None, slow: bool = Fals
     """
     first, stop = _part(data)
     samples = reader.read(data, slice(first, stop), threads=threads)
+    samples = panels_joined(samples, panel_axes_of(data))  # other codecs know none
     if samples.ndim == 4 and samples.shape[3] == 1:
         samples = samples[..., 0]
-    stored = 0
-    for start in range(first, stop, data.chunks[0]):
-        for y in range(0, data.shape[1], data.chunks[1]):
-            for x in range(0, data.shape[2], data.chunks[2]):
-                offset = (start, y, x) + (0,) * (data.ndim - 3)
-                stored += data.id.get_chunk_info_by_coord(offset).size
+    places = reader.offsets(data, slice(first, stop))
+    stored = sum(data.id.get_chunk_info_by_coord(offset).size for offset in places)
     rivals, left_out = [], {}
     for peer in progress(peers(), unit="codec"):
         if not peer.supports(samples.dtype, samples.shape, 0):

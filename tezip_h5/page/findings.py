@@ -9,7 +9,8 @@ import h5py
 import numpy as np
 
 from tezip_h5.hdf5.chunks import ChunkReport, describe_chunks
-from tezip_h5.hdf5.report import StackReport, frame_rows, options_of
+from tezip_h5.hdf5.options import options_of, panel_axes_of
+from tezip_h5.hdf5.report import StackReport, frame_rows
 from tezip_h5.page.beside import Comparison, compare
 from tezip_h5.page.pictures import Pictures, chosen_frames, take_pictures
 
@@ -58,7 +59,8 @@ def gather(
 ) -> Findings:
     """Read what a page says of a stack; see `tezip_h5.page.report` for the options."""
     taken = comparison = None
-    drawable = data.ndim == 3 or (data.ndim == 4 and data.shape[3] <= 4)
+    axes = data.ndim - panel_axes_of(data)
+    drawable = axes == 3 or (axes == 4 and data.shape[-1] <= 4)
     runs = []
     if drawable and pictures != 0:
         runs = chosen_frames(data.shape[0], data.chunks[0], pictures)

@@ -12,6 +12,8 @@ import numpy as np
 
 from tezip_h5 import anatomy
 from tezip_h5.hdf5 import reader
+from tezip_h5.hdf5.layout import Layout, panels_joined
+from tezip_h5.hdf5.options import panel_axes_of
 
 __all__ = ["Pictures", "Shown", "chosen_frames", "take_pictures"]
 
@@ -113,7 +115,7 @@ def _spread(count: int):
 
 
 def take_pictures(data: h5py.Dataset, runs: list[range], threads: int | None = None) -> Pictures:
-    """Decode these frames of a stack, and take pictures of them.
+    """Decode these frames of a stack, and take pictures of them; panels one below the other.
 
     Parameters
     ----------
@@ -128,12 +130,15 @@ def take_pictures(data: h5py.Dataset, runs: list[range], threads: int | None = N
     """
     count = max(sum(map(len, runs)), 1)
     side = min(max(math.isqrt(_PIXELS // count), _LEAST_SIDE), _MOST_SIDE)
-    reduction = max(1, -(-max(data.shape[1:3]) // side))
+    panel_axes = panel_axes_of(data)
+    height = math.prod(data.shape[1 : 2 + panel_axes])
+    reduction = max(1, -(-max(height, data.shape[2 + panel_axes]) // side))
     seen = []
     for run in sorted(runs, key=lambda run: run.start):
         start = run.start // data.chunks[0] * data.chunks[0]
         frames = reader.read(data, slice(start, start + data.chunks[0]), threads=threads)
-        guesses, known = _predictions(data, start, run.stop, frames)
+        guesses, known = _predictions(data, start, run.stop, frames, panel_axes)
+        frames, guesses = panels_joined(frames, panel_axes), panels_joined(guesses, panel_axes)
         for number in run:
             frame, guess = frames[number - start], guesses[number - start]
             pictures: list = [reduced(frame, reduction), None, None]
@@ -144,22 +149,20 @@ def take_pictures(data: h5py.Dataset, runs: list[range], threads: int | None = N
     return _as_pictures(seen, reduction)
 
 
-def _predictions(data, start: int, stop: int, frames: np.ndarray):
+def _predictions(data, start: int, stop: int, frames: np.ndarray, panel_axes: int):
     """What the frames of a chunk were predicted to be, up to `stop`, and which were; their tiles
     put together. A tile that is a keyframe while others are predicted shows itself."""
     guesses, known = frames.copy(), np.zeros(len(frames), bool)
-    chunk = data.chunks
-    for y in range(0, data.shape[1], chunk[1]):
-        for x in range(0, data.shape[2], chunk[2]):
-            stored = reader.stored_chunk(data, (start, y, x) + (0,) * (data.ndim - 3))
-            if stored is None or stored[0]:
-                continue
-            part = (slice(y, y + chunk[1]), slice(x, x + chunk[2]))
-            found = anatomy.predictions(stored[1], frames[(slice(None), *part)])
-            for t, guess in zip(range(stop - start), found, strict=False):
-                if guess is not None:
-                    guesses[(t, *part)] = guess
-                    known[t] = True
+    layout = Layout(data.shape[1:], data.chunks, panel_axes)
+    for part in layout.tiles:
+        stored = reader.stored_chunk(data, layout.offset(start, part))
+        if stored is None or stored[0]:
+            continue
+        found = anatomy.predictions(stored[1], frames[(slice(None), *part)])
+        for t, guess in zip(range(stop - start), found, strict=False):
+            if guess is not None:
+                guesses[(t, *part)] = guess
+                known[t] = True
     return guesses, known
 
 

@@ -20,7 +20,7 @@ class TEZipCodec(Codec):
 
     Parameters
     ----------
-    absolute, relative, pointwise_relative : float, optional
+    absolute, relative, pointwise_relative, noise : float, optional
         The error bound, see `tezip_h5.ErrorBound`; none is lossless.
     models : list of str, optional
         Models that chunks need and that do not ship. An array's metadata hold them; nobody need
@@ -54,13 +54,20 @@ class TEZipCodec(Codec):
     codec_id = "tezip"
 
     def __init__(
-        self, absolute=None, relative=None, pointwise_relative=None, models=(), **settings
+        self,
+        absolute=None,
+        relative=None,
+        pointwise_relative=None,
+        noise=None,
+        models=(),
+        **settings,
     ):
         self._chunks = ChunkCodec(
             models,
             absolute=absolute,
             relative=relative,
             pointwise_relative=pointwise_relative,
+            noise=noise,
             **settings,
         )
 

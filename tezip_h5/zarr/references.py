@@ -18,14 +18,13 @@ import h5py
 import numpy as np
 
 from tezip_h5.errors import InputError
-from tezip_h5.hdf5 import container, reader, report
-from tezip_h5.hdf5.options import TEZip
+from tezip_h5.hdf5 import container, reader
+from tezip_h5.hdf5.options import TEZip, options_of, panel_axes_of
 from tezip_h5.model import embedding, store
 from tezip_h5.zarr.chunks import ChunkCodec, model_text
 
 __all__ = ["references"]
 
-_AXES = ("frame", "row", "column", "channel")
 _OF_HDF5 = {"DIMENSION_LABELS", "DIMENSION_LIST", "REFERENCE_LIST", "tezip"}
 
 
@@ -136,10 +135,10 @@ class _Refs:
         return "base64:" + base64.b64encode(ChunkCodec(level="fast").encode(samples)).decode()
 
     def _array(self, data: h5py.Dataset) -> None:
-        options = report.options_of(data)
+        options = options_of(data)
         bound, level = options.bound, options.settings.level
         config = TEZip(
-            bound.absolute, bound.relative, bound.pointwise_relative, level=level
+            bound.absolute, bound.relative, bound.pointwise_relative, bound.noise, level=level
         ).get_config()
         if models := _models_of(data):
             config["models"] = models
@@ -248,7 +247,10 @@ def _dimensions(data: h5py.Dataset) -> list[str]:
     own = container.tables_of(data) == data.parent
     prefix = "" if own else f"{data.name.rpartition('/')[2]}_"  # others beside it differ in size
     names = [label.label for label in data.dims]
-    return [name or prefix + axis for name, axis in zip(names, _AXES, strict=False)]
+    panel_axes = panel_axes_of(data)
+    panels = ["panel"] if panel_axes == 1 else [f"panel_{i}" for i in range(panel_axes)]
+    axes = ["frame", *panels, "row", "column", "channel"]
+    return [name or prefix + axis for name, axis in zip(names, axes, strict=False)]
 
 
 def _plain_attributes(item) -> dict:

@@ -24,7 +24,7 @@ class TEZipSerializer(ArrayBytesCodec):
 
     Parameters
     ----------
-    absolute, relative, pointwise_relative : float, optional
+    absolute, relative, pointwise_relative, noise : float, optional
         The error bound, see `tezip_h5.ErrorBound`; none is lossless.
     models : list of str, optional
         Models that chunks need and that do not ship. An array's metadata hold them; nobody need
@@ -56,13 +56,20 @@ class TEZipSerializer(ArrayBytesCodec):
     is_fixed_size = False
 
     def __init__(
-        self, absolute=None, relative=None, pointwise_relative=None, models=(), **settings
+        self,
+        absolute=None,
+        relative=None,
+        pointwise_relative=None,
+        noise=None,
+        models=(),
+        **settings,
     ):
         self._chunks = ChunkCodec(
             models,
             absolute=absolute,
             relative=relative,
             pointwise_relative=pointwise_relative,
+            noise=noise,
             **settings,
         )
 

@@ -1,0 +1,472 @@
+"""Writers under real conditions: queues, live readers, kills, repair, appending."""
+
+import itertools
+import os
+import random
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import h5py
+import numpy as np
+import pytest
+
+import tezip_h5
+from tezip_h5 import BoundError, FormatError, InputError, OverrunError, Writer
+from tezip_h5.cli import main
+from tezip_h5.hdf5 import superblock
+from tezip_h5.hdf5.encoder import StackEncoder
+
+FAST = {"level": "fast", "chunk_frames": 4}
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "run.h5"
+
+
+@pytest.fixture
+def slow_disk(monkeypatch):
+    """Writing waits for `set`."""
+    gate = threading.Event()
+    original = StackEncoder._write
+
+    def write(self, step):
+        gate.wait(30)
+        original(self, step)
+
+    monkeypatch.setattr(StackEncoder, "_write", write)
+    yield gate
+    gate.set()
+
+
+def test_a_full_queue_blocks_and_loses_nothing(path, walk, slow_disk):
+    w = Writer(path, "scan", (40, 56), "u2", queue_frames=8, **FAST)
+    done = []
+
+    def produce():
+        for i, frame in enumerate(walk):
+            w.append(frame)
+            done.append(i)
+
+    thread = threading.Thread(target=produce)
+    thread.start()
+    time.sleep(0.3)
+    assert len(done) == w.queued == 8
+    slow_disk.set()
+    thread.join(30)
+    assert len(done) == len(walk)
+    w.close()
+    np.testing.assert_array_equal(tezip_h5.read(path), walk)
+    assert w.queued == 0
+
+
+def test_a_full_queue_may_raise_and_takes_all_or_nothing(path, walk, slow_disk):
+    w = Writer(path, "scan", (40, 56), "u2", queue_frames=8, when_full="raise", **FAST)
+    w.append(walk[:6])
+    with pytest.raises(OverrunError, match="6 frames wait to be written, 3 more exceed the 8"):
+        w.append(walk[6:9])
+    assert w.queued == 6
+    slow_disk.set()
+    w.flush()
+    for frame in walk[6:]:
+        while True:
+            try:
+                w.append(frame)
+                break
+            except OverrunError:
+                time.sleep(0.001)
+    w.close()
+    np.testing.assert_array_equal(tezip_h5.read(path), walk)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"queue_frames": 7}, "at least 8"),
+        ({"when_full": "drop"}, "block, raise"),
+        ({"append": True, "overwrite": True}, "replaces it"),
+        ({"frame_shape": None}, "needs frame_shape"),
+        ({"threads": 0}, "threads"),
+    ],
+)
+def test_wrong_options_make_no_file(path, options, words):
+    with pytest.raises(InputError, match=words):
+        Writer(**{"path": path, "name": "s", "frame_shape": (4, 4), "dtype": "u2"} | FAST | options)
+    assert not path.exists()
+
+
+def test_frames_of_several_threads_stay_whole(path):
+    blocks = [np.full((3, 16, 16), n, "u2") for n in range(40)]
+    with Writer(path, "scan", (16, 16), "u2", queue_frames=8, **FAST) as w:
+        threads = [
+            threading.Thread(target=lambda part: [w.append(b) for b in part], args=(blocks[i::4],))
+            for i in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    data = tezip_h5.read(path)[:, 0, 0].reshape(40, 3)
+    assert (data == data[:, :1]).all()
+    assert sorted(data[:, 0]) == list(range(40))
+
+
+def test_an_error_of_the_disk_reaches_whoever_appends(path, walk, monkeypatch):
+    def write(self, step):
+        raise OSError(28, "No space left on device")
+
+    w = Writer(path, "scan", (40, 56), "u2", queue_frames=8, **FAST)
+    monkeypatch.setattr(StackEncoder, "_write", write)
+
+    def fill():
+        for _ in range(5):
+            w.append(walk)
+
+    with pytest.raises(OSError, match="No space"):
+        fill()
+    with pytest.raises(OSError, match="No space"):
+        w.append(walk[0])
+    w.close()  # it has been said already
+    assert w.summary is None
+    w = Writer(path, "other", (40, 56), "u2", **FAST)
+    w.append(walk[:5])
+    with pytest.raises(OSError, match="No space"):  # the only one to hear of it
+        w.close()
+    with h5py.File(path) as f:
+        assert not f["scan"].attrs["complete"]
+
+
+def test_a_finished_chunk_is_written_without_waiting_for_the_next(path, walk):
+    w = Writer(path, "scan", (40, 56), "u2", **FAST)
+    w.append(walk[:4])
+    end = time.monotonic() + 60
+    while w.queued and time.monotonic() < end:
+        time.sleep(0.01)
+    assert w.queued == 0
+    w.close()
+
+
+def test_metadata_and_the_way_of_viewers(path, walk):
+    metadata = {
+        "/entry/sample/name": "gold",
+        "/entry/sample@NX_class": "NXsample",
+        "data@units": "counts",
+        "count_time": 0.01,
+        "@title": "a scan",
+    }
+    with Writer(path, "entry/det/scan", (40, 56), "u2", metadata=metadata, **FAST) as w:
+        w.append(walk)
+    with h5py.File(path) as f:
+        assert f.attrs["default"] == "entry"
+        assert f["entry"].attrs["NX_class"] == "NXentry"
+        assert f["entry"].attrs["default"] == "det"
+        assert f["entry/det"].attrs["default"] == "scan"
+        assert f["entry/det/scan"].attrs["NX_class"] == "NXdata"
+        assert f["entry/det/scan/data"].attrs["units"] == "counts"
+        assert f["entry/det/scan/count_time"][()] == 0.01
+        assert f["entry/sample"].attrs["NX_class"] == "NXsample"
+    for wrong in ({"x": object()}, {"data": 3}, {"x": {"y": 1}}):
+        with pytest.raises(InputError, match="cannot be written"):
+            Writer(path, "b", (40, 56), "u2", metadata=wrong, **FAST)
+        with pytest.raises(InputError, match="cannot be written"):
+            Writer(path.with_name("new.h5"), "b", (40, 56), "u2", metadata=wrong, **FAST)
+    assert os.listdir(path.parent) == [path.name]
+    with h5py.File(path) as f:
+        assert "b" not in f
+
+
+# --- while others read ---
+
+READER = """
+    import sys, time, h5py, numpy as np, tezip_h5
+    with h5py.File(sys.argv[1], "r", swmr=True) as f:
+        data, seen = f["scan/data"], -1
+        print("ready", flush=True)
+        end = time.monotonic() + 60
+        while seen < int(sys.argv[2]) and time.monotonic() < end:
+            data.refresh()
+            if len(data) != seen:
+                seen = len(data)
+                print(seen, int(data[:].sum()), flush=True)
+            time.sleep(0.005)
+"""
+
+
+def follow(path, count):
+    code = [sys.executable, "-c", textwrap.dedent(READER), str(path), str(count)]
+    reader = subprocess.Popen(code, stdout=subprocess.PIPE, text=True)
+    assert reader.stdout.readline() == "ready\n"
+    return reader
+
+
+def test_a_reader_follows(path, walk):
+    w = Writer(path, "scan", (40, 56), "u2", swmr=True, absolute=0, **FAST)
+    reader = follow(path, 18)
+    assert int(reader.stdout.readline().split()[0]) == 0
+    for i, frame in enumerate(walk[:18]):
+        w.append(frame, filename=f"{i}.tif" if i > 2 else None)
+        if i in (5, 17):
+            w.flush()
+            while True:
+                seen, total = map(int, reader.stdout.readline().split())
+                assert total == walk[:seen].sum()
+                if seen == i + 1:
+                    break
+    assert reader.wait(60) == 0
+    [stack] = tezip_h5.inspect(path).stacks  # ours open it, too
+    assert not stack.complete
+    np.testing.assert_array_equal(tezip_h5.read(path), walk[:18])
+    with pytest.raises(InputError, match="in use"):
+        tezip_h5.repair(path)
+    w.append(walk[18:])
+    w.close()
+    tezip_h5.verify(path, walk)
+    with h5py.File(path) as f:
+        assert f["scan"].attrs["complete"]
+        assert len(f["scan/preview"]) == len(f["scan/keyframes"]) == 5
+        assert f["scan/filenames"].asstr()[:].tolist() == [
+            "",
+            "",
+            "",
+            *(f"{i}.tif" for i in range(3, 18)),
+            "",
+            "",
+        ]
+
+
+def test_a_reader_that_stays_keeps_the_end_for_later(path, walk, caplog):
+    w = Writer(path, "scan", (40, 56), "u2", swmr=True, **FAST)
+    w.append(walk)
+    reader = follow(path, 21)
+    w.close()
+    assert "is being read" in caplog.text
+    assert w.summary.shape == walk.shape
+    reader.kill()
+    reader.wait()
+    tezip_h5.verify(path, walk)
+    with h5py.File(path) as f:
+        assert "keyframes" not in f["scan"]
+    tezip_h5.repair(path)
+    with h5py.File(path) as f:
+        assert set(f["scan"]) == {"data", "frames", "keyframes", "preview"}
+        assert f["scan"].attrs["complete"]
+
+
+def test_files_that_cannot_be_read_while_written(run_h5):
+    before = run_h5.read_bytes()
+    with pytest.raises(InputError, match="swmr=True from the beginning"):
+        Writer(run_h5, "other", (4, 4), "u2", swmr=True)
+    assert run_h5.read_bytes() == before
+
+
+# --- going on ---
+
+
+@pytest.mark.parametrize("swmr", [False, True])
+@pytest.mark.parametrize("bound", [{}, {"absolute": 2}, {"pointwise_relative": 0.01}])
+def test_appending(path, walk, bound, swmr):
+    stack = np.concatenate([walk, walk[::-1]])
+    cuts = [0, 6, 6, 7, 16, 23, 40]
+    for first, last in itertools.pairwise(cuts):
+        more = {"frame_shape": (40, 56), "dtype": "u2", **FAST, **bound} if first == 0 else {}
+        with Writer(path, "scan", append=True, swmr=swmr, **more) as w:
+            w.append(stack[first:last])
+            assert f"{last} frames" in repr(w)
+        tezip_h5.verify(path, stack[:last])
+        [report] = tezip_h5.inspect(path).stacks
+        assert report.complete
+        assert report.level == "fast"
+        assert sum(report.kinds.values()) == last
+        assert w.summary.shape == (last, 40, 56)
+        with h5py.File(path) as f:
+            attrs = dict(f["scan"].attrs)
+            assert attrs["chunks"] == f["scan/data"].id.get_num_chunks() == -(-last // 4)
+            assert attrs["payload_bytes"] == f["scan/data"].id.get_storage_size()
+            assert attrs["raw_bytes"] == stack[:last].nbytes
+            assert attrs["max_error"] == f["scan/frames"]["max_error"].max()
+            assert len(f["scan/keyframes"]) == report.kinds["keyframe"]
+
+
+def test_appending_floats_and_names(path):
+    rng = np.random.default_rng(0)
+    stack = rng.normal(100, 5, (9, 24, 24)).astype("f4")
+    tezip_h5.write(stack[:5], path, absolute=0.1, level="fast")
+    with Writer(path, "scan", append=True) as w:
+        w.append(stack[5], filename="five.tif")
+        w.append(stack[6:])
+    tezip_h5.verify(path, stack)
+    with h5py.File(path) as f:
+        assert f["scan/filenames"].asstr()[:].tolist() == [*[""] * 5, "five.tif", *[""] * 3]
+
+
+def test_what_cannot_be_appended(path, walk):
+    with pytest.raises(InputError, match="no file"):
+        Writer(path, "scan", append=True)
+    tezip_h5.write(walk, path, absolute=2, level="fast", chunk_frames=8)
+    for options, words in (
+        ({"dtype": "u1", "frame_shape": (40, 56)}, "dtype='u1', but"),
+        ({"frame_shape": (40, 57), "dtype": "u2"}, "frame_shape"),
+        ({"chunk_frames": 4}, "chunk_frames=4"),
+        ({"absolute": 3}, "begun with absolute 2"),
+    ):
+        with pytest.raises(InputError, match=words):
+            Writer(path, "scan", append=True, **options)
+    with pytest.raises(InputError, match="holds no stack 'nope'"):
+        Writer(path, "nope", append=True)
+    with h5py.File(path, "r+") as f:
+        f["plain/data"] = walk
+    with pytest.raises(InputError, match="is no stack"):
+        Writer(path, "plain", append=True)
+    tezip_h5.verify(path, walk, name="scan")
+
+
+# --- killed writers ---
+
+WRITER = """
+    import sys, numpy as np, tezip_h5
+    x = np.load(sys.argv[2])
+    w = tezip_h5.Writer(sys.argv[1], "scan", x.shape[1:], x.dtype, chunk_frames=4, threads=2,
+                        level="fast", swmr=sys.argv[3] == "swmr")
+    n = 0
+    while True:
+        w.append(x[n % len(x)])
+        n += 1
+        if n % 7 == 0:
+            w.flush()
+            print(n, flush=True)
+"""
+
+
+@pytest.mark.parametrize("way", ["plain", "swmr"])
+def test_kills_at_random_moments(tmp_path, walk, way):
+    """The hundred of benchmarks/kills.py, a few of them."""
+    np.save(tmp_path / "x.npy", walk)
+    moments = random.Random(5)
+    for attempt in range(4):
+        path = tmp_path / f"{attempt}.h5"
+        code = [sys.executable, "-c", textwrap.dedent(WRITER), path, tmp_path / "x.npy", way]
+        process = subprocess.Popen([str(c) for c in code], stdout=subprocess.PIPE, text=True)
+        flushed = int(process.stdout.readline())
+        time.sleep(moments.uniform(0, 0.4))
+        process.kill()
+        flushed = int((process.communicate()[0].split() or [flushed])[-1])
+        expected = walk[np.arange(flushed) % len(walk)]
+        with h5py.File(path, "r", swmr=way == "swmr") as f:
+            assert len(f["scan/data"]) >= flushed
+            np.testing.assert_array_equal(f["scan/data"][:flushed], expected)
+        if way == "swmr":
+            with pytest.raises(OSError, match="consistency flags"):
+                h5py.File(path)
+            with pytest.raises(InputError, match="its writer died"):
+                Writer(path, "scan", append=True)
+            np.testing.assert_array_equal(tezip_h5.read(path, slice(0, flushed)), expected)
+        done = tezip_h5.repair(path)
+        assert done.unlocked == (way == "swmr")
+        tezip_h5.verify(path)
+        with Writer(path, "scan", append=True) as w:
+            w.append(walk[:3])
+        tezip_h5.verify(path)
+        with h5py.File(path) as f:
+            assert f["scan"].attrs["complete"]
+            np.testing.assert_array_equal(f["scan/data"][:flushed], expected)
+            np.testing.assert_array_equal(f["scan/data"][-3:], walk[:3])
+            assert len(f["scan/preview"])
+
+
+INTERRUPTED = """
+    import os, signal, sys, threading, numpy as np, tezip_h5
+    x = np.load(sys.argv[2])
+    try:
+        with tezip_h5.Writer(sys.argv[1], "scan", x.shape[1:], x.dtype, chunk_frames=4,
+                             level="fast", queue_frames=60, swmr=sys.argv[3] == "swmr") as w:
+            for n in range(10**9):
+                w.append(x[n % len(x)])
+                if n == 30:
+                    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+    except KeyboardInterrupt:
+        print(w.summary.shape[0], n)
+"""
+
+
+@pytest.mark.parametrize("way", ["plain", "swmr"])
+def test_control_c_keeps_what_was_appended(tmp_path, walk, way):
+    path = tmp_path / "run.h5"
+    np.save(tmp_path / "x.npy", walk)
+    code = [sys.executable, "-c", textwrap.dedent(INTERRUPTED), path, tmp_path / "x.npy", way]
+    done = subprocess.run([str(c) for c in code], capture_output=True, text=True, timeout=120)
+    kept, appended = map(int, done.stdout.split())
+    assert kept in (appended, appended + 1)
+    tezip_h5.verify(path)
+    with h5py.File(path) as f:
+        assert f["scan"].attrs["complete"]
+        numbers = np.arange(kept) % len(walk)
+        np.testing.assert_array_equal(f["scan/data"][:], walk[numbers])
+
+
+# --- repair ---
+
+
+def test_repair_leaves_sound_files_alone(run_h5, capsys):
+    before = run_h5.read_bytes()
+    assert main(["repair", str(run_h5)]) == 0
+    assert "all its stacks are complete" in capsys.readouterr().out
+    assert run_h5.read_bytes() == before
+
+
+def test_repair_drops_what_never_came(path, walk, capsys):
+    tezip_h5.write(walk, path, chunk_frames=4, level="fast")
+    with h5py.File(path, "r+") as f:
+        f["scan"].attrs["complete"] = False
+        f["scan/data"].resize(31, axis=0)  # as if a kill came before the chunks
+        f["scan/frames"].resize(26, axis=0)
+        del f["scan/keyframes"], f["scan/preview"]
+    with pytest.raises(FormatError, match="31 frames"):
+        tezip_h5.verify(path)
+    with pytest.raises(FormatError, match="repair"):
+        Writer(path, "scan", append=True)
+    assert main(["repair", str(path)]) == 0
+    assert "20 frames, 11 without data were dropped" in capsys.readouterr().out
+    tezip_h5.verify(path, walk)
+    with h5py.File(path) as f:
+        assert len(f["scan/keyframes"]) == 5
+
+
+def test_what_repair_refuses(tmp_path):
+    with pytest.raises(InputError, match="no file"):
+        tezip_h5.repair(tmp_path / "nope.h5")
+    (tmp_path / "text.h5").write_text("text")
+    with pytest.raises(InputError, match="no HDF5"):
+        tezip_h5.repair(tmp_path / "text.h5")
+
+
+def test_a_damaged_superblock_is_not_made_worse(path, walk):
+    with Writer(path, "scan", (40, 56), "u2", swmr=True, **FAST) as w:
+        w.append(walk)
+    damaged = bytearray(path.read_bytes())
+    assert damaged[8] == superblock.version(path) == 3
+    damaged[11] |= 5
+    path.write_bytes(damaged)
+    with pytest.raises((FormatError, OSError)):
+        tezip_h5.repair(path)
+    assert path.read_bytes() == damaged
+
+
+def test_lookup3_is_bob_jenkins_s():
+    assert superblock.lookup3(b"") == 0xDEADBEEF
+    assert superblock.lookup3(b"Four score and seven years ago") == 0x17770551
+    assert superblock.lookup3(b"Four score and seven years ago", 1) == 0xCD628161
+
+
+def test_a_bound_that_breaks_is_an_error_of_the_writer(path, walk, monkeypatch):
+    from tezip_h5.hdf5 import encoder
+
+    monkeypatch.setattr(encoder, "decode_chunk", lambda payload, **_: np.zeros((4, 40, 56), "u2"))
+    w = Writer(path, "scan", (40, 56), "u2", verify=True, **FAST)
+    w.append(walk[:4])
+    with pytest.raises(BoundError):
+        w.flush()
+    w.close()
+    assert os.path.exists(path)

@@ -1,0 +1,60 @@
+"""``tezip-h5 convert IN.h5 OUT.h5``: a file's stacks compressed, all else as it is."""
+
+from __future__ import annotations
+
+import tezip_h5
+from tezip_h5.bounds import ErrorBound
+from tezip_h5.cli.compress import add_bound_options
+from tezip_h5.errors import InputError
+from tezip_h5.settings import LEVELS
+
+__all__ = ["add_parser"]
+
+
+def add_parser(commands) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "convert",
+        help="compress the stacks of a whole HDF5 file, and copy the rest",
+        description="Make a file with the same tree, its image stacks compressed. Interrupted, the "
+        "same command goes on where it was.",
+    )
+    parser.add_argument("source", metavar="IN.h5")
+    parser.add_argument("target", metavar="OUT.h5", nargs="?", help="the file to make")
+    parser.add_argument("--in-place", action="store_true", help="replace IN.h5 by the new file")
+    parser.add_argument(
+        "--dataset",
+        nargs="+",
+        metavar="PATH",
+        help="the stacks (default: every dataset that looks like one)",
+    )
+    add_bound_options(parser)
+    parser.add_argument("--level", choices=LEVELS, default="balanced")
+    parser.add_argument("--model", default="default", help="a model's folder, 'default' or 'none'")
+    parser.add_argument("--chunk-frames", type=int, metavar="G", help="frames per chunk")
+    parser.add_argument("--threads", type=int, metavar="N", help="default: all processors")
+    parser.set_defaults(run=run)
+
+
+def run(args) -> int:
+    """Convert; print what became of each stack."""
+    if (args.target is None) != args.in_place:
+        raise InputError("give either OUT.h5 or --in-place")
+    bound = ErrorBound.from_mode(args.mode, args.bound)
+    print(
+        tezip_h5.convert(
+            args.source,
+            args.target,
+            args.dataset,
+            in_place=args.in_place,
+            absolute=bound.absolute,
+            relative=bound.relative,
+            pointwise_relative=bound.pointwise_relative,
+            noise=bound.noise,
+            level=args.level,
+            model=args.model,
+            chunk_frames=args.chunk_frames,
+            threads=args.threads,
+        )
+    )
+    return 0

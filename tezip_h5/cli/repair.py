@@ -1,0 +1,25 @@
+"""``tezip-h5 repair FILE``: after a writer died."""
+
+from __future__ import annotations
+
+import tezip_h5
+
+__all__ = ["add_parser"]
+
+
+def add_parser(commands) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "repair",
+        help="make a file whose writer died a file like others",
+        description="Take off HDF5's mark of an open writer, and complete the stacks that were "
+        "not closed. Every frame that was flushed stays.",
+    )
+    parser.add_argument("file", metavar="FILE.h5")
+    parser.set_defaults(run=run)
+
+
+def run(args) -> int:
+    """Repair; print what was done."""
+    print(tezip_h5.repair(args.file))
+    return 0

@@ -1,0 +1,152 @@
+"""How frames are cut into chunks."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from tezip_h5.errors import InputError
+
+__all__ = ["Layout", "panels_joined"]
+
+# Chunks of at most 16 MiB: readers copy a chunk for every frame they take from it, and above
+# some 16 MiB each copy goes to fresh pages of the system, which was measured to be ten times
+# slower (benchmarks/limits.py, frame by frame).
+_BYTES_PER_TILE = 1 << 20
+FRAMES_PER_CHUNK, _MOST_FRAMES = 16, 64
+_BYTES_PER_STEP = 128 << 20  # of all tiles of one chunk of time
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How frames are cut into chunks.
+
+    Attributes
+    ----------
+    frame_shape : (H, W) or (H, W, C), after the panel axes
+    chunk : (G, h, w) or (G, h, w, C), the HDF5 chunk; 1 along the panel axes
+    panel_axes : int
+        Axes between time and rows, such as the modules of a detector: each panel is encoded for
+        itself.
+    """
+
+    frame_shape: tuple[int, ...]
+    chunk: tuple[int, ...]
+    panel_axes: int = 0
+
+    @classmethod
+    def choose(
+        cls,
+        frame_shape,
+        itemsize,
+        *,
+        chunk_frames=None,
+        tile=None,
+        warmup=0,
+        count=None,
+        most_bytes=0,
+        even=False,
+        panel_axes=0,
+    ):
+        """Pick a layout: 16 frames (up to 64 within `most_bytes`; fewer where a stack of
+        `count` frames is to be cut `even`), tiles of at most 1 MiB, as near square as can be.
+
+        Raises
+        ------
+        InputError
+            When `chunk_frames`, `tile` or `warmup` do not go together with the frames.
+        """
+        panels, (height, width, *channel) = frame_shape[:panel_axes], frame_shape[panel_axes:]
+        channels = math.prod(channel)
+        chosen = chunk_frames is not None
+        if chunk_frames is None:
+            frame_bytes = height * width * channels * itemsize
+            fitting = most_bytes // min(frame_bytes, _BYTES_PER_TILE)
+            chunk_frames = max(FRAMES_PER_CHUNK, min(_MOST_FRAMES, fitting))
+            step_bytes = math.prod(panels) * frame_bytes
+            while chunk_frames > 4 and chunk_frames * step_bytes > _BYTES_PER_STEP:
+                chunk_frames //= 2
+        elif chunk_frames != int(chunk_frames) or chunk_frames < 1:
+            raise InputError(f"chunk_frames={chunk_frames!r} is no number of frames; give >= 1")
+        if count is not None:
+            if warmup > count:
+                raise InputError(
+                    f"warmup={warmup} frames, but the stack has only {count}; give fewer"
+                )
+            chunk_frames = min(chunk_frames, count)
+            if even and not chosen:  # chunks of about the same size keep all threads busy
+                chunk_frames = -(-count // -(-count // chunk_frames))
+        if warmup >= chunk_frames and not (count is not None and warmup <= count <= chunk_frames):
+            raise InputError(
+                f"warmup={warmup} leaves no frame to predict in chunks of {chunk_frames} frames; "
+                "give fewer, or a larger chunk_frames"
+            )
+        if tile is None:
+            tile = _near_square(height, width, channels * itemsize)
+        tile = tuple(int(n) for n in tile)
+        if len(tile) != 2 or min(tile) < 1:
+            raise InputError(f"tile={tile} is no (rows, columns); give two numbers >= 1")
+        tile = (min(tile[0], height), min(tile[1], width))
+        chunk = (int(chunk_frames), *(1,) * panel_axes, *tile, *channel)
+        return cls(tuple(frame_shape), chunk, panel_axes)
+
+    @property
+    def payload_shape(self) -> tuple[int, ...]:
+        """(G, h, w[, C]): the chunk as its payload has it, without the panel axes."""
+        return (self.chunk[0], *self.chunk[1 + self.panel_axes :])
+
+    @property
+    def panels(self) -> list[tuple[int, ...]]:
+        """Index of every panel; one empty index where there are no panel axes."""
+        return list(np.ndindex(*self.frame_shape[: self.panel_axes]))
+
+    @property
+    def tiles(self) -> list[tuple]:
+        """Index of each tile of a frame, in the order of their chunks: its panel, rows, columns."""
+        (height, width), (h, w) = (
+            self.frame_shape[self.panel_axes :][:2],
+            self.payload_shape[1:3],
+        )
+        return [
+            (*panel, slice(y, min(y + h, height)), slice(x, min(x + w, width)))
+            for panel in self.panels
+            for y in range(0, height, h)
+            for x in range(0, width, w)
+        ]
+
+    def offset(self, start: int, tile: tuple) -> tuple[int, ...]:
+        """Where the chunk of `tile` that begins with frame `start` lies in the dataset."""
+        corner = tuple(part.start if isinstance(part, slice) else part for part in tile)
+        return (start, *corner, *(0,) * (len(self.frame_shape) - len(corner)))
+
+    @property
+    def tiled(self) -> bool:
+        """Whether a frame is more than one tile."""
+        return len(self.tiles) > 1
+
+
+def panels_joined(frames: np.ndarray, panel_axes: int) -> np.ndarray:
+    """Frames (g, *panels, H, W[, C]) as pictures, the panels of each one below the other."""
+    if not panel_axes:
+        return frames
+    return frames.reshape(len(frames), -1, *frames.shape[2 + panel_axes :])
+
+
+def _near_square(height: int, width: int, pixel_bytes: int) -> tuple[int, int]:
+    """Tile of at most 1 MiB: the fewest tiles, then the least difference of its sides."""
+    best = None
+    for rows in range(1, height + 1):
+        h = -(-height // rows)
+        widest = _BYTES_PER_TILE // (h * pixel_bytes)
+        if widest < 1:
+            continue
+        columns = -(-width // widest)
+        w = -(-width // columns)
+        key = (rows * columns, abs(h - w))
+        if best is None or key < best[0]:
+            best = key, (h, w)
+        if rows > best[0][0]:
+            break
+    return best[1]

@@ -1,0 +1,156 @@
+"""Files that other processes read while they are written (HDF5's SWMR), and their end.
+
+Once such writing has begun, no object or attribute may be added; so all is made before, what is
+known only at the end comes when no reader holds the file any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from pathlib import Path
+
+import h5py
+
+from tezip_h5.errors import InputError
+from tezip_h5.hdf5 import container, nexus, superblock
+from tezip_h5.hdf5.encoder import StackEncoder
+from tezip_h5.model import embedding, store
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+__all__ = [
+    "begin",
+    "complete",
+    "complete_later",
+    "in_use",
+    "new_file",
+    "open_to_add",
+]
+
+LIBVER = ("v110", "v110")  # "latest" makes files that HDF5 1.10 cannot open
+_TRIES, _PAUSE = 5, 0.05
+
+
+def new_file(path, swmr: bool) -> h5py.File:
+    """Make a file that a killed writer leaves in order.
+
+    Space that is freed is never taken again: HDF5 frees a chunk before it finds room for its new
+    form, and would otherwise write that over frames that were flushed.
+
+    Chunks are indexed as HDF5 1.10 does, by extensible arrays, where entries keep their place: the
+    older trees are torn while a node is split. The file's own format is 1.8's unless others read it
+    meanwhile: the newer has a mark of open writers that has to be taken off after a kill.
+    """
+    strategy = {"fs_strategy": "fsm", "fs_persist": False, "fs_threshold": 2**62}
+    if not swmr:
+        h5py.File(path, "x", libver="earliest", **strategy).close()
+        file = h5py.File(path, "r+", libver=LIBVER)
+    else:
+        file = h5py.File(path, "x", libver=LIBVER, **strategy)
+    nexus.mark_root(file)
+    return file
+
+
+def open_to_add(path: Path, swmr: bool, must_exist: bool) -> h5py.File:
+    """Open `path` to add to it, or make it."""
+    if path.is_dir() or not path.parent.is_dir():
+        raise InputError(f"{path} cannot be a file: its folder is missing, or it is a folder")
+    if not path.exists() and not must_exist:
+        return new_file(path, swmr)
+    if not swmr:
+        return container.open_existing(path, "r+")
+    container.open_existing(path).close()  # says what is wrong with the path
+    if superblock.version(path) < 3:
+        raise InputError(
+            f"{path} was made for HDF5 versions that cannot be read while they are written; make "
+            "it with swmr=True from the beginning, or leave that out"
+        )
+    return container.open_existing(path, "r+", libver=LIBVER)
+
+
+class _Mark:
+    """A shared lock on the file: HDF5 gives its own away when such writing begins.
+
+    Readers take shared locks, so it does not disturb them; `in_use` finds it.
+    """
+
+    def __init__(self, path):
+        self._descriptor = None
+        if fcntl is not None:
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                self._descriptor = descriptor
+            except OSError:  # a file system without locks
+                os.close(descriptor)
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def begin(group: h5py.Group, encoder: StackEncoder) -> _Mark:
+    """Make all that may be needed later, then let others read."""
+    file = group.file
+    if "filenames" not in group:
+        container.create_filenames(group)
+    model = encoder.networks.model
+    if model is not None:
+        if not store.is_shipped(model):
+            embedding.embed(file, model)
+        embedding.link(group, model.digest)
+    file.flush()
+    file.swmr_mode = True
+    return _Mark(file.filename)
+
+
+def complete(group: h5py.Group, encoder: StackEncoder) -> None:
+    """Add what is known only at the end: preview and keyframes."""
+    encoder.group = group
+    encoder.write_preview()
+    data = group["data"]
+    if data.shape[0]:
+        container.link_keyframes(group, data, encoder.keyframes)
+
+
+def complete_later(path, name: str, encoder: StackEncoder) -> bool:
+    """Open a file again that was written while others read, to `complete` it; False if they do."""
+    for _ in range(_TRIES):
+        try:
+            file = h5py.File(path, "r+")
+        except OSError:
+            time.sleep(_PAUSE)
+            continue
+        with file:
+            group = file[name]
+            if not any(container.read_filenames(group)):
+                del group["filenames"]
+            if not encoder.totals.network_chunks:
+                for place, key in ((group, "model"), (group.attrs, "model")):
+                    if key in place:
+                        del place[key]
+            complete(group, encoder)
+        return True
+    return False
+
+
+def in_use(path) -> bool:
+    """Whether a process has a file open in a way that its lock shows."""
+    if fcntl is None:
+        return False
+    with open(path, "rb") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        with contextlib.suppress(OSError):
+            fcntl.flock(stream, fcntl.LOCK_UN)
+    return False

@@ -1,0 +1,51 @@
+"""What a caller adds beside the frames."""
+
+from __future__ import annotations
+
+import h5py
+import numpy as np
+
+from tezip_h5.errors import InputError
+
+__all__ = ["write_metadata"]
+
+
+def write_metadata(group: h5py.Group, metadata: dict) -> None:
+    """Write values and attributes into the file.
+
+    Parameters
+    ----------
+    group : h5py.Group
+        Where paths without a leading slash begin.
+    metadata : dict
+        Values by path, attributes by ``path@name``. Groups on the way are made.
+
+    Raises
+    ------
+    InputError
+        When one cannot be written there.
+    """
+    for key, value in metadata.items():
+        place, at, name = str(key).rpartition("@") if "@" in str(key) else (str(key), "", "")
+        path = place if place.startswith("/") else f"{group.name}/{place}"
+        try:
+            if at:
+                item = group.file.get(path)
+                item = group.file.require_group(path) if item is None else item
+                item.attrs[name] = value
+            else:
+                _write_value(group.file, path.rstrip("/"), value)
+        except (TypeError, ValueError, KeyError, OSError) as error:
+            raise InputError(f"metadata {key!r}: {value!r} cannot be written: {error}") from None
+
+
+def _write_value(file: h5py.File, path: str, value) -> None:
+    if isinstance(value, dict):
+        raise TypeError("a dict has no place in HDF5, give one path for each of its values")
+    if path not in file:
+        file[path] = value
+        return
+    there = file[path]
+    if not isinstance(there, h5py.Dataset) or there.shape != np.shape(value):
+        raise ValueError(f"{path} is there already, and something else")
+    there[...] = value

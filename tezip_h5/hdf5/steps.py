@@ -1,0 +1,86 @@
+"""A step, the frames of one chunk of time, made ready to be encoded tile by tile."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+from tezip_h5 import masking
+from tezip_h5.bounds import ErrorBound
+from tezip_h5.codec import network_promises
+from tezip_h5.hdf5.layout import Layout
+from tezip_h5.planning import plan_kinds
+from tezip_h5.settings import Settings
+
+__all__ = ["Prepared"]
+
+
+class Prepared:
+    """What the tiles of a step have in common.
+
+    Parameters
+    ----------
+    frames : (g, *frame_shape) array
+    layout, bound, settings
+        How they are encoded.
+    mask : bool array, optional
+        Pixels that come back exactly, see `masking`.
+    exact : int
+        How many of the first frames are kept exactly as they are.
+
+    Attributes
+    ----------
+    frames : with masked pixels `masking.fill`ed
+    """
+
+    def __init__(
+        self,
+        frames: np.ndarray,
+        layout: Layout,
+        bound: ErrorBound,
+        settings: Settings,
+        mask: np.ndarray | None = None,
+        exact: int = 0,
+    ):
+        self._original, self._layout, self._settings, self._mask = frames, layout, settings, mask
+        self.frames = frames if mask is None else self._filled()
+        self._bounds, self._kinds = {}, {}
+        for panel in layout.panels:
+            part = self.frames[(slice(None), *panel)]
+            limits = bound.of_frames(part.reshape((*part.shape[:3], -1)))
+            if exact:
+                limits = limits.exact_where(np.arange(len(part)) < exact)
+            self._bounds[panel] = limits
+            self._kinds[panel] = plan_kinds(part, limits, settings) if layout.tiled else None
+
+    def _filled(self) -> np.ndarray:
+        filled = np.empty_like(self._original)
+        for panel in self._layout.panels:
+            index = (slice(None), *panel)
+            filled[index] = masking.fill(self._original[index], self._mask[panel])
+        return filled
+
+    def promises(self, model) -> bool:
+        """Whether a network may pay; the last panel stands for all."""
+        panel = self._layout.panels[-1]
+        part = self.frames[(slice(None), *panel)]
+        return network_promises(part, self._bounds[panel], self._settings, model)
+
+    def arguments(self, tile: tuple) -> tuple:
+        """What `encode_chunk` is given for a tile, before the model."""
+        panel = tile[:-2]
+        return (
+            self.frames[(slice(None), *tile)],
+            self._bounds[panel],
+            self._settings,
+            self._layout.payload_shape,
+            self._kinds[panel],
+        )
+
+    def around(self, encode, tile: tuple):
+        """`encode`, or what keeps the tile's masked pixels as they are around it."""
+        if self._mask is None or not self._mask[tile].any():
+            return encode
+        original = self._original[(slice(None), *tile)]
+        return partial(masking.encode_around, encode, self._mask[tile], original)
