@@ -16,6 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
+HEAD = """# What limits the size at a bound
+
+Bits per sample at level best, integer stacks. `noise`: Gaussian noise with the entropy of what best
+needs lossless, in cells of 2 b + 1 levels; calmer parts of a scene need less, so that where most of
+it is calm the numbers say nothing (shown as -).
+"""
 RESULTS = Path(__file__).parent / "results"
 SZ3 = ("hdf5 sz3", "hdf5 sz3, 16 frames")
 
@@ -59,14 +65,7 @@ def covering_bits(deviation: float, bound: int) -> float:
 
 
 def main() -> None:
-    print("# What limits the size at a bound\n")
-    print(
-        "Bits per sample at level best, integer stacks. `noise`: Gaussian noise with the entropy of"
-    )
-    print(
-        "what best needs lossless, in cells of 2 b + 1 levels; the calmer parts of a scene need less,"
-    )
-    print("so that where most of it is calm the numbers say nothing (shown as -).\n")
+    print(HEAD)
     print("| stack | bound | SZ3 | best | SZ3 / best | noise | SZ3 / noise |")
     print("|---|--:|--:|--:|--:|--:|--:|")
     for path in sorted(RESULTS.glob("*.csv")):
