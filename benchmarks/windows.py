@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 
 import tezip_h5
+from tezip_h5.windows import Kind
 
 WARMUP = 3
 WINDOWS = (2, 3, 5, 10, 20)
@@ -34,7 +35,7 @@ def measured(stack: np.ndarray, bound: float, level: str, **options) -> tuple[fl
         tezip_h5.write(stack, path, absolute=bound, **options)
         with h5py.File(path) as file:
             stored = file["scan/data"].id.get_storage_size()
-            keyframes = len(file["scan/keyframes"])
+            keyframes = int(np.count_nonzero(file["scan/frames"]["kind"] != Kind.PREDICTED))
     return stack.nbytes / stored, keyframes
 
 
@@ -57,11 +58,21 @@ def show(name: str, stack: np.ndarray, bound: float, level: str) -> None:
         print()
 
 
+def middle(stack: np.ndarray, size) -> np.ndarray:
+    """The middle of every frame, at most `size`."""
+    starts = [
+        max(0, (there - most) // 2) for there, most in zip(stack.shape[1:3], size, strict=True)
+    ]
+    y, x = (slice(start, start + most) for start, most in zip(starts, size, strict=True))
+    return stack[:, y, x]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("stacks", nargs="+", type=Path)
     parser.add_argument("--bounds", nargs="+", type=float, default=[0, 5])
     parser.add_argument("--level", default="balanced")
+    parser.add_argument("--crop", nargs=2, type=int, default=(128, 512), help="the middle only")
     args = parser.parse_args()
     print(
         "# Windows\n\nRatio, and in brackets how many frames are keyframes, with all frames in one"
@@ -69,7 +80,7 @@ def main() -> None:
     print("one chunk and the model that ships.")
     for path in args.stacks:
         with h5py.File(path) as file:
-            stack = file["data"][:]
+            stack = middle(file["data"][:], args.crop)
         for bound in args.bounds:
             show(path.stem, stack, bound, args.level)
 

@@ -78,6 +78,7 @@ def test_truncated_model_files_are_refused(tmp_path, model, moving, size, capsys
     assert main(["compress", str(folder), f"{tmp_path}/in.h5:/x", f"{tmp_path}/out.h5"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "integer model" in line
+    assert str(folder / store.INTEGER_FILE) in line
     assert not (tmp_path / "out.h5").exists()
 
 
@@ -152,7 +153,10 @@ def test_weights_come_back(folder):
 
 
 def test_a_folder_without_its_integer_model_says_what_to_do(folder):
-    with pytest.raises(ModelError, match="train"):
+    with pytest.raises(ModelError, match=r"did not come to its end.*call tezip-h5 train"):
+        tezip_h5.load_model(folder)
+    (folder / weights.WEIGHTS_FILE).unlink()
+    with pytest.raises(ModelError, match="give a folder that training made"):
         tezip_h5.load_model(folder)
 
 

@@ -1,8 +1,10 @@
 """Training: the float network, its integer twin on a foreign engine, and all that may go wrong."""
 
 import functools
+import importlib.util
 import itertools
 import json
+import os
 import types
 
 import h5py
@@ -296,6 +298,31 @@ def test_the_same_seed_gives_the_same_weights(tmp_path, stack):
     )
     assert first.digest == second.digest != other.digest
     np.testing.assert_array_equal(weights_in(tmp_path / "a"), weights_in(tmp_path / "b"))
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_other_backends_train_with_the_same_code(tmp_path, stack, backend, in_fresh_process):
+    """JAX must be there where training is required; PyTorch is large, and taken if there is one."""
+    if importlib.util.find_spec(backend) is None:
+        if backend == "jax" and os.environ.get("TEZIP_REQUIRE_TRAINING"):
+            pytest.fail("JAX is not installed, but TEZIP_REQUIRE_TRAINING is set")
+        pytest.skip(f"{backend} is not installed")
+    options = {**TINY, "architecture": None, "network": {"states": (4,), "targets": ()}}
+    printed = in_fresh_process(
+        f"""
+        import sys, keras, tezip_h5
+        print(keras.backend.backend(), "tensorflow" in sys.modules)
+        args = {str(tmp_path / "model")!r}, {str(stack)!r}
+        print(tezip_h5.train(*args, **{options}, say=lambda text: None).digest.hex())
+        """,
+        KERAS_BACKEND=backend,
+        JAX_PLATFORMS="cpu",
+    ).splitlines()
+    assert printed[0] == f"{backend} False"
+    assert tezip_h5.load_model(tmp_path / "model").digest.hex() == printed[1]
+    history = history_in(tmp_path / "model")
+    assert len(history) == 2
+    assert history[1]["loss"] < history[0]["loss"] < 1.2
 
 
 # --- interrupted ----------------------------------------------------------------------------
