@@ -20,6 +20,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
+from unittest import mock
 
 import h5py
 import numpy as np
@@ -69,6 +70,15 @@ def network_error(clip: np.ndarray, model) -> float:
     return total
 
 
+def noise_floor(clip: np.ndarray) -> float:
+    """Mean absolute white noise of the frames, by Immerkaer (CVIU 1996): no prediction is better
+    than the noise of what is predicted. Fine texture counts as noise, so this is a guess."""
+    x = clip.astype(np.float64)
+    for axis in (-1, -2):
+        x = np.diff(x, n=2, axis=axis)
+    return float(np.abs(x).mean()) / 6
+
+
 def channels_of(stack: np.ndarray) -> int:
     return stack.shape[3] if stack.ndim == 4 else 1
 
@@ -96,9 +106,11 @@ def show_errors(args) -> None:
     print("# What networks gain\n\n## Errors of prediction\n")
     print("Second halves of the stacks, in chunks of 16 frames: mean |prediction - frame| over the")
     print("previous frame's. `two frames` is a robust linear predictor from 7x7 samples of two")
-    print("frames, `own` the integer model trained on the stack, both fitted to the first half.\n")
-    print("| stack | previous frame | two frames | default | own | aim | reached |")
-    print("|---|--:|--:|--:|--:|--:|---|")
+    print("frames, `own` the integer model trained on the stack, both fitted to the first half.")
+    print("`noise` is what is left where only white noise is (Immerkaer's estimate; fine texture")
+    print("counts as noise): no predictor gets far below that.\n")
+    print("| stack | previous frame | noise | two frames | default | own | aim | reached |")
+    print("|---|--:|--:|--:|--:|--:|--:|---|")
     trials = []
     for name, first, second in stacks(args.data, args.only):
         channels = channels_of(second)
@@ -114,9 +126,10 @@ def show_errors(args) -> None:
         errors = {what: relative(store.load(path)) for what, path in own.items()}
         trials += [(name, what, own[what], error) for what, error in errors.items()]
         aim = min(AIMS.get(name, 1.0), linear, 1.0)
-        cells = [f"{linear:.3f}", f"{default:.3f}", "-", f"{aim:.3f}", "-"]
+        noise = sum(noise_floor(clip) * (clip[1:].size) for clip in parts) / moved
+        cells = [f"{noise:.2f}", f"{linear:.3f}", f"{default:.3f}", "-", f"{aim:.3f}", "-"]
         if "" in errors:
-            cells[2], cells[4] = f"{errors['']:.3f}", "yes" if errors[""] <= aim else "no"
+            cells[3], cells[5] = f"{errors['']:.3f}", "yes" if errors[""] <= aim else "no"
         print(f"| {name} | 1 | {' | '.join(cells)} |", flush=True)
     if trials:
         print("\n### What was tried\n\n| stack | trial | error | training |\n|---|---|--:|---|")
@@ -138,24 +151,47 @@ def size(stack: np.ndarray, bound: float, level: str, model) -> int:
         return os.path.getsize(path)
 
 
+def size_beside(stack: np.ndarray, bound: float, level: str, model) -> int:
+    """The same with the model kept elsewhere: as if it shipped, or many stacks shared it."""
+    with mock.patch.object(store, "is_shipped", return_value=True):
+        return size(stack, bound, level, model)
+
+
+def middle(stack: np.ndarray, most: int) -> np.ndarray:
+    """The middle of every frame, at most `most` samples to a side."""
+    y, x = (slice(start := max(0, (n - most) // 2), start + most) for n in stack.shape[1:3])
+    return stack[:, y, x]
+
+
 def show_bytes(args) -> None:
     """Print the table of files' sizes; says where one with a network is larger."""
-    print("\n## Bytes\n\nWhole files of the second halves: without a network, with the model that")
-    print("ships, with the own one (embedded, where it is used), and what these save.\n")
-    print("| stack | level | bound | without | default | own | saved | saved |")
-    print("|---|---|--:|--:|--:|--:|--:|--:|")
-    larger = []
+    print(
+        "\n## Bytes\n\nWhole files of the second halves, `auto` choosing chunk by chunk: without a"
+    )
+    print("network, with the model that ships, with the own one embedded where that pays, and with")
+    print("the own one kept beside the file.", end=" ")
+    print(f"The middle {args.crop}x{args.crop} of the frames.\n" if args.crop else "\n")
+    print("| stack | level | bound | without | default | own | own beside | saved by these |")
+    print("|---|---|--:|--:|--:|--:|--:|---|")
+    larger, files = [], 0
     for name, _, second in stacks(args.data, args.only):
+        second = middle(second, args.crop) if args.crop else second
         own = own_models(args.own, name).get("")
         for level in args.levels:
             for bound in (0, loose(second)):
                 without = size(second, bound, level, None)
-                found = [size(second, bound, level, m) if m else None for m in ("default", own)]
-                larger += [f"{name} {level} {bound:.4g}" for n in found if n and n > without]
-                cells = [str(n) if n else "-" for n in found]
-                cells += [f"{1 - n / without:.1%}" if n else "-" for n in found]
-                print(f"| {name} | {level} | {bound:.4g} | {without} | {' | '.join(cells)} |")
-    print(f"\nFiles that are larger with a network: {', '.join(larger) or 'none'}.")
+                found = [size(second, bound, level, "default")]
+                if own:
+                    found += [way(second, bound, level, own) for way in (size, size_beside)]
+                files += len(found)
+                larger += [f"{name} {level} {bound:.4g}" for n in found if n > without]
+                cells = [str(n) for n in found] + ["-"] * (3 - len(found))
+                cells.append(" / ".join(f"{100 * (1 - n / without):.2f}%" for n in found))
+                print(
+                    f"| {name} | {level} | {bound:.4g} | {without} | {' | '.join(cells)} |",
+                    flush=True,
+                )
+    print(f"\nOf {files} files with a network, larger than without: {', '.join(larger) or 'none'}.")
 
 
 def speed(model, side: int = 512) -> tuple[float, float]:
@@ -229,6 +265,7 @@ def main() -> None:
     for job in (errors, sizes):
         job.add_argument("--own", type=Path, help="folder of models, one per stack")
         job.add_argument("--only", nargs="+", metavar="NAME", help="these stacks")
+    sizes.add_argument("--crop", type=int, metavar="N", help="only the middle NxN of the frames")
     sizes.add_argument("--levels", nargs="+", default=["balanced", "best"])
     jobs.add_parser("speed")
     args = parser.parse_args()

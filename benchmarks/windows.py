@@ -22,16 +22,20 @@ from tezip_h5.windows import Kind
 WARMUP = 3
 WINDOWS = (2, 3, 5, 10, 20)
 THRESHOLDS = (0.002, 0.005, 0.01, 0.02, 0.05)
-FEEDBACKS = ("reconstruction", "prediction")
-PREDICTORS = ("prednet", "previous")
+PREDICTORS = (
+    ("PredNet, fed reconstructions", {"predictor": "prednet"}),
+    ("PredNet, fed predictions", {"predictor": "prednet", "feedback": "prediction"}),
+    ("previous frame", {"predictor": "previous"}),
+    ("first of the window", {"predictor": "previous", "feedback": "prediction"}),
+)
+CODERS = {"stages": "TEZip's stages", "mixing": "mixing coder"}
 
 
-def measured(stack: np.ndarray, bound: float, level: str, **options) -> tuple[float, int]:
-    """Ratio of the chunks, and how many frames are keyframes."""
+def measured(stack: np.ndarray, bound: float, **options) -> tuple[float, int]:
+    """Ratio of the chunks, and how many frames are keyframes or warm-up frames."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run.h5"
-        frames = len(stack)
-        options |= {"warmup": WARMUP, "chunk_frames": frames, "level": level, "preview": False}
+        options |= {"warmup": WARMUP, "chunk_frames": len(stack), "preview": False}
         tezip_h5.write(stack, path, absolute=bound, **options)
         with h5py.File(path) as file:
             stored = file["scan/data"].id.get_storage_size()
@@ -39,21 +43,20 @@ def measured(stack: np.ndarray, bound: float, level: str, **options) -> tuple[fl
     return stack.nbytes / stored, keyframes
 
 
-def show(name: str, stack: np.ndarray, bound: float, level: str) -> None:
+def show(name: str, stack: np.ndarray, bound: float, coder: str) -> None:
     """Print a stack's two tables."""
-    heads = [f"{p}, {f}s fed" for p in PREDICTORS for f in FEEDBACKS if p != "previous"]
-    print(f"\n## {name}, {'x'.join(map(str, stack.shape))}, bound {bound:g}, {level}\n")
+    print(f"\n## {name}, {'x'.join(map(str, stack.shape))}, bound {bound:g}, {CODERS[coder]}\n")
     for option, values in (("window", WINDOWS), ("mse_threshold", THRESHOLDS)):
         flag = {"window": "-w", "mse_threshold": "-t"}[option]
-        print(f"| `-p {WARMUP} {flag}` | {' | '.join(heads)} | previous frame |")
-        print("|---|" + "--:|" * (len(heads) + 1))
+        print(f"| `-p {WARMUP} {flag}` | {' | '.join(label for label, _ in PREDICTORS)} |")
+        print("|---|" + "--:|" * len(PREDICTORS))
         for value in values:
             cells = []
-            for predictor in PREDICTORS:
-                for feedback in FEEDBACKS[: 1 if predictor == "previous" else 2]:
-                    options = {"predictor": predictor, "feedback": feedback, option: value}
-                    ratio, keyframes = measured(stack, bound, level, **options)
-                    cells.append(f"{ratio:.2f} ({keyframes})")
+            for _, predictor in PREDICTORS:
+                ratio, keyframes = measured(
+                    stack, bound, coder=coder, **predictor, **{option: value}
+                )
+                cells.append(f"{ratio:.3f} ({keyframes})")
             print(f"| {value} | {' | '.join(cells)} |", flush=True)
         print()
 
@@ -71,18 +74,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("stacks", nargs="+", type=Path)
     parser.add_argument("--bounds", nargs="+", type=float, default=[0, 5])
-    parser.add_argument("--level", default="balanced")
-    parser.add_argument("--crop", nargs=2, type=int, default=(128, 512), help="the middle only")
+    parser.add_argument("--crop", nargs=2, type=int, default=(128, 160), help="the middle only")
     args = parser.parse_args()
     print(
-        "# Windows\n\nRatio, and in brackets how many frames are keyframes, with all frames in one"
+        "# Windows\n\nRatio, and in brackets how many frames are keyframes or warm-up frames, with"
     )
-    print("one chunk and the model that ships.")
+    print("all frames in one chunk and the model that ships; the middle of the frames, in the size")
+    print("that the original's training data of KITTI have.")
     for path in args.stacks:
         with h5py.File(path) as file:
             stack = middle(file["data"][:], args.crop)
         for bound in args.bounds:
-            show(path.stem, stack, bound, args.level)
+            for coder in CODERS:
+                show(path.stem, stack, bound, coder)
 
 
 if __name__ == "__main__":

@@ -123,14 +123,10 @@ def _write_file(stack, job, path, name, overwrite, verify, started) -> Summary:
                 raise container.name_taken(path, name)
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        with container.closing(h5py.File(beside, "x", libver="earliest")) as file:
-            file.attrs["NX_class"] = "NXroot"
-            file.attrs["default"] = name
-            group = file.create_group(name)
-            encoder = job.run(group)
-            container.link_keyframes(group, encoder.data, encoder.keyframes)
-            if verify:
-                report.compare(encoder.data, _again(stack, job), job.plan.bound)
+        encoder = _encode_file(beside, name, stack, job, verify)
+        if encoder.networks.regretted and _readable_twice(stack):
+            beside.unlink()
+            encoder = _encode_file(beside, name, stack, job.without_network(), verify)
         reclaimable = 0
         if path.exists():
             reclaimable = _add_to_file(path, beside, name)
@@ -140,6 +136,19 @@ def _write_file(stack, job, path, name, overwrite, verify, started) -> Summary:
         with contextlib.suppress(FileNotFoundError):
             beside.unlink()
     return summarise(path, name, encoder, started, path.stat().st_size, reclaimable)
+
+
+def _encode_file(path: Path, name: str, stack, job: Job, verify: bool):
+    """Make a file that holds just this stack; returns the encoder."""
+    with container.closing(h5py.File(path, "x", libver="earliest")) as file:
+        file.attrs["NX_class"] = "NXroot"
+        file.attrs["default"] = name
+        group = file.create_group(name)
+        encoder = job.run(group)
+        container.link_keyframes(group, encoder.data, encoder.keyframes)
+        if verify:
+            report.compare(encoder.data, _again(stack, job), job.plan.bound)
+    return encoder
 
 
 def _again(stack, job):
@@ -156,8 +165,12 @@ def _sample(stack, source) -> np.ndarray:
     return clip_of(block, 0, len(block), block.shape[3])
 
 
+def _readable_twice(stack) -> bool:
+    return hasattr(stack, "shape") or isinstance(stack, str | os.PathLike)
+
+
 def _require_readable_twice(stack, what: str) -> None:
-    if not hasattr(stack, "shape") and not isinstance(stack, str | os.PathLike | list | tuple):
+    if not _readable_twice(stack) and not isinstance(stack, list | tuple):
         raise InputError(f"{what} needs a stack that can be read twice, not an iterator")
 
 
