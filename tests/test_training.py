@@ -413,6 +413,8 @@ def refused(tmp_path, stack):
     yield stack, {"side": 0}, "0 pixels"
     yield stack, {"scenes": 1.5}, "scenes"
     yield stack, {"symmetry": "some"}, "symmetry"
+    yield stack, {"keep": 0.5}, "keep=0.5"
+    yield stack, {"start": "default", "keep": 1.0}, "keep=1.0"
     yield stack, {"network": {"states": (4,)}}, "only one of them"
     yield stack, {"architecture": None, "network": {"states": (4,)}}, "no PredNet has the sizes"
 
@@ -504,6 +506,22 @@ def test_training_begins_with_the_model_that_ships(tmp_path, stack):
         tezip_h5.train(tmp_path / "four", tmp_path / "four.h5", **options, start="default")
 
 
+def test_what_was_learnt_by_heart_is_averaged_with_what_it_began_with(trained, tmp_path, stack):
+    folder, _, _ = trained
+    options = {**TINY, "architecture": None, "epochs": 1, "start": folder}
+    tezip_h5.train(tmp_path / "new", stack, **options, keep=0.0)
+    model = tezip_h5.train(tmp_path / "mixed", stack, **options, keep=0.25)
+    expected = 0.25 * weights_in(folder) + 0.75 * weights_in(tmp_path / "new")
+    found = weights_in(tmp_path / "mixed")
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+    assert np.abs(found - weights_in(folder)).max() > 1e-4
+    assert model.provenance["trained with"]["keep"] == 0.25
+    better, worse = {"loss": 0.7, "validation": 0.8}, {"loss": 0.9, "validation": 0.85}
+    assert learning._share_kept([worse, better]) == 0.5  # that is the best epoch
+    assert learning._share_kept([worse]) == 0.0
+    assert learning._share_kept([]) == 0.0
+
+
 def test_the_network_has_the_channels_of_the_data(tmp_path):
     channels = 4
     with h5py.File(tmp_path / "data.h5", "w") as file:
@@ -561,7 +579,7 @@ def test_the_command_line_chooses_the_network(tmp_path, stack, capsys):
     model = tezip_h5.load_model(tmp_path / "model")
     assert model.architecture == Architecture(1, (5,), (3, 5), patch=1, skip=False)
     assert model.provenance["trained with"] == {
-        "start": "nothing", "seed": 0, "steps": 2, "rate": 2e-3,
+        "start": "nothing", "keep": 0.0, "seed": 0, "steps": 2, "rate": 2e-3,
         "batch": 2, "length": 3, "side": 16, "scenes": 0.0, "symmetry": "turns",
     }  # fmt: skip
     capsys.readouterr()

@@ -9,7 +9,7 @@ __all__ = ["add_parser", "learn", "mode"]
 
 _OPTIONS = (
     *("validation", "start", "epochs", "steps", "rate", "seed"),
-    *("patience", "batch", "length", "side", "scenes", "symmetry"),
+    *("patience", "batch", "length", "side", "scenes", "keep", "symmetry"),
 )
 
 
@@ -37,6 +37,7 @@ def add_parser(commands) -> None:
         ("length", int, "frames per clip (10)"),
         ("side", int, "their pixels to a side (64)"),
         ("scenes", float, "share of simulated scenes among them (0.1)"),
+        ("keep", float, "share of --start in the result (0.5 if learnt by heart, else 0)"),
     ):
         add(f"--{name}", type=kind, metavar="N", default=argparse.SUPPRESS, help=text)
     add(
