@@ -4,6 +4,7 @@
     tezip-h5 train OWN/NAME FIRST_HALVES/NAME.h5 --start default   # for every stack NAME
     python benchmarks/network.py errors STACKS --own OWN   > benchmarks/results/network.md
     python benchmarks/network.py bytes STACKS --own OWN   >> benchmarks/results/network.md
+    python benchmarks/network.py pinned STACKS --own OWN  >> benchmarks/results/network.md
     python benchmarks/network.py speed                    >> benchmarks/results/network.md
 
 Everything is measured on the second half of every stack; the models that ship have seen first
@@ -143,18 +144,18 @@ def loose(stack: np.ndarray) -> float:
     return span / 100 if stack.dtype.kind == "f" else max(2, round(span / 100))
 
 
-def size(stack: np.ndarray, bound: float, level: str, model) -> int:
+def size(stack: np.ndarray, bound: float, model, **options) -> int:
     """Bytes of a file that holds just this stack, the model too where it has to be embedded."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run.h5"
-        tezip_h5.write(stack, path, absolute=bound, level=level, model=model, preview=False)
+        tezip_h5.write(stack, path, absolute=bound, model=model, preview=False, **options)
         return os.path.getsize(path)
 
 
-def size_beside(stack: np.ndarray, bound: float, level: str, model) -> int:
+def size_beside(stack: np.ndarray, bound: float, model, **options) -> int:
     """The same with the model kept elsewhere: as if it shipped, or many stacks shared it."""
     with mock.patch.object(store, "is_shipped", return_value=True):
-        return size(stack, bound, level, model)
+        return size(stack, bound, model, **options)
 
 
 def middle(stack: np.ndarray, most: int) -> np.ndarray:
@@ -163,35 +164,64 @@ def middle(stack: np.ndarray, most: int) -> np.ndarray:
     return stack[:, y, x]
 
 
-def show_bytes(args) -> None:
-    """Print the table of files' sizes; says where one with a network is larger."""
-    print(
-        "\n## Bytes\n\nWhole files of the second halves, `auto` choosing chunk by chunk: without a"
-    )
-    print("network, with the model that ships, with the own one embedded where that pays, and with")
-    print("the own one kept beside the file.", end=" ")
-    print(f"The middle {args.crop}x{args.crop} of the frames.\n" if args.crop else "\n")
-    print("| stack | level | bound | without | default | own | own beside | saved by these |")
-    print("|---|---|--:|--:|--:|--:|--:|---|")
-    larger, files = [], 0
+def cropped(args) -> str:
+    return f"The middle {args.crop}x{args.crop} of the frames." if args.crop else ""
+
+
+def parts_to_encode(args):
+    """Name, second half, own model and bound, for every stack and two bounds."""
     for name, _, second in stacks(args.data, args.only):
         second = middle(second, args.crop) if args.crop else second
-        own = own_models(args.own, name).get("")
+        for bound in (0, loose(second)):
+            yield name, second, own_models(args.own, name).get(""), bound
+
+
+def show_bytes(args) -> None:
+    """Print the table of files' sizes; says where one with a network is larger."""
+    print("\n## Bytes as `auto` chooses\n\nWhole files of the second halves, the network where it")
+    print(
+        "pays: none, the model that ships, the own one embedded if that pays, and the own one kept"
+    )
+    print(f"beside the file. {cropped(args)}\n")
+    print("| stack | level | bound | none | default | own | own beside | saved by these |")
+    print("|---|---|--:|--:|--:|--:|--:|---|")
+    larger, files = [], 0
+    for name, second, own, bound in parts_to_encode(args):
         for level in args.levels:
-            for bound in (0, loose(second)):
-                without = size(second, bound, level, None)
-                found = [size(second, bound, level, "default")]
-                if own:
-                    found += [way(second, bound, level, own) for way in (size, size_beside)]
-                files += len(found)
-                larger += [f"{name} {level} {bound:.4g}" for n in found if n > without]
-                cells = [str(n) for n in found] + ["-"] * (3 - len(found))
-                cells.append(" / ".join(f"{100 * (1 - n / without):.2f}%" for n in found))
-                print(
-                    f"| {name} | {level} | {bound:.4g} | {without} | {' | '.join(cells)} |",
-                    flush=True,
-                )
+            none = size(second, bound, None, level=level)
+            found = [size(second, bound, "default", level=level)]
+            if own:
+                found += [way(second, bound, own, level=level) for way in (size, size_beside)]
+            files += len(found)
+            larger += [f"{name} {level} {bound:.4g}" for n in found if n > none]
+            cells = [str(n) for n in found] + ["-"] * (3 - len(found))
+            cells.append(" / ".join(f"{100 * (1 - n / none):.2f}%" for n in found))
+            row = f"{name} | {level} | {bound:.4g} | {none} | {' | '.join(cells)}"
+            print(f"| {row} |", flush=True)
     print(f"\nOf {files} files with a network, larger than without: {', '.join(larger) or 'none'}.")
+
+
+def show_pinned(args) -> None:
+    """Print the table of files' sizes with every predictor pinned."""
+    print(
+        "\n## Bytes with each predictor\n\nThe same with the predictor pinned, models not counted:"
+    )
+    print("what each gives TEZip's own stages, and the mixing coder, which has a blend of adaptive")
+    print(f"predictors besides. {cropped(args)}\n")
+    print("| stack | coder | bound | previous frame | default | own | saved by these |")
+    print("|---|---|--:|--:|--:|--:|---|")
+    for name, second, own, bound in parts_to_encode(args):
+        for coder in ("stages", "mixing"):
+            options = {"coder": coder, "predictor": "previous"}
+            previous = size(second, bound, None, **options)
+            options["predictor"] = "prednet"
+            found = [
+                size_beside(second, bound, model, **options) for model in ("default", own) if model
+            ]
+            cells = [str(n) for n in found] + ["-"] * (2 - len(found))
+            cells.append(" / ".join(f"{100 * (1 - n / previous):.2f}%" for n in found))
+            row = f"{name} | {coder} | {bound:.4g} | {previous} | {' | '.join(cells)}"
+            print(f"| {row} |", flush=True)
 
 
 def speed(model, side: int = 512) -> tuple[float, float]:
@@ -258,14 +288,16 @@ def save_halves(data: Path, out: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     jobs = parser.add_subparsers(dest="job", required=True)
-    halves, errors, sizes = (jobs.add_parser(name) for name in ("halves", "errors", "bytes"))
-    for job in (halves, errors, sizes):
+    names = ("halves", "errors", "bytes", "pinned")
+    halves, errors, sizes, pinned = (jobs.add_parser(name) for name in names)
+    for job in (halves, errors, sizes, pinned):
         job.add_argument("data", type=Path)
     halves.add_argument("out", type=Path)
-    for job in (errors, sizes):
+    for job in (errors, sizes, pinned):
         job.add_argument("--own", type=Path, help="folder of models, one per stack")
         job.add_argument("--only", nargs="+", metavar="NAME", help="these stacks")
-    sizes.add_argument("--crop", type=int, metavar="N", help="only the middle NxN of the frames")
+    for job in (sizes, pinned):
+        job.add_argument("--crop", type=int, metavar="N", help="only the middle NxN of frames")
     sizes.add_argument("--levels", nargs="+", default=["balanced", "best"])
     jobs.add_parser("speed")
     args = parser.parse_args()
@@ -275,6 +307,8 @@ def main() -> None:
         show_errors(args)
     elif args.job == "bytes":
         show_bytes(args)
+    elif args.job == "pinned":
+        show_pinned(args)
     else:
         show_speed()
 
