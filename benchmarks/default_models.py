@@ -15,9 +15,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from tezip_h5.model import training
+from tezip_h5.model import store, training
 from tezip_h5.model.batches import Clips, Scenes, Stack
-from tezip_h5.model.export import export
+from tezip_h5.model.export import export, floating
 from tezip_h5.model.training import Options
 from tezip_h5.prediction.architecture import Architecture
 
@@ -51,8 +51,9 @@ def halves(folder: Path) -> dict[str, np.ndarray]:
 
 
 def clips(parts: dict, channels: int, seed: int, batch: int = BATCH) -> Clips:
-    """Clips of stacks and of scenes, in equal shares."""
-    sources = [Stack(frames, channels) for frames in parts.values()]
+    """Clips of stacks (frames, and how many of them are context) and of scenes, in equal
+    shares."""
+    sources = [Stack(frames, channels, context) for frames, context in parts.values()]
     shares = [(1 - SCENES_SHARE) / len(sources)] * len(sources)
     scenes = Scenes(channels, 96, LENGTH, count=200, seed=seed)
     return Clips(
@@ -65,6 +66,12 @@ def clips(parts: dict, channels: int, seed: int, batch: int = BATCH) -> Clips:
     )
 
 
+def with_context(frames: np.ndarray, cut: int) -> tuple[np.ndarray, int]:
+    """Frames from `cut` on, and before them as many as fill the network's memory."""
+    context = min(cut, max(LENGTH - (len(frames) - cut), 1))
+    return frames[cut - context :], context
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
@@ -72,21 +79,25 @@ def main() -> None:
     parser.add_argument("--channels", type=int, choices=(1, 3), default=1)
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--steps", type=int, default=250)
+    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--further", action="store_true", help="begin with the model that ships")
     args = parser.parse_args()
     stacks = halves(args.data)
     cut = {name: max(2, len(frames) * 4 // 5) for name, frames in stacks.items()}
-    seen = {name: frames[: cut[name]] for name, frames in stacks.items()}
-    kept = {name: frames[max(0, cut[name] - 2) :] for name, frames in stacks.items()}
+    seen = {name: (frames[: cut[name]], 0) for name, frames in stacks.items()}
+    kept = {name: with_context(frames, cut[name]) for name, frames in stacks.items()}
     judge = clips(kept, args.channels, seed=1)
     validation = [judge(step) for step in range(16)]
     architecture = ARCHITECTURES[args.channels]
-    options = Options(epochs=args.epochs, steps=args.steps, patience=args.epochs)
+    shipped = store.default(args.channels) if args.further else None
+    options = Options(args.epochs, args.steps, args.rate, patience=args.epochs)
     trained = training.fit(
         args.out,
         architecture,
         clips(seen, args.channels, seed=0),
         validation,
         options,
+        start=floating(shipped) if shipped else None,
         verbose=True,
         say=lambda text: print(text, flush=True),
     )
@@ -95,10 +106,13 @@ def main() -> None:
         "of each stack": "the first half",
         "by": "benchmarks/default_models.py",
         "epochs": len(trained.history),
+        "steps per epoch": args.steps,
+        "begun with": shipped.digest.hex() if shipped else "nothing",
         "validation error relative to the previous frame": round(trained.best, 4),
     }
     samples = [
-        Stack(frames, args.channels).clip(np.random.default_rng(2), 6) for frames in kept.values()
+        Stack(frames, args.channels).clip(np.random.default_rng(2), 6)[0]
+        for frames, _ in kept.values()
     ]
     model = export(architecture, trained.weights, samples, provenance=provenance)
     target = args.out / ("grey.tzm" if args.channels == 1 else "rgb.tzm")

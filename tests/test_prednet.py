@@ -220,6 +220,26 @@ def test_chunks_with_a_network_come_back(moving, network, feedback, bound, dtype
         assert encoded.model is network
 
 
+@pytest.mark.parametrize("feedback", ["reconstruction", "prediction"])
+@pytest.mark.parametrize("coder", ["stages", "linear", "mixing"])
+@pytest.mark.parametrize("windows", [{"window": 5}, {"mse_threshold": 0.02}, {"mse_threshold": 0}])
+def test_the_manuals_windows_with_a_network(network, feedback, coder, windows):
+    """`-p 3 -w 5` and `-p 3 -t 0.02`: three frames of warm-up, then windows."""
+    t, y, x = np.indices((14, 24, 32))
+    frames = (120 + 90 * np.sin((x + 3 * t) / 4) * np.cos(y / 6)).astype(np.uint8)
+    settings = Settings(predictor="prednet", feedback=feedback, warmup=3, coder=coder, **windows)
+    bound = ErrorBound(absolute=2).of_frames(frames[..., None])
+    encoded = codec.encode_chunk(frames, bound, settings, model=network)
+    back = codec.decode_chunk(encoded.payload)
+    assert np.abs(back.astype(int) - frames).max() <= 2
+    kinds = "".join(record.kind.name[0] for record in encoded.frames)
+    assert kinds.startswith("WWWK")
+    if "window" in windows:
+        assert kinds == "WWWKPPPPKPPPPK"
+    elif windows["mse_threshold"] == 0:
+        assert kinds == "WWW" + "K" * 11
+
+
 def test_a_network_is_used_only_where_it_pays(moving, network):
     settings = Settings(level="best")
     bound = ErrorBound().of_frames(moving[..., None])

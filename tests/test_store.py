@@ -11,6 +11,7 @@ from models import random_model, random_weights
 import tezip_h5
 from tezip_h5 import ModelError
 from tezip_h5.cli import main
+from tezip_h5.hdf5 import networks
 from tezip_h5.model import embedding, store, weights
 from tezip_h5.prediction.architecture import Architecture
 from tezip_h5.prediction.integer import IntegerModel
@@ -78,6 +79,7 @@ def test_truncated_model_files_are_refused(tmp_path, model, moving, size, capsys
     assert main(["compress", str(folder), f"{tmp_path}/in.h5:/x", f"{tmp_path}/out.h5"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "integer model" in line
+    assert str(folder / store.INTEGER_FILE) in line
     assert not (tmp_path / "out.h5").exists()
 
 
@@ -152,7 +154,10 @@ def test_weights_come_back(folder):
 
 
 def test_a_folder_without_its_integer_model_says_what_to_do(folder):
-    with pytest.raises(ModelError, match="train"):
+    with pytest.raises(ModelError, match=r"did not come to its end.*call tezip-h5 train"):
+        tezip_h5.load_model(folder)
+    (folder / weights.WEIGHTS_FILE).unlink()
+    with pytest.raises(ModelError, match="give a folder that training made"):
         tezip_h5.load_model(folder)
 
 
@@ -200,3 +205,62 @@ def test_a_disk_that_is_full_keeps_the_weights_that_were_there(folder, monkeypat
     with pytest.raises(OSError, match="No space"):
         weights.save(folder, ARCHITECTURE, random_weights(ARCHITECTURE, seed=1))
     assert (folder / weights.WEIGHTS_FILE).read_bytes() == before
+
+
+# --- what embedding costs -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def foreign():
+    """A network that predicts well, but does not ship: the one that does, under another name."""
+    shipped = store.default(1)
+    return store.register(replace(shipped, provenance={"from": "a test"}))
+
+
+@pytest.fixture(scope="module")
+def drifting():
+    """uint8 (16, 44, 38), a stack that this network predicts better than the frame before."""
+    t, y, x = np.indices((16, 44, 38))
+    frames = 120 + 60 * np.sin((x + 0.7 * t) / 4) * np.cos((y - t) / 6)
+    return (frames + np.random.default_rng(0).normal(0, 1, t.shape)).astype(np.uint8)
+
+
+def test_the_size_of_an_embedded_model(tmp_path, foreign):
+    sizes = []
+    for models in ([], [foreign]):
+        with h5py.File(tmp_path / "file.h5", "w") as file:
+            for model in models:
+                embedding.embed(file, model)
+        sizes.append((tmp_path / "file.h5").stat().st_size)
+    assert embedding.size(foreign) == pytest.approx(sizes[1] - sizes[0], abs=4096)
+    assert embedding.size(foreign) >= len(foreign.to_bytes())
+
+
+def written(path, frames, model):
+    tezip_h5.write(frames, path, model=model, level="balanced", preview=False)
+    with h5py.File(path) as file:
+        return (
+            path.stat().st_size,
+            "tezip/models" in file,
+            int(file["scan"].attrs["network_chunks"]),
+        )
+
+
+def test_a_file_is_not_larger_for_a_model_that_did_not_pay(
+    tmp_path, drifting, foreign, monkeypatch
+):
+    """The first chunks promised savings that did not come: all is written without the model."""
+    without = written(tmp_path / "without.h5", drifting, None)
+    assert written(tmp_path / "ships.h5", drifting, "default")[2] == 1  # as a network, it pays
+    assert written(tmp_path / "own.h5", drifting, foreign) == without
+    monkeypatch.setattr(networks.NetworkChoice, "_worth_embedding", lambda self, saved: True)
+    assert written(tmp_path / "regretted.h5", drifting, foreign) == without
+    np.testing.assert_array_equal(tezip_h5.read(tmp_path / "regretted.h5"), drifting)
+    # An iterator cannot be read again; and who asks for the model gets it.
+    size, has_model, chunks = written(tmp_path / "once.h5", iter(drifting), foreign)
+    assert (has_model, chunks) == (True, 1)
+    assert size > without[0]
+    options = {"coder": "stages", "embed_model": True}
+    tezip_h5.write(drifting, tmp_path / "asked.h5", model=foreign, **options)
+    with h5py.File(tmp_path / "asked.h5") as file:
+        assert "tezip/models" in file

@@ -1,8 +1,10 @@
 """Training: the float network, its integer twin on a foreign engine, and all that may go wrong."""
 
 import functools
+import importlib.util
 import itertools
 import json
+import os
 import types
 
 import h5py
@@ -17,7 +19,7 @@ from tezip_h5.cli import legacy, main
 from tezip_h5.cli import train as cli_train
 from tezip_h5.model import batches as batching
 from tezip_h5.model import hickle, learning, store, weights
-from tezip_h5.model.export import export, judge
+from tezip_h5.model.export import export, floating, judge
 from tezip_h5.model.floating import FloatPredNet
 from tezip_h5.prediction.architecture import Architecture
 from tezip_h5.prediction.integer import ACCUMULATOR
@@ -153,6 +155,77 @@ def trained(tmp_path_factory):
 FEW = ["--epochs", "1", "--steps", "2"]
 
 
+# --- what is learned from -------------------------------------------------------------------
+
+
+def counted(count, context=0):
+    """A stack whose frame t is t everywhere, but for what tells places apart."""
+    frames = np.arange(count)[:, None, None, None] + np.zeros((1, 24, 24, 1), int)
+    frames[:, 0, 0] = frames[:, 0, 5] = 255
+    return batching.Stack(frames, 1, context)
+
+
+def batch_of(source, length, **options):
+    clips = batching.Clips([source], [1.0], batch=4, length=length, side=24, **options)
+    return clips(0)
+
+
+def test_a_short_clip_is_not_filled_with_time_running_backwards():
+    batch = batch_of(counted(4), length=7)
+    assert batch.frames.shape == (4, 7, 24, 24, 1)
+    steps = np.diff(batch.frames[:, :, 12, 12, 0], axis=1)
+    assert (steps[:, :3] > 0).all()
+    assert (steps[:, 3:] == 0).all()
+    weights = batch.weights[..., 0, 0, 0]
+    assert (weights[:, :3] > 0).all()
+    assert (weights[:, 3:] == 0).all()
+    full = batch_of(counted(4), length=4).weights
+    np.testing.assert_allclose(weights.mean(1), full[..., 0, 0, 0].mean(1), rtol=0.3)
+
+
+def test_a_network_is_judged_by_frames_it_has_not_seen_after_those_it_has():
+    seen, kept = learning._split([blobs(count=20)], None, 10)
+    assert (seen[0].shape[0], kept[0].shape[0], kept[0].context) == (16, 10, 6)
+    np.testing.assert_array_equal(kept[0][0:10], blobs(count=20)[10:])
+    batch = batch_of(counted(10, context=6), length=10)
+    weights = batch.weights[..., 0, 0, 0]
+    assert (weights[:, :5] == 0).all()
+    assert (weights[:, 5:] > 0).all()  # predictions of frames 6 to 9
+    # Where enough is kept, one frame before it is all that is needed.
+    _, kept = learning._split([blobs(count=100)], None, 10)
+    assert (kept[0].shape[0], kept[0].context) == (21, 1)
+
+
+@pytest.mark.parametrize(
+    ("symmetry", "kinds"), [("none", 1), ("mirror", 2), ("flips", 4), ("turns", 4), ("all", 8)]
+)
+def test_symmetries_are_as_many_as_they_should_be(symmetry, kinds):
+    corner = np.zeros((2, 24, 24, 1), int)
+    corner[1:] = 9
+    corner[:, :3, :9] = 255
+    source, found = batching.Stack(corner, 1), set()
+    clips = batching.Clips([source], [1.0], batch=8, length=2, side=24, symmetry=symmetry)
+    for step in range(12):
+        found |= {frame.tobytes() for frame in clips(step).frames[:, 0] > 0.45}
+    assert len(found) == kinds
+    if symmetry == "turns":  # a turn never makes a left hand a right hand
+        mirrored = np.ascontiguousarray(corner[0, :, ::-1] > 100)
+        assert mirrored.tobytes() not in found
+
+
+def test_a_shipped_model_in_floating_point_is_exported_as_itself():
+    for channels in (1, 3):
+        model = store.default(channels)
+        again = export(
+            model.architecture,
+            floating(model),
+            [blobs(channels).astype(np.int64)],
+            provenance=model.provenance,
+            allowed_loss=1,
+        )
+        assert again.digest == model.digest
+
+
 @pytest.fixture
 def small(monkeypatch):
     """The command line has no option for the network's size: a small one, for tests."""
@@ -225,6 +298,31 @@ def test_the_same_seed_gives_the_same_weights(tmp_path, stack):
     )
     assert first.digest == second.digest != other.digest
     np.testing.assert_array_equal(weights_in(tmp_path / "a"), weights_in(tmp_path / "b"))
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_other_backends_train_with_the_same_code(tmp_path, stack, backend, in_fresh_process):
+    """JAX must be there where training is required; PyTorch is large, and taken if there is one."""
+    if importlib.util.find_spec(backend) is None:
+        if backend == "jax" and os.environ.get("TEZIP_REQUIRE_TRAINING"):
+            pytest.fail("JAX is not installed, but TEZIP_REQUIRE_TRAINING is set")
+        pytest.skip(f"{backend} is not installed")
+    options = {**TINY, "architecture": None, "network": {"states": (4,), "targets": ()}}
+    printed = in_fresh_process(
+        f"""
+        import sys, keras, tezip_h5
+        print(keras.backend.backend(), "tensorflow" in sys.modules)
+        args = {str(tmp_path / "model")!r}, {str(stack)!r}
+        print(tezip_h5.train(*args, **{options}, say=lambda text: None).digest.hex())
+        """,
+        KERAS_BACKEND=backend,
+        JAX_PLATFORMS="cpu",
+    ).splitlines()
+    assert printed[0] == f"{backend} False"
+    assert tezip_h5.load_model(tmp_path / "model").digest.hex() == printed[1]
+    history = history_in(tmp_path / "model")
+    assert len(history) == 2
+    assert history[1]["loss"] < history[0]["loss"] < 1.2
 
 
 # --- interrupted ----------------------------------------------------------------------------
@@ -314,6 +412,11 @@ def refused(tmp_path, stack):
     yield stack, {"length": 1}, "1 frames"
     yield stack, {"side": 0}, "0 pixels"
     yield stack, {"scenes": 1.5}, "scenes"
+    yield stack, {"symmetry": "some"}, "symmetry"
+    yield stack, {"keep": 0.5}, "keep=0.5"
+    yield stack, {"start": "default", "keep": 1.0}, "keep=1.0"
+    yield stack, {"network": {"states": (4,)}}, "only one of them"
+    yield stack, {"architecture": None, "network": {"states": (4,)}}, "no PredNet has the sizes"
 
 
 def test_what_teaches_nothing_is_refused(tmp_path, stack):
@@ -389,6 +492,36 @@ def test_training_begins_with_what_another_learned(trained, tmp_path, stack):
     assert not (tmp_path / "rgb").exists()
 
 
+def test_training_begins_with_the_model_that_ships(tmp_path, stack):
+    options = {**TINY, "architecture": None, "epochs": 1, "steps": 1, "rate": 1e-9}
+    model = tezip_h5.train(tmp_path / "model", stack, **options, start="default")
+    assert model.architecture == store.default(1).architecture
+    assert model.provenance["trained with"]["start"] == "default"
+    expected = [part.ravel() for pair in floating(store.default(1)).values() for part in pair]
+    found = weights_in(tmp_path / "model")
+    np.testing.assert_allclose(found, np.concatenate(expected), rtol=0, atol=1e-6)
+    with h5py.File(tmp_path / "four.h5", "w") as file:
+        file["data"] = blobs(4)
+    with pytest.raises(ModelError, match="no model for 4 channels ships"):
+        tezip_h5.train(tmp_path / "four", tmp_path / "four.h5", **options, start="default")
+
+
+def test_what_was_learnt_by_heart_is_averaged_with_what_it_began_with(trained, tmp_path, stack):
+    folder, _, _ = trained
+    options = {**TINY, "architecture": None, "epochs": 1, "start": folder}
+    tezip_h5.train(tmp_path / "new", stack, **options, keep=0.0)
+    model = tezip_h5.train(tmp_path / "mixed", stack, **options, keep=0.25)
+    expected = 0.25 * weights_in(folder) + 0.75 * weights_in(tmp_path / "new")
+    found = weights_in(tmp_path / "mixed")
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+    assert np.abs(found - weights_in(folder)).max() > 1e-4
+    assert model.provenance["trained with"]["keep"] == 0.25
+    better, worse = {"loss": 0.7, "validation": 0.8}, {"loss": 0.9, "validation": 0.85}
+    assert learning._share_kept([worse, better]) == 0.5  # that is the best epoch
+    assert learning._share_kept([worse]) == 0.0
+    assert learning._share_kept([]) == 0.0
+
+
 def test_the_network_has_the_channels_of_the_data(tmp_path):
     channels = 4
     with h5py.File(tmp_path / "data.h5", "w") as file:
@@ -437,6 +570,21 @@ def test_the_command_line_trains(tmp_path, stack, small, source, capsys):
     assert listing(tmp_path / "model") == FILES
     assert main(["model", "show", str(tmp_path / "model")]) == 0
     assert "trained on" in capsys.readouterr().out
+
+
+def test_the_command_line_chooses_the_network(tmp_path, stack, capsys):
+    args = ["train", str(tmp_path / "model"), str(stack), *FEW, "--side", "16", "--batch", "2"]
+    args += ["--states", "3", "5", "--patch", "1", "--length", "3", "--scenes", "0"]
+    assert main([*args, "--no-skip", "--symmetry", "turns", "--patience", "3"]) == 0
+    model = tezip_h5.load_model(tmp_path / "model")
+    assert model.architecture == Architecture(1, (5,), (3, 5), patch=1, skip=False)
+    assert model.provenance["trained with"] == {
+        "start": "nothing", "keep": 0.0, "seed": 0, "steps": 2, "rate": 2e-3,
+        "batch": 2, "length": 3, "side": 16, "scenes": 0.0, "symmetry": "turns",
+    }  # fmt: skip
+    capsys.readouterr()
+    assert main([*args, "--targets", "1", "2"]) == 1
+    assert "one state more than targets" in capsys.readouterr().err
 
 
 def test_the_manuals_learning(tmp_path, small, capsys):

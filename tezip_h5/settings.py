@@ -48,7 +48,8 @@ class Settings:
         False leaves out partitioned entropy encoding and pins the original's stages (the
         manual's ``-n``).
     predictor, coder, quantizer : str, optional
-        Pin the predictor, the residual coder, the quantizer. The fallback stands behind every
+        Pin the predictor, the residual coder, the quantizer; `predictor="auto"` is as None, the
+        network where it pays. The fallback stands behind every
         coder: a chunk that it makes smaller is its own.
     spatial, ranks : bool, optional
         Pin density-based spatial encoding and partitioned entropy encoding on or off.
@@ -78,6 +79,8 @@ class Settings:
     def __post_init__(self):
         _choice("level", self.level, LEVELS)
         _choice("feedback", self.feedback, FEEDBACKS)
+        if self.predictor == "auto":
+            object.__setattr__(self, "predictor", None)
         for name, choices in (
             ("predictor", PREDICTORS),
             ("coder", CODERS),

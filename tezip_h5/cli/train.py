@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 
 __all__ = ["add_parser", "learn", "mode"]
+
+_OPTIONS = (
+    *("validation", "start", "epochs", "steps", "rate", "seed"),
+    *("patience", "batch", "length", "side", "scenes", "keep", "symmetry"),
+)
 
 
 def add_parser(commands) -> None:
@@ -20,11 +26,31 @@ def add_parser(commands) -> None:
     add("out", metavar="MODEL_OUT", help="folder for the model")
     add("data", metavar="DATA", nargs="+", help="what to learn from")
     add("--validation", metavar="DATA", nargs="+", help="what to judge by (default: the ends)")
-    add("--start", metavar="MODEL", help="folder of a trained model to begin with")
+    add("--start", metavar="MODEL", help="a trained model's folder to begin with, or 'default'")
     add("--epochs", type=int, default=40, metavar="N", help="at most (default: %(default)s)")
     add("--steps", type=int, default=250, metavar="N", help="batches per epoch (%(default)s)")
     add("--rate", type=float, default=2e-3, help="first learning rate (%(default)s)")
     add("--seed", type=int, default=0)
+    for name, kind, text in (
+        ("patience", int, "epochs without a gain before it stops (10)"),
+        ("batch", int, "clips per batch (8)"),
+        ("length", int, "frames per clip (10)"),
+        ("side", int, "their pixels to a side (64)"),
+        ("scenes", float, "share of simulated scenes among them (0.1)"),
+        ("keep", float, "share of --start in the result (0.5 if learnt by heart, else 0)"),
+    ):
+        add(f"--{name}", type=kind, metavar="N", default=argparse.SUPPRESS, help=text)
+    add(
+        "--symmetry",
+        default=argparse.SUPPRESS,
+        metavar="KIND",
+        help="what leaves a clip one of its kind: none, mirror, flips, turns or all (all)",
+    )
+    net = parser.add_argument_group("the network (default: as those that ship)")
+    net.add_argument("--states", type=int, nargs="+", metavar="N", help="channels of every layer")
+    net.add_argument("--targets", type=int, nargs="*", metavar="N", help="of A, above the first")
+    net.add_argument("--patch", type=int, help="pixels to a side of a position: 1, 2 or 4")
+    net.add_argument("--no-skip", action="store_true", help="predict frames, not their change")
     add("-f", "--force", action="store_true", help="use the CPU only")
     add("-v", "--verbose", action="store_true", help="say something after every epoch")
     parser.set_defaults(run=run)
@@ -50,15 +76,26 @@ def learn(out, data, **options) -> None:
 def run(args) -> int:
     """Train; the model is in MODEL_OUT then."""
     print(mode(args.force))
+    given = vars(args)
     learn(
         args.out,
         args.data,
-        validation=args.validation,
-        start=args.start,
-        epochs=args.epochs,
-        steps=args.steps,
-        rate=args.rate,
-        seed=args.seed,
+        network=_network(args),
+        **{name: given[name] for name in _OPTIONS if name in given},
         verbose=args.verbose,
     )
     return 0
+
+
+def _network(args) -> dict:
+    """What was said about the network."""
+    sizes = {}
+    if args.states is not None:
+        sizes = {"states": tuple(args.states), "targets": tuple(args.states[1:])}
+    if args.targets is not None:
+        sizes["targets"] = tuple(args.targets)
+    if args.patch is not None:
+        sizes["patch"] = args.patch
+    if args.no_skip:
+        sizes["skip"] = False
+    return sizes

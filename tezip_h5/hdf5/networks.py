@@ -64,6 +64,12 @@ class NetworkChoice:
         self._step = 0
         self._next_probe, self._gap = 0, _FIRST_GAP
         self._pays = self._pinned
+        self._saved, self._cost = 0, 0
+
+    @property
+    def regretted(self) -> bool:
+        """Whether the model that was embedded has more bytes than it saved."""
+        return self._saved < self._cost
 
     def next(self) -> tuple[IntegerModel | None, bool]:
         """For the next step: the model to try, and whether its result must be waited for."""
@@ -88,12 +94,14 @@ class NetworkChoice:
     def judge(self, tiles: list[Encoded], probe: bool) -> list[Encoded]:
         """Take a step's results, in order; returns the chunks to write."""
         used = [tile for tile in tiles if tile.model is not None]
-        if used and not self._pinned and not self._worth_embedding(used):
+        saved = sum(len(tile.without.payload) - len(tile.payload) for tile in used if tile.without)
+        if used and not self._pinned and not self._worth_embedding(saved):
             tiles = [tile.without if tile.model is not None else tile for tile in tiles]
             used = []
         if probe:
             self._probed(bool(used))
         if used:
+            self._saved += saved
             self._embed_once()
         return tiles
 
@@ -106,14 +114,20 @@ class NetworkChoice:
         self._gap = _FIRST_GAP if pays else 2 * self._gap
         self._next_probe = self._step - 1 + self._gap
 
-    def _worth_embedding(self, used: list[Encoded]) -> bool:
+    def _worth_embedding(self, saved: int) -> bool:
         if self.used is not None or store.is_shipped(self.model):
             return True
-        saved = sum(len(tile.without.payload) - len(tile.payload) for tile in used)
-        return saved * max(self._steps - self._step + 1, 1) > len(self.model.to_bytes())
+        left = max(self._steps - self._step + 1, 1)
+        return saved * left > self._bytes_embedded()
+
+    def _bytes_embedded(self) -> int:
+        path = f"{embedding.MODELS}/{self.model.digest.hex()}"
+        return 0 if path in self._file else embedding.size(self.model)
 
     def _embed_once(self) -> None:
         if self.used is None and (self._embed or not store.is_shipped(self.model)):
+            if not (self._embed or self._pinned):
+                self._cost = self._bytes_embedded()
             embedding.embed(self._file, self.model)
         self.used = self.model
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import h5py
 
@@ -140,6 +141,12 @@ class Job:
     cluster: object | None = None  # a `cluster.Cluster`, where there is one
     durable: bool = False
     most: int | None = None
+
+    def without_network(self) -> Job:
+        """The same job, no network tried."""
+        plan = copy.copy(self.plan)
+        plan.settings = replace(plan.settings, model=None)
+        return replace(self, plan=plan)
 
     def run(self, group: h5py.Group) -> StackEncoder:
         """Encode the whole stack into `group`; the encoder is closed on return."""

@@ -140,14 +140,10 @@ def _write_file(stack, job, path, name, overwrite, verify, started) -> Summary:
             container.check_place(file, path, name, overwrite)
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        with container.closing(h5py.File(beside, "x", libver="earliest")) as file:
-            nexus.mark_root(file)
-            group = file.create_group(name)
-            nexus.lead_to(file, name)
-            encoder = job.run(group)
-            container.link_keyframes(group, encoder.data, encoder.keyframes)
-            if verify and job.cluster is None:
-                report.compare(encoder.data, _again(stack, job), job.plan.bound)
+        encoder = _encode_file(beside, name, stack, job, verify)
+        if encoder.networks.regretted and _readable_twice(stack):
+            beside.unlink()
+            encoder = _encode_file(beside, name, stack, job.without_network(), verify)
         reclaimable = 0
         if path.exists():
             reclaimable = _add_to_file(path, beside, name)
@@ -157,6 +153,19 @@ def _write_file(stack, job, path, name, overwrite, verify, started) -> Summary:
         with contextlib.suppress(FileNotFoundError):
             beside.unlink()
     return summarise(path, name, encoder, started, path.stat().st_size, reclaimable)
+
+
+def _encode_file(path: Path, name: str, stack, job: Job, verify: bool):
+    """Make a file that holds just this stack; returns the encoder."""
+    with container.closing(h5py.File(path, "x", libver="earliest")) as file:
+        nexus.mark_root(file)
+        group = file.create_group(name)
+        nexus.lead_to(file, name)
+        encoder = job.run(group)
+        container.link_keyframes(group, encoder.data, encoder.keyframes)
+        if verify and job.cluster is None:  # its workers do
+            report.compare(encoder.data, _again(stack, job), job.plan.bound)
+    return encoder
 
 
 def _again(stack, job):
@@ -174,8 +183,12 @@ def _sample(stack, source) -> np.ndarray:
     return clip_of(block, 0, len(block), block.shape[3])
 
 
+def _readable_twice(stack) -> bool:
+    return hasattr(stack, "shape") or isinstance(stack, str | os.PathLike)
+
+
 def _require_readable_twice(stack, what: str) -> None:
-    if not hasattr(stack, "shape") and not isinstance(stack, str | os.PathLike | list | tuple):
+    if not _readable_twice(stack) and not isinstance(stack, list | tuple):
         raise InputError(f"{what} needs a stack that can be read twice, not an iterator")
 
 

@@ -11,7 +11,20 @@ from tezip_h5.errors import InputError
 from tezip_h5.model.scenes import KINDS, scene
 from tezip_h5.prediction.scaling import choose_scale
 
-__all__ = ["Batch", "Clips", "Scenes", "Stack", "clip_of"]
+__all__ = ["SYMMETRIES", "Batch", "Clips", "Scenes", "Stack", "clip_of"]
+
+_SAME, _ACROSS = (False, False, False), (False, True, False)
+_DOWN, _ROUND = (True, False, False), (True, True, False)
+_QUARTERS = (True, False, True), (False, True, True)
+SYMMETRIES = {
+    "none": (_SAME,),
+    "mirror": (_SAME, _ACROSS),
+    "flips": (_SAME, _ACROSS, _DOWN, _ROUND),
+    "turns": (_SAME, _ROUND, *_QUARTERS),
+    "all": (_SAME, _ACROSS, _DOWN, _ROUND, *_QUARTERS, (False, False, True), (True, True, True)),
+}
+"""What may be done to a clip: turned upside down, left to right, rows and columns exchanged.
+`turns` keep apart what swirls one way and what swirls the other."""
 
 _QUIET = 0.1 / 255
 """Mean change between frames, on the network's scale, below which a clip weighs no more."""
@@ -27,9 +40,10 @@ class Batch:
     Attributes
     ----------
     frames : float32 (B, T, side, side, C), on the network's scale
-    weights : float32 (B, 1, 1, 1, 1)
-        One over the clip's mean change between frames: with it the loss is an error relative to
-        the previous frame's, and loud stacks do not drown quiet ones.
+    weights : float32 (B, T - 1, 1, 1, 1)
+        Of every prediction: one over the clip's mean change between frames. With it the loss is
+        an error relative to the previous frame's, and loud stacks do not drown quiet ones. 0
+        where a frame is only there to fill the network's memory, or the clip was too short.
     """
 
     frames: np.ndarray
@@ -46,21 +60,25 @@ class Stack:
     channels : int
         Channels that the network takes. Colour becomes grey by one of its channels; grey
         becomes colour by tinting.
+    context : int
+        The first so many frames are shown to the network, but no predictions of theirs count.
     """
 
-    def __init__(self, frames, channels: int):
+    def __init__(self, frames, channels: int, context: int = 0):
         if frames.shape[0] < 2:
             raise InputError(
                 f"a sequence of {frames.shape[0]} frame to train on; at least 2 are needed, one "
                 "to predict the other"
             )
-        self._frames, self._channels = frames, channels
+        self._frames, self._channels, self._context = frames, channels, context
 
-    def clip(self, rng, length: int) -> np.ndarray:
-        """Consecutive frames from a random start, int32 (t, H, W, channels), t <= length."""
+    def clip(self, rng, length: int) -> tuple[np.ndarray, int]:
+        """Consecutive frames from a random start, int32 (t, H, W, channels), t <= length, and
+        how many of them are context."""
         length = min(length, self._frames.shape[0])
         start = int(rng.integers(self._frames.shape[0] - length + 1))
-        return clip_of(self._frames, start, start + length, self._channels, rng)
+        clip = clip_of(self._frames, start, start + length, self._channels, rng)
+        return clip, max(self._context - start, 0)
 
 
 def clip_of(frames, start: int, stop: int, channels: int, rng=None) -> np.ndarray:
@@ -101,15 +119,16 @@ class Scenes:
         self._channels, self._side, self._length = channels, side, length
         self._count, self._seed, self._made = count, seed, {}
 
-    def clip(self, rng, length: int) -> np.ndarray:
+    def clip(self, rng, length: int) -> tuple[np.ndarray, int]:
         """As `Stack.clip`."""
         kind = KINDS[int(rng.integers(len(KINDS)))]
         number = int(rng.integers(self._count))
         frames = self._scene(kind, number)[:length, ..., None]
-        if self._channels == 1:
-            return frames
+        return (frames if self._channels == 1 else self._tinted(frames, kind, number, rng)), 0
+
+    def _tinted(self, frames, kind, number, rng) -> np.ndarray:
         # Colour: this scene in one tint, another of the same kind in another, one texture each.
-        second = self._scene(kind, (number + 1) % self._count)[:length, ..., None]
+        second = self._scene(kind, (number + 1) % self._count)[: len(frames), ..., None]
         second = second * (frames.mean() / max(second.mean(), 1e-9)) * rng.uniform(0, 0.7)
         first_tint, second_tint = rng.uniform(0.3, 1.0, (2, self._channels))
         mixed = frames * first_tint + second * second_tint
@@ -133,18 +152,27 @@ class Clips:
         How often each is drawn, relatively.
     batch, length, side : int
         Clips per batch, frames per clip, pixels to a side.
-    multiple : int
-        The network's; clips of smaller frames are cut down to it.
     seed : int
+    symmetry : str
+        Which of `SYMMETRIES` clips are drawn with.
     """
 
     def __init__(
-        self, sources: Sequence, shares, *, batch: int, length: int, side: int, seed: int = 0
+        self,
+        sources: Sequence,
+        shares,
+        *,
+        batch: int,
+        length: int,
+        side: int,
+        seed: int = 0,
+        symmetry: str = "all",
     ):
         self._sources = list(sources)
         self._shares = np.asarray(shares, float) / np.sum(shares)
         self._batch, self._length, self._side = batch, length, side
         self._seed = seed
+        self._symmetries = SYMMETRIES[symmetry]
 
     def __call__(self, step: int) -> Batch:
         """Batch number `step`, always the same one."""
@@ -152,10 +180,16 @@ class Clips:
         frames, weights = [], []
         for _ in range(self._batch):
             source = self._sources[rng.choice(len(self._sources), p=self._shares)]
-            clip = self._prepared(source.clip(rng, self._length), rng)
+            clip, context = source.clip(rng, self._length)
+            first, stop = max(context, 1), len(clip)
+            clip = self._prepared(clip, rng)
             frames.append(clip)
-            weights.append(1 / max(float(np.abs(np.diff(clip, axis=0)).mean()), _QUIET))
-        return Batch(np.stack(frames), np.array(weights, np.float32).reshape(-1, 1, 1, 1, 1))
+            change = float(np.abs(np.diff(clip[first - 1 : stop], axis=0)).mean())
+            of_clip = np.zeros(self._length - 1, np.float32)
+            share = (self._length - 1) / (stop - first)  # so that all clips weigh alike
+            of_clip[first - 1 : stop - 1] = share / max(change, _QUIET)
+            weights.append(of_clip)
+        return Batch(np.stack(frames), np.stack(weights)[..., None, None, None])
 
     def _prepared(self, clip: np.ndarray, rng) -> np.ndarray:
         whole = rng.random() < 0.5  # chunks are whole frames or tiles of them
@@ -164,21 +198,22 @@ class Clips:
         if not whole:
             offset, shift = choose_scale(clip[0], 0)
         shift += int(rng.choice([0, 1], p=[0.85, 0.15]))
-        if rng.random() < 0.5:
+        down, across, swapped = self._symmetries[int(rng.integers(len(self._symmetries)))]
+        if down:
             clip = clip[:, ::-1]
-        if rng.random() < 0.5:
+        if across:
             clip = clip[:, :, ::-1]
-        if rng.random() < 0.5:
+        if swapped:
             clip = clip.transpose(0, 2, 1, 3)
         return ((clip - offset) * (2.0**-shift / 255)).astype(np.float32)
 
     def _cropped(self, clip: np.ndarray, rng) -> np.ndarray:
-        """A random square of `side` pixels; short clips and small frames are mirrored."""
+        """A random square of `side` pixels; small frames are mirrored, short clips stand still
+        at their end."""
         t, h, w, _ = clip.shape
         side = self._side
-        if t < self._length:  # forth and back again
-            there = np.arange(self._length) % max(2 * t - 2, 1)
-            clip = clip[np.where(there < t, there, 2 * t - 2 - there)]
+        if t < self._length:
+            clip = clip[np.minimum(np.arange(self._length), t - 1)]
         if h < side or w < side:
             edges = ((0, 0), (0, max(side - h, 0)), (0, max(side - w, 0)), (0, 0))
             clip = np.pad(clip, edges, mode="symmetric" if min(h, w) * 2 >= side else "wrap")

@@ -10,7 +10,7 @@ import numpy as np
 from tezip_h5.errors import ModelError
 from tezip_h5.prediction.integer import IntegerModel
 
-__all__ = ["MODELS", "embed", "embedded", "link", "open_files", "read", "relink"]
+__all__ = ["MODELS", "embed", "embedded", "link", "open_files", "read", "relink", "size"]
 
 MODELS = "/tezip/models"
 _DESCRIPTION = "description"
@@ -27,6 +27,16 @@ def embed(file: h5py.File, model: IntegerModel) -> h5py.Group:
         group.create_dataset(name, data=array, **compressed)
     group.create_dataset(_DESCRIPTION, data=model.description)
     return group
+
+
+def size(model: IntegerModel) -> int:
+    """Bytes by which a file grows when the model is put into it."""
+    with h5py.File("model", "w", driver="core", backing_store=False) as file:
+        file.flush()
+        before = file.id.get_filesize()
+        embed(file, model)
+        file.flush()
+        return file.id.get_filesize() - before
 
 
 def link(group: h5py.Group, digest: bytes) -> None:

@@ -28,7 +28,7 @@ from tezip_h5.prediction.prednet import PredNet
 from tezip_h5.prediction.reference import Reference, conformance
 from tezip_h5.prediction.scaling import choose_scale
 
-__all__ = ["ALLOWED_LOSS", "export", "judge"]
+__all__ = ["ALLOWED_LOSS", "export", "floating", "judge"]
 
 ALLOWED_LOSS = 0.02
 """The integer model's mean absolute error may exceed the float model's by this share."""
@@ -93,6 +93,21 @@ def export(
             "lost. Train longer, with activations rounded as in training by default"
         )
     return model
+
+
+def floating(model: IntegerModel) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Weights in floating point of a model that was exported with `clipped`, to train further.
+
+    The inverse of `export`, but for what it rounded.
+    """
+    arch, weights = model.architecture, {}
+    for name, conv in model.convolutions.items():
+        unit, out, extra = _scales(arch, name, dict.fromkeys(range(1, arch.layers), 1.0))
+        out = out * 2.0 ** conv.shift.astype(np.float64)
+        bias = (conv.bias - extra * 2.0**conv.shift) / out
+        kernel = conv.kernel * unit[:, None] / out
+        weights[name] = kernel.astype(np.float32), bias.astype(np.float32)
+    return weights
 
 
 def _require_finite(architecture, weights) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 
 from tezip_h5.errors import InputError, ModelError
 from tezip_h5.model import store, weights
-from tezip_h5.model.batches import Clips, Scenes, Stack
-from tezip_h5.model.export import export, judge
+from tezip_h5.model.batches import SYMMETRIES, Clips, Scenes, Stack
+from tezip_h5.model.export import export, floating, judge
 from tezip_h5.model.sequences import open_sequences
 from tezip_h5.prediction.architecture import Architecture
 from tezip_h5.prediction.integer import IntegerModel
@@ -26,8 +26,8 @@ _SAMPLES = 8  # clips to calibrate and to judge the integer model on
 class _Part:
     """Frames start..stop of a sequence."""
 
-    def __init__(self, frames, start: int, stop: int):
-        self._frames, self._start = frames, start
+    def __init__(self, frames, start: int, stop: int, context: int = 0):
+        self._frames, self._start, self.context = frames, start, context
         self.shape = (stop - start, *frames.shape[1:])
 
     def __getitem__(self, part: slice):
@@ -40,6 +40,7 @@ def train(
     *,
     validation: Sequence | None = None,
     architecture: Architecture | None = None,
+    network: dict | None = None,
     epochs: int = 40,
     steps: int = 250,
     rate: float = 2e-3,
@@ -48,7 +49,9 @@ def train(
     length: int = 10,
     side: int = 64,
     scenes: float = 0.1,
+    symmetry: str = "all",
     start=None,
+    keep: float | None = None,
     seed: int = 0,
     verbose: bool = False,
     say=print,
@@ -67,6 +70,8 @@ def train(
         part, else the last fifth of every sequence.
     architecture : Architecture, optional
         Default: three layers, as the models that ship, for as many channels as the data have.
+    network : dict, optional
+        What is to be other than in that default: `targets`, `states`, `patch`, `skip`.
     epochs, steps, rate, patience, seed
         See `model.training.Options`.
     batch, length, side : int
@@ -74,8 +79,18 @@ def train(
     scenes : float
         Share of simulated scenes among the clips; they keep a small data set from being learnt
         by heart.
+    symmetry : "none" | "mirror" | "flips" | "turns" | "all"
+        What may be done to a clip so that it is one of its kind still: nothing, left to right,
+        also upside down, quarter turns, all of it.
     start : path, optional
-        Folder with trained weights to begin with (its architecture is taken).
+        Folder with trained weights to begin with (its architecture is taken), or "default" for
+        those of the model that ships: less to learn, if a few hundred batches are all there is
+        time for.
+    keep : float, optional
+        Share of those weights in the result, which is their average with what was learned
+        (Wortsman et al., *Robust fine-tuning of zero-shot models*, CVPR 2022). Default: half
+        where the stacks were learnt by heart, that is, predicted better than those kept for
+        validation, and nothing where not.
     verbose : bool
         Say something after every epoch.
 
@@ -101,6 +116,12 @@ def train(
         )
     if not 0 <= scenes <= 1:
         raise InputError(f"a share of scenes of {scenes}; give one from 0 to 1")
+    if keep is not None and (start is None or not 0 <= keep < 1):
+        raise InputError(f"keep={keep} of the weights of {start}; give a share from 0 to below 1")
+    if symmetry not in SYMMETRIES:
+        raise InputError(f"symmetry={symmetry!r} is unknown; choose one of {', '.join(SYMMETRIES)}")
+    if network and (architecture is not None or start is not None):
+        raise InputError("the network's sizes were given besides a network; give only one of them")
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; give a folder for the model")
@@ -110,17 +131,18 @@ def train(
     channels = {s.shape[3] for s in sequences}
     start_weights = None
     if start is not None:
-        architecture, start_weights = weights.load(Path(start))
+        architecture, start_weights = _begun(start, max(channels))
         if architecture.channels not in channels:
             raise ModelError(
                 f"the network in {start} is for {architecture.channels} channel(s), the data have "
                 f"{' or '.join(map(str, sorted(channels)))}; begin without it"
             )
-    architecture = architecture or Architecture(max(channels))
-    seen, kept = _split(sequences, validation)
+    architecture = architecture or Architecture(max(channels), **(network or {}))
+    seen, kept = _split(sequences, validation, length)
     side = max(side // architecture.multiple, 2) * architecture.multiple
-    clips = _clips(seen, architecture.channels, scenes, batch, length, side, seed)
-    fixed = _clips(kept, architecture.channels, 0.0, batch, length, side, seed + 1)
+    sizes = {"batch": batch, "length": length, "side": side}
+    clips = _clips(seen, architecture.channels, scenes, seed=seed, symmetry=symmetry, **sizes)
+    fixed = _clips(kept, architecture.channels, 0.0, seed=seed + 1, symmetry="none", **sizes)
     trained = training.fit(
         out,
         architecture,
@@ -131,27 +153,70 @@ def train(
         verbose=verbose,
         say=say,
     )
+    keep = 0.0 if start is None else _share_kept(trained.history) if keep is None else keep
+    learned = _average(start_weights, trained.weights, keep) if keep else trained.weights
+    if keep:
+        weights.save(out, architecture, learned)
     rng = np.random.default_rng(seed)
     samples = [
-        _middle(Stack(kept[i % len(kept)], architecture.channels).clip(rng, length))
+        _middle(Stack(kept[i % len(kept)], architecture.channels).clip(rng, length)[0])
         for i in range(_SAMPLES)
     ]
     provenance = {
         "trained on": _names(sequences),
+        "trained with": {
+            "start": "nothing" if start is None else os.path.basename(start),
+            "keep": keep,
+            "seed": seed,
+            "steps": steps,
+            "rate": rate,
+            **sizes,
+            "scenes": scenes,
+            "symmetry": symmetry,
+        },
         "epochs": len(trained.history),
         "validation error relative to the previous frame": round(trained.best, 4),
     }
-    model = export(architecture, trained.weights, samples, provenance=provenance)
+    model = export(architecture, learned, samples, provenance=provenance)
     fresh = out / f".{store.INTEGER_FILE}.new"
     fresh.write_bytes(model.to_bytes())
     os.replace(fresh, out / store.INTEGER_FILE)
     _plot(out, trained.history)
-    exact, _, previous = judge(model, trained.weights, samples)
+    exact, _, previous = judge(model, learned, samples)
     say(
         f"{out}: mean error of prediction {exact / max(previous, 1e-12):.3f} of the previous "
         f"frame's, model of {len(model.to_bytes())} bytes, digest {model.digest.hex()[:16]}…"
     )
     return store.register(model)
+
+
+def _begun(start, channels: int) -> tuple[Architecture, dict]:
+    """Architecture and weights to begin with."""
+    if str(start) != "default":
+        return weights.load(Path(start))
+    shipped = store.default(channels)
+    if shipped is None:
+        raise ModelError(f"no model for {channels} channels ships; begin without it")
+    return shipped.architecture, floating(shipped)
+
+
+def _share_kept(history: list) -> float:
+    """Share of the weights that a training began with to keep in what it learned."""
+    if not history:
+        return 0.0
+    best = min(history, key=lambda row: row["validation"])
+    return 0.5 if best["loss"] < best["validation"] else 0.0
+
+
+def _average(start: dict, learned: dict, keep: float) -> dict:
+    """Weights between those of two networks."""
+    return {
+        name: tuple(
+            (keep * old + (1 - keep) * new).astype(np.float32)
+            for old, new in zip(start[name], pair, strict=True)
+        )
+        for name, pair in learned.items()
+    }
 
 
 def on_gpu() -> bool:
@@ -194,8 +259,9 @@ def _names(sequences, most: int = 20) -> list[str]:
     return names[:most] + rest
 
 
-def _split(sequences, validation) -> tuple[list, list]:
-    """What to learn from and what to judge by."""
+def _split(sequences, validation, length: int) -> tuple[list, list]:
+    """What to learn from and what to judge by: where that is short, what comes before it fills
+    the network's memory."""
     if validation is not None:
         return sequences, open_sequences(validation)
     own = [s for s in sequences if getattr(s, "validation", False)]
@@ -210,19 +276,20 @@ def _split(sequences, validation) -> tuple[list, list]:
             kept.append(sequence)
             continue
         seen.append(_Part(sequence, 0, cut))
-        kept.append(_Part(sequence, cut, count))
+        context = min(cut, max(length - (count - cut), 1))
+        kept.append(_Part(sequence, cut - context, count, context))
     return seen, kept
 
 
-def _clips(sequences, channels, scenes, batch, length, side, seed) -> Clips:
-    sources = [Stack(s, channels) for s in sequences if s.shape[0] >= 2]
+def _clips(sequences, channels, scenes, *, length, side, seed, **how) -> Clips:
+    sources = [Stack(s, channels, getattr(s, "context", 0)) for s in sequences if s.shape[0] >= 2]
     if not sources:
         raise InputError("no sequence of at least 2 frames to train on; give longer ones")
     shares = [(1 - scenes) / len(sources)] * len(sources)
     if scenes > 0:
         sources.append(Scenes(channels, max(96, side), length, seed=seed))
         shares.append(scenes)
-    return Clips(sources, shares, batch=batch, length=length, side=side, seed=seed)
+    return Clips(sources, shares, length=length, side=side, seed=seed, **how)
 
 
 def _middle(clip: np.ndarray, most: int = 256) -> np.ndarray:

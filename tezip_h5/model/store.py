@@ -11,6 +11,7 @@ import numpy as np
 from tezip_h5.errors import ModelError
 from tezip_h5.model import embedding, original
 from tezip_h5.model.export import export
+from tezip_h5.model.weights import WEIGHTS_FILE
 from tezip_h5.prediction.integer import IntegerModel
 from tezip_h5.prediction.prednet import PredNet
 from tezip_h5.prediction.reference import conformance
@@ -83,12 +84,20 @@ def load(path, sample=None) -> IntegerModel:
             export(architecture, weights, sequences, clipped=False, provenance=provenance)
         )
     file = path / INTEGER_FILE if path.is_dir() else path
+    if not file.is_file() and (path / WEIGHTS_FILE).is_file():
+        raise ModelError(
+            f"MODEL {str(path)!r} holds a network whose training did not come to its end (no "
+            f"{INTEGER_FILE}); call tezip-h5 train {path} with its data again, and it goes on"
+        )
     if not file.is_file():
         raise ModelError(
             f"MODEL {str(path)!r} holds no integer model ({INTEGER_FILE}); give a folder that "
             "training made, a .tzm file, 'default' or 'none'"
         )
-    return register(IntegerModel.from_bytes(file.read_bytes()))
+    try:
+        return register(IntegerModel.from_bytes(file.read_bytes()))
+    except ModelError as error:
+        raise ModelError(f"{file}: {error}") from None
 
 
 def default(channels: int) -> IntegerModel | None:

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -206,7 +207,14 @@ def evaluate(model, batches: list[Batch]) -> float:
 
 def on_gpu() -> bool:
     """Whether Keras computes on a GPU here."""
-    return bool(keras.distribution.list_devices("gpu"))
+    if keras.backend.backend() == "torch":  # keras.distribution knows it only in part
+        import torch
+
+        return torch.cuda.is_available()
+    try:
+        return bool(keras.distribution.list_devices("gpu"))
+    except RuntimeError:  # what JAX says where it has none
+        return False
 
 
 def fit(
@@ -267,13 +275,16 @@ def fit(
     keeper = _Keeper(folder, net, validation, options, trained, verbose, say)
     batches = _Batches(clips, options.steps, len(trained.history))
     try:
-        model.fit(
-            batches,
-            epochs=options.epochs,
-            verbose=0 if verbose or not sys.stderr.isatty() else 1,
-            callbacks=[keeper, _Backup(folder / UNFINISHED)],
-            shuffle=False,  # they are random already, and the same after an interruption
-        )
+        with warnings.catch_warnings():
+            # In pairs of frames, what the upper layers predict of themselves serves nothing.
+            warnings.filterwarnings("ignore", message="Gradients do not exist")
+            model.fit(
+                batches,
+                epochs=options.epochs,
+                verbose=0 if verbose or not sys.stderr.isatty() else 1,
+                callbacks=[keeper, _Backup(folder / UNFINISHED)],
+                shuffle=False,  # they are random already, and the same after an interruption
+            )
     except KeyboardInterrupt:
         if trained.history:
             say("interrupted: what was learned until the best epoch is kept")
