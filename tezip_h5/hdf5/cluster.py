@@ -22,6 +22,7 @@ import numpy as np
 
 from tezip_h5.errors import InputError, TezipError
 from tezip_h5.frames import Stack, axis_order, block_ranges, cut_steps
+from tezip_h5.hdf5.container import FRAME_DTYPE
 from tezip_h5.hdf5.encoder import StackEncoder
 from tezip_h5.hdf5.remote import EncodedStep, StepOptions, StoredFrames, encode_step
 from tezip_h5.version import __version__
@@ -219,6 +220,7 @@ class _Step:
     tiles: list[Future]
     probe: bool  # is waited for
     tail = False
+    known = np.zeros(0, FRAME_DTYPE)  # nothing was there before
 
 
 class ClusterEncoder(StackEncoder):
