@@ -197,10 +197,10 @@ class Writer:
     def _begin(self, plan, going_on, overwrite, preview, verify, metadata) -> None:
         """Make, or open, the stack's group and its encoder."""
         self._plan = plan
-        if self._name in self._file and not going_on:
-            if not overwrite:
-                raise container.name_taken(self._path, self._name)
-            del self._file[self._name]
+        if not going_on:
+            container.check_place(self._file, self._path, self._name, overwrite)
+            if self._name in self._file:
+                del self._file[self._name]
         self._group = self._file.require_group(self._name)
         self._encoder: StackEncoder = plan.encoder(
             self._group, durable=True, preview=preview, verify=verify, written=self._line.leave
