@@ -30,13 +30,13 @@ def _shrink(frame):
 
 
 @numba.njit(nogil=True, inline="always")
-def _difference(frame, last, y0, y1, x0, x1, dy, dx, least):
-    """Sum of |frame - last shifted| over every other row of a block; stops beyond `least`, or
+def _difference(frame, last, y0, y1, x0, x1, dy, dx, skip, least):
+    """Sum of |frame - last shifted| over every `skip`-th row of a block; stops beyond `least`, or
     outside."""
     if y0 + dy < 0 or y1 + dy > last.shape[0] or x0 + dx < 0 or x1 + dx > last.shape[1]:
         return int64(1) << 60
     total = int64(0)
-    for y in range(y0, y1, 2):
+    for y in range(y0, y1, skip):
         line = int32(0)
         for x in range(x0, x1):
             line += int32(abs(int32(int32(frame[y, x]) - int32(last[y + dy, x + dx]))))
@@ -50,9 +50,11 @@ _PLANE = int32[:, ::1]
 _VECTORS = int8[:, :, ::1]
 
 
-@kernel(float64(int16[:, ::1], int16[:, ::1], _VECTORS, _VECTORS))
-def search(frame, last, past, vectors):
+@kernel(float64(int16[:, ::1], int16[:, ::1], _VECTORS, int64, _VECTORS))
+def search(frame, last, past, skip, vectors):
     """Fill `vectors` (int8, blocks down, across, (dy, dx)); `past` are those of the frame before.
+
+    Every `skip`-th row is looked at.
 
     Returns the share of the differences between the frames that the motion explains.
     """
@@ -63,7 +65,7 @@ def search(frame, last, past, vectors):
         y0, y1 = by * BLOCK, min(by * BLOCK + BLOCK, rows)
         for bx in range(vectors.shape[1]):
             x0, x1 = bx * BLOCK, min(bx * BLOCK + BLOCK, columns)
-            still = _difference(frame, last, y0, y1, x0, x1, 0, 0, int64(1) << 60)
+            still = _difference(frame, last, y0, y1, x0, x1, 0, 0, skip, int64(1) << 60)
             price = still >> 5
             best, dy, dx = still, int64(0), int64(0)
             # The neighbours' vectors cost little to say.
@@ -76,7 +78,8 @@ def search(frame, last, past, vectors):
                     ty, tx = int64(past[by, bx, 0]), int64(past[by, bx, 1])
                 if ty == dy and tx == dx:
                     continue
-                cost = _difference(frame, last, y0, y1, x0, x1, ty, tx, best) + (price >> 2)
+                cost = _difference(frame, last, y0, y1, x0, x1, ty, tx, skip, best)
+                cost += price >> 2
                 if cost < best:
                     best, dy, dx = cost, ty, tx
             # A wide search over sums of 4 x 4 pixels, in a window around the block.
@@ -85,16 +88,17 @@ def search(frame, last, past, vectors):
             least, wy, wx = int64(1) << 59, int64(0), int64(0)
             for ty in range(-_REACH_Y, _REACH_Y + 1, 2):
                 for tx in range(-_REACH_X, _REACH_X + 1, 2):
-                    cost = _difference(small, small_last, sy0, sy1, sx0, sx1, ty, tx, least)
+                    cost = _difference(small, small_last, sy0, sy1, sx0, sx1, ty, tx, 1, least)
                     if cost < least:
                         least, wy, wx = cost, ty, tx
             cy, cx = wy, wx
             for ty in range(cy - 1, cy + 2):
                 for tx in range(cx - 1, cx + 2):
-                    cost = _difference(small, small_last, sy0, sy1, sx0, sx1, ty, tx, least)
+                    cost = _difference(small, small_last, sy0, sy1, sx0, sx1, ty, tx, 1, least)
                     if cost < least:
                         least, wy, wx = cost, ty, tx
-            cost = _difference(frame, last, y0, y1, x0, x1, wy * COARSE, wx * COARSE, best) + price
+            ty, tx = wy * COARSE, wx * COARSE
+            cost = _difference(frame, last, y0, y1, x0, x1, ty, tx, skip, best) + price
             own = False
             if cost < best:
                 best, dy, dx, own = cost, wy * COARSE, wx * COARSE, True
@@ -103,7 +107,7 @@ def search(frame, last, past, vectors):
                 for ty in range(-1, 2):
                     for tx in range(-1, 2):
                         ny, nx = cy + ty * reach, cx + tx * reach
-                        cost = _difference(frame, last, y0, y1, x0, x1, ny, nx, best)
+                        cost = _difference(frame, last, y0, y1, x0, x1, ny, nx, skip, best)
                         cost += int64(0) if own else price
                         if cost < best and abs(ny) < 64 and abs(nx) < 64:
                             best, dy, dx, own = cost, ny, nx, True

@@ -110,9 +110,6 @@ class MixingEncoder:
         if any(known.tolerance for known in channels):
             channels = lessons.rehearse(channels, learned)
             learned = [lessons.learn(known) for known in channels]
-        elif not fine:  # what adapts is better nearly always where neighbours are exact
-            self._open(Weights(1, learned), changes)
-            return
         ways = [(Weights(use, learned), changes) for use in (1, 2)]
         self._open(*ways[self._best_trial(channels, ways)])
 
@@ -138,7 +135,9 @@ class MixingEncoder:
         """Motion besides `changes`, if there is any."""
         first = channels[0]
         last = partial(first.past, first.original, back=1)
-        vectors = motion.estimate(first.original, last, first.keyframes, self._rows, self.threads)
+        vectors = motion.estimate(
+            first.original, last, first.keyframes, self._rows, 1 if first.fine else 2, self.threads
+        )
         return None if vectors is None else replace(changes, vectors=vectors)
 
     def _best_trial(self, channels: list[Known], choices) -> int:

@@ -27,7 +27,12 @@ def shape_of(frames: int, rows: int, columns: int) -> tuple[int, int, int, int]:
 
 
 def estimate(
-    frames: np.ndarray, last: Callable, keyframes: list[bool], rows: list[slice], threads: int = 1
+    frames: np.ndarray,
+    last: Callable,
+    keyframes: list[bool],
+    rows: list[slice],
+    skip: int = 1,
+    threads: int = 1,
 ) -> list[np.ndarray] | None:
     """Every band's vectors (zero in keyframes): int8, as `shape_of`. None if little moves.
 
@@ -36,6 +41,8 @@ def estimate(
     frames : int32 (T, h, w), the levels of the first channel
     last : `last(t)` is frame t - 1, as bright as frame t
     rows : the bands
+    skip : int
+        Which rows are compared: all, every second one, and so on.
     """
     search = kernels.load("motion").search
     moving = [t for t, keyframe in enumerate(keyframes) if t > 0 and not keyframe]
@@ -47,7 +54,7 @@ def estimate(
 
     def differences(t: int, part: slice, past: np.ndarray, out: np.ndarray) -> float:
         pair = ((frame[part] >> excess).astype(np.int16) for frame in (frames[t], last(t)))
-        return search(*pair, past, out)
+        return search(*pair, past, skip, out)
 
     # A few rows of blocks in the middle of the chunk tell whether it is worth the search.
     t = moving[len(moving) // 2]
