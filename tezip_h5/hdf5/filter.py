@@ -34,7 +34,7 @@ __all__ = ["decode", "encode", "last_error", "register"]
 _log = logging.getLogger("tezip_h5")
 _REVERSE = 0x0100
 _MAX_RANK = 32
-_INTERRUPT_SECONDS = 0.05
+_INTERRUPT_SECONDS = 0.25  # by then HDF5 has given up, also on a busy machine
 
 _hid = ctypes.c_int64
 _size = ctypes.c_size_t
