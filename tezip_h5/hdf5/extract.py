@@ -39,7 +39,7 @@ def extract(path, folder, *, name=None, overwrite=False, threads=None) -> dict[s
         data = reader.stack_named(file, name)
         if container.is_tezip(data) and panel_axes_of(data):
             raise InputError(
-                f"{data.name} has panel axes, {data.shape}, and a frame of it is no image; read it, "
+                f"{data.name} has panel axes, {data.shape}, and its frames are no images; read it, "
                 "and write images of the panels you want"
             )
         tables = container.tables_of(data)
