@@ -10,25 +10,26 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
 __all__ = ["TwoFrames"]
 
-_REACH = 3
-_SAMPLES = 150_000
+_SIDE = 7
+_SAMPLES = 60_000
 _ROUNDS = 8  # of weighted least squares (Schlossmacher 1973)
 
 
-def _inputs(frames: list[np.ndarray]) -> np.ndarray:
-    """What a frame is predicted from, float64 (H * W, 49 * len(frames) + 1): the last frame's
-    neighbourhood, then the one's before, as differences from the last frame's sample."""
-    here = frames[-1].reshape(-1, 1)
-    columns = [np.ones_like(here)]
+def _around(frames) -> list[np.ndarray]:
+    """What a frame is predicted from, images (H, W): ones, then as differences from the last
+    frame's sample, the 7x7 samples around it in the last frame, and in the one before that."""
+    here = frames[-1]
+    height, width = here.shape
+    images = [np.ones_like(here)]
     for frame in reversed(frames):
-        padded = np.pad(frame, _REACH, mode="edge")
-        side = 2 * _REACH + 1
-        columns.append(sliding_window_view(padded, (side, side)).reshape(-1, side**2) - here)
-    return np.concatenate(columns, 1)
+        padded = np.pad(frame, _SIDE // 2, mode="edge")
+        images += [
+            padded[y : y + height, x : x + width] - here for y in range(_SIDE) for x in range(_SIDE)
+        ]
+    return images
 
 
 def _absolute(inputs: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -64,7 +65,8 @@ class TwoFrames:
         for clip, t in moments:
             for channel in clip[t - count : t + 1].astype(np.float64).swapaxes(0, 1):
                 some = rng.choice(channel[0].size, min(each, channel[0].size), replace=False)
-                inputs.append(_inputs(list(channel[:-1]))[some])
+                images = _around(channel[:-1])
+                inputs.append(np.stack([image.reshape(-1)[some] for image in images], 1))
                 wanted.append((channel[-1] - channel[-2]).reshape(-1)[some])
         return _absolute(np.concatenate(inputs), np.concatenate(wanted))
 
@@ -74,6 +76,8 @@ class TwoFrames:
         for channel in clip.astype(np.float64).swapaxes(0, 1):
             for t, (before, after) in enumerate(pairwise(channel), 1):
                 weights, seen = (self._one, [before]) if t == 1 else (self._two, channel[t - 2 : t])
-                guess = _inputs(list(seen)) @ weights
-                total += np.abs(guess - (after - before).reshape(-1)).sum()
+                left = after - before
+                for weight, image in zip(weights, _around(np.asarray(seen)), strict=True):
+                    left -= weight * image
+                total += np.abs(left).sum()
         return total

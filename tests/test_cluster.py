@@ -17,7 +17,7 @@ import tezip_h5
 from tezip_h5 import FormatError, InputError, TezipError, codec, frames
 from tezip_h5.cli import main
 from tezip_h5.frames import Stack
-from tezip_h5.hdf5 import cluster, encoder, remote
+from tezip_h5.hdf5 import cluster, networks, remote, steps
 from tezip_h5.prediction.architecture import Architecture
 from tezip_h5.simulate import colour_sequence, detector_sequence
 
@@ -216,8 +216,8 @@ def hopeful(frames, *_):
 def test_the_network_is_tried_where_one_process_would(tmp_path, threads, seed, monkeypatch):
     monkeypatch.setitem(codec.NETWORK_WORTH, "balanced", -1.0)  # it is used wherever it is tried
     monkeypatch.setattr(codec._Attempts, "promises", lambda *_: True)
-    monkeypatch.setattr(encoder, "network_promises", hopeful)
-    monkeypatch.setattr(remote, "network_promises", hopeful)
+    monkeypatch.setattr(steps, "network_promises", hopeful)
+    monkeypatch.setattr(networks.NetworkChoice, "regretted", False)  # though it saves nothing
     stack = np.random.default_rng(seed).integers(0, 50, (80, 8, 8), np.uint8)
     stack[:16, 0, 0] |= 1
     array = dask.array.from_array(stack, chunks=(1, 8, 8))

@@ -128,6 +128,20 @@ def scripts(text):
             yield body.partition("</script>")[0]
 
 
+def test_a_network_predicts_modules(tmp_path, modules):
+    out = tmp_path / "network.h5"
+    options = {"predictor": "prednet", "axes": "TMYX", "threads": 1}
+    summary = tezip_h5.write(modules[:3, :, :16, :24], out, **options)
+    assert summary.network_chunks == summary.chunks == 3
+    assert np.array_equal(tezip_h5.read(out), modules[:3, :, :16, :24])
+
+
+def test_image_files_of_modules_are_refused(tmp_path, path):
+    with pytest.raises(InputError, match="panel axes"):
+        tezip_h5.extract(path, tmp_path / "images")
+    assert not (tmp_path / "images").exists()
+
+
 def test_a_noise_bound_stays_with_the_references(tmp_path):
     counts = np.random.default_rng(0).poisson(30, (4, 32, 32)).astype("u2")
     out = tmp_path / "noise.h5"

@@ -149,11 +149,10 @@ class StackEncoder:
     ):
         self.group, self.layout, self.bound, self.settings = group, layout, bound, settings
         self.dtype = dtype
-        channels = layout.payload_shape[3] if len(layout.payload_shape) == 4 else 1
         steps = None if count is None else -(-count // layout.chunk[0])
         self._left = steps or 1 << 62
         self._group = [0, 1]  # steps to come in it, threads of each of their tiles
-        self.networks = NetworkChoice(group.file, settings, channels, steps, embed_model)
+        self.networks = NetworkChoice(group.file, settings, layout.channels, steps, embed_model)
         if "data" in group:
             self.data = group["data"]
             self.past = past_of(self.data, group["frames"][()], threads)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from tezip_h5.errors import InputError
 from tezip_h5.hdf5 import container, reader
+from tezip_h5.hdf5.options import panel_axes_of
 
 __all__ = ["extract"]
 
@@ -35,6 +37,11 @@ def extract(path, folder, *, name=None, overwrite=False, threads=None) -> dict[s
 
     with container.open_existing(path) as file:
         data = reader.stack_named(file, name)
+        if container.is_tezip(data) and panel_axes_of(data):
+            raise InputError(
+                f"{data.name} has panel axes, {data.shape}, and its frames are no images; read it, "
+                "and write images of the panels you want"
+            )
         tables = container.tables_of(data)
         names = image_format = None
         if tables is not None and "filenames" in tables:

@@ -98,6 +98,11 @@ class Layout:
         return (self.chunk[0], *self.chunk[1 + self.panel_axes :])
 
     @property
+    def channels(self) -> int:
+        """Channels of a pixel, 1 where frames have no axis for them."""
+        return self.payload_shape[3] if len(self.payload_shape) == 4 else 1
+
+    @property
     def panels(self) -> list[tuple[int, ...]]:
         """Index of every panel; one empty index where there are no panel axes."""
         return list(np.ndindex(*self.frame_shape[: self.panel_axes]))

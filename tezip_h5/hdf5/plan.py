@@ -108,7 +108,7 @@ class Plan:
             )
 
         # Now, not when a file has been made, or a stack been deleted that is to be replaced.
-        model_to_try(self.settings, self.layout.chunk[3] if len(self.layout.chunk) == 4 else 1)
+        model_to_try(self.settings, self.layout.channels)
 
     def encoder(self, group, make=StackEncoder, **options) -> StackEncoder:
         """The encoder of the stack into `group`; `make` is `StackEncoder` or of its kind."""
