@@ -387,7 +387,7 @@ def build(sizes: Sizes):
                     near_taps[near_count] = (value - base) >> narrow
                     nearby.observe(sums[nearby.FIT, by, bx], near_taps, near_count)
                 if lively:
-                    repeats = int64(65536) if value == w or value == n or value == p else int64(0)
+                    repeats = int64(65536) if value in (w, n, p) else int64(0)
                     bias[_REPEATS, 0] += (repeats - bias[_REPEATS, 0]) >> 8
                 bias[cell, 0] += exact - predicted
                 bias[cell, 1] += 1
