@@ -239,6 +239,7 @@ class Channel:
         self.filters[0][0] = self.filters[0][1] = 1 << 15
         self.filters[1][12] = self.filters[2][12] = 1 << 16
         self.bias = [[0, 0] for _ in range(128)]
+        self.repeats = 0
         self.counters = [{} for _ in contexts]
         count = len(contexts) + (3 if model else 0)
         self.new_weights = [78643 // count] * count + [0]
@@ -280,9 +281,9 @@ class Channel:
             line[near] += (target - line[near]) >> 6
         return bit
 
-    def symbol(self, k, coder, distributions, *where):
+    def symbol(self, k, coder, distributions, marks, contexts, *where):
         def decide(slot, inputs):
-            return self.decide(slot, *where, coder, inputs)
+            return self.decide(slot, contexts, *where, coder, inputs)
 
         if k == 0:
             inside = [d.beyond(-1) - d.beyond(1) for d in distributions]
@@ -298,7 +299,14 @@ class Channel:
         f = -1 if k > 0 and not negative else 1
         side = 10 if negative and self.slots > 12 else 0
         height = 0
+        if k == 0:
+            rungs = [abs(m) - 1 if m and (m < 0) == bool(negative) else -1 for m in marks]
+        elif negative:
+            rungs = [(-1 - m) >> k if m < 0 else -1 for m in marks]
+        else:
+            rungs = [m >> k if m >= 0 else -1 for m in marks]
         while height < 20:
+            contexts[6] = sum((rung == height) << bit for bit, rung in enumerate(rungs))
             near, far = ((height << (k + 1)) + f, ((height + 1) << (k + 1)) + f)
             inputs = [ratio(d.beyond(far, sign), d.beyond(near, sign)) for d in distributions]
             if not decide(2 + min(height, 9) + side, inputs):
@@ -567,6 +575,9 @@ class Stream:
         k = 0
         while act >> (k + 5):
             k += 1
+        lively = k > 0
+        if channel.repeats > 16384:
+            k = max(k - 2, 0)
         level = min(log_class(act), 19)
 
         bias = channel.bias[
@@ -657,8 +668,12 @@ class Stream:
             mixers, refiners = (level, dp), (half,)
             distributions = []
 
-        symbol = channel.symbol(k, self.coder, distributions, contexts, mixers, refiners)
+        beside = (w, n, p, ne, nw, ww) + (nn, nne) * model
+        marks = [((2 * (sample - centre) + step) * u) >> 25 for sample in beside]
+        symbol = channel.symbol(k, self.coder, distributions, marks, contexts, mixers, refiners)
         value = clip(centre + symbol * step, 0, top)
+        if lively:
+            channel.repeats += (65536 * (value in (w, n, p)) - channel.repeats) >> 8
         F[y, x], S[y, x] = value, clip(symbol, -(2**30), 2**30)
         channel.errors[y, x] = value - centre
 

@@ -17,7 +17,7 @@ from numba import boolean, int32, int64, uint8, uint16, uint32
 
 from tezip_h5.kernels import nearby
 from tezip_h5.kernels.compiling import kernel
-from tezip_h5.kernels.mixing import CENTRE, SHARPNESS, code_symbol
+from tezip_h5.kernels.mixing import CENTRE, MATCH, SHARPNESS, code_symbol
 from tezip_h5.kernels.pixels import (
     ACTIVITIES,
     BOTTOM,
@@ -55,6 +55,8 @@ _signature = int64(
     int32[:, :, ::1], _plane, _plane, int64[:, ::1],
     uint32[::1], _plane, uint16[:, ::1], int64[::1], uint8[::1],
 )  # fmt: skip
+_REPEATS = 16 * 8  # the cell of `bias` that says how often lively samples repeat a neighbour
+_REPEATING = 1 << 14  # of 65536
 _FAR = 1 << 25  # most that a vote is off the blend, for sums of squares that fit
 
 
@@ -125,6 +127,7 @@ def build(sizes: Sizes):
         chosen = np.zeros(places, np.int64)
         inputs = np.zeros(input_count, np.int32)
         curves = np.zeros((curve_count, 5), np.int64)
+        marks = np.zeros(8 if fine else 6, np.int64)
         voter_errors[:] = 0
         # Filters see numbers of at most 20 bits, so that their sums fit.
         narrow = int64(0)
@@ -250,6 +253,9 @@ def build(sizes: Sizes):
                 scale = int64(0)
                 while (activity >> (scale + 5)) > 0:
                     scale += 1
+                lively = scale > 0
+                if bias[_REPEATS, 0] > _REPEATING:  # exact values matter more than sizes
+                    scale = max(scale - 2, int64(0))
                 level = min(log_class(activity), ACTIVITIES - 1)
 
                 # --- bias cancellation
@@ -351,12 +357,18 @@ def build(sizes: Sizes):
                     chosen[i] += offsets[i]
 
                 # --- the symbol
+                marks[0], marks[1], marks[2] = w - centre, n - centre, p - centre
+                marks[3], marks[4], marks[5] = ne - centre, nw - centre, ww - centre
+                if fine:
+                    marks[6], marks[7] = nn - centre, nne - centre
+                for i in range(marks.size):
+                    marks[i] = ((2 * marks[i] + step) * per_step) >> 25
                 symbol = int64(0)
                 if not decoding:
                     symbol = quantized(int64(levels[row, column]) - centre, tolerance, step)
                 symbol = code_symbol(
-                    decoding, symbol, scale, counts, chosen, inputs, curves, counters, weights,
-                    refined, coder, stream,
+                    decoding, symbol, scale, counts, chosen, marks, offsets[MATCH], inputs, curves,
+                    counters, weights, refined, coder, stream,
                 )  # fmt: skip
                 value = min(max(centre + symbol * step, int64(0)), top)
                 current[y, x] = value
@@ -374,6 +386,9 @@ def build(sizes: Sizes):
                     nearby.observe(sums[nearby.CORRECTION, by, bx], off_votes, count)
                     near_taps[near_count] = (value - base) >> narrow
                     nearby.observe(sums[nearby.FIT, by, bx], near_taps, near_count)
+                if lively:
+                    repeats = int64(65536) if value == w or value == n or value == p else int64(0)
+                    bias[_REPEATS, 0] += (repeats - bias[_REPEATS, 0]) >> 8
                 bias[cell, 0] += exact - predicted
                 bias[cell, 1] += 1
                 if bias[cell, 1] >= 512:

@@ -20,6 +20,9 @@ LADDER = 20
 MODELLED = 2
 """Low bits that are coded by the distributions' chances; further ones are raw."""
 
+MATCH = 6
+"""The context that tells which neighbours a rung of the ladder would repeat."""
+
 LIMIT = 3071
 
 
@@ -257,12 +260,15 @@ def _low_bits(decoding, low, bits, inner, sign, curves, coder, stream):
 
 @numba.njit(nogil=True, inline="always")
 def code_symbol(
-    decoding, symbol, scale, sizes, rows, inputs, curves, counters, weights, refined, coder, stream
-):
+    decoding, symbol, scale, sizes, rows, marks, first_match, inputs, curves, counters, weights,
+    refined, coder, stream,
+):  # fmt: skip
     """One residual symbol: zero?, sign, a ladder of magnitudes, low bits; returns it.
 
     With scale k > 0, symbols share a rung of the ladder with 2**k - 1 others of their sign, and
     zero counts as positive. `curves` (int64 (distributions, 5)) say what is likely; see `CENTRE`.
+    `marks` (int64, overwritten) are symbols that would repeat a neighbour: on the ladder, context
+    `MATCH` is which of them a rung has, counted from row `first_match`.
     """
     first, count, slots = sizes[0], sizes[1], sizes[4]
     one = int64(1) << CURVE_BITS
@@ -297,6 +303,14 @@ def code_symbol(
     height = int64(0)
     side = 10 if negative and slots > 12 else 0
     sign = int64(-1) if negative else int64(1)
+    for i in range(marks.size):
+        mark = marks[i]
+        if scale == 0:
+            marks[i] = abs(mark) - 1 if mark != 0 and (mark < 0) == (negative != 0) else int64(-1)
+        elif negative:
+            marks[i] = (-1 - mark) >> scale if mark < 0 else int64(-1)
+        else:
+            marks[i] = mark >> scale if mark >= 0 else int64(-1)
     # Twice the distance of the first rung's inner edge from the centre, in symbols.
     edge = int64(1) if scale == 0 or negative else int64(-1)
     for m in range(count):
@@ -305,6 +319,10 @@ def code_symbol(
         for m in range(count):
             curves[m, FARTHER] = _beyond(curves[m], (((height + 1) << scale) << 1) + edge, sign)
             inputs[first + m] = _stretched(curves[m, FARTHER], curves[m, NEARER])
+        matches = int64(0)
+        for i in range(marks.size):
+            matches |= int64(marks[i] == height) << i
+        rows[MATCH] = first_match + matches
         bit = _decide(
             decoding, int64(1) if rung > height else int64(0), 2 + min(height, 9) + side, sizes,
             rows, inputs, counters, weights, refined, coder, stream,

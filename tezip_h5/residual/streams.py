@@ -38,7 +38,7 @@ class _Channel:
         self.filters = np.zeros((3, kernel.TAPS), np.int32)
         self.filters[0, :2] = 1 << 15
         self.filters[1:, 12] = 1 << 16
-        self.bias = np.zeros((16 * 8, 2), np.int64)
+        self.bias = np.zeros((16 * 8 + 1, 2), np.int64)
         self.counters = np.full(sum(model.contexts) * model.slots, 1 << 31, np.uint32)
         self.weights = np.zeros((sum(model.mixers) * model.slots, model.inputs + 1), np.int32)
         self.weights[:, :-1] = 78643 // model.inputs  # 1.2 in all
