@@ -7,6 +7,7 @@ import zipfile
 import h5py
 import numpy as np
 import pytest
+from conftest import require_package
 
 import tezip_h5
 from tezip_h5 import InputError
@@ -17,11 +18,7 @@ FAST = {"level": "fast"}
 
 @pytest.fixture
 def tifffile():
-    if os.environ.get("TEZIP_REQUIRE_TOOLS"):
-        import tifffile
-    else:
-        tifffile = pytest.importorskip("tifffile")
-    return tifffile
+    return require_package("tifffile")
 
 
 @pytest.fixture
