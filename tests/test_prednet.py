@@ -79,6 +79,18 @@ def test_the_originals_size_is_exact_too():
     np.testing.assert_array_equal(a.predict(), b.predict())
 
 
+@pytest.mark.parametrize("threads", [2, 3, 64])
+def test_threads_do_not_matter(threads):
+    model = random_model(Architecture(1, (4,), (6, 6)))
+    frames = np.random.default_rng(2).integers(0, 256, (3, 1, 130, 150)).astype(np.int32)
+    alone, together = (PredNet(model, frames[0].shape, 255, 0, 0) for _ in range(2))
+    together.threads = threads
+    for frame in frames:
+        alone.observe(frame)
+        together.observe(frame)
+        np.testing.assert_array_equal(alone.predict(), together.predict())
+
+
 def test_rescale_rounds_half_up():
     values = np.array([-3, -2, -1, 0, 1, 2, 3])
     np.testing.assert_array_equal(rescale(values, 1), [-1, -1, 0, 0, 1, 1, 2])

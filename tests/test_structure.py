@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "levels": {"errors", "bounds", "inflate"},
     "frames": {"errors", "levels", "images", "stackfiles"},
     "bitstream": {"errors", "levels"},
-    "prediction": {"errors", "kernels"},
+    "prediction": {"errors", "kernels", "parallel"},
     "windows": {"kernels", "cost"},
     "residual": {"errors", "kernels", "cost", "inflate", "parallel"},
     "frames_section": {"errors", "windows"},

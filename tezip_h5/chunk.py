@@ -83,7 +83,7 @@ class ChunkEncoder:
         self._coder = residual.encoder_for(self._number)(
             self._shape, scale, settings, quantizer, guided=model is not None
         )
-        self._coder.threads = threads
+        self._coder.threads = self._threads = threads
         self._exceptions = ExceptionWriter()
         self._rests = RestWriter(scale) if isinstance(scale, levels.Truncated) else None
         self._checksum = 0
@@ -101,6 +101,7 @@ class ChunkEncoder:
         predictor = prediction.create(
             number, self._shape, self._scale.top, self._network, self._model
         )
+        predictor.threads = self._threads
         closed = self._settings.feedback == "reconstruction"
         records = []
         for t, frame in enumerate(self._frames):
@@ -253,6 +254,7 @@ def decode_frames(parsed: bitstream.Payload, out: np.ndarray, threads: int) -> N
         network = Network.unpack(parsed.section(Section.MODEL))
         model = store.find(network.digest)
     predictor = prediction.create(header.predictor, shape, scale.top, network, model)
+    predictor.threads = threads
     kinds, tolerances = frames_section.unpack(parsed.section(Section.FRAMES), g, header.channels)
     coded = {name: parsed.sections[n] for name, n in _SECTION_OF.items() if n in parsed.sections}
     decoder = decoder_class(coded, shape, scale)

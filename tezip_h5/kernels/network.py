@@ -36,15 +36,18 @@ def _clamp(value, low, high):
     return min(max(value, low), high)
 
 
-@kernel(void(_TENSOR, float32[:, :, :, ::1], float32[::1], _TENSOR), fastmath={"contract"})
-def convolve(x, weights, bias, out):
-    """3x3 convolution.
+@kernel(
+    void(_TENSOR, float32[:, :, :, ::1], float32[::1], int64, int64, _TENSOR),
+    fastmath={"contract"},
+)
+def convolve(x, weights, bias, first, stop, out):
+    """3x3 convolution, of the rows from `first` to before `stop`.
 
     `weights` is (out / 4, in, 4, 9): four output channels at a time share the nine inputs of
     a pixel, and the loop over a row becomes vector instructions. `out` is (out, rows, columns).
     """
-    rows, columns = out.shape[1], out.shape[2]
-    for y in range(rows):
+    columns = out.shape[2]
+    for y in range(first, stop):
         for block in range(weights.shape[0]):
             p, q = out[4 * block, y], out[4 * block + 1, y]
             r, s = out[4 * block + 2, y], out[4 * block + 3, y]

@@ -24,7 +24,9 @@ NUMBERS = {"none": 0, "previous": 1, "prednet": 2}
 
 
 class Predictor(Protocol):
-    """One chunk's predictor."""
+    """One chunk's predictor; up to `threads` may work on a frame."""
+
+    threads: int
 
     def predict(self) -> np.ndarray:
         """Return the prediction of the next frame: int32 levels (C, h, w), in 0..top."""

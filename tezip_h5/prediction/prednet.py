@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
-from tezip_h5 import kernels
+from tezip_h5 import kernels, parallel
 from tezip_h5.prediction.integer import Convolution, IntegerModel
 
 __all__ = ["PredNet"]
+
+_SHARED = 1 << 12  # pixels of a layer, from which on threads share its rows
 
 
 class _Weights:
@@ -35,7 +39,14 @@ class PredNet:
     top : largest level
     offset, shift : int
         What brings levels to the network's scale: (level - offset) / 2**shift, 255 being 1.0.
+
+    Attributes
+    ----------
+    threads : int
+        How many may work on one frame; what comes out does not depend on it.
     """
+
+    threads = 1
 
     def __init__(self, model: IntegerModel, shape, top: int, offset: int, shift: int):
         self._kernels = kernels.load("network")
@@ -133,7 +144,13 @@ class PredNet:
     def _convolve(self, name: str, x: np.ndarray, layer: int) -> np.ndarray:
         weights = self._weights[name]
         out = self._accumulators[layer][: weights.bias.size]
-        self._kernels.convolve(x, weights.packed, weights.bias, out)
+        rows, parts = out.shape[1], self.threads if out[0].size >= _SHARED else 1
+        cuts = [rows * part // parts for part in range(parts + 1)]
+        parallel.each(
+            lambda ends: self._kernels.convolve(x, weights.packed, weights.bias, *ends, out),
+            pairwise(cuts),
+            parts,
+        )
         return out
 
 

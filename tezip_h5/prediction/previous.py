@@ -10,6 +10,8 @@ __all__ = ["Previous"]
 class Previous:
     """Predict that the next frame is the last one observed (zero before the first)."""
 
+    threads = 1
+
     def __init__(self, shape: tuple[int, int, int]):
         self._last = np.zeros(shape, np.int32)
 
