@@ -2,6 +2,7 @@
 marks for NeXus on whatever writes."""
 
 import json
+import re
 
 import h5py
 import numpy as np
@@ -119,6 +120,10 @@ def test_the_page_draws_modules_one_below_the_other(tmp_path, path):
     (frames,) = [part for part in told if isinstance(part, dict) and "images" in part]
     assert frames["size"] == [48, 120]
     assert len(frames["frames"]) == 10
+    low, high = re.search(
+        r"<span>([\d.]+)</span><i class=.greys.></i><span>([\d.]+)<", text
+    ).groups()
+    assert float(low) < float(high) < 60000  # masked pixels hold 65535, and are no grey level
 
 
 def scripts(text):

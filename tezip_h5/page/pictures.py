@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from tezip_h5 import anatomy
-from tezip_h5.hdf5 import reader
+from tezip_h5.hdf5 import container, reader
 from tezip_h5.hdf5.layout import Layout, panels_joined
 from tezip_h5.hdf5.options import panel_axes_of
 
@@ -133,7 +133,7 @@ def take_pictures(data: h5py.Dataset, runs: list[range], threads: int | None = N
     panel_axes = panel_axes_of(data)
     height = math.prod(data.shape[1 : 2 + panel_axes])
     reduction = max(1, -(-max(height, data.shape[2 + panel_axes]) // side))
-    seen = []
+    seen, masked = [], _masked(data, panel_axes)
     for run in sorted(runs, key=lambda run: run.start):
         start = run.start // data.chunks[0] * data.chunks[0]
         frames = reader.read(data, slice(start, start + data.chunks[0]), threads=threads)
@@ -141,10 +141,13 @@ def take_pictures(data: h5py.Dataset, runs: list[range], threads: int | None = N
         frames, guesses = panels_joined(frames, panel_axes), panels_joined(guesses, panel_axes)
         for number in run:
             frame, guess = frames[number - start], guesses[number - start]
-            pictures: list = [reduced(frame, reduction), None, None]
+            pictures: list = [reduced(frame, reduction, masked), None, None]
             if known[number - start]:
                 difference = frame.astype(np.float64) - guess.astype(np.float64)
-                pictures[1:] = reduced(guess, reduction), reduced(difference, reduction)
+                pictures[1:] = (
+                    reduced(guess, reduction, masked),
+                    reduced(difference, reduction, masked),
+                )
             seen.append((number, *pictures))
     return _as_pictures(seen, reduction)
 
@@ -166,12 +169,21 @@ def _predictions(data, start: int, stop: int, frames: np.ndarray, panel_axes: in
     return guesses, known
 
 
-def reduced(frame: np.ndarray, reduction: int) -> np.ndarray:
+def _masked(data: h5py.Dataset, panel_axes: int) -> np.ndarray | None:
+    """Where the stack's mask hides what is in the pixels, which says nothing of the grey levels."""
+    tables = container.tables_of(data)
+    mask = None if tables is None else container.keep_mask(tables, None)
+    return None if mask is None else panels_joined(mask[None], panel_axes)[0]
+
+
+def reduced(frame: np.ndarray, reduction: int, masked: np.ndarray | None = None) -> np.ndarray:
     """Means over squares of `reduction` rows and columns; not a number where there is none.
 
     Parameters
     ----------
     frame : (H, W) or (H, W, C) array
+    masked : bool (H, W), optional
+        Pixels that are left out.
 
     Returns
     -------
@@ -181,6 +193,8 @@ def reduced(frame: np.ndarray, reduction: int) -> np.ndarray:
     if values.ndim == 3:
         values = values[..., :3] if values.shape[2] > 2 else values[..., 0]
     good = np.isfinite(values)
+    if masked is not None:
+        good &= ~(masked if values.ndim == 2 else masked[..., None])
     sums, counts = np.where(good, values, 0), good.astype(np.float32)
     if reduction > 1:
         for axis in (0, 1):
