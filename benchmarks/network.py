@@ -224,15 +224,18 @@ def show_pinned(args) -> None:
             print(f"| {row} |", flush=True)
 
 
-def speed(model, side: int = 512) -> tuple[float, float]:
-    """Processor's seconds of one forward pass, which other programs slow down least, and Mpixel/s
-    of two predictors in two threads."""
+def speed(model, side: int = 512) -> tuple[float, float, float]:
+    """Seconds of one forward pass: of one processor, which other programs slow down least, and by
+    the clock with two threads; and Mpixel/s of two predictors in a thread each."""
     shape = (model.architecture.channels, side, side)
     frame = np.random.default_rng(0).integers(0, 256, shape).astype(np.int32)
     nets = [PredNet(model, shape, 255, 0, 0) for _ in range(2)]
     for net in nets:
         net.observe(frame)
     best = min(_timed(lambda: nets[0].observe(frame), time.thread_time) for _ in range(5))
+    nets[0].threads = 2
+    shared = min(_timed(lambda: nets[0].observe(frame)) for _ in range(5))
+    nets[0].threads = 1
 
     def work(net):
         for _ in range(4):
@@ -240,7 +243,7 @@ def speed(model, side: int = 512) -> tuple[float, float]:
 
     with ThreadPoolExecutor(2) as pool:
         together = min(_timed(lambda: list(pool.map(work, nets))) for _ in range(3))
-    return best, 8 * side * side / together / 1e6
+    return best, shared, 8 * side * side / together / 1e6
 
 
 def _timed(work, clock=time.perf_counter) -> float:
@@ -270,11 +273,13 @@ def show_speed() -> None:
     load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
     print("\n## Speed\n\nFrames of 512x512, integers on the CPU; the best of several runs on a")
     print(f"machine with {os.cpu_count()} processors and a load of {load} before.\n")
-    print("| model | bytes | one frame, time of one processor | two threads |\n|---|--:|--:|--:|")
+    print("| model | bytes | a frame, time of one processor | by two threads | two at once |")
+    print("|---|--:|--:|--:|--:|")
     models = {"grey, ships": store.default(1), "RGB, ships": store.default(3)}
     for label, model in (models | {"RGB 3-48-96-192": original_model()}).items():
-        seconds, rate = speed(model)
-        row = f"{len(model.to_bytes())} | {1000 * seconds:.0f} ms | {rate:.2f} Mpixel/s"
+        alone, shared, rate = speed(model)
+        row = f"{len(model.to_bytes())} | {1000 * alone:.0f} ms | {1000 * shared:.0f} ms"
+        row += f" | {rate:.2f} Mpixel/s"
         print(f"| {label} | {row} |", flush=True)
 
 
