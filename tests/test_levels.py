@@ -90,6 +90,31 @@ def test_the_grid_leaves_few_exceptions(bound, values, dtype):
     assert not bad.any()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_cells_around_predictions_keep_the_bound(dtype):
+    """Several levels in a cell: any level within the tolerance comes back within the bound."""
+    rng = np.random.default_rng(0)
+    frames = rng.normal(0, 50, (3, 8, 9, 1)).astype(dtype)
+    bound = ErrorBound(absolute=0.25).of_frames(frames)
+    scale = levels.choose(frames, bound, centred=True)
+    tolerances = levels.tolerances(scale, bound, 3, 1)
+    assert (tolerances == 8).all()
+    exact = scale.to_levels(frames)
+    for off in (-8, 8):
+        back = scale.to_values(np.clip(exact + off, 0, scale.top))
+        assert not any(bound.check(frames[t], back[t], t)[1].any() for t in range(3))
+    grid = levels.choose(frames, bound)
+    assert grid.step == pytest.approx(17 * scale.step)
+    assert (levels.tolerances(grid, bound, 3, 1) == 0).all()
+
+
+def test_cells_far_below_the_noise_lie_on_the_grid():
+    frames = np.linspace(0, 1e6, 72, dtype=np.float64).reshape(1, 8, 9, 1)
+    bound = ErrorBound(absolute=1e-3).of_frames(frames)
+    scales = [levels.choose(frames, bound, centred=centred) for centred in (False, True)]
+    assert scales[0].step == scales[1].step
+
+
 def test_tolerances_share_a_grid():
     frames = np.linspace(0, 1, 40, dtype=np.float32).reshape(2, 4, 5, 1)
     limits = ChunkBound(absolute=np.array([[0.01], [0.05]]))

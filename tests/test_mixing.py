@@ -259,6 +259,22 @@ def test_levels_too_wide_are_refused(section):
         MixingDecoder({"residuals": section}, (1, 21, 33), scale_of(2**31 - 1))
 
 
+@pytest.mark.parametrize("level", ["balanced", "best"])
+def test_samples_that_repeat_their_neighbours_are_recognised(level):
+    """Patches of unrelated values: finer rungs set in, and the naive decoder follows."""
+    rng = np.random.default_rng(0)
+    small = rng.choice([0, 40, 90, 91, 140, 230], (1, 1, 24, 24))
+    frames = np.repeat(np.repeat(small, 2, 2), 2, 3).astype(np.int32)
+    tolerances = np.zeros(1, np.int64)
+    encoder = MixingEncoder(frames.shape[1:], scale_of(255), Settings(level=level))
+    coded = encoder.keyframe(frames[0], tolerances)
+    assert all(band._channels[0].bias[-1, 0] > 1 << 14 for band in encoder._streams)
+    section = encoder.finish()[0]["residuals"]
+    np.testing.assert_array_equal(coded, frames[0])
+    back = naive_mixing.decode(section, frames.shape[1:], 255, [True], tolerances)
+    np.testing.assert_array_equal(back, frames)
+
+
 def vectors_of(encoder, frames):
     """Random vectors of every band, some of them far out of the frame."""
     rng = np.random.default_rng(2)

@@ -102,7 +102,7 @@ def encode_chunk(
         )
     best = with_model = None
     if settings.coder != "fallback":
-        scale = scale or levels.choose(planar, bound, centred=settings.level == "best")
+        scale = scale or _scale_for(planar, bound, settings)
         if scale is not None:
             attempt = _Attempts(header, planar, bound, settings, scale, kinds, threads)
             if settings.predictor != "prednet" or model is None:
@@ -132,13 +132,15 @@ def network_promises(
     native = frames.dtype.newbyteorder("=")
     planar = frames.astype(native, copy=False).reshape((*frames.shape[:3], -1))
     header = Header(native.newbyteorder("<"), frames.shape, frames.shape[:3], coder=0)
-    centred = settings.level == "best"
-    scale = None
-    if settings.coder != "fallback":
-        scale = levels.choose(planar, bound, centred=centred)
+    scale = None if settings.coder == "fallback" else _scale_for(planar, bound, settings)
     if scale is None:
         return False
     return _Attempts(header, planar, bound, settings, scale, None, 1).promises(model)
+
+
+def _scale_for(planar: np.ndarray, bound: ChunkBound, settings: Settings) -> levels.Scale | None:
+    """How samples become levels; what the other levels write lies on a grid, to be recompressed."""
+    return levels.choose(planar, bound, centred=settings.level == "best")
 
 
 @dataclass(frozen=True)
