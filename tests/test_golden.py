@@ -46,6 +46,13 @@ def jumping():
     return (scene * np.array([8, 8, 6, 10, 9])[:, None, None] // 8).astype("uint8")
 
 
+def patches():
+    """Patches of unrelated values, a few of which change: (3, 64, 72)."""
+    t, y, x = np.ogrid[:3, :32, :36]
+    values = (x * 7919 + y * 104729 + (t * (x + y) // 9) * 31) * 2654435761 % 2**32 >> 29
+    return np.repeat(np.repeat(values * 31 + (x * y + t) % 3, 2, 1), 2, 2).astype("uint8")
+
+
 def holes():
     values = frames("float32") / np.float32(16)
     values[:, 2:4, 5] = np.nan
@@ -112,6 +119,12 @@ CASES = {
     "float32-mixing-rests": (
         np.sqrt(drifting().astype("float32")) - np.float32(11),
         {},
+        {"coder": "mixing", "level": "best"},
+    ),
+    "uint8-mixing-repeating": (patches(), {}, {"coder": "mixing"}),
+    "float32-mixing-centred": (
+        drifting().astype("float32") / np.float32(8),
+        {"absolute": 0.5},
         {"coder": "mixing", "level": "best"},
     ),
     "float64-fallback": (frames("float64"), {}, {"coder": "fallback"}),
