@@ -115,6 +115,17 @@ def test_cells_far_below_the_noise_lie_on_the_grid():
     assert scales[0].step == scales[1].step
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_smallest_floats_have_no_grid(dtype):
+    """Subnormal numbers are multiples of one another; dividing by them overflows."""
+    tiny = np.finfo(dtype).smallest_subnormal
+    frames = np.array([tiny * 45, 0, tiny * 3], dtype).reshape(1, 1, 3, 1)
+    scale = levels.choose(frames, ErrorBound().of_frames(frames))
+    assert (scale is None) == (dtype == "float64")
+    if scale is not None:
+        np.testing.assert_array_equal(scale.to_values(scale.to_levels(frames)), frames)
+
+
 def test_tolerances_share_a_grid():
     frames = np.linspace(0, 1, 40, dtype=np.float32).reshape(2, 4, 5, 1)
     limits = ChunkBound(absolute=np.array([[0.01], [0.05]]))

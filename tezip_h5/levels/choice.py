@@ -119,6 +119,8 @@ def _gridded(frames: np.ndarray, low, high) -> Grid | None:
     half = np.spacing(sizes.astype(frames.dtype)).astype(np.float64) / 2
     between = (((sizes - half) / multiples).max() + ((sizes + half) / multiples).min()) / 2
     for step in (between, float(frames.dtype.type(between)), farthest / multiple):
+        if not step >= float(np.finfo(np.float64).smallest_normal):  # too small to divide by
+            continue
         scale = Grid(frames.dtype, step=float(step))
         if np.array_equal(scale.decode(scale.codes(finite)).astype(np.float64), finite):
             ends = scale.codes(np.array([low, high], frames.dtype))
