@@ -8,9 +8,9 @@ import zstandard
 
 FRACTION = 6
 SIZES = {
-    0: ((80, 81, 81, 81, 81, 90, 64), (20, 9), (10,), 12),
+    0: ((80, 81, 81, 90, 64), (20,), (10,), 12),
     1: (
-        (80, 225, 225, 225, 225, 225, 256, 150, 324, 320, 405, 225, 256, 225, 256, 225),
+        (80, 225, 225, 225, 256, 225, 225, 150, 324, 320, 405, 225, 256, 225, 256, 225),
         (20, 15, 16),
         (20, 25),
         22,
@@ -63,6 +63,11 @@ def curve():
 
 
 CURVE = curve()
+
+
+def wrapped(v):
+    """32 bits of it, two's complement."""
+    return (v + 2**31) % 2**32 - 2**31
 
 
 def clip(v, low, high):
@@ -257,7 +262,7 @@ class Channel:
             rows.append(row)
             dot = sum(a * b for a, b in zip(row, inputs, strict=True)) >> 16
             dots.append(clip(dot, -2047, 2047))
-        mean = sum(dots) * {2: 32768, 3: 21845}[len(dots)] >> 16
+        mean = sum(dots) * {1: 65536, 3: 21845}[len(dots)] >> 16
         j, i = (mean + 2048) >> 7, (mean + 2048) & 127
         final = (4 - len(refiners)) * SQUASH[mean]
         lines = []
@@ -270,7 +275,7 @@ class Channel:
         for row, dot in zip(rows, dots, strict=True):
             error = (target - SQUASH[dot]) * 7
             for k, value in enumerate(inputs):
-                row[k] = clip(row[k] + ((value * error + (1 << 17)) >> 18), -(1 << 22), 1 << 22)
+                row[k] = wrapped(row[k] + ((value * error + (1 << 17)) >> 18))
         for c, key in cells:
             chance, n = divmod(c.get(key, 1 << 31), 1024)
             rate = 65536 // (n + 2)
@@ -306,7 +311,7 @@ class Channel:
         else:
             rungs = [m >> k if m >= 0 else -1 for m in marks]
         while height < 20:
-            contexts[6] = sum((rung == height) << bit for bit, rung in enumerate(rungs))
+            contexts[4] = sum((rung == height) << bit for bit, rung in enumerate(rungs))
             near, far = ((height << (k + 1)) + f, ((height + 1) << (k + 1)) + f)
             inputs = [ratio(d.beyond(far, sign), d.beyond(near, sign)) for d in distributions]
             if not decide(2 + min(height, 9) + side, inputs):
@@ -613,9 +618,7 @@ class Stream:
         equal = sum(test << bit for bit, test in enumerate(tests))
         contexts = [
             4 * level + part,
-            dp * wide + dw,
             dw * wide + dn,
-            dp * wide + dn,
             c((quick - pred) >> 4) * wide + c((slow - pred) >> 4),
             c(ne - centre) * wide + c(nw - centre),
             equal if model else equal & 63,
@@ -629,6 +632,8 @@ class Stream:
             elif O is not None:
                 last = c(wrong) * 15 + half
             contexts += [
+                dp * wide + dw,
+                dp * wide + dn,
                 10 * dp + half,
                 (9 * q(sp >> k, 4) + q(beside >> (k + 1), 4)) * 4 + part,
                 20 * apart + level,
@@ -662,10 +667,10 @@ class Stream:
             refiners = (level, 5 * q(sw >> k, 2) + q(sn >> k, 2))
         else:
             if O is not None:
-                contexts[5] = c(wrong) * 9 + min(half, 8)
+                contexts[3] = c(wrong) * 9 + min(half, 8)
             elif guided is not None:
-                contexts[5] = guided * 9 + min(half, 8)
-            mixers, refiners = (level, dp), (half,)
+                contexts[3] = guided * 9 + min(half, 8)
+            mixers, refiners = (level,), (half,)
             distributions = []
 
         beside = (w, n, p, ne, nw, ww) + (nn, nne) * model

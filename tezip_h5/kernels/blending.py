@@ -57,7 +57,7 @@ def build(sizes: Sizes):
     refiner = mixer + len(sizes.mixers)
     choices = refiner + len(sizes.refiners)
     counts = (mixer, curve_count, len(sizes.mixers), len(sizes.refiners), sizes.slots)
-    offsets = sizes.offsets
+    offsets, slots = sizes.offsets, sizes.slots
 
     def code_plane(
         decoding, levels, tolerance, top, flags, alone, planes, finer, traces, squares,
@@ -256,23 +256,23 @@ def build(sizes: Sizes):
                 qws, qns = qw >> scale, qn >> scale
                 half = min(level >> 1, 9)
                 chosen[0] = level * 4 + part
-                chosen[1] = dp * wide + dw
-                chosen[2] = dw * wide + dn
-                chosen[3] = dp * wide + dn
+                chosen[1] = dw * wide + dn
                 filtered = votes[first + 1 if fine else first]
-                chosen[4] = class_of(
+                chosen[2] = class_of(
                     (filtered - predicted) >> (FRACTION - 2), per_step, scale, most
                 ) * wide + class_of(
                     (votes[at_slow] - predicted) >> (FRACTION - 2), per_step, scale, most
                 )
-                chosen[5] = class_of(ne - centre, per_step, scale, most) * wide + class_of(
+                chosen[3] = class_of(ne - centre, per_step, scale, most) * wide + class_of(
                     nw - centre, per_step, scale, most
                 )
                 equal = (1 if n == w else 0) + (2 if w == nw else 0) + (4 if centre == w else 0)
                 equal += (8 if centre == p else 0) + (16 if p == w else 0) + (32 if ne == n else 0)
                 equal += (64 if n == nw else 0) + (128 if p == n else 0)
-                chosen[6] = equal if fine else equal & 63
+                chosen[MATCH] = equal if fine else equal & 63
                 if fine:
+                    chosen[5] = dp * wide + dw
+                    chosen[6] = dp * wide + dn
                     past = int64(past_symbols[y, x + 1]) + int64(past_symbols[y + 1, x])
                     chosen[7] = dp * 10 + half
                     chosen[8] = clipped(qp >> scale, 4) * 9 + clipped(past >> (scale + 1), 4)
@@ -322,20 +322,20 @@ def build(sizes: Sizes):
                     )
                 elif has_other:
                     last = class_of(int64(other_errors[y, x]), per_step, scale, most)
-                    chosen[5] = last * wide + min(half, wide - 1)
+                    chosen[3] = last * wide + min(half, wide - 1)
                 elif has_guess:
                     last = class_of(int64(guess[y, x]) - centre, per_step, scale, most)
-                    chosen[5] = last * wide + min(half, wide - 1)
+                    chosen[3] = last * wide + min(half, wide - 1)
                 chosen[mixer] = level
-                chosen[mixer + 1] = dp
                 if fine:
+                    chosen[mixer + 1] = dp
                     chosen[mixer + 2] = apart
                     chosen[refiner] = level
                     chosen[refiner + 1] = clipped(qws, 2) * 5 + clipped(qns, 2)
                 else:
                     chosen[refiner] = half
                 for i in range(choices):
-                    chosen[i] += offsets[i]
+                    chosen[i] = (chosen[i] + offsets[i]) * slots
 
                 # --- the symbol
                 marks[0], marks[1], marks[2] = w - centre, n - centre, p - centre

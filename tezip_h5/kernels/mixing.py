@@ -20,7 +20,7 @@ LADDER = 20
 MODELLED = 2
 """Low bits that are coded by the distributions' chances; further ones are raw."""
 
-MATCH = 6
+MATCH = 4
 """The context that tells which neighbours a rung of the ladder would repeat."""
 
 LIMIT = 3071
@@ -136,26 +136,28 @@ def _decide(
     inputs : int32 (contexts + distributions + 1)
         What the distributions say is there already.
     """
-    contexts, curves, mixers, refiners, slots = sizes
+    contexts, curves, mixers, refiners, _ = sizes
     stretch, squash, rates, _ = tables
     count = contexts + curves + 1
-    # Two mixers, or three; dot products grow along with the inputs, none of which is read back.
-    first = rows[contexts] * slots + slot
-    second = rows[contexts + 1] * slots + slot
-    third = rows[contexts + mixers - 1] * slots + slot
+    # One mixer to three; dot products grow along with the inputs, none of which is read back.
+    first = rows[contexts] + slot
+    second = rows[contexts + min(mixers, 2) - 1] + slot
+    third = rows[contexts + mixers - 1] + slot
     a, b, c = int64(0), int64(0), int64(0)
     for i in range(contexts):
-        value = int64(stretch[counters[rows[i] * slots + slot] >> 20])
+        value = int64(stretch[counters[rows[i] + slot] >> 20])
         inputs[i] = value
         a += int64(weights[first, i]) * value
-        b += int64(weights[second, i]) * value
+        if mixers > 1:
+            b += int64(weights[second, i]) * value
         if mixers > 2:
             c += int64(weights[third, i]) * value
     inputs[count - 1] = 256
     for i in range(contexts, count):
         value = int64(inputs[i])
         a += int64(weights[first, i]) * value
-        b += int64(weights[second, i]) * value
+        if mixers > 1:
+            b += int64(weights[second, i]) * value
         if mixers > 2:
             c += int64(weights[third, i]) * value
     a = min(max(a >> 16, -2047), 2047)
@@ -165,7 +167,7 @@ def _decide(
     column, between = (mean + 2048) >> 7, (mean + 2048) & 127
     final = (4 - refiners) * int64(squash[mean + LIMIT])
     for r in range(refiners):
-        line = rows[contexts + mixers + r] * slots + slot
+        line = rows[contexts + mixers + r] + slot
         final += (
             int64(refined[line, column]) * (128 - between)
             + int64(refined[line, column + 1]) * between
@@ -178,16 +180,15 @@ def _decide(
     c = (target - int64(squash[c + LIMIT])) * 7
     for i in range(count):
         value = int64(inputs[i])
-        moved = int64(weights[first, i]) + ((value * a + (1 << 17)) >> 18)
-        weights[first, i] = min(max(moved, -(1 << 22)), 1 << 22)
-        moved = int64(weights[second, i]) + ((value * b + (1 << 17)) >> 18)
-        weights[second, i] = min(max(moved, -(1 << 22)), 1 << 22)
+        # No need to clip: it takes hundreds of thousands of wrong decisions to leave 32 bits.
+        weights[first, i] = int64(weights[first, i]) + ((value * a + (1 << 17)) >> 18)
+        if mixers > 1:
+            weights[second, i] = int64(weights[second, i]) + ((value * b + (1 << 17)) >> 18)
         if mixers > 2:
-            moved = int64(weights[third, i]) + ((value * c + (1 << 17)) >> 18)
-            weights[third, i] = min(max(moved, -(1 << 22)), 1 << 22)
+            weights[third, i] = int64(weights[third, i]) + ((value * c + (1 << 17)) >> 18)
     aim = int64(4194303) if bit else int64(0)
     for i in range(contexts):
-        place = rows[i] * slots + slot
+        place = rows[i] + slot
         counter = int64(counters[place])
         seen = counter & 1023
         chance = counter >> 10
@@ -198,7 +199,7 @@ def _decide(
         counters[place] = (chance << 10) | min(seen + 1, 1023)
     nearest = column + (1 if between >= 64 else 0)
     for r in range(refiners):
-        line = rows[contexts + mixers + r] * slots + slot
+        line = rows[contexts + mixers + r] + slot
         old = int64(refined[line, nearest])
         refined[line, nearest] = old + ((target - old) >> 6)
     return bit
@@ -337,7 +338,7 @@ def code_symbol(
         matches = int64(0)
         for i in range(marks.size):
             matches |= int64(marks[i] == height) << i
-        rows[MATCH] = first_match + matches
+        rows[MATCH] = (first_match + matches) * slots
         bit = _decide(
             decoding, int64(1) if rung > height else int64(0), 2 + min(height, 9) + side, sizes,
             tables, rows, inputs, counters, weights, refined, coder, stream,

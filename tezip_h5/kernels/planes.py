@@ -26,9 +26,12 @@ _signature = int64(
 
 
 def compiled(sizes: Sizes):
-    """`code_plane` for one set of sizes, for the processor: tables are constants there, and
-    scratch is its own, which is faster than if both came from outside."""
-    plane = njit(nogil=True, inline="always")(blending.build(sizes))
+    """`code_plane` for one set of sizes, for the processor.
+
+    Views of arrays would be counted, several times a decision, by atomic instructions: what
+    works on samples is compiled without numba's reference counts (`_nrt`), and so cannot allocate.
+    """
+    plane = njit(nogil=True, error_model="numpy", _nrt=False)(blending.build(sizes))
     places, inputs, curves = sizes.places, sizes.inputs + 1, sizes.curves
     marks = sizes.marks
 

@@ -71,11 +71,9 @@ class Sizes:
 FIRST_COUNTER = 1 << 31
 """What counters begin with: even chances, and nothing seen."""
 
-COARSE = Sizes(
-    contexts=(80, 81, 81, 81, 81, 90, 64), mixers=(20, 9), refiners=(10,), slots=12, curves=0
-)
+COARSE = Sizes(contexts=(80, 81, 81, 90, 64), mixers=(20,), refiners=(10,), slots=12, curves=0)
 FINE = Sizes(
-    contexts=(80, 225, 225, 225, 225, 225, 256, 150, 324, 320, 405, 225, 256, 225, 256, 225),
+    contexts=(80, 225, 225, 225, 256, 225, 225, 150, 324, 320, 405, 225, 256, 225, 256, 225),
     mixers=(20, 15, 16),
     refiners=(20, 25),
     slots=22,
