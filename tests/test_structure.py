@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "kernels": set(),
     "parallel": set(),
     "bounds": {"errors"},
+    "devices": {"errors"},
     "settings": {"errors"},
     "fallback": {"errors"},
     "inflate": {"errors"},
