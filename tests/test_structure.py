@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "parallel": set(),
     "bounds": {"errors"},
     "devices": {"errors"},
+    "rescue": {"devices", "errors"},
     "settings": {"errors"},
     "fallback": {"errors"},
     "inflate": {"errors"},

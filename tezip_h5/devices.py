@@ -126,12 +126,18 @@ def status() -> Status:
     return _found
 
 
-def give_up(reason: str) -> None:
-    """Use the GPU no more in this process: it failed, or computes something else than the CPU."""
+def give_up(reason: str) -> bool:
+    """Use the GPU no more in this process: it failed, or computes something else than the CPU.
+
+    Returns
+    -------
+    bool
+        True for the first who says so.
+    """
     global _found, _given_up
     found = status()
     with _lock:
-        _given_up = True
+        first, _given_up = not _given_up, True
         _found = Status(
             False,
             f"the GPU is not used any more: {reason}",
@@ -139,6 +145,7 @@ def give_up(reason: str) -> None:
             name=found.name,
             numba_cuda=found.numba_cuda,
         )
+    return first
 
 
 def _after_fork() -> None:
