@@ -15,7 +15,6 @@ from tezip_h5.errors import InputError
 def fresh(monkeypatch):
     """Nothing was looked for yet, and the environment says nothing."""
     monkeypatch.setattr(devices, "_found", None)
-    monkeypatch.setattr(devices, "_given_up", False)
     for name in (devices.VARIABLE, "CUDA_VISIBLE_DEVICES", "NUMBA_DISABLE_CUDA"):
         monkeypatch.delenv(name, raising=False)
 

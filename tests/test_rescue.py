@@ -18,7 +18,6 @@ class OutOfMemoryError(Exception):
 def gpu(monkeypatch):
     """A process with a GPU that nothing has happened to."""
     monkeypatch.setattr(devices, "_found", devices.Status(True, name="A GPU"))
-    monkeypatch.setattr(devices, "_given_up", False)
     monkeypatch.setattr(rescue, "_room", rescue._Room())
 
 

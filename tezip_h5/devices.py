@@ -17,11 +17,24 @@ from pathlib import Path
 
 from tezip_h5.errors import InputError
 
-__all__ = ["DEVICES", "VARIABLE", "DeviceWarning", "Status", "choose", "give_up", "status"]
+__all__ = [
+    "DEVICES",
+    "VARIABLE",
+    "WORTHWHILE_CHUNKS",
+    "DeviceWarning",
+    "Status",
+    "choose",
+    "give_up",
+    "status",
+]
 
 DEVICES = ("auto", "cpu", "cuda")
 VARIABLE = "TEZIP_DEVICE"
 INSTALL = 'pip install "tezip_h5[cuda]"'
+WORTHWHILE_CHUNKS = 64
+"""A thread of a GPU is slow, thousands of them are not: few chunks are coded faster by the CPU.
+Where that turns has not been measured yet."""
+
 _LONGEST = 160
 _DRIVER_FILE = Path("/proc/driver/nvidia/version")
 
@@ -52,6 +65,8 @@ class Status:
         Of the GPU, when it was looked at.
     numba_cuda : str, optional
         Version of numba-cuda, where it is installed.
+    given_up : bool
+        Whether it was usable, until it failed; see `give_up`.
     """
 
     usable: bool
@@ -65,6 +80,7 @@ class Status:
     memory_bytes: int | None = None
     free_bytes: int | None = None
     numba_cuda: str | None = None
+    given_up: bool = False
 
 
 class _Missing(Exception):
@@ -73,10 +89,9 @@ class _Missing(Exception):
 
 _lock = threading.Lock()
 _found: Status | None = None
-_given_up = False
 
 
-def choose(device: str | None = None) -> str:
+def choose(device: str | None = None, chunks: int | None = None) -> str:
     """Say where to run: "cpu" or "cuda".
 
     Parameters
@@ -84,6 +99,9 @@ def choose(device: str | None = None) -> str:
     device : "auto" | "cpu" | "cuda", optional
         "auto" and None are what the environment variable ``TEZIP_DEVICE`` says; where it is not
         set, a GPU if there is one that works, and the CPU otherwise.
+    chunks : int, optional
+        How many can be under way together. "auto" leaves fewer than `WORTHWHILE_CHUNKS` to the
+        CPU; the variable does not.
 
     Raises
     ------
@@ -104,12 +122,13 @@ def choose(device: str | None = None) -> str:
             device = "auto"
     if device not in DEVICES:
         raise InputError(f"{asked} is no device; give one of {', '.join(DEVICES)}")
-    if device == "cpu":
+    few = chunks is not None and chunks < WORTHWHILE_CHUNKS
+    if device == "cpu" or (device == "auto" and few):
         return "cpu"
     found = status()
     if found.usable and (device == "cuda" or not found.simulated):
         return "cuda"
-    if device == "cuda" and not _given_up:
+    if device == "cuda" and not found.given_up:
         raise InputError(f"{asked}, but {found.reason}: {found.advice}")
     if device == "cuda":
         warnings.warn(f"{asked}, but {found.reason}; the CPU is used", DeviceWarning, stacklevel=2)
@@ -134,18 +153,20 @@ def give_up(reason: str) -> bool:
     bool
         True for the first who says so.
     """
-    global _found, _given_up
+    global _found
     found = status()
     with _lock:
-        first, _given_up = not _given_up, True
+        if _found.given_up:
+            return False
         _found = Status(
             False,
             f"the GPU is not used any more: {reason}",
             "run tezip-h5 doctor, and start the program again",
             name=found.name,
             numba_cuda=found.numba_cuda,
+            given_up=True,
         )
-    return first
+    return True
 
 
 def _after_fork() -> None:

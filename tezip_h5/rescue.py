@@ -87,8 +87,8 @@ def run(work, device: str):
     ----------
     work : callable
         Called with "cuda" or "cpu", perhaps several times; it must leave no trace when it fails.
-    device : "cpu" | "cuda"
-        As `devices.choose` gives it.
+    device : "auto" | "cpu" | "cuda"
+        See `devices.choose`.
 
     Returns
     -------
@@ -98,11 +98,13 @@ def run(work, device: str):
     ------
     Exception
         What ``work("cpu")`` raises. InputError and ModelError of ``work("cuda")`` as well: they
-        are about what the caller gave.
+        are about what the caller gave. InputError for a device that there is not.
     """
     if device == "cpu" or getattr(_here, "inside", False):
         return work(device)
-    if not devices.status().usable:
+    if device != "cuda" or not devices.status().usable:
+        device = "cpu" if devices.status().given_up else devices.choose(device)
+    if device == "cpu":
         return work("cpu")
     alone = False
     while True:
