@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "cost": set(),
     "simulate": set(),
     "peers": set(),
-    "kernels": set(),
+    "kernels": {"errors"},
     "parallel": set(),
     "bounds": {"errors"},
     "devices": {"errors"},
