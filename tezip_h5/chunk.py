@@ -69,7 +69,9 @@ class Encoded:
 class ChunkEncoder:
     """One attempt at a chunk: scale, coder, quantizer and network are given."""
 
-    def __init__(self, header, frames, bound, settings, scale, coder, quantizer, model, threads):
+    def __init__(
+        self, header, frames, bound, settings, scale, coder, quantizer, model, threads, device
+    ):
         self._header = header
         self._frames = frames  # (g, h, w, C), native byte order
         self._bound = bound
@@ -84,6 +86,7 @@ class ChunkEncoder:
             self._shape, scale, settings, quantizer, guided=model is not None
         )
         self._coder.threads = self._threads = threads
+        self._coder.device = self._device = device
         self._exceptions = ExceptionWriter()
         self._rests = RestWriter(scale) if isinstance(scale, levels.Truncated) else None
         self._checksum = 0
@@ -101,7 +104,7 @@ class ChunkEncoder:
         predictor = prediction.create(
             number, self._shape, self._scale.top, self._network, self._model
         )
-        predictor.threads = self._threads
+        predictor.threads, predictor.device = self._threads, self._device
         closed = self._settings.feedback == "reconstruction"
         records = []
         for t, frame in enumerate(self._frames):
@@ -240,8 +243,8 @@ class ChunkEncoder:
         return Encoded(bitstream.pack(header, sections), self._name, records, model)
 
 
-def decode_frames(parsed: bitstream.Payload, out: np.ndarray, threads: int) -> None:
-    """Decode a payload's frames into `out`, (g, H, W, C)."""
+def decode_frames(parsed: bitstream.Payload, out: np.ndarray, threads: int, device: str) -> None:
+    """Decode a payload's frames into `out`, (g, H, W, C), on the "cpu" or by "cuda"."""
     header = parsed.header
     g, h, w = header.valid
     decoder_class = residual.decoder_for(header.coder)
@@ -254,11 +257,11 @@ def decode_frames(parsed: bitstream.Payload, out: np.ndarray, threads: int) -> N
         network = Network.unpack(parsed.section(Section.MODEL))
         model = store.find(network.digest)
     predictor = prediction.create(header.predictor, shape, scale.top, network, model)
-    predictor.threads = threads
+    predictor.threads, predictor.device = threads, device
     kinds, tolerances = frames_section.unpack(parsed.section(Section.FRAMES), g, header.channels)
     coded = {name: parsed.sections[n] for name, n in _SECTION_OF.items() if n in parsed.sections}
     decoder = decoder_class(coded, shape, scale)
-    decoder.threads = threads
+    decoder.threads, decoder.device = threads, device
     exceptions = ExceptionReader(
         parsed.sections.get(Section.EXCEPTIONS), header.valid, header.channels, header.dtype
     )
