@@ -40,7 +40,7 @@ SIMULATED = bool(numba.config.ENABLE_CUDASIM)
 THREADS = 8 if SIMULATED else 256
 """Threads of a block, where nothing else is said."""
 
-_MOST_BLOCKS = 3 if SIMULATED else 4096  # of kernels that stride over their samples
+_MOST_BLOCKS = 2 if SIMULATED else 4096  # of kernels that stride over their samples
 
 KERNELS: dict[str, Kernel] = {}
 """Every kernel defined so far, by module and name."""
