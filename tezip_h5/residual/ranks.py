@@ -28,34 +28,36 @@ class Counter:
 
     def __init__(self, width: int):
         self._type = np.dtype(f"i{width}")
-        self._counts = None
-        self._frames: list[np.ndarray] = []  # wide symbols are sorted when all are there
+        self._bins = 1 << 8 * width
+        self._frames: list[np.ndarray] = []  # on the host: counted when all are there
+        self._counts = None  # on a device
 
     def add(self, symbols) -> None:
-        """Count one frame: int32, flat."""
-        if self._type.itemsize == 4:
-            self._frames.append(arrays.at(symbols, "cpu"))
-            return
-        bins, device = 1 << 8 * self._type.itemsize, arrays.device_of(symbols)
-        if device == "cpu":
-            unsigned = symbols.astype(self._type).view(f"u{self._type.itemsize}")
-            # Rolled, counts[i] belongs to the symbol i + the least one.
-            counts = np.roll(np.bincount(unsigned, minlength=bins), bins // 2)
-            self._counts = counts if self._counts is None else self._counts + counts
+        """Count one frame: int32, flat. All frames lie in the same place."""
+        device = arrays.device_of(symbols)
+        if device == "cpu" or self._type.itemsize == 4:
+            self._frames.append(arrays.at(symbols, "cpu").astype(self._type))
             return
         if self._counts is None:
-            self._counts = arrays.at(np.zeros(bins, np.int64), device)
-        kernels.of(symbols).count(symbols, bins // 2, self._counts)
+            self._counts = arrays.at(np.zeros(self._bins, np.int64), device)
+        kernels.of(symbols).count(symbols, self._bins // 2, self._counts)
 
     def table(self) -> np.ndarray:
         """Distinct symbols, most frequent first: integers of the stream's width, flat."""
         if self._type.itemsize == 4:
             distinct, counts = np.unique(np.concatenate(self._frames), return_counts=True)
         else:
-            counts = arrays.at(self._counts, "cpu")
+            counts = self._counted()
             distinct = np.flatnonzero(counts)
             counts, distinct = counts[distinct], distinct + np.iinfo(self._type).min
         return distinct[np.argsort(-counts, kind="stable")].astype(self._type)
+
+    def _counted(self) -> np.ndarray:
+        """How often every symbol occurs, from the least one."""
+        if self._counts is not None:
+            return arrays.at(self._counts, "cpu")
+        unsigned = np.concatenate(self._frames).view(f"u{self._type.itemsize}")
+        return np.roll(np.bincount(unsigned, minlength=self._bins), self._bins // 2)
 
 
 class Ranking:

@@ -94,6 +94,8 @@ class StageEncoder:
     device : "cpu" | "cuda"
         Where the stages run. Arrays are brought there unless they lie there, what is returned
         lies there; bytes do not depend on it.
+    place : str
+        Where arrays that are given need not be moved; the same as `device`.
     """
 
     device = "cpu"
@@ -107,6 +109,10 @@ class StageEncoder:
         self._keyframes: list[np.ndarray] = []
         self._residuals: list[np.ndarray] = []
         self._order: list[list[np.ndarray]] = []
+
+    @property
+    def place(self) -> str:
+        return self.device
 
     def keyframe(self, levels, tolerances: np.ndarray):
         """Code a frame from itself; returns its reconstruction, int32 (C, h, w)."""
@@ -222,6 +228,8 @@ class StageDecoder:
     ----------
     device : "cpu" | "cuda"
         As the encoder's; predictions are brought there, frames lie there.
+    place : str
+        As the encoder's.
     """
 
     device = "cpu"
@@ -256,6 +264,10 @@ class StageDecoder:
         if stream.spatial:
             spatial.decode(self._symbols, self._width, self._symbols)
         return stream
+
+    @property
+    def place(self) -> str:
+        return self.device
 
     def keyframe(self, tolerances: np.ndarray):
         """Reconstruct a keyframe: int32 (C, h, w)."""
