@@ -64,6 +64,7 @@ class MixingEncoder:
     """
 
     learns = True
+    place = "cpu"
     threads = 1
 
     def __init__(self, shape, scale, settings, quantizer="uniform", guided: bool = False):
@@ -228,6 +229,7 @@ class MixingDecoder:
     shape, scale : as for the encoder
     """
 
+    place = "cpu"
     threads = 1
 
     def __init__(self, sections: dict[str, bytes], shape, scale):
