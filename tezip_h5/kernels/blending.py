@@ -1,7 +1,7 @@
-"""Kernel of the context-mixing coder (numba, no GIL, compiled once and cached).
+"""What the context-mixing coder does to a plane, for numba's compilers.
 
-`build` makes `code_plane`, which encodes or decodes one plane of one frame; `coarse` and `fine`
-are modules of one such kernel each, so that only what is used is compiled. Everything is integer;
+`build` makes `code_plane`, which encodes or decodes one plane of one frame; `planes` compiles it
+for the processor, `cuda_coding` for the device. Everything is integer;
 predictions have `FRACTION` fraction bits. FORMAT.md specifies it.
 
 Blending predictors by their recent errors: Meyer, Tischer, *TMW*, 1997. Gradient-adjusted
@@ -12,11 +12,9 @@ Normalised least mean squares: Nagumo, Noda, IEEE Trans. Automatic Control 12, 1
 
 from __future__ import annotations
 
-import numpy as np
-from numba import boolean, int32, int64, uint8, uint16, uint32
+from numba import int64
 
 from tezip_h5.kernels import nearby
-from tezip_h5.kernels.compiling import kernel
 from tezip_h5.kernels.mixing import CENTRE, MATCH, SHARPNESS, code_symbol
 from tezip_h5.kernels.pixels import (
     ACTIVITIES,
@@ -27,9 +25,7 @@ from tezip_h5.kernels.pixels import (
     HAS_PREVIOUS,
     LEFT,
     RIGHT,
-    TAPS,
     TOP,
-    VOTERS,
     adapt,
     begin_row,
     blended,
@@ -46,22 +42,13 @@ from tezip_h5.kernels.pixels import (
 )
 from tezip_h5.kernels.sizes import Sizes
 
-_plane = int32[:, ::1]
-_signature = int64(
-    boolean, int32[:, :], int64, int64, int64, boolean,
-    _plane, _plane, _plane, _plane, int64, _plane, _plane, _plane,
-    _plane, _plane, _plane, _plane, _plane,
-    int64[:, :, :, ::1], int64[:, :, :, ::1], int64[:, :, ::1],
-    int32[:, :, ::1], _plane, _plane, int64[:, ::1],
-    uint32[::1], _plane, uint16[:, ::1], int64[::1], uint8[::1],
-)  # fmt: skip
 _REPEATS = 16 * 8  # the cell of `bias` that says how often lively samples repeat a neighbour
 _REPEATING = 1 << 14  # of 65536
 _FAR = 1 << 25  # most that a vote is off the blend, for sums of squares that fit
 
 
 def build(sizes: Sizes):
-    """Compile `code_plane` for one set of sizes."""
+    """Make `code_plane` for one set of sizes: a plain function, for any compiler."""
     fine = sizes.fine
     most = 7 if fine else 4  # classes of differences on either side of 0
     wide = 2 * most + 1
@@ -69,18 +56,13 @@ def build(sizes: Sizes):
     mixer = len(sizes.contexts)  # places of choices, behind those of contexts
     refiner = mixer + len(sizes.mixers)
     choices = refiner + len(sizes.refiners)
-    places = choices + len(sizes.mixers)
     counts = (mixer, curve_count, len(sizes.mixers), len(sizes.refiners), sizes.slots)
-    input_count = sizes.inputs + 1
     offsets = sizes.offsets
 
-    @kernel(_signature)
     def code_plane(
-        decoding, levels, tolerance, top, flags, alone,
-        current, previous, before, mean, finer, guess, other, other_errors,
-        symbols, past_symbols, errors, misses, past_misses, sums, past_sums, fitted,
+        decoding, levels, tolerance, top, flags, alone, planes, finer, traces, squares,
         voter_errors, filters, learned, bias,
-        counters, weights, refined, coder, stream,
+        counters, weights, refined, tables, shares, scratch, solving, coder, stream,
     ):  # fmt: skip
         """Encode or decode one plane of one frame.
 
@@ -92,42 +74,39 @@ def build(sizes: Sizes):
             `flags` says which of the planes below hold something (HAS_...).
         alone : bool
             Learnt weights make the prediction, not one vote of many.
-        current, previous, before, mean, guess, other, other_errors : int32 (rows + 6, columns + 8)
+        planes : seven of int32 (rows + 6, columns + 8)
             Padded reconstructions: of this frame (written), the last, the one before, the
             running mean of the last ones (with `finer` fraction bits), the network's prediction,
             this frame's channel before this one, and that one's errors.
-        symbols, past_symbols, errors : padded like those
-            This frame's symbols and errors (written), and the last frame's symbols.
-        misses, past_misses : padded like those, fine models only
-            By how much predictions missed, in 1/64 symbols.
-        sums, past_sums, fitted : see `nearby.Sums`, fine models only
+        traces : five padded like those
+            This frame's symbols (written), the last frame's, this frame's errors (written); and
+            by how much predictions missed, in 1/64 symbols, now (written) and in the last frame,
+            fine models only.
+        squares : sums, past sums and weights, see `nearby.Sums`; fine models only
         voter_errors : int32 (2, columns + 8, VOTERS), scratch
         filters : int32 (3, TAPS)
         learned : int32 (classes, TAPS)
             Weights that the encoder learnt, with 16 fraction bits, for every kind of surroundings
             and last for keyframes; may be empty.
         bias : int64 (n, 2), counters, weights, refined : the adaptive state
+        tables, shares : `mixing.TABLES`, `pixels.SHARES`
+        scratch, solving : tuples of arrays of any content; see ``planes.py``
         coder, stream : the arithmetic coder
 
         Returns
         -------
         Bytes of the stream so far.
         """
+        current, previous, before, mean, guess, other, other_errors = planes
+        symbols, past_symbols, errors, misses, past_misses = traces
+        sums, past_sums, fitted = squares
         rows, columns = current.shape[0] - TOP - BOTTOM, current.shape[1] - LEFT - RIGHT
         has_previous = flags & HAS_PREVIOUS != 0
         has_guess, has_other = flags & HAS_GUESS != 0, flags & HAS_OTHER != 0
         taught = learned.shape[0] > 0
         step = 2 * tolerance + 1
         per_step = (int64(1) << 24) // step
-        votes = np.zeros(VOTERS, np.int64)
-        recent = np.zeros(VOTERS, np.int32)
-        taps = np.zeros(TAPS, np.int32)
-        near_taps = np.zeros(nearby.MOST + 1, np.int32)
-        off_votes = np.zeros(nearby.MOST + 1, np.int32)
-        chosen = np.zeros(places, np.int64)
-        inputs = np.zeros(input_count, np.int32)
-        curves = np.zeros((curve_count, 5), np.int64)
-        marks = np.zeros(8 if fine else 6, np.int64)
+        votes, recent, taps, near_taps, off_votes, chosen, inputs, curves, marks = scratch
         voter_errors[:] = 0
         # Filters see numbers of at most 20 bits, so that their sums fit.
         narrow = int64(0)
@@ -147,11 +126,12 @@ def build(sizes: Sizes):
             if fine and row % nearby.ROWS == 0 and (row > 0 or has_previous):
                 nearby.fit_row(
                     sums[nearby.FIT], past_sums[nearby.FIT], nearby.FIT, block_row, near_count,
-                    8 * square, fitted[nearby.FIT],
+                    8 * square, solving, fitted[nearby.FIT],
                 )  # fmt: skip
                 nearby.fit_row(
                     sums[nearby.CORRECTION], past_sums[nearby.CORRECTION], nearby.CORRECTION,
-                    block_row, voters, (32 * square) << (2 * FRACTION), fitted[nearby.CORRECTION],
+                    block_row, voters, (32 * square) << (2 * FRACTION), solving,
+                    fitted[nearby.CORRECTION],
                 )  # fmt: skip
             for column in range(columns):
                 x = column + LEFT
@@ -226,7 +206,7 @@ def build(sizes: Sizes):
                 votes[at_slow] = vote(base, slow, narrow, top)
                 count += 2
 
-                predicted, spread = blended(votes, count, voter_errors, now, x, recent)
+                predicted, spread = blended(votes, count, voter_errors, now, x, shares, recent)
                 if alone and taught:
                     predicted = votes[first - (2 if fine else 1)]
                 apart = min(log_class(((spread >> FRACTION) * per_step * 4) >> 24), 15)
@@ -331,7 +311,8 @@ def build(sizes: Sizes):
                         curves[2, CENTRE] = ((blend - (centre << FRACTION)) * per_step) >> 24
                         curves[2, SHARPNESS] = (int64(64) << 16) * 11 // (wider + 40)
                     else:
-                        curves[2] = curves[1]
+                        for i in range(5):
+                            curves[2, i] = curves[1, i]
                     chosen[14] = min(log_class(close >> 1), 31) * 8
                     chosen[14] += (offset + (1 << (FRACTION - 1))) >> (FRACTION - 3)
                     chosen[15] = class_of(
@@ -367,8 +348,8 @@ def build(sizes: Sizes):
                 if not decoding:
                     symbol = quantized(int64(levels[row, column]) - centre, tolerance, step)
                 symbol = code_symbol(
-                    decoding, symbol, scale, counts, chosen, marks, offsets[MATCH], inputs, curves,
-                    counters, weights, refined, coder, stream,
+                    decoding, symbol, scale, counts, tables, chosen, marks, offsets[MATCH], inputs,
+                    curves, counters, weights, refined, coder, stream,
                 )  # fmt: skip
                 value = min(max(centre + symbol * step, int64(0)), top)
                 current[y, x] = value

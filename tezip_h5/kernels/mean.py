@@ -19,19 +19,24 @@ _FRAMES = 6
 _PLANE = int32[:, ::1]
 
 
-@kernel(int64(int64))
-def finer(top):
-    """Fraction bits of means of levels up to `top`."""
+@numba.njit(nogil=True, inline="always")
+def _finer(top):
     bits = _FRACTION
     while bits > 0 and top >> (_MOST_BITS - bits) > 0:
         bits -= 1
     return bits
 
 
+@kernel(int64(int64))
+def finer(top):
+    """Fraction bits of means of levels up to `top`."""
+    return _finer(top)
+
+
 @kernel(numba.void(_PLANE, int64, int64, _PLANE))
 def remember(plane, seen, top, mean):
     """Take one more frame into the mean, in place; `seen` frames are in it, 0 begins anew."""
-    bits = finer(top)
+    bits = _finer(top)
     share = 65536 // min(seen + 1, _FRAMES)
     for y in range(plane.shape[0]):
         for x in range(plane.shape[1]):

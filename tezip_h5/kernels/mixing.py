@@ -82,6 +82,12 @@ SHARE_OF = np.array([0, 65536, 32768, 21845], np.int64)
 RATES = np.array([65536 // (n + 2) for n in range(1024)], np.uint16)
 """How fast a counter that has seen n decisions goes on, in 1/65536."""
 
+FIRST_REFINED = SQUASH[np.clip(np.arange(33) * 128 - 2048, -2047, 2047) + LIMIT]
+"""What a refining table begins with: no change."""
+
+TABLES = (STRETCH, SQUASH, RATES, CURVE)
+"""What kernels take as `tables`: where they lie is the caller's choice."""
+
 
 @numba.njit(nogil=True, inline="always")
 def _code(decoding, bit, probability, coder, stream):
@@ -114,13 +120,16 @@ def _code(decoding, bit, probability, coder, stream):
 
 
 @numba.njit(nogil=True, inline="always")
-def _decide(decoding, bit, slot, sizes, rows, inputs, counters, weights, refined, coder, stream):
+def _decide(
+    decoding, bit, slot, sizes, tables, rows, inputs, counters, weights, refined, coder, stream
+):  # fmt: skip
     """Predict one decision by mixing, code it, learn from it; returns the bit.
 
     Parameters
     ----------
     sizes : tuple of int, constants
         Contexts, distributions, mixers, refining tables, slots.
+    tables : see `TABLES`
     rows : int64
         Of the counters, the mixers' weights and the refining tables; a row has one place for
         every slot. Behind them is room for the dot products.
@@ -128,6 +137,7 @@ def _decide(decoding, bit, slot, sizes, rows, inputs, counters, weights, refined
         What the distributions say is there already.
     """
     contexts, curves, mixers, refiners, slots = sizes
+    stretch, squash, rates, _ = tables
     count = contexts + curves + 1
     # Two mixers, or three; dot products grow along with the inputs, none of which is read back.
     first = rows[contexts] * slots + slot
@@ -135,7 +145,7 @@ def _decide(decoding, bit, slot, sizes, rows, inputs, counters, weights, refined
     third = rows[contexts + mixers - 1] * slots + slot
     a, b, c = int64(0), int64(0), int64(0)
     for i in range(contexts):
-        value = int64(STRETCH[counters[rows[i] * slots + slot] >> 20])
+        value = int64(stretch[counters[rows[i] * slots + slot] >> 20])
         inputs[i] = value
         a += int64(weights[first, i]) * value
         b += int64(weights[second, i]) * value
@@ -153,7 +163,7 @@ def _decide(decoding, bit, slot, sizes, rows, inputs, counters, weights, refined
     c = min(max(c >> 16, -2047), 2047)
     mean = ((a + b + c) * SHARE_OF[mixers]) >> 16
     column, between = (mean + 2048) >> 7, (mean + 2048) & 127
-    final = (4 - refiners) * int64(SQUASH[mean + LIMIT])
+    final = (4 - refiners) * int64(squash[mean + LIMIT])
     for r in range(refiners):
         line = rows[contexts + mixers + r] * slots + slot
         final += (
@@ -163,9 +173,9 @@ def _decide(decoding, bit, slot, sizes, rows, inputs, counters, weights, refined
     final = min(max(final >> 2, 32), 65536 - 32)
     bit = _code(decoding, bit, final, coder, stream)
     target = int64(65535) if bit else int64(0)
-    a = (target - int64(SQUASH[a + LIMIT])) * 7
-    b = (target - int64(SQUASH[b + LIMIT])) * 7
-    c = (target - int64(SQUASH[c + LIMIT])) * 7
+    a = (target - int64(squash[a + LIMIT])) * 7
+    b = (target - int64(squash[b + LIMIT])) * 7
+    c = (target - int64(squash[c + LIMIT])) * 7
     for i in range(count):
         value = int64(inputs[i])
         moved = int64(weights[first, i]) + ((value * a + (1 << 17)) >> 18)
@@ -182,9 +192,9 @@ def _decide(decoding, bit, slot, sizes, rows, inputs, counters, weights, refined
         seen = counter & 1023
         chance = counter >> 10
         if bit:
-            chance += ((aim - chance) * int64(RATES[seen])) >> 16
+            chance += ((aim - chance) * int64(rates[seen])) >> 16
         else:
-            chance -= (chance * int64(RATES[seen])) >> 16
+            chance -= (chance * int64(rates[seen])) >> 16
         counters[place] = (chance << 10) | min(seen + 1, 1023)
     nearest = column + (1 if between >= 64 else 0)
     for r in range(refiners):
@@ -205,16 +215,17 @@ def _raw(decoding, value, bits, coder, stream):
 
 
 @numba.njit(nogil=True, inline="always")
-def _beyond(curve, edge, sign):
-    """Chance, of 2**40, of lying more than `edge` / 2 symbols up (sign 1) or down (-1)."""
+def _beyond(tail, curve, edge, sign):
+    """Chance, of 2**40, of lying more than `edge` / 2 symbols up (sign 1) or down (-1); `tail` is
+    `CURVE`."""
     z = ((edge * 32 - sign * curve[CENTRE]) * curve[SHARPNESS]) >> 16
-    return CURVE[min(max(z, -_CURVE_MOST), _CURVE_MOST) + _CURVE_MOST]
+    return tail[min(max(z, -_CURVE_MOST), _CURVE_MOST) + _CURVE_MOST]
 
 
 @numba.njit(nogil=True, inline="always")
-def _stretched(part, whole):
+def _stretched(stretch, part, whole):
     """STRETCH of part / whole."""
-    return int64(STRETCH[min((part << 12) // (whole + 1), 4095)])
+    return int64(stretch[min((part << 12) // (whole + 1), 4095)])
 
 
 @numba.njit(nogil=True)
@@ -233,18 +244,18 @@ def _gamma(decoding, value, coder, stream):
 
 
 @numba.njit(nogil=True)
-def _low_bits(decoding, low, bits, inner, sign, curves, coder, stream):
+def _low_bits(decoding, low, bits, inner, sign, tail, curves, coder, stream):
     """The bits below a rung whose edge is at `inner`: a few by the distributions, then raw."""
     count = curves.shape[0]
     left, found = bits, int64(0)
     for m in range(count):
-        curves[m, NEARER] = _beyond(curves[m], inner, sign)
-        curves[m, FARTHER] = _beyond(curves[m], inner + (int64(2) << bits), sign)
+        curves[m, NEARER] = _beyond(tail, curves[m], inner, sign)
+        curves[m, FARTHER] = _beyond(tail, curves[m], inner + (int64(2) << bits), sign)
     while left > 0 and bits - left < MODELLED:
         left -= 1
         chance = int64(0)
         for m in range(count):
-            curves[m, BETWEEN] = _beyond(curves[m], inner + (int64(2) << left), sign)
+            curves[m, BETWEEN] = _beyond(tail, curves[m], inner + (int64(2) << left), sign)
             upper = curves[m, BETWEEN] - curves[m, FARTHER]
             chance += ((upper + 1) << 16) // (curves[m, NEARER] - curves[m, FARTHER] + 2)
         chance = min(max(chance // count, 64), 65536 - 64)
@@ -260,8 +271,8 @@ def _low_bits(decoding, low, bits, inner, sign, curves, coder, stream):
 
 @numba.njit(nogil=True, inline="always")
 def code_symbol(
-    decoding, symbol, scale, sizes, rows, marks, first_match, inputs, curves, counters, weights,
-    refined, coder, stream,
+    decoding, symbol, scale, sizes, tables, rows, marks, first_match, inputs, curves, counters,
+    weights, refined, coder, stream,
 ):  # fmt: skip
     """One residual symbol: zero?, sign, a ladder of magnitudes, low bits; returns it.
 
@@ -271,29 +282,31 @@ def code_symbol(
     `MATCH` is which of them a rung has, counted from row `first_match`.
     """
     first, count, slots = sizes[0], sizes[1], sizes[4]
+    stretch, _, _, tail = tables
     one = int64(1) << CURVE_BITS
     for m in range(count):
-        curves[m, NEARER] = _beyond(curves[m], int64(-1), int64(1))
-        curves[m, FARTHER] = _beyond(curves[m], int64(1), int64(1))
+        curves[m, NEARER] = _beyond(tail, curves[m], int64(-1), int64(1))
+        curves[m, FARTHER] = _beyond(tail, curves[m], int64(1), int64(1))
     if scale == 0:
         for m in range(count):
             inside = curves[m, NEARER] - curves[m, FARTHER]
-            inputs[first + m] = -int64(STRETCH[min(inside >> 28, 4095)])
+            inputs[first + m] = -int64(stretch[min(inside >> 28, 4095)])
         bit = int64(1) if symbol != 0 else int64(0)
         bit = _decide(
-            decoding, bit, 0, sizes, rows, inputs, counters, weights, refined, coder, stream
-        )
+            decoding, bit, 0, sizes, tables, rows, inputs, counters, weights, refined, coder,
+            stream,
+        )  # fmt: skip
         if bit == 0:
             return int64(0)
         for m in range(count):
             below, above = (one - curves[m, NEARER]) >> 20, curves[m, FARTHER] >> 20
-            inputs[first + m] = _stretched(below, below + above)
+            inputs[first + m] = _stretched(stretch, below, below + above)
     else:
         for m in range(count):
-            inputs[first + m] = -int64(STRETCH[min(curves[m, NEARER] >> 28, 4095)])
+            inputs[first + m] = -int64(stretch[min(curves[m, NEARER] >> 28, 4095)])
     negative = _decide(
-        decoding, int64(1) if symbol < 0 else int64(0), 1, sizes, rows, inputs, counters, weights,
-        refined, coder, stream,
+        decoding, int64(1) if symbol < 0 else int64(0), 1, sizes, tables, rows, inputs, counters,
+        weights, refined, coder, stream,
     )  # fmt: skip
     if scale == 0:
         magnitude = abs(symbol) - 1
@@ -314,18 +327,20 @@ def code_symbol(
     # Twice the distance of the first rung's inner edge from the centre, in symbols.
     edge = int64(1) if scale == 0 or negative else int64(-1)
     for m in range(count):
-        curves[m, NEARER] = _beyond(curves[m], edge, sign)
+        curves[m, NEARER] = _beyond(tail, curves[m], edge, sign)
     while height < LADDER:
         for m in range(count):
-            curves[m, FARTHER] = _beyond(curves[m], (((height + 1) << scale) << 1) + edge, sign)
-            inputs[first + m] = _stretched(curves[m, FARTHER], curves[m, NEARER])
+            curves[m, FARTHER] = _beyond(
+                tail, curves[m], (((height + 1) << scale) << 1) + edge, sign
+            )
+            inputs[first + m] = _stretched(stretch, curves[m, FARTHER], curves[m, NEARER])
         matches = int64(0)
         for i in range(marks.size):
             matches |= int64(marks[i] == height) << i
         rows[MATCH] = first_match + matches
         bit = _decide(
             decoding, int64(1) if rung > height else int64(0), 2 + min(height, 9) + side, sizes,
-            rows, inputs, counters, weights, refined, coder, stream,
+            tables, rows, inputs, counters, weights, refined, coder, stream,
         )  # fmt: skip
         if bit == 0:
             break
@@ -338,7 +353,7 @@ def code_symbol(
         low = _raw(decoding, low, scale, coder, stream)
     elif count > 0 and scale > 0:
         inner = ((height << scale) << 1) + edge
-        low = _low_bits(decoding, low, scale, inner, sign, curves, coder, stream)
+        low = _low_bits(decoding, low, scale, inner, sign, tail, curves, coder, stream)
     else:
         low = _raw(decoding, low, scale, coder, stream)
     magnitude = (height << scale) | low

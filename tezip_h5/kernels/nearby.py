@@ -16,8 +16,8 @@ from numba import int64
 from tezip_h5.kernels.pixels import HAS_BEFORE, HAS_GUESS, HAS_MEAN, HAS_OTHER, HAS_PREVIOUS
 
 __all__ = [
-    "COLUMNS", "CORRECTION", "FIT", "MARGIN", "MOST", "ROWS", "USES", "Sums", "choose", "fit_row",
-    "observe",
+    "COLUMNS", "CORRECTION", "ENTRIES", "FIT", "MARGIN", "MOST", "ROWS", "USES", "Sums", "choose",
+    "fit_row", "observe",
 ]  # fmt: skip
 
 ROWS, COLUMNS = 8, 16
@@ -30,7 +30,7 @@ FIT, CORRECTION = 0, 1
 USES = 2
 """What it serves: a voter made of taps; the correction of the blend by all votes."""
 
-_ENTRIES = (MOST + 1) * (MOST + 2) // 2
+ENTRIES = (MOST + 1) * (MOST + 2) // 2
 _BITS = 16  # of fraction of weights
 _LIMIT = 1 << 21  # of weights
 _FLATTEN = np.array([10, 5], np.int64)  # the diagonal grows by its mean >> this
@@ -50,7 +50,7 @@ class Sums:
     def __init__(self, rows: int, columns: int):
         down, across = -(-rows // ROWS), -(-columns // COLUMNS)
         margin = 2 * MARGIN if rows else 0
-        shape = (USES, down + margin, across + margin, _ENTRIES)
+        shape = (USES, down + margin, across + margin, ENTRIES)
         self.now, self.past = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
         self.weights = np.zeros((USES, across, MOST), np.int64)
         self.forget()
@@ -147,7 +147,7 @@ def _solve(sums, count, flatten, floor, lower, scaled, weights):
 
 
 @numba.njit(nogil=True)
-def fit_row(now, past, use, block_row, count, floor, weights):
+def fit_row(now, past, use, block_row, count, floor, scratch, weights):
     """Weights of one row of blocks, by the blocks around them that are known.
 
     Parameters
@@ -157,12 +157,11 @@ def fit_row(now, past, use, block_row, count, floor, weights):
         Taps.
     floor : int
         Noise in the sums of squares, at least; at most 2**57.
+    scratch : int64 (ENTRIES), int64 (MOST + 1, MOST) and another, of any content
     weights : int64 (blocks across, MOST), written; a block that knows nothing takes its
         neighbour's to the left
     """
-    total = np.empty(_ENTRIES, np.int64)
-    lower = np.zeros((MOST + 1, MOST), np.int64)
-    scaled = np.zeros((MOST + 1, MOST), np.int64)
+    total, lower, scaled = scratch
     y = block_row + MARGIN
     for b in range(weights.shape[0]):
         x = b + MARGIN
@@ -174,4 +173,5 @@ def fit_row(now, past, use, block_row, count, floor, weights):
             before += past[y + 1, x, e] + past[y - 1, x, e]
             total[e] = 2 * near + far + before
         if not _solve(total, count, _FLATTEN[use], floor, lower, scaled, weights[b]) and b > 0:
-            weights[b, :] = weights[b - 1, :]
+            for i in range(MOST):
+                weights[b, i] = weights[b - 1, i]

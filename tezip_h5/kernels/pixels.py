@@ -101,8 +101,9 @@ def vote(base, change, narrow, top):
 
 
 @numba.njit(nogil=True, inline="always")
-def blended(votes, count, voter_errors, now, x, recent):
-    """The votes blended by how well each did nearby (`recent`, written); and their spread."""
+def blended(votes, count, voter_errors, now, x, shares, recent):
+    """The votes blended by how well each did nearby (`recent`, written), with `SHARES`; and their
+    spread."""
     then = 1 - now
     least = int64(1) << 60
     for v in range(VOTERS):
@@ -117,7 +118,7 @@ def blended(votes, count, voter_errors, now, x, recent):
     over, under = int64(0), int64(0)
     low, high = votes[0], votes[0]
     for v in range(count):
-        share = int64(SHARES[min(recent[v] >> down, 1023)])
+        share = int64(shares[min(recent[v] >> down, 1023)])
         over += share * (votes[v] - votes[0])
         under += share
         low, high = min(low, votes[v]), max(high, votes[v])
@@ -225,6 +226,8 @@ def pad(plane, rows, columns):
         for i in range(RIGHT):
             plane[y, LEFT + columns + i] = plane[y, LEFT + columns - 1]
     for y in range(TOP + rows, TOP + rows + BOTTOM):
-        plane[y, :] = plane[TOP + rows - 1, :]
+        for x in range(plane.shape[1]):
+            plane[y, x] = plane[TOP + rows - 1, x]
     for y in range(TOP):
-        plane[y, :] = plane[TOP, :]
+        for x in range(plane.shape[1]):
+            plane[y, x] = plane[TOP, x]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["COARSE", "FINE", "Sizes"]
+__all__ = ["COARSE", "FINE", "FIRST_COUNTER", "Sizes"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,21 @@ class Sizes:
         return len(self.contexts) + self.curves
 
     @property
+    def places(self) -> int:
+        """Rows chosen for one pixel, and behind them room for the mixers' dot products."""
+        return len(self.contexts) + 2 * len(self.mixers) + len(self.refiners)
+
+    @property
+    def marks(self) -> int:
+        """Neighbours that a symbol may repeat."""
+        return 8 if self.fine else 6
+
+    @property
+    def first_weight(self) -> int:
+        """What every weight of a mixer begins with: 1.2 in all."""
+        return 78643 // self.inputs
+
+    @property
     def offsets(self) -> np.ndarray:
         """First row of every context, mixer and refining table, each among its kind."""
         starts = [np.cumsum((0, *s[:-1])) for s in (self.contexts, self.mixers, self.refiners)]
@@ -52,6 +67,9 @@ class Sizes:
         weights = 4 * (self.inputs + 1) * sum(self.mixers)
         return self.slots * (4 * sum(self.contexts) + weights + 2 * 33 * sum(self.refiners))
 
+
+FIRST_COUNTER = 1 << 31
+"""What counters begin with: even chances, and nothing seen."""
 
 COARSE = Sizes(
     contexts=(80, 81, 81, 81, 81, 90, 64), mixers=(20, 9), refiners=(10,), slots=12, curves=0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tezip_h5 import kernels
-from tezip_h5.kernels.sizes import COARSE, FINE, Sizes
+from tezip_h5.kernels.sizes import COARSE, FINE, FIRST_COUNTER, Sizes
 
 __all__ = ["MODELS", "Stream", "Weights"]
 
@@ -39,13 +39,12 @@ class _Channel:
         self.filters[0, :2] = 1 << 15
         self.filters[1:, 12] = 1 << 16
         self.bias = np.zeros((16 * 8 + 1, 2), np.int64)
-        self.counters = np.full(sum(model.contexts) * model.slots, 1 << 31, np.uint32)
+        self.counters = np.full(sum(model.contexts) * model.slots, FIRST_COUNTER, np.uint32)
         self.weights = np.zeros((sum(model.mixers) * model.slots, model.inputs + 1), np.int32)
-        self.weights[:, :-1] = 78643 // model.inputs  # 1.2 in all
+        self.weights[:, :-1] = model.first_weight
         tables = kernels.load("mixing")
-        steps = np.clip(np.arange(33) * 128 - 2048, -2047, 2047) + tables.LIMIT
         self.refined = np.zeros((sum(model.refiners) * model.slots, 33), np.uint16)
-        self.refined[:] = tables.SQUASH[steps]
+        self.refined[:] = tables.FIRST_REFINED
         self.seen = 0  # frames since the last keyframe
 
     def begin(self, keyframe: bool) -> None:
