@@ -8,7 +8,8 @@ the least of a few runs each. Limits are measured, not looked up: how fast the d
 memory, and how many multiply-adds of 32-bit integers it does in registers.
 
 Without a GPU the page says so and claims nothing. `--tiny` runs everything on a few pixels, also in
-numba's simulator (NUMBA_ENABLE_CUDASIM=1), where no time means anything: a test of this script.
+numba's simulator (NUMBA_ENABLE_CUDASIM=1), where no time means anything and the network, too slow
+there, is left out: a test of this script.
 """
 
 from __future__ import annotations
@@ -429,7 +430,8 @@ def page(sizes: Sizes) -> str:
     bandwidth, peak = copy_row(sizes, clock), peak_row(sizes, clock)
     rows = [bandwidth, *transfer_rows(sizes, clock), peak]
     rows += Stages(sizes, clock).rows()
-    rows.append(network_row(sizes, clock))
+    if not found.simulated:
+        rows.append(network_row(sizes, clock))
     whole = (
         "Whole stacks, from an array of the host into a file in memory and back (`read`: to the\n"
         f"device); GB of samples a second, the CPU with {default_threads()} threads. Every chunk\n"
@@ -443,7 +445,7 @@ def page(sizes: Sizes) -> str:
 def about(found: devices.Status) -> str:
     """What was measured, and on what."""
     if found.simulated:
-        machine = "Numba's simulator: a test of this script. No time was taken."
+        machine = "Numba's simulator: a test of this script. No time was taken, no network run."
     else:
         capability = ".".join(map(str, found.compute_capability))
         machine = (

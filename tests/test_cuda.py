@@ -206,14 +206,16 @@ def test_errors_and_extremes(size):
 def test_arrays_wherever_they_lie():
     array = np.arange(-4, 8, dtype=np.int32).reshape(3, 4)
     for like in (array, there(array)):
-        assert arrays.on_host(like) == (like is array)
+        device = arrays.device_of(like)
+        assert device == ("cpu" if like is array else "cuda")
+        assert arrays.at(like, device) is like
         assert kernels.of(like) is (CPU if like is array else CUDA)
         narrow = arrays.convert(like, np.int8)
         assert (narrow.dtype, tuple(narrow.shape)) == (np.int8, (3, 4))
-        np.testing.assert_array_equal(arrays.to_host(arrays.convert(narrow, np.int32)), array)
-        copied = arrays.empty(like, (3, 4))
+        np.testing.assert_array_equal(arrays.at(arrays.convert(narrow, np.int32), "cpu"), array)
+        copied = arrays.empty(device, (3, 4))
         arrays.copy(like, copied)
-        np.testing.assert_array_equal(arrays.to_host(copied), array)
+        np.testing.assert_array_equal(arrays.at(copied, "cpu"), array)
         assert arrays.extremes(like) == (-4, 7)
 
 

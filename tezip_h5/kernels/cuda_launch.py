@@ -173,3 +173,27 @@ def contiguous(array) -> bool:
     """Whether a device array is C-contiguous."""
     flags = getattr(array, "flags", None)
     return array.is_c_contiguous() if flags is None else flags["C_CONTIGUOUS"]
+
+
+# --- the simulator's shared memory ---
+
+
+def _shared_array(shared, shape, dtype, alignment=None):
+    """In the place of the simulator's own, which looks for a block's array and makes it without a
+    lock: two threads may each get one of their own, and read what nobody wrote.
+
+    As there, an array is known by the line that asks for it.
+    """
+    asking = sys._getframe(1)
+    line = asking.f_code.co_filename, asking.f_lineno
+    with _shared_lock:
+        if line not in shared._allocations:
+            shared._allocations[line] = np.empty(shape, numba.np.numpy_support.as_dtype(dtype))
+        return shared._allocations[line]
+
+
+_shared_lock = threading.Lock()
+if SIMULATED:
+    from numba.cuda.simulator.kernelapi import FakeCUDAShared
+
+    FakeCUDAShared.array = _shared_array
