@@ -134,6 +134,20 @@ def test_edges(shape, tmp_path):
     assert np.abs(back.astype(int) - stack).max() <= 1
 
 
+def test_the_mixing_coder(tmp_path, places):
+    """Level `balanced` from end to end: two chunks at once, a pixel at a time in the simulator."""
+    stack = np.random.default_rng(1).integers(90, 110, (4, 4, 5)).astype(np.uint8)
+    options = {"coder": "mixing", "chunk_frames": 2, "absolute": 1, "model": None, "preview": False}
+    for device in ("cpu", "cuda"):
+        tezip_h5.write(stack, tmp_path / f"{device}.h5", device=device, **options)
+    assert devices.status().usable
+    assert chunks(tmp_path / "cuda.h5") == chunks(tmp_path / "cpu.h5")
+    back = gpu_arrays.to_host(tezip_h5.read(tmp_path / "cpu.h5", device="cuda"))
+    assert devices.status().usable
+    np.testing.assert_array_equal(back, tezip_h5.read(tmp_path / "cpu.h5", device="cpu"))
+    assert np.abs(back.astype(int) - stack).max() <= 1
+
+
 def test_floats(tmp_path):
     stack = np.random.default_rng(0).normal(size=(2, 5, 6)).astype(np.float32)
     stack[0, 0, 0] = np.nan
