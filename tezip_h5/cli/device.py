@@ -5,7 +5,7 @@ from __future__ import annotations
 from tezip_h5 import devices
 from tezip_h5.errors import InputError
 
-__all__ = ["add_device_option", "device_of", "mode"]
+__all__ = ["add_device_option", "device_of", "mode_of"]
 
 
 def add_device_option(parser) -> None:
@@ -35,6 +35,6 @@ def device_of(args) -> str:
     return "cpu"
 
 
-def mode(device: str) -> str:
+def mode_of(device: str) -> str:
     """What the manual has a command say first of the device it runs on, "cpu" or "cuda"."""
     return "GPU MODE" if device == "cuda" else "CPU MODE"

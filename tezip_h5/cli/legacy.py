@@ -17,9 +17,8 @@ from tezip_h5.cli.compress import (
     print_frames,
 )
 from tezip_h5.cli.decompress import decompress
-from tezip_h5.cli.device import device_of, mode
-from tezip_h5.cli.train import learn
-from tezip_h5.cli.train import mode as training_mode
+from tezip_h5.cli.device import device_of, mode_of
+from tezip_h5.cli.train import learn, mode
 from tezip_h5.errors import InputError
 
 __all__ = ["main"]
@@ -73,13 +72,13 @@ def _uncompress(args, device: str) -> None:
 
 def _run(args) -> int:
     if args.learn:
-        print(training_mode(args.force))
+        print(mode(args.force))
         print("train mode")
         model, data = args.learn
         learn(model, [data], verbose=args.verbose)
         return 0
     device = devices.choose(device_of(args))
-    print(mode(device))
+    print(mode_of(device))
     if args.compress:
         print("compress mode")
         _compress(args, device)
