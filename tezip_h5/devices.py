@@ -7,7 +7,6 @@ depend on it.
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import os
 import re
 import threading
@@ -204,9 +203,11 @@ def _look() -> Status:
 
 
 def _numba_cuda_version() -> str:
+    from importlib import metadata  # takes longer than all the rest of this room
+
     try:
-        return importlib.metadata.version("numba-cuda")
-    except importlib.metadata.PackageNotFoundError:
+        return metadata.version("numba-cuda")
+    except metadata.PackageNotFoundError:
         raise _Missing("numba-cuda is not installed", INSTALL) from None
 
 
