@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "cost": set(),
     "simulate": set(),
     "peers": set(),
-    "kernels": set(),
+    "kernels": {"errors"},
     "parallel": set(),
     "bounds": {"errors"},
     "settings": {"errors"},
