@@ -72,7 +72,7 @@ def main(arguments):
     ptxas = shutil.which("ptxas") if "--ptxas" in arguments else None
     # numba compiles the functions that kernels call for the device it finds.
     device = SimpleNamespace(compute_capability=CAPABILITY)
-    patched = mock.patch("numba.cuda.dispatcher.get_current_device", lambda: device)
+    patched = mock.patch("numba.cuda.dispatcher.get_current_device", return_value=device)
     for name, kernel in KERNELS.items():
         with patched:
             compiled = kernel.ptx(CAPABILITY)

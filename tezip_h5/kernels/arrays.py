@@ -1,4 +1,4 @@
-"""Arrays wherever they lie: numpy's on the host, numba's on a CUDA device.
+"""Arrays wherever they lie: numpy's on the host ("cpu"), numba's on a CUDA device ("cuda").
 
 What stages need besides kernels, so that data stay where they are.
 """
@@ -9,38 +9,41 @@ import numpy as np
 
 from tezip_h5 import kernels
 
-__all__ = ["convert", "copy", "empty", "extremes", "on_host", "to_host"]
+__all__ = ["at", "convert", "copy", "device_of", "empty", "extremes"]
 
 
-def on_host(array) -> bool:
-    """Whether it is a numpy array."""
-    return isinstance(array, np.ndarray)
+def device_of(array) -> str:
+    """ "cpu" for numpy's arrays, else "cuda"."""
+    return "cpu" if isinstance(array, np.ndarray) else "cuda"
 
 
-def empty(like, shape, dtype=np.int32):
-    """An array with anything in it, where `like` lies."""
-    if on_host(like):
+def empty(device: str, shape, dtype=np.int32):
+    """An array with anything in it."""
+    if device == "cpu":
         return np.empty(shape, dtype)
     return kernels.load("cuda_memory").empty(shape, dtype)
 
 
-def to_host(array) -> np.ndarray:
-    """The array itself, or a copy of it on the host."""
-    return array if on_host(array) else kernels.load("cuda_memory").to_host(array)
+def at(array, device: str):
+    """The array itself where it lies on `device`, else a copy of it there."""
+    if device_of(array) == device:
+        return array
+    memory = kernels.load("cuda_memory")
+    return memory.to_host(array) if device == "cpu" else memory.to_device(array)
 
 
 def convert(array, dtype):
     """A copy with another integer type, which holds every value."""
-    if on_host(array):
+    if device_of(array) == "cpu":
         return array.astype(dtype)
-    out = kernels.load("cuda_memory").empty(array.shape, dtype)
+    out = kernels.load("cuda_memory").empty(tuple(array.shape), dtype)
     kernels.load("cuda").convert(array.reshape(-1), out.reshape(-1))
     return out
 
 
 def copy(source, target) -> None:
-    """Copy between two arrays of the same shape and dtype that lie in the same place."""
-    if on_host(source):
+    """Copy between two int32 arrays of the same shape that lie in the same place."""
+    if device_of(source) == "cpu":
         np.copyto(target, source)
     else:
         kernels.load("cuda").convert(source.reshape(-1), target.reshape(-1))
@@ -48,6 +51,6 @@ def copy(source, target) -> None:
 
 def extremes(array) -> tuple[int, int]:
     """Smallest and largest value of an int32 array; it must not be empty."""
-    if on_host(array):
+    if device_of(array) == "cpu":
         return int(array.min()), int(array.max())
     return kernels.load("cuda").extremes(array.reshape(-1))

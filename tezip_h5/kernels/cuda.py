@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from numba import cuda, int8, int16, int32, int64, uint8, void
 
-from tezip_h5.kernels.cuda_cells import cell, reciprocal
+from tezip_h5.kernels.cuda_cells import cell, reciprocal, wrapped
 from tezip_h5.kernels.cuda_launch import SIMULATED, grid, kernel
 from tezip_h5.kernels.cuda_median import median_decode, median_encode
 from tezip_h5.kernels.cuda_merge import merge_encode
@@ -84,7 +84,7 @@ def _uniform_decode(symbols, prediction, tolerance, top, mask, reconstruction):
     for i in range(cuda.grid(1), symbols.size, cuda.gridsize(1)):
         value = int64(prediction[i]) + int64(symbols[i]) * step
         if tolerance == 0:
-            reconstruction[i] = value & mask
+            reconstruction[i] = wrapped(value & mask)
         else:
             reconstruction[i] = min(max(value, 0), top)
 
@@ -205,7 +205,7 @@ def _unpack_unsigned(planes, width, symbols):
         value = int64(0)
         for k in range(width):
             value |= int64(planes[k, i]) << (8 * k)
-        symbols[i] = value
+        symbols[i] = wrapped(value)
 
 
 def pack_signed(symbols, width, planes) -> None:

@@ -1,4 +1,4 @@
-"""The cell of a residual, as `kernels.cpu` has it, for the CUDA kernels that quantize."""
+"""What the CUDA kernels that quantize share: the cell of a residual, and wrapping."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from numba import int64, uint32
 
 from tezip_h5.kernels.cuda_launch import device
 
-__all__ = ["cell", "reciprocal"]
+__all__ = ["cell", "reciprocal", "wrapped"]
 
 
 def reciprocal(tolerance: int, top: int) -> int:
@@ -24,3 +24,10 @@ def cell(residual, tolerance, step, factor):
     else:
         index = int64(uint32(magnitude) // uint32(step))
     return (index ^ sign) - sign
+
+
+@device
+def wrapped(value):
+    """The int32 of the lowest 32 bits, as int64: a device would wrap a value that it stores as
+    int32 by itself, the simulator refuses to."""
+    return ((value + (int64(1) << 31)) & 0xFFFFFFFF) - (int64(1) << 31)

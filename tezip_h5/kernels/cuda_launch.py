@@ -12,15 +12,27 @@ against the signatures that `Kernel.ptx` compiles.
 
 from __future__ import annotations
 
+import sys
 import threading
 
 import numba
 import numpy as np
-from numba import cuda, types
+from numba import cuda as _cuda
+from numba import types
 
 from tezip_h5.errors import InputError
 
-__all__ = ["KERNELS", "SIMULATED", "THREADS", "Kernel", "device", "finish", "grid", "kernel"]
+__all__ = [
+    "KERNELS",
+    "SIMULATED",
+    "THREADS",
+    "Kernel",
+    "cuda",
+    "device",
+    "finish",
+    "grid",
+    "kernel",
+]
 
 SIMULATED = bool(numba.config.ENABLE_CUDASIM)
 """Whether kernels run in numba's simulator."""
@@ -28,10 +40,24 @@ SIMULATED = bool(numba.config.ENABLE_CUDASIM)
 THREADS = 8 if SIMULATED else 256
 """Threads of a block, where nothing else is said."""
 
-_MOST_BLOCKS = 3 if SIMULATED else 4096  # of kernels that stride over their samples
+_MOST_BLOCKS = 2 if SIMULATED else 4096  # of kernels that stride over their samples
 
 KERNELS: dict[str, Kernel] = {}
 """Every kernel defined so far, by module and name."""
+
+
+class _Running:
+    """The `cuda` of the kernel that the simulator runs."""
+
+    def __getattr__(self, name):
+        from numba.cuda.simulator.kernel import _get_kernel_context
+
+        return getattr(_get_kernel_context(), name)
+
+
+cuda = _Running() if SIMULATED else _cuda
+"""The module `numba.cuda` for functions that kernels of other modules call: the simulator gives
+a `cuda` of their own only to the modules of kernels."""
 
 _lock = threading.Lock()
 _here = threading.local()
@@ -40,7 +66,7 @@ _here = threading.local()
 def stream():
     """The stream of this host thread."""
     if not hasattr(_here, "stream"):
-        _here.stream = cuda.stream()
+        _here.stream = _cuda.stream()
     return _here.stream
 
 
@@ -55,9 +81,11 @@ def grid(samples: int) -> tuple[int, int]:
 
 
 def device(function):
-    """A function that kernels call. In the simulator they call it as it is: in the module of its
-    kernels it sees their `cuda`."""
-    return function if SIMULATED else cuda.jit(device=True, forceinline=True)(function)
+    """A function that kernels call; in the simulator it is called as it is.
+
+    In a module without kernels it must take its `cuda` from here.
+    """
+    return function if SIMULATED else _cuda.jit(device=True, forceinline=True)(function)
 
 
 def kernel(*signatures):
@@ -88,7 +116,12 @@ class Kernel:
             return
         self._check(arguments)
         with _lock:
-            self._compiled[blocks, threads](*arguments)
+            interval = sys.getswitchinterval()
+            sys.setswitchinterval(1e-5)  # the simulator's threads wait for each other all the time
+            try:
+                self._compiled[blocks, threads](*arguments)
+            finally:
+                sys.setswitchinterval(interval)
 
     @property
     def signatures(self) -> int:
@@ -103,9 +136,9 @@ class Kernel:
     def ptx(self, capability: tuple[int, int]) -> list[str]:
         """Compile without a device, for every signature: PTX for a compute capability."""
         return [
-            cuda.compile(self._function, s, device=False, abi="numba", cc=capability, output="ptx")[
-                0
-            ]
+            _cuda.compile(
+                self._function, s, device=False, abi="numba", cc=capability, output="ptx"
+            )[0]
             for s in self._signatures
         ]
 
@@ -120,11 +153,11 @@ class Kernel:
 
 def _jit(function):
     if SIMULATED:
-        return cuda.jit(function)
+        return _cuda.jit(function)
     try:
-        return cuda.jit(cache=True)(function)
+        return _cuda.jit(cache=True)(function)
     except RuntimeError:  # no writable place for the cache: compile in memory
-        return cuda.jit(function)
+        return _cuda.jit(function)
 
 
 def _type_of(value):

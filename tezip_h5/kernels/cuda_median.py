@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from numba import cuda, int32, int64, void
 
-from tezip_h5.kernels.cuda_cells import cell, reciprocal
+from tezip_h5.kernels.cuda_cells import cell, reciprocal, wrapped
 from tezip_h5.kernels.cuda_launch import SIMULATED, device, grid, kernel
 
 __all__ = ["median_decode", "median_encode"]
@@ -101,8 +101,7 @@ def _decode(symbols, tolerance, top, mask, reconstruction):
                 value = _median(left, above, corner) + int64(symbols[row, column]) * step
                 corner = above
                 if tolerance == 0:
-                    # Wide levels wrap into negative int32, as they do when stored.
-                    left = int64(int32(value & mask))
+                    left = wrapped(value & mask)
                 else:
                     left = min(max(value, int64(0)), top)
                 made[time & 1, thread] = left

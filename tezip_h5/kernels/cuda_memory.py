@@ -13,7 +13,7 @@ from numba import cuda
 
 from tezip_h5.kernels.cuda_launch import SIMULATED, finish, stream
 
-__all__ = ["Pinned", "empty", "scratch", "to_device", "to_host"]
+__all__ = ["Fetching", "Pinned", "Sending", "empty", "scratch", "to_device", "to_host"]
 
 _KEPT_BYTES = 1 << 28  # of pinned buffers that nobody uses
 
@@ -94,6 +94,71 @@ class Pinned:
         with _lock:
             if raw is not None and sum(a.nbytes for a in _free) + raw.nbytes <= _KEPT_BYTES:
                 _free.append(raw)
+
+
+class Fetching:
+    """Arrays of one shape that come from the device one after the other, each while the one
+    before is used."""
+
+    def __init__(self, shape, dtype):
+        self._slots = [(empty(shape, dtype), Pinned(shape, dtype)) for _ in range(2)]
+        self._count = 0
+
+    def next(self):
+        """The device array to fill next."""
+        return self._slots[self._count % 2][0]
+
+    def fetch(self) -> np.ndarray | None:
+        """Begin to fetch it; returns the host's copy of the one before, if there is one."""
+        device, pinned = self._slots[self._count % 2]
+        pinned.fetch(device)
+        self._count += 1
+        return self._host(self._count - 2) if self._count > 1 else None
+
+    def last(self) -> np.ndarray:
+        """The host's copy of the last one."""
+        return self._host(self._count - 1)
+
+    def _host(self, number: int) -> np.ndarray:
+        pinned = self._slots[number % 2][1]
+        pinned.wait()
+        return pinned.array
+
+    def close(self) -> None:
+        """Give the buffers back."""
+        for _, pinned in self._slots:
+            pinned.close()
+
+
+class Sending:
+    """Arrays of one shape that go to the device one after the other, each while the one before
+    is used."""
+
+    def __init__(self, shape, dtype):
+        self._device = empty(shape, dtype)
+        self._slots = [_lent(k, shape, dtype) for k in range(2)]
+
+    def next(self) -> np.ndarray:
+        """The host's array to fill next."""
+        self._slots.reverse()
+        self._slots[0].wait()
+        return self._slots[0].array
+
+    def send(self):
+        """Begin to send it; returns the device array, which the next one overwrites."""
+        self._slots[0].send(self._device)
+        return self._device
+
+
+def _lent(slot: int, shape, dtype) -> Pinned:
+    """A pinned buffer that this host thread keeps, for all that it sends."""
+    kept = _here.__dict__.setdefault("pinned", {})
+    key = slot, tuple(shape), np.dtype(dtype)
+    if key not in kept:
+        if len(kept) >= 8:
+            kept.clear()  # who still has one keeps it
+        kept[key] = Pinned(shape, dtype)
+    return kept[key]
 
 
 def _borrow(size: int) -> np.ndarray:

@@ -27,7 +27,7 @@ __all__ = ["merge_encode"]
 
 _FLAT = int32[::1]
 _TABLE = int64[:, ::1]
-_SPAN = 4 if SIMULATED else 256  # samples of a block
+_SPAN = 8 if SIMULATED else 256  # samples of a block
 
 
 @device

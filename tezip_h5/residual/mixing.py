@@ -64,6 +64,7 @@ class MixingEncoder:
     """
 
     learns = True
+    place = "cpu"
     threads = 1
     device = "cpu"
 
@@ -234,6 +235,7 @@ class MixingDecoder:
     shape, scale : as for the encoder
     """
 
+    place = "cpu"
     threads = 1
     device = "cpu"
 
