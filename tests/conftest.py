@@ -32,9 +32,10 @@ def _gpus():
     return count.value
 
 
-if not _gpus():
+# What this process starts knows already: a worker of dask imports this file late.
+if "NUMBA_ENABLE_CUDASIM" not in os.environ and not _gpus():
     assert "numba" not in sys.modules, "numba was imported before it could know of no GPU"
-    os.environ.setdefault("NUMBA_ENABLE_CUDASIM", "1")
+    os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
 
 
 def pytest_addoption(parser):
