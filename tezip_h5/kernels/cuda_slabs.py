@@ -106,7 +106,7 @@ class Slab:
     bias, counters, weights, refined : those of the coder, (lanes, C, ...)
     coder : int64 (lanes, 4)
     totals, solving : where normal equations are solved, (ENTRIES, lanes) and
-        (2, MOST + 1, MOST, lanes)
+        (2, MOST + 1, MOST, lanes), by fine models; of what a model has not, 1 per lane
     """
 
     def __init__(self, model: int, channels: int, rows: int, columns: int, lanes: int):
@@ -124,8 +124,8 @@ class Slab:
         shape = (2 * channels, nearby.USES, down + 2 * nearby.MARGIN, across + 2 * nearby.MARGIN)
         uses = (channels, nearby.USES, across, nearby.MOST, lanes)
         entries = (*shape, nearby.ENTRIES, lanes)
-        self.sums = empty(entries if sizes.fine else (1,) * 6, np.int64)
-        self.fitted = empty(uses if sizes.fine else (1,) * 5, np.int64)
+        self.sums = empty(entries if sizes.fine else (*(1,) * 5, lanes), np.int64)
+        self.fitted = empty(uses if sizes.fine else (*(1,) * 4, lanes), np.int64)
         self.voter_errors = empty((2, padded[1], VOTERS, lanes), np.int32)
         self.filters = empty((channels, 3, TAPS, lanes), np.int32)
         self.learned = empty((channels, KINDS + 1, TAPS, lanes), np.int32)
@@ -136,9 +136,9 @@ class Slab:
         self.weights = empty((*each, rows_of_weights, sizes.inputs + 1), np.int32)
         self.refined = empty((*each, sum(sizes.refiners) * sizes.slots, 33), np.uint16)
         self.coder = empty((lanes, 4), np.int64)
-        solvers = lanes if sizes.fine else 1
-        self.totals = empty((nearby.ENTRIES, lanes), np.int64)
-        self.solving = empty((2, nearby.MOST + 1, nearby.MOST, solvers), np.int64)
+        solved = (nearby.MOST + 1, nearby.MOST) if sizes.fine else (1, 1)
+        self.totals = empty((nearby.ENTRIES if sizes.fine else 1, lanes), np.int64)
+        self.solving = empty((2, *solved, lanes), np.int64)
         self._tables = [cuda_memory.to_device(table) for table in cuda_coding.TABLES]
         self._first = cuda_memory.to_device(mixing.FIRST_REFINED)
         self._sizes = sizes
