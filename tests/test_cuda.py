@@ -199,8 +199,15 @@ def test_errors_and_extremes(size):
     assert CUDA.extremes(there(a - b)) == ((a - b).min(), (a - b).max())
     wide, far = rng.integers(-(2**31), 2**31, (2, size)).astype(np.int32)
     assert CUDA.largest_error(there(wide), there(far)) == CPU.largest_error(wide, far)
-    # Beyond 2**53 the order of a float64 sum decides: it is the CPU's.
     assert CUDA.squared_error(there(wide), there(far)) == CPU.squared_error(wide, far)
+
+
+def test_beyond_exact_sums_the_order_is_the_cpus():
+    """400 ones are lost one by one beside 2**60; added up first, they would not be."""
+    a = np.concatenate([[1 << 30], np.ones(400)]).astype(np.int32)
+    nothing = np.zeros_like(a)
+    assert CPU.squared_error(a, nothing) == 2.0**60 != float((1 << 60) + 400)
+    assert CUDA.squared_error(there(a), there(nothing)) == 2.0**60
 
 
 def test_arrays_wherever_they_lie():
