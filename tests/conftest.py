@@ -1,5 +1,11 @@
-"""Shared fixtures. Real stacks are found through TEZIP_TEST_DATA; without it they are skipped."""
+"""Shared fixtures. Real stacks are found through TEZIP_TEST_DATA; without it they are skipped.
 
+Tests of CUDA kernels run on a GPU where there is one, else in numba's simulator; numba reads
+which when it is imported, so it is decided here, for this process and those it starts.
+NUMBA_ENABLE_CUDASIM=1 asks for the simulator in any case.
+"""
+
+import ctypes
 import importlib
 import os
 import shutil
@@ -12,6 +18,24 @@ import numpy as np
 import pytest
 
 import tezip_h5
+
+
+def _gpus():
+    """How many GPUs the driver knows."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
+        return 0
+    return count.value
+
+
+# What this process starts knows already: a worker of dask imports this file late.
+if "NUMBA_ENABLE_CUDASIM" not in os.environ and not _gpus():
+    assert "numba" not in sys.modules, "numba was imported before it could know of no GPU"
+    os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
 
 
 def pytest_addoption(parser):

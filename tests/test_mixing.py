@@ -268,7 +268,7 @@ def test_samples_that_repeat_their_neighbours_are_recognised(level):
     tolerances = np.zeros(1, np.int64)
     encoder = MixingEncoder(frames.shape[1:], scale_of(255), Settings(level=level))
     coded = encoder.keyframe(frames[0], tolerances)
-    assert all(band._channels[0].bias[-1, 0] > 1 << 14 for band in encoder._streams)
+    assert all(band._channels[0].bias[-1, 0] > 1 << 14 for band in encoder._bands.streams)
     section = encoder.finish()[0]["residuals"]
     np.testing.assert_array_equal(coded, frames[0])
     back = naive_mixing.decode(section, frames.shape[1:], 255, [True], tolerances)

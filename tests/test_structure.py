@@ -12,7 +12,9 @@ ROOT = Path(tezip_h5.__file__).parent
 
 # What each room may import, besides itself. A room not named here fails.
 LOW = {"errors", "bounds", "levels", "exceptions", "rests", "settings", "cost", "fallback"}
+GPU = {"devices", "gpu_arrays", "rescue"}
 CODEC = LOW | {
+    "rescue",
     "kernels",
     "bitstream",
     "prediction",
@@ -28,9 +30,12 @@ MAY_IMPORT = {
     "cost": set(),
     "simulate": set(),
     "peers": set(),
-    "kernels": set(),
+    "kernels": {"errors"},
     "parallel": set(),
     "bounds": {"errors"},
+    "devices": {"errors"},
+    "rescue": {"devices", "errors"},
+    "gpu_arrays": {"devices", "errors", "rescue"},
     "settings": {"errors"},
     "fallback": {"errors"},
     "inflate": {"errors"},
@@ -40,7 +45,7 @@ MAY_IMPORT = {
     "stackfiles": {"errors"},
     "model": {"errors", "prediction", "frames", "images", "simulate"},
     "levels": {"errors", "bounds", "inflate"},
-    "frames": {"errors", "levels", "images", "stackfiles"},
+    "frames": {"errors", "gpu_arrays", "levels", "images", "stackfiles"},
     "bitstream": {"errors", "levels"},
     "prediction": {"errors", "kernels", "parallel"},
     "windows": {"kernels", "cost"},
@@ -53,10 +58,12 @@ MAY_IMPORT = {
     "anatomy": CODEC,
     "masking": CODEC | {"codec"},
     "hdf5": CODEC
+    | GPU
     | {"codec", "chunk", "recoding", "anatomy", "masking", "frames", "images", "version"},
     "page": {"errors", "anatomy", "bounds", "hdf5", "peers", "prediction", "version"},
     "zarr": CODEC | {"hdf5", "frames"},
     "cli": CODEC
+    | GPU
     | {"codec", "chunk", "frames", "images", "hdf5", "page", "zarr", "peers", "simulate"}
     | {"stackfiles", "version", ""},
 }

@@ -10,6 +10,7 @@ Importing registers the HDF5 filter with h5py; kernels are compiled on first use
 
 from tezip_h5.bounds import ErrorBound
 from tezip_h5.codec import decode_chunk, encode_chunk
+from tezip_h5.devices import DeviceWarning
 from tezip_h5.errors import (
     BoundError,
     FormatError,
@@ -41,6 +42,7 @@ __all__ = [
     "FILTER_ID",
     "PLUGIN_PATH",
     "BoundError",
+    "DeviceWarning",
     "ErrorBound",
     "FormatError",
     "InputError",

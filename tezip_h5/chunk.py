@@ -19,6 +19,7 @@ from tezip_h5 import (
 from tezip_h5.bitstream import Header, Section
 from tezip_h5.errors import BoundError, FormatError
 from tezip_h5.exceptions import ExceptionReader, ExceptionWriter
+from tezip_h5.kernels import arrays
 from tezip_h5.model import store
 from tezip_h5.planning import plan_kinds
 from tezip_h5.prediction.integer import IntegerModel
@@ -69,7 +70,9 @@ class Encoded:
 class ChunkEncoder:
     """One attempt at a chunk: scale, coder, quantizer and network are given."""
 
-    def __init__(self, header, frames, bound, settings, scale, coder, quantizer, model, threads):
+    def __init__(
+        self, header, frames, bound, settings, scale, coder, quantizer, model, threads, device
+    ):
         self._header = header
         self._frames = frames  # (g, h, w, C), native byte order
         self._bound = bound
@@ -84,6 +87,7 @@ class ChunkEncoder:
             self._shape, scale, settings, quantizer, guided=model is not None
         )
         self._coder.threads = self._threads = threads
+        self._coder.device = self._device = device
         self._exceptions = ExceptionWriter()
         self._rests = RestWriter(scale) if isinstance(scale, levels.Truncated) else None
         self._checksum = 0
@@ -98,15 +102,17 @@ class ChunkEncoder:
         kinds, chooser = self._windows(kinds)
         self._prepare(kinds)
         number = prediction.NUMBERS["previous" if self._model is None else "prednet"]
+        place = self._coder.place
+        device = place if self._model is None else self._device
         predictor = prediction.create(
-            number, self._shape, self._scale.top, self._network, self._model
+            number, self._shape, self._scale.top, self._network, self._model, device
         )
         predictor.threads = self._threads
         closed = self._settings.feedback == "reconstruction"
         records = []
         for t, frame in enumerate(self._frames):
-            values_levels = self._levels_of(frame)
-            guess = predictor.predict()
+            values_levels = arrays.at(self._levels_of(frame), place)
+            guess = arrays.at(predictor.predict(), place)
             kind = chooser.next(values_levels, guess) if chooser else kinds[t]
             mse = 0.0
             if kind == Kind.PREDICTED:
@@ -115,7 +121,8 @@ class ChunkEncoder:
             else:
                 decoded = self._coder.keyframe(values_levels, self._tolerances[t])
             error = self._account(frame, values_levels, decoded, t)
-            predictor.observe(decoded if closed or kind != Kind.PREDICTED else guess)
+            shown = decoded if closed or kind != Kind.PREDICTED else guess
+            predictor.observe(arrays.at(shown, device))
             records.append(FrameRecord(kind, mse=mse, max_error=error))
         return self._finish(records, number)
 
@@ -160,7 +167,8 @@ class ChunkEncoder:
         return float(max(self._scale.top, 1))
 
     def _mse(self, frame_levels, guess) -> float:
-        total = kernels.load().squared_error(frame_levels.reshape(-1), guess.reshape(-1))
+        kernel = kernels.of(frame_levels)
+        total = kernel.squared_error(frame_levels.reshape(-1), guess.reshape(-1))
         return total / frame_levels.size / self._full_scale() ** 2
 
     def _levels_of(self, frame: np.ndarray) -> np.ndarray:
@@ -181,13 +189,14 @@ class ChunkEncoder:
 
     def _account(self, frame, frame_levels, decoded, t) -> float:
         """Check one frame against its bound and add it to the checksum; its largest error."""
-        values = np.ascontiguousarray(np.moveaxis(self._scale.to_values(decoded), 0, 2))
+        found = arrays.at(decoded, "cpu")
+        values = np.ascontiguousarray(np.moveaxis(self._scale.to_values(found), 0, 2))
         if isinstance(self._scale, levels.Integers | levels.OrderedBits):
             error = self._level_error(frame_levels, decoded, t)
             self._exceptions.add(None, None)
         else:
             if self._rests is not None:
-                self._rests.add(values, frame, np.moveaxis(decoded, 0, 2))
+                self._rests.add(values, frame, np.moveaxis(found, 0, 2))
             error, bad = self._bound.check(frame, values, t)
             values[bad] = frame[bad]
             self._exceptions.add(bad, frame)
@@ -195,10 +204,10 @@ class ChunkEncoder:
         return error
 
     def _level_error(self, frame_levels, decoded, t) -> float:
-        kernel = kernels.load()
+        kernel = kernels.of(frame_levels)
         largest = 0
-        for plane, out, tolerance in zip(frame_levels, decoded, self._tolerances[t], strict=True):
-            error = kernel.largest_error(plane.reshape(-1), out.reshape(-1))
+        for c, tolerance in enumerate(self._tolerances[t]):
+            error = kernel.largest_error(frame_levels[c].reshape(-1), decoded[c].reshape(-1))
             if error > tolerance:
                 raise BoundError(
                     f"frame {t} of a chunk came back with an error of {error}, its tolerance is "
@@ -240,8 +249,8 @@ class ChunkEncoder:
         return Encoded(bitstream.pack(header, sections), self._name, records, model)
 
 
-def decode_frames(parsed: bitstream.Payload, out: np.ndarray, threads: int) -> None:
-    """Decode a payload's frames into `out`, (g, H, W, C)."""
+def decode_frames(parsed: bitstream.Payload, out: np.ndarray, threads: int, device: str) -> None:
+    """Decode a payload's frames into `out`, (g, H, W, C), on the "cpu" or by "cuda"."""
     header = parsed.header
     g, h, w = header.valid
     decoder_class = residual.decoder_for(header.coder)
@@ -253,12 +262,15 @@ def decode_frames(parsed: bitstream.Payload, out: np.ndarray, threads: int) -> N
     if header.predictor == prediction.NUMBERS["prednet"]:
         network = Network.unpack(parsed.section(Section.MODEL))
         model = store.find(network.digest)
-    predictor = prediction.create(header.predictor, shape, scale.top, network, model)
-    predictor.threads = threads
     kinds, tolerances = frames_section.unpack(parsed.section(Section.FRAMES), g, header.channels)
     coded = {name: parsed.sections[n] for name, n in _SECTION_OF.items() if n in parsed.sections}
     decoder = decoder_class(coded, shape, scale)
-    decoder.threads = threads
+    decoder.threads, decoder.device = threads, device
+    place = decoder.place
+    if model is None:
+        device = place
+    predictor = prediction.create(header.predictor, shape, scale.top, network, model, device)
+    predictor.threads = threads
     exceptions = ExceptionReader(
         parsed.sections.get(Section.EXCEPTIONS), header.valid, header.channels, header.dtype
     )
@@ -269,15 +281,17 @@ def decode_frames(parsed: bitstream.Payload, out: np.ndarray, threads: int) -> N
     closed = not header.flags & bitstream.FLAG_FEEDBACK_PREDICTION
     checksum = 0
     for t, kind in enumerate(kinds):
-        guess = predictor.predict()
+        guess = arrays.at(predictor.predict(), place)
         if kind == Kind.PREDICTED:
             decoded = decoder.residual(guess, tolerances[t])
         else:
             decoded = decoder.keyframe(tolerances[t])
-        predictor.observe(decoded if closed or kind != Kind.PREDICTED else guess)
-        values = np.ascontiguousarray(np.moveaxis(scale.to_values(decoded), 0, 2))
+        shown = decoded if closed or kind != Kind.PREDICTED else guess
+        predictor.observe(arrays.at(shown, device))
+        found = arrays.at(decoded, "cpu")
+        values = np.ascontiguousarray(np.moveaxis(scale.to_values(found), 0, 2))
         if rests is not None:
-            rests.apply(values, np.moveaxis(decoded, 0, 2))
+            rests.apply(values, np.moveaxis(found, 0, 2))
         exceptions.apply(values, t)
         values = values.astype(header.dtype, copy=False)
         checksum = zlib.crc32(values, checksum)

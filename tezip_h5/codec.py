@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
-from tezip_h5 import bitstream, fallback, levels, residual
+from tezip_h5 import bitstream, fallback, levels, rescue, residual
 from tezip_h5.bitstream import Header, Section
 from tezip_h5.bounds import ChunkBound
 from tezip_h5.chunk import ChunkEncoder, Encoded, FrameRecord, decode_frames, require_checksum
@@ -57,6 +58,7 @@ def encode_chunk(
     model: IntegerModel | None = None,
     scale: levels.Scale | None = None,
     threads: int = 1,
+    device: str = "cpu",
 ) -> Encoded:
     """Encode the frames of one chunk.
 
@@ -79,6 +81,9 @@ def encode_chunk(
         that it cannot hold within the bound are stored beside.
     threads : int
         How many may work on this chunk; the payload does not depend on it.
+    device : "auto" | "cpu" | "cuda"
+        Where, see `devices.choose`; the payload does not depend on it. What the GPU fails at is
+        done by the CPU, see `rescue`.
 
     Returns
     -------
@@ -91,6 +96,11 @@ def encode_chunk(
     BoundError
         If the decoder would break the bound; nothing is returned then.
     """
+    work = partial(_encode, frames, bound, settings, shape, kinds, model, scale, threads)
+    return rescue.run(work, device)
+
+
+def _encode(frames, bound, settings, shape, kinds, model, scale, threads, device) -> Encoded:
     shape = tuple(shape or frames.shape)
     native = frames.dtype.newbyteorder("=")
     planar = frames.astype(native, copy=False).reshape((*frames.shape[:3], -1))
@@ -104,7 +114,7 @@ def encode_chunk(
     if settings.coder != "fallback":
         scale = scale or _scale_for(planar, bound, settings)
         if scale is not None:
-            attempt = _Attempts(header, planar, bound, settings, scale, kinds, threads)
+            attempt = _Attempts(header, planar, bound, settings, scale, kinds, threads, device)
             if settings.predictor != "prednet" or model is None:
                 best = attempt.smallest(None)
             if model is not None and (
@@ -135,7 +145,7 @@ def network_promises(
     scale = None if settings.coder == "fallback" else _scale_for(planar, bound, settings)
     if scale is None:
         return False
-    return _Attempts(header, planar, bound, settings, scale, None, 1).promises(model)
+    return _Attempts(header, planar, bound, settings, scale, None, 1, "cpu").promises(model)
 
 
 def _scale_for(planar: np.ndarray, bound: ChunkBound, settings: Settings) -> levels.Scale | None:
@@ -154,6 +164,7 @@ class _Attempts:
     scale: object
     kinds: list[Kind] | None
     threads: int
+    device: str
 
     def promises(self, model: IntegerModel) -> bool:
         """Whether a network may pay, judged by a part of the frames."""
@@ -192,6 +203,7 @@ class _Attempts:
             quantizer,
             model,
             self.threads,
+            self.device,
         ).encode(self.kinds)
 
 
@@ -230,7 +242,9 @@ def _encode_fallback(header: Header, frames: np.ndarray, level: str) -> Encoded:
     return Encoded(bitstream.pack(header, {Section.FALLBACK: data}), "fallback", records)
 
 
-def decode_chunk(payload, *, max_bytes: int | None = None, threads: int = 1) -> np.ndarray:
+def decode_chunk(
+    payload, *, max_bytes: int | None = None, threads: int = 1, device: str = "cpu"
+) -> np.ndarray:
     """Decode one chunk; the inverse of `encode_chunk` within its bound.
 
     Parameters
@@ -240,10 +254,13 @@ def decode_chunk(payload, *, max_bytes: int | None = None, threads: int = 1) -> 
         Refuse a chunk that decodes to more than this, before allocating it.
     threads : int
         How many may work on this chunk (not in callbacks of HDF5: more than one may wait for ever).
+    device : "auto" | "cpu" | "cuda"
+        Where, see `devices.choose`; the samples do not depend on it. What the GPU fails at is done
+        by the CPU, see `rescue`.
 
     Returns
     -------
-    array of the header's shape and dtype (little-endian), C-contiguous
+    array of the header's shape and dtype (little-endian), C-contiguous, in the host's memory
 
     Raises
     ------
@@ -271,5 +288,6 @@ def decode_chunk(payload, *, max_bytes: int | None = None, threads: int = 1) -> 
         out[:g, :h, :w] = frames
         return out
     out = (np.empty if whole else np.zeros)(header.shape, header.dtype)
-    decode_frames(parsed, out[:g, :h, :w].reshape(g, h, w, -1) if whole else out, threads)
+    target = out[:g, :h, :w].reshape(g, h, w, -1) if whole else out
+    rescue.run(partial(decode_frames, parsed, target, threads), device)
     return out

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from tezip_h5.errors import InputError
+from tezip_h5.gpu_arrays import OnGpu, is_gpu_array, to_host
 from tezip_h5.levels import DTYPES
 
 __all__ = [
@@ -117,7 +118,8 @@ def open_stack(
     Parameters
     ----------
     stack : array, h5py.Dataset, array-like with ``shape``, ``dtype`` and slicing, folder of
-        images, TIFF, .npy or .npz file (str or path, see `stackfiles`), or iterable of frames
+        images, TIFF, .npy or .npz file (str or path, see `stackfiles`), or iterable of frames.
+        Arrays may lie on a GPU, see `gpu_arrays`.
     axes : str, optional
         The order of the axes, a permutation of "TYX" or "TYXC"; other letters between are panel
         axes, such as M for the modules of a detector: "TMYX".
@@ -139,6 +141,8 @@ def open_stack(
             array, letters = stackfiles.open_file(stack)
             return _array_like(array, axes or letters, panel_axes)
         return _folder(Path(stack), lossy)
+    if is_gpu_array(stack):
+        stack = OnGpu(stack)
     if hasattr(stack, "shape") and hasattr(stack, "dtype"):
         return _array_like(stack, axes, panel_axes)
     if isinstance(stack, bytes) or not isinstance(stack, Iterable):
@@ -239,7 +243,7 @@ def _frames(iterator: Iterator, count: int | None) -> Stack:
     first = next(iterator, None)
     if first is None:
         raise InputError("the iterable yields no frame; give at least one")
-    first = np.asarray(first)
+    first = to_host(first)
     shape = check_frames((1, *first.shape))
     dtype = check_dtype(first.dtype)
 
@@ -255,7 +259,7 @@ def _gathered(frames: Iterator, size: int, first: np.ndarray) -> Iterator[np.nda
         block = np.empty((size, *first.shape), first.dtype)
         filled = 0
         for number, frame in islice(frames, size):
-            block[filled] = _same(np.asarray(frame), first, number)
+            block[filled] = _same(to_host(frame), first, number)
             filled += 1
         if filled:
             yield block[:filled]

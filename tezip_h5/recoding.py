@@ -7,6 +7,7 @@ as the levels of its own grid where it has one, or it keeps the bytes it has.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -40,6 +41,7 @@ def recode(
     kinds: list[Kind] | None = None,
     model: IntegerModel | None = None,
     threads: int = 1,
+    device: str = "cpu",
 ) -> Encoded:
     """Encode a chunk anew such that it decodes to the same samples, bit for bit.
 
@@ -57,7 +59,7 @@ def recode(
         What `payload` decodes to, without padding.
     settings : Settings
         Of the new encoding.
-    kinds, model, threads
+    kinds, model, threads, device
         See `encode_chunk`.
 
     Returns
@@ -68,9 +70,10 @@ def recode(
     parsed = bitstream.unpack(payload)
     shape, scale = parsed.header.shape, _scale_of(parsed)
     grid = scale if isinstance(scale, _GRIDS) else None
+    encode = partial(encode_chunk, threads=threads, device=device)
     found, without = None, _requantized(parsed, frames, scale, settings)
     if not _hopeless(parsed, frames, grid):
-        found = encode_chunk(frames, ChunkBound(), settings, shape, kinds, model, grid, threads)
+        found = encode(frames, ChunkBound(), settings, shape, kinds, model, grid)
         without = _smaller(found.without, without)
     for attempt in sorted(filter(None, (found, without)), key=lambda e: len(e.payload)):
         if len(attempt.payload) < len(payload) and _decodes_to(attempt, frames):
@@ -83,7 +86,7 @@ def recode(
         return best
     # What there is without a network, should its model not be worth its own bytes.
     if without is None or not _decodes_to(without, frames):
-        without = encode_chunk(frames, ChunkBound(), settings, shape, kinds, None, grid, threads)
+        without = encode(frames, ChunkBound(), settings, shape, kinds, None, grid)
     return replace(best, without=without)
 
 

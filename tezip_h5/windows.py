@@ -83,13 +83,15 @@ class MseWindows:
         self._total = 0.0
         self._count = 0
 
-    def next(self, levels: np.ndarray, prediction: np.ndarray) -> Kind:
-        """Kind of the next frame, given its levels and prediction, int32 (C, h, w)."""
+    def next(self, levels, prediction) -> Kind:
+        """Kind of the next frame, given its levels and prediction, int32 (C, h, w), which lie in
+        the same place."""
         self._index += 1
         if self._index < self._warmup:
             return Kind.WARMUP
         if self._index > self._warmup:
-            error = kernels.load().squared_error(levels.reshape(-1), prediction.reshape(-1))
+            kernel = kernels.of(levels)
+            error = kernel.squared_error(levels.reshape(-1), prediction.reshape(-1))
             if (self._total + error) / (self._count + levels.size) <= self._limit:
                 self._total += error
                 self._count += levels.size

@@ -46,6 +46,7 @@ def _parser() -> Parser:
         convert,
         decompress,
         demo,
+        doctor,
         inspect,
         kitti,
         model,
@@ -80,6 +81,7 @@ def _parser() -> Parser:
         references,
         bench,
         demo,
+        doctor,
     ):
         module.add_parser(commands)
     return parser

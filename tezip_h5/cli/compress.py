@@ -9,6 +9,7 @@ import numpy as np
 
 import tezip_h5
 from tezip_h5.bounds import MODES, ErrorBound
+from tezip_h5.cli.device import add_device_option, device_of
 from tezip_h5.errors import InputError
 from tezip_h5.hdf5 import container
 from tezip_h5.settings import FEEDBACKS, LEVELS
@@ -73,6 +74,7 @@ def add_parser(commands) -> None:
     parser.add_argument("--mask", metavar="FILE", help=text)
     parser.add_argument("--chunk-frames", type=int, metavar="G", help="frames per chunk")
     parser.add_argument("--threads", type=int, metavar="N", help="default: all processors")
+    add_device_option(parser)
     parser.add_argument(
         "--scheduler",
         metavar="tcp://HOST:PORT",
@@ -152,6 +154,7 @@ def run(args) -> int:
         feedback=args.feedback,
         chunk_frames=args.chunk_frames,
         threads=args.threads,
+        device=device_of(args),
         overwrite=args.overwrite,
         verify=args.verify,
         scheduler=args.scheduler,

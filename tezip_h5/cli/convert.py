@@ -5,6 +5,7 @@ from __future__ import annotations
 import tezip_h5
 from tezip_h5.bounds import ErrorBound
 from tezip_h5.cli.compress import add_bound_options
+from tezip_h5.cli.device import add_device_option
 from tezip_h5.errors import InputError
 from tezip_h5.settings import LEVELS
 
@@ -33,6 +34,7 @@ def add_parser(commands) -> None:
     parser.add_argument("--model", default="default", help="a model's folder, 'default' or 'none'")
     parser.add_argument("--chunk-frames", type=int, metavar="G", help="frames per chunk")
     parser.add_argument("--threads", type=int, metavar="N", help="default: all processors")
+    add_device_option(parser)
     parser.set_defaults(run=run)
 
 
@@ -55,6 +57,7 @@ def run(args) -> int:
             model=args.model,
             chunk_frames=args.chunk_frames,
             threads=args.threads,
+            device=args.device,
         )
     )
     return 0

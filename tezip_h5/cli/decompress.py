@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import tezip_h5
+from tezip_h5.cli.device import add_device_option, device_of
 from tezip_h5.errors import InputError
 
 __all__ = ["add_parser", "decompress"]
@@ -25,6 +26,7 @@ def add_parser(commands) -> None:
     )
     parser.add_argument("--name", help="which stack, when the file holds several")
     parser.add_argument("--threads", type=int, metavar="N", help="default: all processors")
+    add_device_option(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
     parser.add_argument("-f", "--force", action="store_true", help="use the CPU only")
     parser.add_argument("-v", "--verbose", action="store_true", help="say what is being done")
@@ -55,6 +57,7 @@ def run(args) -> int:
         verbose=args.verbose,
         name=args.name,
         threads=args.threads,
+        device=device_of(args),
         overwrite=args.overwrite,
     )
     return 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from tezip_h5 import devices
 from tezip_h5.cli import Parser, guarded
 from tezip_h5.cli.compress import (
     add_bound_options,
@@ -16,6 +17,7 @@ from tezip_h5.cli.compress import (
     print_frames,
 )
 from tezip_h5.cli.decompress import decompress
+from tezip_h5.cli.device import device_of, mode_of
 from tezip_h5.cli.train import learn, mode
 from tezip_h5.errors import InputError
 
@@ -37,7 +39,7 @@ def _parser() -> Parser:
     return parser
 
 
-def _compress(args) -> None:
+def _compress(args, device: str) -> None:
     args.model, args.images, folder = args.compress
     folder = Path(folder)
     folder.mkdir(exist_ok=True)
@@ -46,7 +48,7 @@ def _compress(args) -> None:
     fresh = folder / f".{CONTAINER}.new"
     fresh.unlink(missing_ok=True)
     try:
-        summary = compress(args, fresh)
+        summary = compress(args, fresh, device=device)
         os.replace(fresh, target)
     finally:
         fresh.unlink(missing_ok=True)
@@ -55,7 +57,7 @@ def _compress(args) -> None:
     print(str(summary).replace(str(fresh), str(target)))
 
 
-def _uncompress(args) -> None:
+def _uncompress(args, device: str) -> None:
     _, folder, out = args.uncompress
     source = Path(folder) / CONTAINER
     if not source.is_file():
@@ -65,21 +67,24 @@ def _uncompress(args) -> None:
                 "decodes it exactly: decompress it there, then compress the images with tezip_h5"
             )
         raise InputError(f"{folder} holds no {CONTAINER}; give the folder that tezip -c made")
-    decompress(source, out, verbose=args.verbose, overwrite=True)
+    decompress(source, out, verbose=args.verbose, overwrite=True, device=device)
 
 
 def _run(args) -> int:
-    print(mode(args.force) if args.learn else "CPU MODE")
     if args.learn:
+        print(mode(args.force))
         print("train mode")
         model, data = args.learn
         learn(model, [data], verbose=args.verbose)
-    elif args.compress:
+        return 0
+    device = devices.choose(device_of(args))
+    print(mode_of(device))
+    if args.compress:
         print("compress mode")
-        _compress(args)
+        _compress(args, device)
     else:
         print("uncompress mode")
-        _uncompress(args)
+        _uncompress(args, device)
     return 0
 
 

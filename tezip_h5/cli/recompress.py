@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tezip_h5
+from tezip_h5.cli.device import add_device_option
 from tezip_h5.settings import LEVELS
 
 __all__ = ["add_parser"]
@@ -20,6 +21,7 @@ def add_parser(commands) -> None:
     parser.add_argument("target", metavar="OUT.h5", help="the file to make")
     parser.add_argument("--level", choices=LEVELS, default="best", help="default: %(default)s")
     parser.add_argument("--threads", type=int, metavar="N", help="default: all processors")
+    add_device_option(parser)
     parser.add_argument(
         "--name", nargs="+", metavar="STACK", help="only these stacks; the others are copied"
     )
@@ -30,7 +32,12 @@ def run(args) -> int:
     """Recompress; print what became of each stack."""
     print(
         tezip_h5.recompress(
-            args.source, args.target, level=args.level, threads=args.threads, name=args.name
+            args.source,
+            args.target,
+            level=args.level,
+            threads=args.threads,
+            name=args.name,
+            device=args.device,
         )
     )
     return 0

@@ -16,7 +16,9 @@ from tezip_h5.settings import Settings
 __all__ = ["plan_of"]
 
 
-def plan_of(group: h5py.Group, bound: ErrorBound, settings: dict, threads, **given) -> Plan:
+def plan_of(
+    group: h5py.Group, bound: ErrorBound, settings: dict, threads, device=None, **given
+) -> Plan:
     """The plan of a stack that is there. What the caller gives must agree with it.
 
     Parameters
@@ -70,6 +72,7 @@ def plan_of(group: h5py.Group, bound: ErrorBound, settings: dict, threads, **giv
         stored["tile"],
         threads,
         panel_axes=panel_axes_of(data),
+        device=device,
     )
 
 

@@ -86,12 +86,14 @@ def configure(*, cache_bytes: int) -> None:
     _cache.resize(cache_bytes)
 
 
-def decoded(payload, *, max_bytes: int | None = None, threads: int = 1) -> np.ndarray:
+def decoded(
+    payload, *, max_bytes: int | None = None, threads: int = 1, device: str = "cpu"
+) -> np.ndarray:
     """Decode a payload, or take it from the cache. The result must not be written to."""
     _, identity = bitstream.peek(payload)
     chunk = _cache.get(identity)
     if chunk is None:
-        chunk = codec.decode_chunk(payload, max_bytes=max_bytes, threads=threads)
+        chunk = codec.decode_chunk(payload, max_bytes=max_bytes, threads=threads, device=device)
         chunk.flags.writeable = False
         _cache.put(identity, chunk)
     return chunk

@@ -27,7 +27,7 @@ from tezip_h5.hdf5.encoder import StackEncoder
 from tezip_h5.hdf5.remote import EncodedStep, StepOptions, StoredFrames, encode_step
 from tezip_h5.version import __version__
 
-__all__ = ["Cluster", "ClusterEncoder", "connect"]
+__all__ = ["Cluster", "ClusterEncoder", "connect", "serves"]
 
 _CONNECT_SECONDS = 10
 _LOOK_SECONDS = 5  # between two looks at whether anybody is still working
@@ -40,7 +40,9 @@ _VERSION = "__import__('tezip_h5.version').version.__version__"
 
 
 @contextlib.contextmanager
-def connect(stack, scheduler, axes: str | None = None, *, threads=None, verify: bool = False):
+def connect(
+    stack, scheduler, axes: str | None = None, *, threads=None, verify: bool = False, device="auto"
+):
     """The cluster that shall encode `stack`, or None.
 
     Parameters
@@ -55,6 +57,8 @@ def connect(stack, scheduler, axes: str | None = None, *, threads=None, verify: 
         Of every task; default 1, because a worker runs as many tasks as it has threads.
     verify : bool
         Have workers decode every chunk again, and compare.
+    device : "auto" | "cpu" | "cuda"
+        Of every worker, see `devices.choose`.
 
     Raises
     ------
@@ -76,7 +80,12 @@ def connect(stack, scheduler, axes: str | None = None, *, threads=None, verify: 
         if getattr(client, "asynchronous", False):
             raise InputError("this distributed.Client is asynchronous; give one that is not")
         _check_workers(client)
-        yield Cluster(client, stack, axes, threads or 1, verify)
+        yield Cluster(client, stack, axes, threads or 1, verify, device)
+
+
+def serves(stack, scheduler) -> bool:
+    """Whether `connect` would find a cluster for this stack, or try to."""
+    return scheduler is not None or _client_of(stack) is not None
 
 
 def _is_dask_array(stack) -> bool:
@@ -129,11 +138,17 @@ class Cluster:
     axes: str | None
     threads: int
     verify: bool
+    device: str
 
-    def encoder(self, *arguments, threads, **options) -> ClusterEncoder:
+    def encoder(self, *arguments, threads, device, **options) -> ClusterEncoder:
         """A `ClusterEncoder`; arguments as for `StackEncoder`."""
         return ClusterEncoder(
-            self.client, *arguments, threads=self.threads, verify=self.verify, **options
+            self.client,
+            *arguments,
+            threads=self.threads,
+            verify=self.verify,
+            worker_device=self.device,
+            **options,
         )
 
     def blocks(self, source: Stack, size: int) -> Iterator:
@@ -230,7 +245,16 @@ class ClusterEncoder(StackEncoder):
     workers, of every thread two steps.
     """
 
-    def __init__(self, client, *arguments, threads, verify=False, preview=True, **options):
+    def __init__(
+        self,
+        client,
+        *arguments,
+        threads,
+        verify=False,
+        preview=True,
+        worker_device="auto",
+        **options,
+    ):
         super().__init__(*arguments, threads=1, preview=preview, **options)
         self._client = client
         self._options = StepOptions(
@@ -241,6 +265,7 @@ class ClusterEncoder(StackEncoder):
             threads,
             verify,
             preview,
+            worker_device,
             self._mask,
         )
         self._submitted = 0

@@ -86,6 +86,7 @@ def convert(
     preview: bool = True,
     embed_model: bool = False,
     progress: bool | None = None,
+    device: str = "auto",
     **settings,
 ) -> Converted:
     """Compress the image stacks of an HDF5 file; everything else stays what it is.
@@ -107,7 +108,7 @@ def convert(
         Replace `source` by the new file. It takes the place of both until then.
     absolute, relative, pointwise_relative, noise
         The error bound, see `ErrorBound`; none is lossless.
-    chunk_frames, tile, threads, preview, embed_model, progress, **settings
+    chunk_frames, tile, threads, preview, embed_model, progress, device, **settings
         See `write`.
 
     Returns
@@ -148,6 +149,7 @@ def convert(
         for path, data in chosen.items():
             plan_of = {"bound": bound, "settings": settings, "chunk_frames": chunk_frames}
             plan_of |= {"tile": tile, "threads": threads, "embed_model": embed_model}
+            plan_of["device"] = device
             jobs[path] = _job(data, plan_of, preview, progress)
         what = [before.st_size, before.st_mtime_ns, list(chosen), str(bound), options, __version__]
         lost = []

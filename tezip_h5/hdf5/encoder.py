@@ -16,6 +16,7 @@ from functools import partial
 import h5py
 import numpy as np
 
+from tezip_h5 import rescue
 from tezip_h5.bounds import ErrorBound
 from tezip_h5.codec import Encoded, FrameRecord, decode_chunk, encode_chunk
 from tezip_h5.errors import BoundError
@@ -27,13 +28,14 @@ from tezip_h5.hdf5.options import ChunkOptions
 from tezip_h5.hdf5.past import Past, Totals, past_of
 from tezip_h5.hdf5.preview import Preview
 from tezip_h5.hdf5.steps import Prepared
+from tezip_h5.hdf5.threads import chunks_under_way
 from tezip_h5.model import embedding
 from tezip_h5.settings import Settings
 from tezip_h5.windows import Kind
 
 __all__ = ["StackEncoder"]
 
-_BYTES_IN_FLIGHT = 128 << 20
+_BYTES_IN_FLIGHT = {"cpu": 128 << 20, "cuda": 1 << 30}
 _CANNOT_RESERVE = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
 
@@ -49,22 +51,36 @@ class _Step:
     known: np.ndarray  # rows of its first frames, which are written exactly as they are
 
 
-def encode_and_check(frames, bound, settings, shape, kinds, model, *, threads=1) -> Encoded:
+def encode_and_check(
+    frames, bound, settings, shape, kinds, model, *, threads=1, device="cpu"
+) -> Encoded:
     """`encode_chunk`, then decode the payload and compare every sample with the original.
+
+    It is the CPU that decodes, whatever encoded.
 
     Raises
     ------
     BoundError
         When a sample lies outside the bound.
     """
-    encoded = encode_chunk(frames, bound, settings, shape, kinds, model, threads=threads)
+
+    def work(place: str) -> Encoded:
+        encoded = encode_chunk(
+            frames, bound, settings, shape, kinds, model, threads=threads, device=place
+        )
+        _check(encoded, frames, bound, threads)
+        return encoded
+
+    return rescue.run(work, device)
+
+
+def _check(encoded: Encoded, frames, bound, threads: int) -> None:
     stored = decode_chunk(encoded.payload, threads=threads)[tuple(slice(n) for n in frames.shape)]
     native = frames.astype(stored.dtype, copy=False)
     for t, (frame, back) in enumerate(zip(native, stored, strict=True)):
         pixels = (*frame.shape[:2], -1)
         if bound.check(frame.reshape(pixels), back.reshape(pixels), t)[1].any():
             raise BoundError(f"frame {t} of a chunk does not decode within its bound; not written")
-    return encoded
 
 
 class _Space:
@@ -121,6 +137,8 @@ class StackEncoder:
         Frames that the dataset can grow to; default without end.
     written : callable, optional
         Called with the number of frames each time a whole chunk of time has been written.
+    device : "cpu" | "cuda"
+        What encodes; the file does not depend on it.
 
     Attributes
     ----------
@@ -146,6 +164,7 @@ class StackEncoder:
         written=None,
         mask: np.ndarray | None = None,
         most: int | None = None,
+        device: str = "cpu",
     ):
         self.group, self.layout, self.bound, self.settings = group, layout, bound, settings
         self.dtype = dtype
@@ -164,9 +183,11 @@ class StackEncoder:
         self.totals: Totals = replace(self.past.totals)
         self._mask = container.keep_mask(group, mask)
         self._durable = durable
-        self._encode = encode_and_check if verify else encode_chunk
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="tezip")
-        self._threads = threads
+        self._encode = partial(encode_and_check if verify else encode_chunk, device=device)
+        self._device = device
+        self._threads = chunks_under_way(threads, device)
+        self._most_bytes = _BYTES_IN_FLIGHT[device]
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="tezip")
         self._steps: deque[_Step] = deque()
         self._preview = Preview(group) if preview else None
         self._keyframes: list[np.ndarray] = [self.past.keyframes]
@@ -199,7 +220,7 @@ class StackEncoder:
         ]
         self._steps.append(_Step(start, step.frames, tiles, tail, probe, known))
         # Now, not before the next step: until then its frames take memory beside these.
-        limit = _BYTES_IN_FLIGHT // max(frames.nbytes, 1)
+        limit = self._most_bytes // max(frames.nbytes, 1)
         self.drain(0 if probe else max(0, min(limit, self._threads + 1) - 1))
 
     def _known(self, start: int) -> np.ndarray:
@@ -209,6 +230,8 @@ class StackEncoder:
     def _threads_each(self, alone: bool) -> int:
         """Threads for each tile of the next step: steps go in groups that keep all busy, and a
         group that is smaller than that shares the threads among its tiles."""
+        if self._device != "cpu":
+            return 1
         tiles = len(self.layout.tiles)
         if alone:
             self._group = [0, 0]

@@ -9,7 +9,9 @@ from tezip_h5.hdf5.options import panel_axes_of
 __all__ = ["extract"]
 
 
-def extract(path, folder, *, name=None, overwrite=False, threads=None) -> dict[str, str]:
+def extract(
+    path, folder, *, name=None, overwrite=False, threads=None, device="auto"
+) -> dict[str, str]:
     """Write the frames of a stack as lossless image files.
 
     Parameters
@@ -22,6 +24,10 @@ def extract(path, folder, *, name=None, overwrite=False, threads=None) -> dict[s
         Which stack, when the file holds several.
     overwrite : bool
         Replace files that are there already.
+    threads : int, optional
+        Default: all processors.
+    device : "auto" | "cpu" | "cuda"
+        What decodes; the images do not depend on it. See `write`.
 
     Returns
     -------
@@ -49,7 +55,7 @@ def extract(path, folder, *, name=None, overwrite=False, threads=None) -> dict[s
             names = names if all(names) else None
             text = tables["filenames"].attrs.get("image_format")
             image_format = ImageFormat.from_json(text) if text else None
-        frames = (frame for _, block in reader.blocks(data, threads) for frame in block)
+        frames = (frame for _, block in reader.blocks(data, threads, device) for frame in block)
         return write_images(
             folder, frames, names, image_format, count=data.shape[0], overwrite=overwrite
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import h5py
 
+from tezip_h5 import devices
 from tezip_h5.errors import InputError
 from tezip_h5.frames import Stack, check_dtype, check_frames
 from tezip_h5.hdf5 import container
@@ -67,6 +68,7 @@ class Plan:
         sample=None,
         panel_axes=0,
         mask=None,
+        device=None,
     ):
         self.frame_shape = check_frames((1, *frame_shape), panel_axes)[1:]
         self.dtype = check_dtype(dtype)
@@ -108,6 +110,8 @@ class Plan:
             )
 
         # Now, not when a file has been made, or a stack been deleted that is to be replaced.
+        steps = 1 << 30 if count is None else -(-count // self.layout.chunk[0])
+        self.device = devices.choose(device, steps * len(self.layout.tiles))
         model_to_try(self.settings, self.layout.channels)
 
     def encoder(self, group, make=StackEncoder, **options) -> StackEncoder:
@@ -122,6 +126,7 @@ class Plan:
             count=self._count,
             embed_model=self._embed_model,
             mask=self.mask,
+            device=self.device,
             **options,
         )
 

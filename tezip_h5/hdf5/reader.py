@@ -14,11 +14,11 @@ from itertools import product
 import h5py
 import numpy as np
 
-from tezip_h5 import codec
+from tezip_h5 import codec, devices, gpu_arrays
 from tezip_h5.errors import FormatError, InputError, TezipError
 from tezip_h5.hdf5 import cache, container, filter
 from tezip_h5.hdf5.progress import progress
-from tezip_h5.hdf5.threads import threads_or_default
+from tezip_h5.hdf5.threads import chunks_under_way, threads_or_default
 
 __all__ = [
     "Geometry",
@@ -32,7 +32,9 @@ __all__ = [
 ]
 
 
-def read(path_or_dataset, selection=None, *, name=None, threads=None, cache_bytes=None):
+def read(
+    path_or_dataset, selection=None, *, name=None, threads=None, cache_bytes=None, device="auto"
+):
     """Read frames of a compressed stack, decoding its chunks in parallel.
 
     Parameters
@@ -47,10 +49,15 @@ def read(path_or_dataset, selection=None, *, name=None, threads=None, cache_byte
         Default: all processors.
     cache_bytes : int, optional
         Set how many bytes of decoded chunks this process keeps, see `configure`.
+    device : "auto" | "cpu" | "cuda"
+        What decodes, see `write`; the samples do not depend on it. With "cuda" they come as an
+        array in the GPU's memory.
 
     Returns
     -------
-    array in the machine's byte order
+    array in the machine's byte order. With ``device="cuda"`` one of numba (it has
+    ``__cuda_array_interface__``: ``cupy.asarray(a)`` and ``torch.as_tensor(a)`` copy nothing);
+    where the GPU has no room for it, a numpy array, with a `DeviceWarning`.
 
     Raises
     ------
@@ -67,9 +74,15 @@ def read(path_or_dataset, selection=None, *, name=None, threads=None, cache_byte
     if cache_bytes is not None:
         cache.configure(cache_bytes=cache_bytes)
     if isinstance(path_or_dataset, h5py.Dataset):
-        return _read_dataset(path_or_dataset, selection, threads)
+        return _read(path_or_dataset, selection, threads, device)
     with container.open_existing(path_or_dataset) as file:
-        return _read_dataset(stack_named(file, name), selection, threads)
+        return _read(stack_named(file, name), selection, threads, device)
+
+
+def _read(dataset: h5py.Dataset, selection, threads, device):
+    devices.choose(device)  # says what is wrong with it
+    array = _read_dataset(dataset, selection, threads, device)
+    return gpu_arrays.to_device(array) if device == "cuda" else array
 
 
 def stack_named(file: h5py.File, name: str | None) -> h5py.Dataset:
@@ -90,7 +103,7 @@ def stack_named(file: h5py.File, name: str | None) -> h5py.Dataset:
     raise InputError(f"{file.filename} holds {wanted}; its stacks are: {known}. Give name=")
 
 
-def _read_dataset(dataset: h5py.Dataset, selection, threads):
+def _read_dataset(dataset: h5py.Dataset, selection, threads, device):
     threads = threads_or_default(threads)
     selection = () if selection is None else selection
     box = _box(dataset, selection)
@@ -98,7 +111,7 @@ def _read_dataset(dataset: h5py.Dataset, selection, threads):
         return _native(_through_h5py(dataset, selection))
     starts, stops, dropped = box
     out = np.empty([b - a for a, b in zip(starts, stops, strict=True)], dataset.dtype)
-    _fill(dataset, starts, stops, out, threads)
+    _fill(dataset, starts, stops, out, threads, device)
     return _native(out.reshape([n for n, drop in zip(out.shape, dropped, strict=True) if not drop]))
 
 
@@ -155,7 +168,7 @@ def _box(dataset: h5py.Dataset, selection):
     return starts, stops, dropped
 
 
-def _fill(dataset, starts, stops, out, threads) -> None:
+def _fill(dataset, starts, stops, out, threads, device) -> None:
     """Decode the chunks that meet the box into `out`; h5py is touched by this thread only."""
     chunk = dataset.chunks
     grids = [
@@ -163,21 +176,24 @@ def _fill(dataset, starts, stops, out, threads) -> None:
         for a, b, c in zip(starts, stops, chunk, strict=True)
     ]
     offsets = list(product(*grids))
-    if len(offsets) <= 1 or threads == 1:
+    device = devices.choose(device, len(offsets))
+    many = chunks_under_way(threads, device)
+    box = (starts, stops, out, device)
+    if len(offsets) <= 1 or many == 1:
         for offset in offsets:
-            _place(stored_chunk(dataset, offset), dataset, offset, starts, stops, out, threads)
+            _place(stored_chunk(dataset, offset), dataset, offset, *box, threads)
         return
     # The last chunks, fewer than there are threads, are shared among these.
-    shared = len(offsets) // threads * threads
+    shared = len(offsets) // many * many
     shape = Geometry(dataset)
-    with ThreadPoolExecutor(threads, thread_name_prefix="tezip") as pool:
+    with ThreadPoolExecutor(many, thread_name_prefix="tezip") as pool:
         running = []
         for i, offset in enumerate(progress(offsets)):
-            if len(running) > threads:
+            if len(running) > many:
                 running.pop(0).result()
             payload = stored_chunk(dataset, offset)
-            each = 1 if i < shared else threads // (len(offsets) - shared)
-            running.append(pool.submit(_place, payload, shape, offset, starts, stops, out, each))
+            each = 1 if i < shared else max(1, threads // (len(offsets) - shared))
+            running.append(pool.submit(_place, payload, shape, offset, *box, each))
         for future in running:
             future.result()
 
@@ -219,7 +235,7 @@ def offsets(dataset: h5py.Dataset, frames: slice = slice(None)) -> Iterator[tupl
     return product(*grids)
 
 
-def _place(stored, dataset, offset, starts, stops, out, threads) -> None:
+def _place(stored, dataset, offset, starts, stops, out, device, threads) -> None:
     """Decode one chunk and copy what the box wants of it."""
     inside, target, whole = [], [], True
     sizes = zip(offset, dataset.chunks, dataset.shape, starts, stops, strict=True)
@@ -235,7 +251,8 @@ def _place(stored, dataset, offset, starts, stops, out, threads) -> None:
     if mask:  # the filter was skipped when this chunk was written
         frames = _raw(payload, dataset, offset)
     else:
-        frames = decode_payload(payload, dataset, offset, keep=not whole, threads=threads)
+        options = {"threads": threads, "device": device}
+        frames = decode_payload(payload, dataset, offset, keep=not whole, **options)
     out[tuple(target)] = frames[tuple(inside)]
 
 
@@ -250,12 +267,14 @@ def _raw(payload, dataset, offset) -> np.ndarray:
     return np.frombuffer(payload, dataset.dtype).reshape(dataset.chunks)
 
 
-def decode_payload(payload, dataset, offset, *, keep: bool, threads: int = 1) -> np.ndarray:
+def decode_payload(
+    payload, dataset, offset, *, keep: bool, threads: int = 1, device: str = "cpu"
+) -> np.ndarray:
     """Decode a chunk of `dataset` (or its geometry); damage is reported with its place."""
     expected = int(np.prod(dataset.chunks)) * dataset.dtype.itemsize
     try:
         decode = cache.decoded if keep else codec.decode_chunk
-        frames = decode(payload, max_bytes=expected, threads=threads)
+        frames = decode(payload, max_bytes=expected, threads=threads, device=device)
     except FormatError as error:
         raise FormatError(f"chunk at {tuple(offset)}: {error}") from None
     # Frames may have come without a time or channel axis through the filter.
@@ -268,8 +287,10 @@ def decode_payload(payload, dataset, offset, *, keep: bool, threads: int = 1) ->
     return frames.reshape(dataset.chunks)
 
 
-def blocks(dataset: h5py.Dataset, threads: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (first frame, frames) for every step of chunks in time."""
+def blocks(
+    dataset: h5py.Dataset, threads: int | None = None, device: str = "cpu"
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (first frame, frames) for every step of chunks in time; frames on the host."""
     for start in progress(range(0, dataset.shape[0], dataset.chunks[0])):
         stop = min(start + dataset.chunks[0], dataset.shape[0])
-        yield start, _read_dataset(dataset, slice(start, stop), threads)
+        yield start, _read_dataset(dataset, slice(start, stop), threads, device)

@@ -18,6 +18,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from tezip_h5 import devices
 from tezip_h5.bitstream import peek
 from tezip_h5.bounds import ChunkBound
 from tezip_h5.codec import NETWORK_WORTH, Encoded, decode_chunk, encode_chunk
@@ -74,7 +75,9 @@ class Recompressed:
         return "\n".join(lines)
 
 
-def recompress(source, target, *, level="best", threads=None, name=None) -> Recompressed:
+def recompress(
+    source, target, *, level="best", threads=None, name=None, device="auto"
+) -> Recompressed:
     """Encode the stacks of a file anew; every sample stays what it is, bit for bit.
 
     Parameters
@@ -90,6 +93,8 @@ def recompress(source, target, *, level="best", threads=None, name=None) -> Reco
         Default: all processors.
     name : str or list of str, optional
         Only these stacks; the others are copied. Default: all.
+    device : "auto" | "cpu" | "cuda"
+        See `write`.
 
     Returns
     -------
@@ -121,12 +126,13 @@ def recompress(source, target, *, level="best", threads=None, name=None) -> Reco
     Settings(level=level)  # says what is wrong with it
     threads = threads_or_default(threads)
     check_target(source, target)
+    devices.choose(device)  # says what is wrong with it
     beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         with container.open_existing(source) as old:
             chosen = _chosen(old, name)
             with container.closing(h5py.File(beside, "x", libver="earliest")) as new:
-                stacks = _copy(old, new, chosen, level, threads)
+                stacks = _copy(old, new, chosen, level, threads, device)
         if target.exists():
             raise InputError(f"{target} was made meanwhile; it is left as it is")
         os.replace(beside, target)
@@ -155,7 +161,7 @@ def _chosen(file: h5py.File, name) -> dict[str, h5py.Dataset]:
     return chosen
 
 
-def _copy(old, new, chosen, level, threads) -> list[RecompressedStack]:
+def _copy(old, new, chosen, level, threads, device) -> list[RecompressedStack]:
     # A pipeline with other filters as well: the dataset is copied as any other.
     chosen = {n: d for n, d in chosen.items() if d.id.get_create_plist().get_nfilters() == 1}
     without = {container.INCOMING, embedding.MODELS}
@@ -174,7 +180,7 @@ def _copy(old, new, chosen, level, threads) -> list[RecompressedStack]:
         if tables is None:
             done.append(_recompress_bare(name, data, new, level))
         else:
-            done.append(_recompress_stack(name, data, tables, new, level, threads))
+            done.append(_recompress_stack(name, data, tables, new, level, threads, device))
     _copy_models(old, new, chosen)
     tree.finish()
     container.drop_staging(new)
@@ -194,7 +200,7 @@ def _options(data: h5py.Dataset, level: str) -> ChunkOptions:
 class _Recoder(StackEncoder):
     """Encode the samples of a stack that has been encoded before."""
 
-    def __init__(self, group, data, tables, options: ChunkOptions, threads: int):
+    def __init__(self, group, data, tables, options: ChunkOptions, threads: int, device: str):
         layout = Layout(data.shape[1:], data.chunks, panel_axes_of(data))
         super().__init__(
             group,
@@ -206,6 +212,7 @@ class _Recoder(StackEncoder):
             count=data.shape[0],
             preview="preview" in tables or not tables.attrs.get("complete", True),
             embed_model=_embeds_model(tables),
+            device=device,
         )
         self._old, self._old_frames = data, tables["frames"][()]
         self.kept = 0
@@ -218,7 +225,7 @@ class _Recoder(StackEncoder):
         stored = reader.stored_chunk(self._old, offset)
         if stored is None:
             raise FormatError(f"{self._old.name} has no chunk at {offset}: frames are missing")
-        return partial(_recode, None if stored[0] else stored[1])
+        return partial(_recode, None if stored[0] else stored[1], device=self._device)
 
     def _records(self, tiles, frames, windows_before):
         records = super()._records(tiles, frames, windows_before)
@@ -235,12 +242,13 @@ class _Recoder(StackEncoder):
         return records
 
 
-def _recode(payload, frames, bound, settings, shape, kinds, model, *, threads=1) -> Encoded:
+def _recode(payload, frames, bound, settings, shape, kinds, model, *, threads, device) -> Encoded:
     """`recode`, with the arguments that the encoder's pool gives; None was stored raw."""
     model = model if NETWORK_WORTH[settings.level] < 1 else None
     if payload is None:
-        return encode_chunk(frames, ChunkBound(), settings, shape, kinds, model, threads=threads)
-    return recode(payload, frames, settings, kinds, model, threads)
+        options = {"threads": threads, "device": device}
+        return encode_chunk(frames, ChunkBound(), settings, shape, kinds, model, **options)
+    return recode(payload, frames, settings, kinds, model, threads, device)
 
 
 def _embeds_model(tables: h5py.Group) -> bool:
@@ -249,17 +257,18 @@ def _embeds_model(tables: h5py.Group) -> bool:
     return digest is not None and f"{embedding.MODELS}/{digest}" in tables.file
 
 
-def _recompress_stack(name, data, tables, new, level, threads) -> RecompressedStack:
+def _recompress_stack(name, data, tables, new, level, threads, device) -> RecompressedStack:
     container.check_table(data, tables)
+    chosen = devices.choose(device, data.id.get_num_chunks())
     options = _options(data, level)
     model = model_of_stack(tables, options.shape, options.settings)
     settings = replace(options.settings, model=model)
     group = new[tables.name]
     for attribute in ("model", "network_chunks"):
         group.attrs.pop(attribute, None)
-    encoder = _Recoder(group, data, tables, replace(options, settings=settings), threads)
+    encoder = _Recoder(group, data, tables, replace(options, settings=settings), threads, chosen)
     try:
-        for start, frames in reader.blocks(data, threads):
+        for start, frames in reader.blocks(data, threads, device):
             encoder.submit(frames, start)
         encoder.finish()
     finally:

@@ -12,6 +12,7 @@ from functools import lru_cache
 import h5py
 import numpy as np
 
+from tezip_h5 import devices
 from tezip_h5.bounds import ErrorBound
 from tezip_h5.codec import Encoded, encode_chunk
 from tezip_h5.errors import InputError
@@ -40,6 +41,7 @@ class StepOptions:
     threads: int
     verify: bool
     preview: bool
+    device: str
     mask: np.ndarray | None = None
     version: str = __version__
 
@@ -149,11 +151,13 @@ def encode_step(
     network = None if model is None else _model(model)
     promises = network is not None and (settings.predictor == "prednet" or step.promises(network))
     encode = encode_and_check if options.verify else encode_chunk
+    device = devices.choose(options.device, len(layout.tiles))
     tiles = [
         step.around(encode, tile)(
             *step.arguments(tile),
             network if promises or not probe else None,
             threads=options.threads,
+            device=device,
         )
         for tile in layout.tiles
     ]

@@ -8,7 +8,11 @@ import numpy as np
 
 from tezip_h5.errors import InputError
 
-__all__ = ["default_threads", "threads_or_default"]
+__all__ = ["chunks_under_way", "default_threads", "threads_or_default"]
+
+_CHUNKS_ON_GPU = 64
+"""Coded side by side: each is a thread of the CPU, which mostly waits for the GPU. How many are
+best has not been measured yet."""
 
 
 def default_threads() -> int:
@@ -16,6 +20,11 @@ def default_threads() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def chunks_under_way(threads: int, device: str) -> int:
+    """How many chunks to code at a time, with so many threads of the CPU, or on the GPU."""
+    return threads if device == "cpu" else max(threads, _CHUNKS_ON_GPU)
 
 
 def threads_or_default(threads) -> int:

@@ -45,6 +45,7 @@ def write(
     embed_model: bool = False,
     progress: bool | None = None,
     scheduler=None,
+    device: str = "auto",
     **settings,
 ) -> Summary:
     """Compress a stack into an HDF5 file.
@@ -53,7 +54,9 @@ def write(
     ----------
     stack : array, h5py.Dataset, array-like, folder of images, TIFF, .npy or .npz file, or iterable
         (T, H, W) or (T, H, W, C), C <= 4; uint8..uint32, int8..int32, float32, float64. Further
-        axes are named by `axes`.
+        axes are named by `axes`. An array of a GPU (of CuPy, PyTorch, numba: whatever has
+        ``__cuda_array_interface__``) is copied to the host chunk by chunk, where bounds and
+        checksums are computed.
     path : str or path, optional
         The file. It appears under its name only when it is complete; if it exists, the stack
         is added to it. Without it, `stack` must be an h5py.Dataset, which is compressed where
@@ -82,6 +85,11 @@ def write(
         same, byte for byte. Workers compute dask arrays, and read HDF5 datasets that are open
         read-only; other frames are sent to them. `threads` are then those of each task, default
         1, and `verify` has the workers compare.
+    device : "auto" | "cpu" | "cuda"
+        What encodes; the file does not depend on it. "auto" is what the environment variable
+        ``TEZIP_DEVICE`` says, else a GPU if there is one and the stack has many chunks. What the
+        GPU fails at the CPU does, with a `DeviceWarning`. On a cluster it is the workers that
+        need a GPU; for "auto" the chunks of one task count.
 
     Returns
     -------
@@ -119,13 +127,16 @@ def write(
         sample=lambda: _sample(stack, source),
         panel_axes=source.panel_axes,
         mask=mask,
+        device="cpu" if cluster.serves(stack, scheduler) else device,
     )
     if path is None and not isinstance(stack, h5py.Dataset):
         raise InputError(
             f"no path was given for a {type(stack).__name__}; give one (only an HDF5 dataset "
             "can be compressed where it stands)"
         )
-    with cluster.connect(stack, scheduler, axes, threads=threads, verify=verify) as workers:
+    with cluster.connect(
+        stack, scheduler, axes, threads=threads, verify=verify, device=device
+    ) as workers:
         job = Job(source, plan, preview, progress, workers)
         if path is None:
             return inplace.compress(stack, job, started)

@@ -12,6 +12,7 @@ import numpy as np
 
 from tezip_h5.bounds import ErrorBound
 from tezip_h5.errors import InputError
+from tezip_h5.gpu_arrays import to_host
 from tezip_h5.hdf5 import container, live, nexus
 from tezip_h5.hdf5.appending import plan_of
 from tezip_h5.hdf5.encoder import StackEncoder
@@ -78,6 +79,8 @@ class Writer:
         Paths without a leading slash begin at the stack; ``@`` is before an attribute's name.
     preview : bool
         Keep thumbnails that any viewer shows without the filter.
+    device : "auto" | "cpu" | "cuda"
+        See `write`.
     embed_model : bool
         Keep the network that predicted in the file, even one that ships with the package; all
         others are kept in any case.
@@ -127,6 +130,7 @@ class Writer:
         panel_axes: int = 0,
         mask=None,
         preview: bool = True,
+        device: str = "auto",
         embed_model: bool = False,
         metadata: dict | None = None,
         **settings,
@@ -153,6 +157,7 @@ class Writer:
                 embed_model=embed_model,
                 panel_axes=panel_axes,
                 mask=mask,
+                device=device,
             )
             # What is wrong with it must show before there is a file.
             self._make_line(plan, queue_frames, when_full)
@@ -169,7 +174,7 @@ class Writer:
                     "chunk_frames": chunk_frames,
                     "tile": tile,
                 }
-                plan = plan_of(self._file[self._name], bound, settings, threads, **given)
+                plan = plan_of(self._file[self._name], bound, settings, threads, device, **given)
                 self._make_line(plan, queue_frames, when_full)
             elif plan is None:
                 raise InputError(f"{path} holds no stack {name!r} to append to; give frame_shape")
@@ -248,10 +253,10 @@ class Writer:
         """Add one frame, or a block of frames (k, H, W[, C]).
 
         `filename` is the name of the frame's file, or a list of k names. The samples are
-        copied before this returns.
+        copied before this returns, those of an array on a GPU to the host.
         """
         self._require_open()
-        block = np.asarray(frames)
+        block = to_host(frames)
         if block.shape == self._plan.frame_shape:
             block = block[None]
         if (
@@ -259,7 +264,7 @@ class Writer:
             or block.dtype.newbyteorder("<") != self._plan.dtype
         ):
             raise InputError(
-                f"a frame or block of {block.dtype} {np.shape(frames)}; this writer takes "
+                f"a frame or block of {block.dtype} {block.shape}; this writer takes "
                 f"{self._plan.dtype} {self._plan.frame_shape}"
             )
         names = self._checked_names(filename, len(block))

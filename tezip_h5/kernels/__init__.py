@@ -1,7 +1,8 @@
 """Kernels: arrays in, arrays out, integers, no allocation.
 
 `load(name)` gives a module of them. Loading compiles (once per machine, then cached on
-disk); it happens on first use, never at ``import tezip_h5``.
+disk); it happens on first use, never at ``import tezip_h5``. `of(array)` gives the module for
+where an array lies: the host's memory or a CUDA device's. Both have the same names.
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ import gc
 import importlib
 import threading
 
-__all__ = ["load"]
+import numpy as np
+
+__all__ = ["load", "of"]
 
 _lock = threading.Lock()
 _loaded = {}
 
 
 def load(name: str = "cpu"):
-    """Return the module `name` of CPU kernels, compiled.
+    """Return the module `name` of kernels; those for the CPU compiled, those for CUDA (whose
+    names begin with "cuda") to be compiled when they are first called.
 
     Cyclic garbage collection is off meanwhile: a collection could close an h5py object and
     wait for h5py's lock, which a filter callback that waits for us may hold.
@@ -33,3 +37,8 @@ def load(name: str = "cpu"):
                     if collecting:
                         gc.enable()
     return _loaded[name]
+
+
+def of(array):
+    """Return the module of kernels for where `array` lies: "cpu" for numpy's, else "cuda"."""
+    return load("cpu" if isinstance(array, np.ndarray) else "cuda")

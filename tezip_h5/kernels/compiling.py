@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numba
 
-__all__ = ["kernel"]
+__all__ = ["cache_folder", "kernel"]
 
 
 def kernel(signature, **options):
@@ -18,3 +18,11 @@ def kernel(signature, **options):
             return numba.njit(signature, **options)(function)
 
     return compiled
+
+
+def cache_folder() -> str | None:
+    """Where compiled kernels are kept; None where no such place can be written."""
+    try:
+        return numba.njit(cache=True)(cache_folder).stats.cache_path  # not compiled: only asked
+    except RuntimeError:
+        return None

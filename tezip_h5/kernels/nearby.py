@@ -32,6 +32,8 @@ USES = 2
 
 ENTRIES = (MOST + 1) * (MOST + 2) // 2
 _BITS = 16  # of fraction of weights
+FIRST_WEIGHT = 1 << (_BITS - 1)
+"""Of W and of N, where nothing is known yet."""
 _LIMIT = 1 << 21  # of weights
 _FLATTEN = np.array([10, 5], np.int64)  # the diagonal grows by its mean >> this
 
@@ -59,7 +61,7 @@ class Sums:
         """Begin anew: at keyframes, and after them, when taps are others."""
         self.now[:], self.past[:] = 0, 0
         self.weights[:] = 0
-        self.weights[FIT, :, :2] = 1 << (_BITS - 1)
+        self.weights[FIT, :, :2] = FIRST_WEIGHT
 
     def turn(self) -> None:
         """The frame is done."""

@@ -2,18 +2,18 @@
 
 A predictor has two verbs. `predict()` returns the prediction of the next frame;
 `observe(frame)` shows it the frame that the decoder will have. All arithmetic is integer,
-so encoder and decoder agree on every machine.
+so encoder and decoder agree on every machine. Predictions and frames lie on the predictor's
+device: numpy arrays for "cpu", device arrays for "cuda".
 """
 
 from __future__ import annotations
 
 from typing import Protocol
 
-import numpy as np
-
-from tezip_h5.errors import FormatError
+from tezip_h5.errors import FormatError, TezipError
 from tezip_h5.prediction.integer import IntegerModel
 from tezip_h5.prediction.prednet import PredNet
+from tezip_h5.prediction.prednet_cuda import CudaPredNet, conforms
 from tezip_h5.prediction.previous import Previous
 from tezip_h5.prediction.scaling import Network
 
@@ -28,10 +28,10 @@ class Predictor(Protocol):
 
     threads: int
 
-    def predict(self) -> np.ndarray:
+    def predict(self):
         """Return the prediction of the next frame: int32 levels (C, h, w), in 0..top."""
 
-    def observe(self, frame: np.ndarray) -> None:
+    def observe(self, frame) -> None:
         """Take the frame that followed: int32 levels (C, h, w). It is not changed, not kept."""
 
 
@@ -41,18 +41,33 @@ def create(
     top: int = 0,
     network: Network | None = None,
     model: IntegerModel | None = None,
+    device: str = "cpu",
 ) -> Predictor:
     """Make the predictor `number` for frames of `shape` (C, h, w) with levels 0..top.
 
     PredNet also needs its model, and what brings the chunk's levels to the model's scale.
+
+    Raises
+    ------
+    FormatError
+        For a number that this version does not know, or a model of other channels.
+    TezipError
+        When the device "cuda" predicts something else than the model's conformance frames say.
     """
     if number in (NUMBERS["none"], NUMBERS["previous"]):
-        return Previous(shape)
+        return Previous(shape, device)
     if number == NUMBERS["prednet"]:
         if model.architecture.channels != shape[0]:
             raise FormatError(
                 f"a chunk of {shape[0]} channels was predicted by a model of "
                 f"{model.architecture.channels}"
             )
-        return PredNet(model, shape, top, network.offset, network.shift)
+        if device == "cpu":
+            return PredNet(model, shape, top, network.offset, network.shift)
+        if not conforms(model):
+            raise TezipError(
+                f"this GPU predicts something else by the model {model.digest.hex()} than every "
+                "machine must: use the CPU, and please report this"
+            )
+        return CudaPredNet(model, shape, top, network.offset, network.shift)
     raise FormatError(f"unknown predictor {number}; this version knows {sorted(NUMBERS.values())}")

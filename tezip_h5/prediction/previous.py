@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 
+from tezip_h5.kernels import arrays
+
 __all__ = ["Previous"]
 
 
 class Previous:
-    """Predict that the next frame is the last one observed (zero before the first)."""
+    """Predict that the next frame is the last one observed (zero before the first).
+
+    Its arrays lie on `device`, "cpu" or "cuda".
+    """
 
     threads = 1
 
-    def __init__(self, shape: tuple[int, int, int]):
-        self._last = np.zeros(shape, np.int32)
+    def __init__(self, shape: tuple[int, int, int], device: str = "cpu"):
+        self._last = arrays.at(np.zeros(shape, np.int32), device)
 
-    def predict(self) -> np.ndarray:
+    def predict(self):
         return self._last
 
-    def observe(self, frame: np.ndarray) -> None:
-        np.copyto(self._last, frame)
+    def observe(self, frame) -> None:
+        arrays.copy(frame, self._last)

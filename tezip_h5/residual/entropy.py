@@ -2,7 +2,8 @@
 
 Each frame's symbols are packed in the narrowest width that holds the whole stream, low
 bytes first, plane by plane; all frames share one zstd frame (RFC 8878), flushed after each
-so that the bytes of every frame are known.
+so that the bytes of every frame are known. Symbols may lie on a CUDA device: they are packed and
+unpacked there, and only packed bytes cross over.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import zstandard
 
 from tezip_h5 import kernels
 from tezip_h5.errors import FormatError
+from tezip_h5.kernels import arrays
 
 __all__ = ["Packer", "Unpacker", "width_of"]
 
@@ -55,24 +57,42 @@ class Packer:
     def __init__(self, frame_size: int, width: int, signed: bool, level: str):
         self._signed = signed
         self._width = width
-        self._planes = np.empty((width, frame_size), np.uint8)
+        self._shape = (width, frame_size)
+        self._planes = None
         self._outputs = [
             (zstandard.ZstdCompressor(compression_params=effort).compressobj(), [], [])
             for effort in _EFFORTS[level]
         ]
 
-    def add(self, symbols: np.ndarray) -> None:
-        """Append one frame: int32, flat."""
-        kernel = kernels.load()
+    def add(self, symbols) -> None:
+        """Append one frame: int32, flat. All frames lie in the same place."""
+        kernel = kernels.of(symbols)
         pack = kernel.pack_signed if self._signed else kernel.pack_unsigned
-        pack(symbols, self._width, self._planes)
+        if arrays.device_of(symbols) == "cpu":
+            if self._planes is None:
+                self._planes = np.empty(self._shape, np.uint8)
+            pack(symbols, self._width, self._planes)
+            self._compress(self._planes)
+            return
+        if self._planes is None:
+            self._planes = kernels.load("cuda_memory").Fetching(self._shape, np.uint8)
+        # While the device packs this frame, the one before is compressed.
+        pack(symbols, self._width, self._planes.next())
+        before = self._planes.fetch()
+        if before is not None:
+            self._compress(before)
+
+    def _compress(self, planes: np.ndarray) -> None:
         for stream, pieces, sizes in self._outputs:
-            piece = stream.compress(self._planes) + stream.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
+            piece = stream.compress(planes) + stream.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
             pieces.append(piece)
             sizes.append(len(piece))
 
     def finish(self) -> tuple[bytes, list[int]]:
         """Return the smallest stream, and the bytes each frame took in it."""
+        if self._planes is not None and not isinstance(self._planes, np.ndarray):
+            self._compress(self._planes.last())
+            self._planes.close()
         best = None
         for stream, pieces, sizes in self._outputs:
             pieces.append(stream.flush())
@@ -89,11 +109,27 @@ class Unpacker:
         self._reader = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(data)
         self._signed = signed
         self._width = width
-        self._planes = np.empty((width, frame_size), np.uint8)
+        self._shape = (width, frame_size)
+        self._planes = None
 
-    def next(self, symbols: np.ndarray) -> None:
+    def next(self, symbols) -> None:
         """Fill `symbols` (int32, flat) with the next frame. Raises FormatError if damaged."""
-        view = memoryview(self._planes).cast("B")
+        kernel = kernels.of(symbols)
+        unpack = kernel.unpack_signed if self._signed else kernel.unpack_unsigned
+        if arrays.device_of(symbols) == "cpu":
+            if self._planes is None:
+                self._planes = np.empty(self._shape, np.uint8)
+            self._read(self._planes)
+            unpack(self._planes, self._width, symbols)
+            return
+        if self._planes is None:
+            self._planes = kernels.load("cuda_memory").Sending(self._shape, np.uint8)
+        # While the device unpacks the frame before, this one is decompressed.
+        self._read(self._planes.next())
+        unpack(self._planes.send(), self._width, symbols)
+
+    def _read(self, planes: np.ndarray) -> None:
+        view = memoryview(planes).cast("B")
         done = 0
         try:
             while done < len(view):
@@ -103,6 +139,3 @@ class Unpacker:
                 done += count
         except zstandard.ZstdError as error:
             raise FormatError(f"a residual stream is damaged: {error}") from None
-        kernel = kernels.load()
-        unpack = kernel.unpack_signed if self._signed else kernel.unpack_unsigned
-        unpack(self._planes, self._width, symbols)

@@ -102,6 +102,7 @@ class LinearEncoder:
     """Encode the frames of one chunk; parameters as for `StageEncoder`."""
 
     learns = False
+    place = "cpu"
 
     def __init__(self, shape, scale, settings, quantizer="uniform", guided=False):
         self._frames = _Frames(shape, scale)
@@ -261,6 +262,8 @@ class LinearDecoder:
     sections : the payload's sections
     shape, scale : as for the encoder
     """
+
+    place = "cpu"
 
     def __init__(self, sections: dict[str, bytes], shape, scale):
         self._frames = _Frames(shape, scale)

@@ -16,12 +16,12 @@ from itertools import pairwise
 
 import numpy as np
 
-from tezip_h5 import kernels, parallel
+from tezip_h5 import kernels
 from tezip_h5.errors import FormatError
 from tezip_h5.residual import brightness, lessons, motion
 from tezip_h5.residual.changes import FLAGS, Changes
 from tezip_h5.residual.lessons import Known
-from tezip_h5.residual.streams import MODELS, Stream, Weights
+from tezip_h5.residual.streams import MODELS, Bands, Stream, Weights, follow
 
 __all__ = ["MOST_TOP", "RESIDUALS", "MixingDecoder", "MixingEncoder"]
 
@@ -64,7 +64,9 @@ class MixingEncoder:
     """
 
     learns = True
+    place = "cpu"
     threads = 1
+    device = "cpu"
 
     def __init__(self, shape, scale, settings, quantizer="uniform", guided: bool = False):
         self._number = _MODEL_OF[settings.level]
@@ -75,14 +77,16 @@ class MixingEncoder:
 
     def _open(self, weights: Weights, changes: Changes) -> None:
         self._weights, self._changes = weights, changes
-        self._streams = [
-            self._stream(
-                (self._shape[0], rows.stop - rows.start, self._shape[2]),
-                weights,
-                changes.of_band(band),
-            )
-            for band, rows in enumerate(self._rows)
-        ]
+        self._bands = Bands(
+            [
+                self._stream(
+                    (self._shape[0], rows.stop - rows.start, self._shape[2]),
+                    weights,
+                    changes.of_band(band),
+                )
+                for band, rows in enumerate(self._rows)
+            ]
+        )
 
     def _stream(self, shape, weights: Weights, changes) -> Stream:
         return Stream(self._number, shape, self._top, self._guided, weights, *changes)
@@ -142,11 +146,12 @@ class MixingEncoder:
 
     def _best_trial(self, channels: list[Known], choices) -> int:
         """Which of two or more weights and changes will make the fewest bytes."""
-        sizes = parallel.each(lambda c: self._trial(channels, *c), choices, self.threads)
-        return int(np.argmin(sizes))
+        trials = [self._trial(channels, *choice) for choice in choices]
+        return int(np.argmin(follow(trials, self.threads, self.device)))
 
-    def _trial(self, channels: list[Known], weights: Weights, changes: Changes) -> float:
-        """Bytes that a part of the frames takes, judged by the first ones, from a band's middle."""
+    def _trial(self, channels: list[Known], weights: Weights, changes: Changes):
+        """Bytes that a part of the frames takes, judged by the first ones, from a band's middle;
+        a generator for `follow`."""
         block = kernels.load("motion").BLOCK
         band = len(self._rows) // 2
         part = self._rows[band]
@@ -167,11 +172,12 @@ class MixingEncoder:
         stream = self._stream(part.shape[1:], weights, (vectors, jumps))
         tolerances = [known.tolerance for known in channels]
         keyframes = np.array(channels[0].keyframes)
-        ends = [0]
+        bands, ends = Bands([stream]), [0]
         for t, frame in enumerate(part):
             # Where a network will predict, the last frame stands in for it.
-            stream.code(frame, part[max(t - 1, 0)], tolerances, keyframes[t])
+            yield bands, ([frame], [part[max(t - 1, 0)]], tolerances, keyframes[t])
             ends.append(stream.position)
+        bands.close()
         sizes, tried = np.diff(ends), keyframes[: len(part)]
         if vectors is not None:
             sizes[~tried] += len(motion.pack([vectors[: len(part)]])) // max(1, (~tried).sum())
@@ -188,20 +194,21 @@ class MixingEncoder:
         return self._code(levels, prediction, tolerances, keyframe=False)
 
     def _code(self, levels, prediction, tolerances, keyframe):
-        before = sum(stream.position for stream in self._streams)
-        parts = parallel.each(
-            lambda band: band[0].code(
-                levels[:, band[1]], prediction[:, band[1]], tolerances, keyframe
-            ),
-            zip(self._streams, self._rows, strict=True),
+        before = sum(stream.position for stream in self._bands.streams)
+        parts = self._bands.code(
+            [levels[:, rows] for rows in self._rows],
+            [prediction[:, rows] for rows in self._rows],
+            tolerances,
+            keyframe,
             self.threads,
+            self.device,
         )
-        self._sizes.append(sum(stream.position for stream in self._streams) - before)
+        self._sizes.append(sum(stream.position for stream in self._bands.streams) - before)
         return np.concatenate(parts, 1) if len(parts) > 1 else parts[0]
 
     def finish(self) -> tuple[dict[str, bytes], list[int]]:
         """Return the sections, and the bytes each frame took, in order."""
-        streams = [stream.finish() for stream in self._streams]
+        streams = self._bands.finish()
         head = _PREFIX.pack(
             self._number,
             _GUIDED * self._guided | self._changes.flags,
@@ -228,7 +235,9 @@ class MixingDecoder:
     shape, scale : as for the encoder
     """
 
+    place = "cpu"
     threads = 1
+    device = "cpu"
 
     def __init__(self, sections: dict[str, bytes], shape, scale):
         section = sections.get(RESIDUALS, b"")
@@ -263,9 +272,9 @@ class MixingDecoder:
         start += 4 * bands
         if start + sum(sizes) != len(section):
             raise FormatError(f"streams of {sizes} bytes in a section of {len(section)}")
-        self._streams = []
+        streams = []
         for b, (rows, size) in enumerate(zip(self._rows, sizes, strict=True)):
-            self._streams.append(
+            streams.append(
                 Stream(
                     number,
                     (shape[0], rows.stop - rows.start, shape[2]),
@@ -277,6 +286,7 @@ class MixingDecoder:
                 )
             )
             start += size
+        self._bands = Bands(streams)
         self._shape = shape
 
     def keyframe(self, tolerances: np.ndarray) -> np.ndarray:
@@ -288,11 +298,14 @@ class MixingDecoder:
         return self._code(prediction, tolerances, keyframe=False)
 
     def _code(self, prediction, tolerances, keyframe):
-        parts = parallel.each(
-            lambda band: band[0].code(None, prediction[:, band[1]], tolerances, keyframe),
-            zip(self._streams, self._rows, strict=True),
+        parts = self._bands.code(
+            [None] * len(self._rows),
+            [prediction[:, rows] for rows in self._rows],
+            tolerances,
+            keyframe,
             self.threads,
+            self.device,
         )
-        if any(stream.position > stream.data.size + 16 for stream in self._streams):
+        if any(stream.position > stream.data.size + 16 for stream in self._bands.streams):
             raise FormatError("a stream ends before its frames do; the payload is damaged")
         return np.concatenate(parts, 1) if len(parts) > 1 else parts[0]

@@ -4,20 +4,21 @@ Two quantizers. *uniform* replaces a residual by the index of its cell of width
 2 * tolerance + 1. *run-merging* is TEZip's (Roy et al., CCGrid 2021, error-bounded
 quantization): consecutive residuals whose allowed intervals intersect become one value,
 the middle of the intersection; made here to keep its bound, in integers.
+
+All arrays of a call lie in one place, the host's memory or a CUDA device's.
 """
 
 from __future__ import annotations
 
-import numpy as np
-
 from tezip_h5 import kernels
+from tezip_h5.kernels import arrays
 
 __all__ = ["NUMBERS", "dequantize", "dequantize_keyframe", "quantize", "quantize_keyframe"]
 
 NUMBERS = {"uniform": 0, "run-merging": 1}
 
 
-def quantize(name, levels, prediction, tolerance, top, width):
+def quantize(name, levels, prediction, tolerance, top, width, out=None):
     """Quantize the residual of one channel of a frame.
 
     Parameters
@@ -26,16 +27,17 @@ def quantize(name, levels, prediction, tolerance, top, width):
     levels, prediction : int32 (h, w)
     tolerance : int, largest |level - reconstruction| allowed; 0 keeps every level
     top, width : the largest level, and the bytes of a symbol
+    out : (symbols, reconstruction), optional
+        Contiguous arrays to fill and return.
 
     Returns
     -------
     symbols : int32 (h, w), each in the range of a signed integer of `width` bytes
     reconstruction : int32 (h, w), with |levels - reconstruction| <= tolerance everywhere
     """
-    kernel = kernels.load()
+    kernel = kernels.of(levels)
     encode = kernel.merge_encode if name == "run-merging" and tolerance else kernel.uniform_encode
-    symbols = np.empty(levels.shape, np.int32)
-    reconstruction = np.empty(levels.shape, np.int32)
+    symbols, reconstruction = out or _made_for(levels)
     encode(
         levels.reshape(-1),
         prediction.reshape(-1),
@@ -53,7 +55,7 @@ def dequantize(name, symbols, prediction, tolerance, top, width, reconstruction)
     # Run-merging sends residuals, not indices: they add up as at tolerance 0.
     if name == "run-merging":
         tolerance = 0
-    kernels.load().uniform_decode(
+    kernels.of(symbols).uniform_decode(
         symbols.reshape(-1),
         prediction.reshape(-1),
         tolerance,
@@ -63,15 +65,14 @@ def dequantize(name, symbols, prediction, tolerance, top, width, reconstruction)
     )
 
 
-def quantize_keyframe(levels, tolerance, top, width):
+def quantize_keyframe(levels, tolerance, top, width, out=None):
     """Quantize one channel of a keyframe, predicted from its own reconstructed pixels.
 
     The prediction is the median edge detector of LOCO-I (Weinberger, Seroussi, Sapiro,
-    IEEE Trans. Image Processing 9(8), 2000, section II.A). Returns as `quantize`.
+    IEEE Trans. Image Processing 9(8), 2000, section II.A). Parameters and result as `quantize`'s.
     """
-    symbols = np.empty(levels.shape, np.int32)
-    reconstruction = np.empty(levels.shape, np.int32)
-    kernels.load().median_encode(
+    symbols, reconstruction = out or _made_for(levels)
+    kernels.of(levels).median_encode(
         levels, tolerance, top, (1 << 8 * width) - 1, symbols, reconstruction
     )
     return symbols, reconstruction
@@ -79,4 +80,9 @@ def quantize_keyframe(levels, tolerance, top, width):
 
 def dequantize_keyframe(symbols, tolerance, top, width, reconstruction):
     """Inverse of `quantize_keyframe`: fill `reconstruction` (int32 (h, w))."""
-    kernels.load().median_decode(symbols, tolerance, top, (1 << 8 * width) - 1, reconstruction)
+    kernel = kernels.of(symbols)
+    kernel.median_decode(symbols, tolerance, top, (1 << 8 * width) - 1, reconstruction)
+
+
+def _made_for(levels):
+    return tuple(arrays.empty(arrays.device_of(levels), tuple(levels.shape)) for _ in range(2))

@@ -16,6 +16,7 @@ import zstandard
 from tezip_h5.cost import estimate
 from tezip_h5.errors import FormatError
 from tezip_h5.inflate import inflate
+from tezip_h5.kernels import arrays
 from tezip_h5.residual import entropy, quantize, ranks, spatial
 
 __all__ = ["KEYFRAMES", "RESIDUALS", "StageDecoder", "StageEncoder"]
@@ -87,8 +88,17 @@ class StageEncoder:
     scale : what made the levels (its `top` and `width` are used)
     settings : the encoder's options
     quantizer : "uniform" | "run-merging", for predicted frames
+
+    Attributes
+    ----------
+    device : "cpu" | "cuda"
+        Where the stages run. Arrays are brought there unless they lie there, what is returned
+        lies there; bytes do not depend on it.
+    place : str
+        Where arrays that are given need not be moved; the same as `device`.
     """
 
+    device = "cpu"
     learns = False
 
     def __init__(self, shape, scale, settings, quantizer="uniform", guided=False):
@@ -100,27 +110,37 @@ class StageEncoder:
         self._residuals: list[np.ndarray] = []
         self._order: list[list[np.ndarray]] = []
 
-    def keyframe(self, levels: np.ndarray, tolerances: np.ndarray) -> np.ndarray:
+    @property
+    def place(self) -> str:
+        return self.device
+
+    def keyframe(self, levels, tolerances: np.ndarray):
         """Code a frame from itself; returns its reconstruction, int32 (C, h, w)."""
-        planes = [
-            quantize.quantize_keyframe(plane, int(tolerance), self._top, self._width)
-            for plane, tolerance in zip(levels, tolerances, strict=True)
-        ]
-        return self._store(self._keyframes, planes)
+        levels = arrays.at(levels, self.device)
+        out = symbols, reconstruction = self._frame(), self._frame()
+        for c, tolerance in enumerate(tolerances):
+            plane = tuple(array[c] for array in out)
+            quantize.quantize_keyframe(levels[c], int(tolerance), self._top, self._width, plane)
+        self._store(self._keyframes, symbols)
+        return reconstruction
 
-    def residual(self, levels, prediction, tolerances) -> np.ndarray:
+    def residual(self, levels, prediction, tolerances: np.ndarray):
         """Code a frame given its prediction; returns its reconstruction, int32 (C, h, w)."""
-        planes = [
-            quantize.quantize(self._quantizer, plane, guess, int(tolerance), self._top, self._width)
-            for plane, guess, tolerance in zip(levels, prediction, tolerances, strict=True)
-        ]
-        return self._store(self._residuals, planes)
+        levels, prediction = (arrays.at(array, self.device) for array in (levels, prediction))
+        out = symbols, reconstruction = self._frame(), self._frame()
+        for c, tolerance in enumerate(tolerances):
+            pair, plane = (levels[c], prediction[c]), tuple(array[c] for array in out)
+            sizes = int(tolerance), self._top, self._width
+            quantize.quantize(self._quantizer, *pair, *sizes, plane)
+        self._store(self._residuals, symbols)
+        return reconstruction
 
-    def _store(self, frames: list, planes: list) -> np.ndarray:
-        symbols = np.stack([symbols for symbols, _ in planes]).reshape(-1)
-        frames.append(symbols.astype(_SIGNED[self._width]))
+    def _frame(self):
+        return arrays.empty(self.device, self._shape)
+
+    def _store(self, frames: list, symbols) -> None:
+        frames.append(arrays.convert(symbols.reshape(-1), _SIGNED[self._width]))
         self._order.append(frames)
-        return np.stack([reconstruction for _, reconstruction in planes])
 
     def finish(self) -> tuple[dict[str, bytes], list[int]]:
         """Return the sections, and the bytes each frame took, in order."""
@@ -130,7 +150,7 @@ class StageEncoder:
                 sections[name], sizes[id(frames)] = self._smallest(frames)
         return sections, [sizes[id(frames)].pop(0) for frames in self._order]
 
-    def _smallest(self, frames: list[np.ndarray]) -> tuple[bytes, list[int]]:
+    def _smallest(self, frames: list) -> tuple[bytes, list[int]]:
         """Code one stream every way that is allowed and promising; keep the smallest."""
         best = None
         for use_spatial in self._spatial_choices(frames):
@@ -146,8 +166,8 @@ class StageEncoder:
         if frames is self._keyframes:
             return (False,)  # already differences of neighbours
         middle = max(self._shape[1] // 2 - _SAMPLE_ROWS // 2, 0)
-        sample = frames[len(frames) // 2].reshape(self._shape)[:, middle : middle + _SAMPLE_ROWS]
-        sample = sample.astype(np.int32)
+        frame = arrays.at(frames[len(frames) // 2], "cpu").reshape(self._shape)
+        sample = frame[:, middle : middle + _SAMPLE_ROWS].astype(np.int32)
         plain = estimate(sample)
         encoded = estimate(spatial.encode(sample.reshape(-1), self._width).reshape(sample.shape))
         if self._settings.level == "fast" or abs(plain - encoded) > 0.05 * plain:
@@ -161,33 +181,34 @@ class StageEncoder:
 
     def _code(self, frames, use_spatial, use_ranks, forced):
         def symbols_of(frame):
-            symbols = frame.astype(np.int32)
+            symbols = arrays.convert(frame, np.int32)
             return spatial.encode(symbols, self._width) if use_spatial else symbols
 
         low = high = 0
-        tables = []
+        counter = ranks.Counter(self._width)
         for frame in frames:
             symbols = symbols_of(frame)
-            low, high = min(low, int(symbols.min())), max(high, int(symbols.max()))
-            if use_ranks:
-                tables.append(symbols.astype(frame.dtype))
-        table = None
+            least, largest = arrays.extremes(symbols)
+            low, high = min(low, least), max(high, largest)
+            if use_ranks and (forced or self._width < 4):
+                counter.add(symbols)
+        table = ranking = None
         packed = entropy.width_of(low, high, signed=True)
         if use_ranks:
             ranks_packed = None
             if forced or self._width < 4:
-                table = ranks.table(np.concatenate(tables))
+                table = counter.table()
+                ranking = ranks.Ranking(table)
                 ranks_packed = entropy.width_of(0, table.size - 1, signed=False)
             # Without a pin, ranks are worth trying only where they need fewer bytes.
             if not forced and (ranks_packed is None or ranks_packed >= packed):
                 return None
             packed = ranks_packed
-        del tables
         signed = not use_ranks
         packer = entropy.Packer(frames[0].size, packed, signed, self._settings.level)
         for frame in frames:
             symbols = symbols_of(frame)
-            packer.add(ranks.encode(symbols, table) if use_ranks else symbols)
+            packer.add(ranking.encode(symbols) if use_ranks else symbols)
         body, sizes = packer.finish()
         quantizer = 0 if frames is self._keyframes else quantize.NUMBERS[self._quantizer]
         prefix = _Stream(use_spatial, table, self._width, packed, quantizer).pack()
@@ -202,7 +223,16 @@ class StageDecoder:
     ----------
     sections : the payload's sections
     shape, scale : as for the encoder
+
+    Attributes
+    ----------
+    device : "cpu" | "cuda"
+        As the encoder's; predictions are brought there, frames lie there.
+    place : str
+        As the encoder's.
     """
+
+    device = "cpu"
 
     def __init__(self, sections: dict[str, bytes], shape, scale):
         self._shape = shape
@@ -210,7 +240,7 @@ class StageDecoder:
         self._streams = {
             name: self._open(sections[name]) for name in (KEYFRAMES, RESIDUALS) if name in sections
         }
-        self._symbols = np.empty(int(np.prod(shape)), np.int32)
+        self._symbols = None
 
     def _open(self, section: bytes):
         stream, body = _Stream.unpack(section)
@@ -219,37 +249,44 @@ class StageDecoder:
                 f"symbols of {stream.symbol_width} bytes in a chunk with {self._width}-byte levels"
             )
         size = int(np.prod(self._shape))
-        return stream, entropy.Unpacker(body, size, stream.packed_width, stream.table is None)
+        unpacker = entropy.Unpacker(body, size, stream.packed_width, stream.table is None)
+        return stream, unpacker, None if stream.table is None else ranks.Ranking(stream.table)
 
     def _next(self, name: str) -> _Stream:
         if name not in self._streams:
             raise FormatError(f"the section of {name} is missing, but a frame needs it")
-        stream, unpacker = self._streams[name]
+        stream, unpacker, ranking = self._streams[name]
+        if self._symbols is None:
+            self._symbols = arrays.empty(self.device, int(np.prod(self._shape)))
         unpacker.next(self._symbols)
-        if stream.table is not None:
-            ranks.decode(self._symbols, stream.table, self._symbols)
+        if ranking is not None:
+            ranking.decode(self._symbols, self._symbols)
         if stream.spatial:
             spatial.decode(self._symbols, self._width, self._symbols)
         return stream
 
-    def keyframe(self, tolerances: np.ndarray) -> np.ndarray:
+    @property
+    def place(self) -> str:
+        return self.device
+
+    def keyframe(self, tolerances: np.ndarray):
         """Reconstruct a keyframe: int32 (C, h, w)."""
         self._next(KEYFRAMES)
-        frame = np.empty(self._shape, np.int32)
-        for plane, out, tolerance in zip(
-            self._symbols.reshape(self._shape), frame, tolerances, strict=True
-        ):
-            quantize.dequantize_keyframe(plane, int(tolerance), self._top, self._width, out)
+        frame = arrays.empty(self.device, self._shape)
+        planes = self._symbols.reshape(*self._shape)
+        for c, tolerance in enumerate(tolerances):
+            sizes = int(tolerance), self._top, self._width
+            quantize.dequantize_keyframe(planes[c], *sizes, frame[c])
         return frame
 
-    def residual(self, prediction: np.ndarray, tolerances: np.ndarray) -> np.ndarray:
+    def residual(self, prediction, tolerances: np.ndarray):
         """Reconstruct a predicted frame from its prediction: int32 (C, h, w)."""
+        prediction = arrays.at(prediction, self.device)
         stream = self._next(RESIDUALS)
-        frame = np.empty(self._shape, np.int32)
+        frame = arrays.empty(self.device, self._shape)
         name = "run-merging" if stream.quantizer else "uniform"
-        planes = self._symbols.reshape(self._shape)
-        for symbols, guess, out, tolerance in zip(
-            planes, prediction, frame, tolerances, strict=True
-        ):
-            quantize.dequantize(name, symbols, guess, int(tolerance), self._top, self._width, out)
+        planes = self._symbols.reshape(*self._shape)
+        for c, tolerance in enumerate(tolerances):
+            sizes = int(tolerance), self._top, self._width
+            quantize.dequantize(name, planes[c], prediction[c], *sizes, frame[c])
         return frame

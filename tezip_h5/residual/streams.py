@@ -1,17 +1,20 @@
-"""One stream of the context-mixing coder: a band of rows of all frames, and what it remembers."""
+"""Streams of the context-mixing coder: bands of rows of all frames, and what each remembers."""
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from tezip_h5 import kernels
+from tezip_h5 import kernels, parallel
 from tezip_h5.kernels.sizes import COARSE, FINE, FIRST_COUNTER, Sizes
 
-__all__ = ["MODELS", "Stream", "Weights"]
+__all__ = ["MODELS", "Bands", "Stream", "Weights", "follow"]
 
-_WORST_BYTES = 16  # of one pixel, more than any decision path needs
+WORST_BYTES = 16  # of one pixel, more than any decision path needs
+_MOST_BYTES = 48  # of one pixel, if every decision were as unlikely as can be
 MODELS = {0: ("coarse", COARSE), 1: ("fine", FINE)}
 """Kernel and sizes by number."""
 
@@ -99,71 +102,87 @@ class Stream:
         brightness: list[np.ndarray] | None = None,
         data: bytes | None = None,
     ):
-        self._kernel = kernels.load("pixels")
-        name, model = MODELS[number]
-        self._code_plane = kernels.load(name).code_plane
-        self._fine = model.fine
-        self._shape, self._top, self._guided = shape, top, guided
-        self._finer = kernels.load("mean").finer(top)
-        self._decoding = data is not None
-        self._alone, self._weights = weights.use == 2, weights.of_channels
+        self.number, self.shape, self.top, self.guided = number, tuple(shape), top, guided
+        self.weights, self.decoding = weights, data is not None
         self._vectors, self._brightness, self._frame = vectors, brightness, 0
-        self._channels = [_Channel(self._kernel, model, shape[1:]) for _ in range(shape[0])]
-        padded = self._channels[0].errors.shape
-        self._nothing = np.zeros(padded, np.int32)
-        self._guess = np.zeros(padded, np.int32)
-        self._voter_errors = np.zeros((2, padded[1], self._kernel.VOTERS), np.int32)
-        self._no_weights = np.zeros((0, self._kernel.TAPS), np.int32)
-        self._coder = np.array([0, 0xFFFFFFFF, 0, 0], np.int64)
+        self.coder = np.array([0, 0xFFFFFFFF, 0, 0], np.int64)
         self.data = np.zeros(0, np.uint8)
         if data is not None:
             self.data = np.frombuffer(bytes(data), np.uint8).copy()
             head = bytes(data[:4]).ljust(4, b"\0")
-            self._coder[2], self._coder[3] = int.from_bytes(head, "big"), 4
+            self.coder[2], self.coder[3] = int.from_bytes(head, "big"), 4
+
+    @cached_property
+    def finer(self) -> int:
+        """Fraction bits of means."""
+        return kernels.load("mean").finer(self.top)
+
+    @cached_property
+    def _kernel(self):
+        return kernels.load("pixels")
+
+    @cached_property
+    def _code_plane(self):
+        return kernels.load(MODELS[self.number][0]).code_plane
+
+    @cached_property
+    def _channels(self) -> list[_Channel]:
+        model = MODELS[self.number][1]
+        return [_Channel(self._kernel, model, self.shape[1:]) for _ in range(self.shape[0])]
+
+    @cached_property
+    def _scratch(self) -> tuple[np.ndarray, ...]:
+        """A plane of zeros, one for predictions, errors of voters, weights where there are none."""
+        padded, kernel = self._channels[0].errors.shape, self._kernel
+        planes = np.zeros((2, *padded), np.int32)
+        voter_errors = np.zeros((2, padded[1], kernel.VOTERS), np.int32)
+        return *planes, voter_errors, np.zeros((0, kernel.TAPS), np.int32)
 
     @property
     def position(self) -> int:
         """Bytes read or written."""
-        return int(self._coder[3])
+        return int(self.coder[3])
 
     def code(self, levels, prediction, tolerances, keyframe: bool) -> np.ndarray:
         """Encode or decode one frame of the band; returns its reconstruction, int32 (C, h, w)."""
         kernel = self._kernel
-        _, rows, columns = self._shape
-        out = np.empty(self._shape, np.int32)
+        _, rows, columns = self.shape
+        out = np.empty(self.shape, np.int32)
         inner = (
             slice(kernel.TOP, kernel.TOP + rows),
             slice(kernel.LEFT, kernel.LEFT + columns),
         )
+        nothing, guess, voter_errors, no_weights = self._scratch
+        learned, fine = self.weights.of_channels, MODELS[self.number][1].fine
         other = None
         for c, channel in enumerate(self._channels):
             channel.begin(keyframe)
             flags = kernel.HAS_PREVIOUS if channel.seen > 0 else 0
             flags |= kernel.HAS_BEFORE if channel.seen > 1 else 0
-            flags |= kernel.HAS_MEAN if channel.seen > 1 and self._fine else 0
+            flags |= kernel.HAS_MEAN if channel.seen > 1 and fine else 0
             flags |= kernel.HAS_OTHER if other is not None else 0
-            if self._guided and not keyframe:
+            if self.guided and not keyframe:
                 flags |= kernel.HAS_GUESS
-                self._guess[inner] = prediction[c]
-                kernel.pad(self._guess, rows, columns)
-            if not self._decoding:
+                guess[inner] = prediction[c]
+                kernel.pad(guess, rows, columns)
+            if not self.decoding:
                 self._make_room(rows * columns)
             previous, before, symbols, misses = self._past(c, channel)
             self._code_plane(
-                self._decoding,
-                out[c] if self._decoding else levels[c],
+                self.decoding,
+                out[c] if self.decoding else levels[c],
                 int(tolerances[c]),
-                self._top,
+                self.top,
                 flags,
-                self._alone,
+                self.weights.use == 2,
                 channel.planes[0],
                 previous,
                 before,
                 channel.mean,
-                self._finer,
-                self._guess,
-                other.planes[0] if other is not None else self._nothing,
-                other.errors if other is not None else self._nothing,
+                self.finer,
+                guess,
+                other.planes[0] if other is not None else nothing,
+                other.errors if other is not None else nothing,
                 channel.symbols[0],
                 symbols,
                 channel.errors,
@@ -172,42 +191,61 @@ class Stream:
                 channel.sums.now,
                 channel.sums.past,
                 channel.sums.weights,
-                self._voter_errors,
+                voter_errors,
                 channel.filters,
-                self._weights[c] if self._weights else self._no_weights,
+                learned[c] if learned else no_weights,
                 channel.bias,
                 channel.counters,
                 channel.weights,
                 channel.refined,
-                self._coder,
+                self.coder,
                 self.data,
             )
             out[c] = channel.planes[0][inner]
             other = channel
         for channel in self._channels:
-            channel.turn(self._top)
+            channel.turn(self.top)
         self._frame += 1
         return out
 
+    def changes(self) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """How blocks of the coming frame moved, and (gain, offset) of every channel; None where
+        nothing changes."""
+        t, vectors, brightness = self._frame, self._vectors, self._brightness
+        vectors = None if vectors is None or t >= len(vectors) else vectors[t]
+        if brightness is not None:
+            brightness = [of[t] for of in brightness] if t < len(brightness[0]) else None
+        return vectors if vectors is not None and vectors.any() else None, brightness
+
+    def coded(self, coder: np.ndarray, data: np.ndarray) -> None:
+        """A frame was coded elsewhere: the arithmetic coder then, its position counting from
+        where it was, and the bytes that an encoder wrote."""
+        position = self.position + int(coder[3])
+        if not self.decoding:
+            self.data = np.concatenate([self.data[: self.position], data])
+        self.coder[:] = coder
+        self.coder[3] = position
+        self._frame += 1
+
     def _past(self, c: int, channel: _Channel) -> tuple[np.ndarray, ...]:
         """The last frames' planes: as bright as this frame, and every block where it has it."""
-        t, vectors, brightness = self._frame, self._vectors, self._brightness
-        if brightness is not None and channel.seen > 0 and t < len(brightness[c]):
+        vectors, brightness = self.changes()
+        if brightness is not None and channel.seen > 0:
+            gain, offset = brightness[c]
             for plane in channel.planes[1:]:
-                kernels.load("motion").brighten(plane, *brightness[c][t], self._top)
-            gain, offset = brightness[c][t]
+                kernels.load("motion").brighten(plane, gain, offset, self.top)
             kernels.load("motion").brighten(
-                channel.mean, gain, offset << self._finer, self._top << self._finer
+                channel.mean, gain, offset << self.finer, self.top << self.finer
             )
         planes = (*channel.planes[1:], channel.symbols[1], channel.misses[1])
-        if vectors is None or channel.seen == 0 or t >= len(vectors) or not vectors[t].any():
+        if vectors is None or channel.seen == 0:
             return planes
-        kernel, (_, rows, columns) = self._kernel, self._shape
+        kernel, (_, rows, columns) = self._kernel, self.shape
         moved = tuple(np.zeros_like(plane) for plane in (*planes, channel.mean))
         for plane, out in zip((*planes, channel.mean), moved, strict=True):
             if plane.size:
                 kernels.load("motion").follow(
-                    plane, kernel.TOP, kernel.LEFT, rows, columns, vectors[t], out
+                    plane, kernel.TOP, kernel.LEFT, rows, columns, vectors, out
                 )
         *planes, channel.mean = moved
         for plane in (*planes[:2], channel.mean):
@@ -216,7 +254,7 @@ class Stream:
         return planes
 
     def _make_room(self, pixels: int) -> None:
-        need = self.position + _WORST_BYTES * pixels + 64
+        need = self.position + WORST_BYTES * pixels + 64
         if need > self.data.size:
             self.data = np.concatenate([self.data, np.zeros(need, np.uint8)])
 
@@ -224,6 +262,119 @@ class Stream:
         """The bytes of the stream."""
         # Any number within the coder's range tells the decoder the rest; one byte is enough
         # when the bytes after it may be zeros or the next stream's.
-        low = int(self._coder[0])
+        low = int(self.coder[0])
         tail = ((low >> 24) + 1 & 0xFF, 0, 0, 0) if low else (0,)
         return self.data[: self.position].tobytes() + bytes(tail).rstrip(b"\0")
+
+
+class Bands:
+    """Streams that are coded frame by frame at the same time: those of one chunk."""
+
+    def __init__(self, streams: list[Stream]):
+        self.streams = streams
+        self._lanes, self._close = None, None
+
+    def code(
+        self, levels, predictions, tolerances, keyframe: bool, threads: int = 1, device: str = "cpu"
+    ) -> list[np.ndarray]:
+        """Encode or decode a frame; returns every stream's reconstruction, int32 (C, h, w).
+
+        `levels` and `predictions` are lists, one array for every stream; levels are not looked at
+        when decoding. All frames are coded on the same device.
+        """
+        if device == "cuda":
+            return _together([(self, (levels, predictions, tolerances, keyframe))])[0]
+        return parallel.each(
+            lambda part: part[0].code(*part[1:], tolerances, keyframe),
+            zip(self.streams, levels, predictions, strict=True),
+            threads,
+        )
+
+    def works(self, levels, predictions, tolerances, keyframe) -> list:
+        """What a frame is for the device."""
+        device = kernels.load("cuda_streams")
+        if self._lanes is None:
+            first = self.streams[0]
+            self._lanes = device.streams().open(
+                first.number,
+                [stream.shape for stream in self.streams],
+                first.weights.of_channels,
+                np.stack([stream.coder for stream in self.streams]),
+                top=first.top,
+                finer=first.finer,
+                alone=first.weights.use == 2,
+                guided=first.guided,
+            )
+            self._close = device.streams().closing(self, self._lanes)
+        works = []
+        for stream, lane, part, prediction in zip(
+            self.streams, self._lanes, levels, predictions, strict=True
+        ):
+            vectors, brightness = stream.changes()
+            data = stream.data[stream.position :] if stream.decoding else stream.data[:0]
+            # As many as a frame could take, were everything as unlikely as can be.
+            data = data[: _MOST_BYTES * int(np.prod(stream.shape)) + 64]
+            works.append(
+                device.Work(
+                    lane,
+                    stream.decoding,
+                    part,
+                    prediction,
+                    [int(t) for t in tolerances],
+                    bool(keyframe),
+                    None if brightness is None else np.array(brightness, np.int64),
+                    vectors,
+                    data,
+                )
+            )
+        return works
+
+    def finish(self) -> list[bytes]:
+        """The bytes of every stream."""
+        self.close()
+        return [stream.finish() for stream in self.streams]
+
+    def close(self) -> None:
+        """Give back what the device has of them; no frame can be coded any more."""
+        if self._close is not None:
+            self._close()
+
+
+def _together(calls) -> list[list[np.ndarray]]:
+    """Code a frame of several `Bands` on the device: [(bands, what `code` takes)]."""
+    works = [bands.works(*arguments) for bands, arguments in calls]
+    kernels.load("cuda_streams").streams().code([w for part in works for w in part], WORST_BYTES)
+    out = []
+    for (bands, _), part in zip(calls, works, strict=True):
+        for stream, work in zip(bands.streams, part, strict=True):
+            stream.coded(work.coder, work.data)
+        out.append([work.samples for work in part])
+    return out
+
+
+def follow(trials: list[Generator], threads: int = 1, device: str = "cpu") -> list:
+    """What generators return that yield (bands, what `Bands.code` takes) for every frame.
+
+    By `threads`, or all of them frame by frame on the device; they have the same number of frames.
+    """
+
+    def alone(trial):
+        while True:
+            try:
+                bands, arguments = next(trial)
+            except StopIteration as stopped:
+                return stopped.value
+            bands.code(*arguments)
+
+    if device != "cuda":
+        return parallel.each(alone, trials, threads)
+    while True:
+        calls, results = [], []
+        for trial in trials:
+            try:
+                calls.append(next(trial))
+            except StopIteration as stopped:
+                results.append(stopped.value)
+        if not calls:
+            return results
+        _together(calls)
