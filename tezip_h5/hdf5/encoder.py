@@ -170,6 +170,7 @@ class StackEncoder:
         self.dtype = dtype
         steps = None if count is None else -(-count // layout.chunk[0])
         self._left = steps or 1 << 62
+        self._uneven = count is not None and count % layout.chunk[0] != 0  # the last step is short
         self._group = [0, 1]  # steps to come in it, threads of each of their tiles
         self.networks = NetworkChoice(group.file, settings, layout.channels, steps, embed_model)
         if "data" in group:
@@ -229,7 +230,8 @@ class StackEncoder:
 
     def _threads_each(self, alone: bool) -> int:
         """Threads for each tile of the next step: steps go in groups that keep all busy, and a
-        group that is smaller than that shares the threads among its tiles."""
+        group that is smaller than that shares the threads among its tiles. Where the last step
+        is short, its threads help with the one before it."""
         if self._device != "cpu":
             return 1
         tiles = len(self.layout.tiles)
@@ -239,7 +241,8 @@ class StackEncoder:
             return max(1, self._threads // tiles)
         if self._group[0] == 0:
             size = max(1, min(self._threads // tiles, self._left))
-            self._group = [size, max(1, self._threads // (size * tiles))]
+            shorter = self._uneven and self._left == size
+            self._group = [size, max(1, self._threads // (tiles if shorter else size * tiles))]
         self._group[0] -= 1
         self._left -= 1
         return self._group[1]

@@ -183,8 +183,10 @@ def _fill(dataset, starts, stops, out, threads, device) -> None:
         for offset in offsets:
             _place(stored_chunk(dataset, offset), dataset, offset, *box, threads)
         return
-    # The last chunks, fewer than there are threads, are shared among these.
-    shared = len(offsets) // many * many
+    # The last chunks, fewer than there are threads, are shared among these; and where the very
+    # last is short, its thread helps with the one before it.
+    short = stops[0] == dataset.shape[0] and stops[0] % chunk[0] != 0
+    shared = (len(offsets) - short) // many * many
     shape = Geometry(dataset)
     with ThreadPoolExecutor(many, thread_name_prefix="tezip") as pool:
         running = []
@@ -192,7 +194,8 @@ def _fill(dataset, starts, stops, out, threads, device) -> None:
             if len(running) > many:
                 running.pop(0).result()
             payload = stored_chunk(dataset, offset)
-            each = 1 if i < shared else max(1, threads // (len(offsets) - shared))
+            helpers = 1 if short else len(offsets) - shared
+            each = 1 if i < shared else max(1, threads // helpers)
             running.append(pool.submit(_place, payload, shape, offset, *box, each))
         for future in running:
             future.result()

@@ -4,7 +4,7 @@ A `Slab` has arrays for a number of streams, its lanes, of the same model and ch
 the same size. Streams are shorter or narrower than its lanes by a bit where chunks are cut at the
 edge of a stack, or bands are not quite even; a launch codes one frame of those of its lanes that
 are asked for. A lane of one channel takes 31 bytes per sample in the coarse model and 149 in the
-fine one; 48 KB and 496 KB of them are what adapts. A launch takes 20 more while it runs, mostly
+fine one; 33 KB and 494 KB of them are what adapts. A launch takes 20 more while it runs, mostly
 for bytes.
 
 Slabs stay when their lanes are given back, for the next chunks, until memory is needed for others.
