@@ -35,6 +35,7 @@ from tezip_h5.kernels.pixels import (
     gradient_adjusted,
     log_class,
     median,
+    narrowed,
     pad,
     quantized,
     surroundings,
@@ -108,10 +109,7 @@ def build(sizes: Sizes):
         per_step = (int64(1) << 24) // step
         votes, recent, taps, near_taps, off_votes, chosen, inputs, curves, marks = scratch
         voter_errors[:] = 0
-        # Filters see numbers of at most 20 bits, so that their sums fit.
-        narrow = int64(0)
-        while (top >> narrow) > 1 << 20:
-            narrow += 1
+        narrow = narrowed(top)
         square = min(step >> narrow, int64(1) << 20) ** 2
         floor = 16 * min(step, int64(1) << 20) ** 2 + 1  # beyond, filters stand still anyway
         near_count = 8 + (11 if has_previous else 0) + (1 if has_guess else 0)

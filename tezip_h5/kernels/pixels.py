@@ -134,6 +134,15 @@ def adapt(weights, taps, count, speed, down):
         weights[i] = min(max(weight, -(int64(1) << 26)), int64(1) << 26)
 
 
+@numba.njit(nogil=True)
+def narrowed(top):
+    """Bits that filters leave out: they see numbers of at most 20 bits, so that their sums fit."""
+    narrow = int64(0)
+    while (top >> narrow) > 1 << 20:
+        narrow += 1
+    return narrow
+
+
 @numba.njit(nogil=True, inline="always")
 def surroundings(y, x, flags, current, previous):
     """0..2: how large changes since the last frame are beside differences of neighbours; 3 where

@@ -16,6 +16,7 @@ from tezip_h5.kernels.pixels import (
     TOP,
     begin_row,
     gather,
+    narrowed,
     pad,
     quantized,
     surroundings,
@@ -64,9 +65,7 @@ def rehearse(
     rows, columns = current.shape[0] - TOP - BOTTOM, current.shape[1] - LEFT - RIGHT
     step = 2 * tolerance + 1
     taps = np.zeros(TAPS, np.int32)
-    narrow = int64(0)
-    while (top >> narrow) > 1 << 20:
-        narrow += 1
+    narrow = narrowed(top)
     for row in range(rows):
         y = row + TOP
         begin_row(y, columns, flags, top, current, previous, other)

@@ -23,6 +23,7 @@ _MOST_FRAMES = 1 << 10
 _SIDE = 16  # of the blocks whose means are compared
 _KEPT = 0.7  # share of the blocks that a line is fitted to; the others may have moved
 _WORTH = 0.6  # a jump explains all but so much of the difference of means, and at least
+_HOPE = 0.9  # what moved may hide, at most, from a line through all blocks
 _LEAST = 0.25  # so many levels
 _PAIR = struct.Struct("<IH")
 
@@ -50,6 +51,10 @@ def estimate(frames: np.ndarray, keyframes: list[bool], tolerance: int) -> np.nd
         before = np.abs(means[t] - means[t - 1]).mean()
         if before < _LEAST + tolerance / 2:
             continue
+        # Most frames do not jump: one plain line tells, before those that leave out what moved.
+        gain, offset = _line(means[t - 1], means[t], rounds=1)
+        if np.abs(means[t] - gain * means[t - 1] - offset).mean() > _HOPE * before:
+            continue
         gain, offset = _line(means[t - 1], means[t])
         after = np.abs(means[t] - gain * means[t - 1] - offset).mean()
         change = np.rint(np.array([gain, offset]) * _UNIT)
@@ -64,15 +69,18 @@ def unchanged(count: int) -> np.ndarray:
     return np.tile(np.array([_UNIT, 0], np.int64), (count, 1))
 
 
-def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """Slope and intercept of y over x, by least squares of the blocks that fit best."""
+def _line(x: np.ndarray, y: np.ndarray, rounds: int = 4) -> tuple[float, float]:
+    """Slope and intercept of y over x, by least squares of the blocks that fit best: of all in the
+    first round."""
     slope, intercept = 1.0, float(np.median(y - x))
     chosen = np.ones(x.size, bool)
-    for _ in range(4):
+    for last in reversed(range(rounds)):
         spread = x[chosen] - x[chosen].mean()
         if spread @ spread > 1e-6 * x.size:
             slope = spread @ y[chosen] / (spread @ spread)
         intercept = y[chosen].mean() - slope * x[chosen].mean()
+        if not last:
+            break
         miss = np.abs(y - slope * x - intercept)
         chosen = miss <= np.quantile(miss, _KEPT)
     return float(slope), float(intercept)

@@ -110,17 +110,18 @@ def learn(known: Known) -> np.ndarray:
     stride = max(1, height // rows)
     exact = known.decoded is known.original
     noise = known.tolerance * (known.tolerance + 1) / 3 if exact else 0.05 * known.tolerance
+    noise /= 4.0 ** kernel.narrowed(known.top)
     size = kernel.TAPS
     grams = np.zeros((kernel.KINDS + 1, size, size))
     products = np.zeros((kernel.KINDS + 1, size))
-    counts = np.zeros(kernel.KINDS + 1)
+    counts = np.zeros(kernel.KINDS + 1, np.int64)
     chosen = set(np.linspace(0, count - 1, _FRAMES).astype(int)) | {0}
     for t, mean in enumerate(known.means(known.decoded)):
-        if t not in chosen:
-            continue
-        taps, target, kinds = _examples(kernel, known, mean, t, stride)
-        sums.accumulate(taps, target, kinds, grams, products)
-        counts += np.bincount(kinds, minlength=counts.size)
+        if t in chosen:
+            sums.accumulate(
+                known.original[t], min(2, height - 1), stride, *_neighbours(known, mean, t),
+                grams, products, counts,
+            )  # fmt: skip
     weights = np.zeros((kernel.KINDS + 1, size), np.int32)
     unit = _COARSE if known.tolerance else 1
     for kind in np.flatnonzero(counts):
@@ -137,8 +138,7 @@ def rehearse(channels: list[Known], weights: list[np.ndarray]) -> list[Known]:
     kernel, rehearsal = kernels.load("pixels"), kernels.load("rehearsal")
     finer = kernels.load("mean").finer(channels[0].top)
     count, height, width = channels[0].original.shape
-    margins = ((kernel.TOP, kernel.BOTTOM), (kernel.LEFT, kernel.RIGHT))
-    padded = (height + sum(margins[0]), width + sum(margins[1]))
+    padded = (height + kernel.TOP + kernel.BOTTOM, width + kernel.LEFT + kernel.RIGHT)
     inner = slice(kernel.TOP, kernel.TOP + height), slice(kernel.LEFT, kernel.LEFT + width)
     nothing = np.zeros(padded, np.int32)
     decoded = [np.empty_like(known.original) for known in channels]
@@ -152,13 +152,11 @@ def rehearse(channels: list[Known], weights: list[np.ndarray]) -> list[Known]:
         other = other_errors = nothing
         for c, known in enumerate(channels):
             past = [
-                np.pad(known.past(decoded[c], t, back), margins, mode="edge")
-                if seen >= back
-                else nothing
+                _padded(known.past(decoded[c], t, back)) if seen >= back else nothing
                 for back in (1, 2)
             ]
             mean = next(means[c])
-            mean = nothing if mean is None else np.pad(mean, margins, mode="edge")
+            mean = nothing if mean is None else _padded(mean)
             current, errors = np.zeros(padded, np.int32), np.zeros(padded, np.int32)
             rehearsal.rehearse(
                 known.original[t], known.tolerance, known.top, flags | kernel.HAS_OTHER * (c > 0),
@@ -173,52 +171,29 @@ def rehearse(channels: list[Known], weights: list[np.ndarray]) -> list[Known]:
     ]
 
 
-def _examples(kernel, known: Known, mean: np.ndarray | None, t: int, stride: int):
-    """Taps, what they should add up to, and kinds, of every `stride`-th row of frame t."""
+def _neighbours(known: Known, mean: np.ndarray | None, t: int) -> tuple:
+    """What `sums.accumulate` takes between the rows and the sums, of frame t."""
+    kernel, finer = kernels.load("pixels"), kernels.load("mean").finer(known.top)
     frames, history = known.decoded, 0
     if not known.keyframes[t]:
         history = 1 if t < 2 or known.keyframes[t - 1] else 2
-    height, width = frames.shape[1:]
-    ys = np.arange(min(2, height - 1), height, stride)[:, None] + kernel.TOP
-    xs = np.arange(width)[None] + kernel.LEFT
+    flags = kernel.HAS_PREVIOUS if history > 0 else 0
+    flags |= kernel.HAS_BEFORE if history > 1 else 0
+    flags |= kernel.HAS_MEAN if history > 1 and known.fine else 0
+    flags |= kernel.HAS_GUESS if history and known.guided else 0
+    flags |= kernel.HAS_OTHER if known.other is not None else 0
+    current = _padded(frames[t])
+    past = [_padded(known.past(frames, t, back)) if history >= back else current for back in (1, 2)]
+    still = _padded(mean) if flags & kernel.HAS_MEAN else current
+    other = current if known.other is None else _padded(known.other[t])
+    return kernel.narrowed(known.top), flags, current, *past, still, finer, other
 
-    def plane(frame):
-        margins = ((kernel.TOP, kernel.BOTTOM), (kernel.LEFT, kernel.RIGHT))
-        padded = np.pad(frame, margins, mode="edge").astype(np.float64)
-        return lambda dy, dx: padded[ys + dy, xs + dx].reshape(-1)
 
-    ahead = list(zip(kernel.AHEAD_Y, kernel.AHEAD_X, strict=True))
-    now = plane(frames[t])
-    west, north = now(0, -1), now(-1, 0)
-    base = np.floor((west + north + 1) / 2)
-    columns = [now(dy, dx) for dy, dx in zip(kernel.NEAR_Y, kernel.NEAR_X, strict=True)]
-    kinds = np.full(west.size, kernel.KINDS, np.int64)
-    if history:
-        before = plane(known.past(frames, t, 1))
-        base = np.floor((2 * before(0, 0) + west + north + 2) / 4)
-        columns += [before(dy, dx) for dy, dx in zip(kernel.PAST_Y, kernel.PAST_X, strict=True)]
-        corner, east = now(-1, -1), now(-1, 1)
-        space = np.abs(west - corner) + np.abs(north - corner) + np.abs(north - east)
-        time = np.abs(west - before(0, -1)) + np.abs(north - before(-1, 0))
-        time += np.abs(east - before(-1, 1))
-        kinds = np.where(2 * time < space, 0, np.where(time < 2 * space, 1, 2)).astype(np.int64)
-    if history > 1:
-        older = plane(known.past(frames, t, 2))
-        columns += [older(dy, dx) for dy, dx in ahead]
-        if known.fine:
-            still = plane(mean >> kernels.load("mean").finer(known.top))
-            columns += [still(dy, dx) for dy, dx in ahead]
-    if history and known.guided:
-        columns += [base] * 3
-    taps = np.zeros((west.size, kernel.TAPS))
-    for i, column in enumerate(columns):
-        taps[:, i] = column - base
-    if known.other is not None:
-        other = plane(known.other[t])
-        first = len(columns) + 1  # after the other channel's error, which is not known yet
-        for i, (dy, dx) in enumerate(((0, -1), (-1, 0), (0, 1), (1, 0))):
-            taps[:, first + i] = other(0, 0) - other(dy, dx)
-    return taps, plane(known.original[t])(0, 0) - base, kinds
+def _padded(plane: np.ndarray) -> np.ndarray:
+    """A plane with its edges repeated into the margins that kernels look at."""
+    kernel = kernels.load("pixels")
+    margins = ((kernel.TOP, kernel.BOTTOM), (kernel.LEFT, kernel.RIGHT))
+    return np.pad(plane, margins, mode="edge")
 
 
 def pack(weights: list[np.ndarray]) -> bytes:
