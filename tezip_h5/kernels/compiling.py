@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numba
 
-__all__ = ["cache_folder", "kernel"]
+__all__ = ["cache_folder", "kernel", "uncounted"]
 
 
 def kernel(signature, **options):
@@ -18,6 +18,19 @@ def kernel(signature, **options):
             return numba.njit(signature, **options)(function)
 
     return compiled
+
+
+def uncounted(function):
+    """Compile what a kernel calls without numba's counts of references; it cannot allocate.
+
+    Every view of an array is counted otherwise, by an atomic instruction: several times a decision,
+    a seventh of the time. The option has no documentation: a numba that has it no more counts.
+    """
+    options = {"nogil": True, "error_model": "numpy"}
+    try:
+        return numba.njit(_nrt=False, **options)(function)
+    except KeyError:
+        return numba.njit(**options)(function)
 
 
 def cache_folder() -> str | None:

@@ -14,10 +14,10 @@ from pathlib import Path
 from types import FunctionType
 
 import numpy as np
-from numba import boolean, int32, int64, njit, uint8, uint16, uint32
+from numba import boolean, int32, int64, uint8, uint16, uint32
 
 from tezip_h5.kernels import blending, nearby
-from tezip_h5.kernels.compiling import kernel
+from tezip_h5.kernels.compiling import kernel, uncounted
 from tezip_h5.kernels.mixing import CURVE, RATES, SQUASH, STRETCH
 from tezip_h5.kernels.pixels import SHARES, TAPS, VOTERS
 from tezip_h5.kernels.sizes import Sizes
@@ -46,12 +46,8 @@ def _made_of() -> int:
 
 
 def compiled(sizes: Sizes):
-    """`code_plane` for one set of sizes, for the processor.
-
-    Views of arrays would be counted, several times a decision, by atomic instructions: what
-    works on samples is compiled without numba's reference counts (`_nrt`), and so cannot allocate.
-    """
-    plane = njit(nogil=True, error_model="numpy", _nrt=False)(blending.build(sizes))
+    """`code_plane` for one set of sizes, for the processor."""
+    plane = uncounted(blending.build(sizes))
     places, inputs, curves = sizes.places, sizes.inputs + 1, sizes.curves
     marks, made_of = sizes.marks, _made_of()
 
