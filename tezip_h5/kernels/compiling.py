@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numba
 
-__all__ = ["cache_folder", "kernel", "uncounted"]
+__all__ = ["cache_folder", "inlined", "kernel", "uncounted"]
 
 
 def kernel(signature, **options):
@@ -20,17 +20,25 @@ def kernel(signature, **options):
     return compiled
 
 
-def uncounted(function):
+def uncounted(function, **options):
     """Compile what a kernel calls without numba's counts of references; it cannot allocate.
 
     Every view of an array is counted otherwise, by an atomic instruction: several times a decision,
     a seventh of the time. The option has no documentation: a numba that has it no more counts.
     """
-    options = {"nogil": True, "error_model": "numpy"}
+    options = {"nogil": True, "error_model": "numpy", **options}
     try:
         return numba.njit(_nrt=False, **options)(function)
     except KeyError:
         return numba.njit(**options)(function)
+
+
+def inlined(function):
+    """Compile what a kernel calls for every pixel, within the kernel; it cannot allocate.
+
+    LLVM does that in a third of the time that numba's own inlining takes, for the same speed.
+    """
+    return uncounted(function, forceinline=True)
 
 
 def cache_folder() -> str | None:

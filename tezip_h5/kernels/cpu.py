@@ -11,7 +11,7 @@ from __future__ import annotations
 import numba
 from numba import int32, int64, uint8, uint32, void
 
-from tezip_h5.kernels.compiling import kernel
+from tezip_h5.kernels.compiling import inlined, kernel
 
 _FLAT = int32[::1]
 _PLANE = int32[:, ::1]
@@ -20,7 +20,7 @@ _PLANE = int32[:, ::1]
 # --- uniform quantization ---------------------------------------------------------------
 
 
-@numba.njit(nogil=True, inline="always")
+@inlined
 def _reciprocal(step, top):
     """2**40 / step, rounded up; 0 where products with it could be inexact.
 
@@ -30,7 +30,7 @@ def _reciprocal(step, top):
     return (int64(1) << 40) // step + 1 if top < 65536 else int64(0)
 
 
-@numba.njit(nogil=True, inline="always")
+@inlined
 def _cell(residual, tolerance, step, reciprocal):
     """Index of the cell of width step = 2 * tolerance + 1 that holds the residual; no branch
     on its sign, which no processor predicts."""
@@ -102,7 +102,7 @@ def merge_encode(levels, prediction, tolerance, top, mask, symbols, reconstructi
 # --- median edge detector, for keyframes ------------------------------------------------
 
 
-@numba.njit(nogil=True, inline="always")
+@inlined
 def _median(left, above, corner):
     """The median of left, above and left + above - corner, without a branch to mispredict."""
     return max(min(left, above), min(max(left, above), left + above - corner))

@@ -13,7 +13,7 @@ import numba
 import numpy as np
 from numba import int32, int64, types, uint8, uint16, uint32, uint64, void
 
-from tezip_h5.kernels.compiling import kernel
+from tezip_h5.kernels.compiling import inlined, kernel
 from tezip_h5.kernels.cpu import _median
 
 SHIFT = 12  # fraction bits of a weight
@@ -37,7 +37,7 @@ _OWN = types.UniTuple(_PLANES, 4)
 _TAPS = int64[:, ::1]
 
 
-@numba.njit(nogil=True, inline="always")
+@inlined
 def _weights(plan, y):
     """Weights of W, WW, N, NW, NE and the median in row `y`."""
     one, zero = int64(1) << SHIFT, int64(0)
@@ -89,7 +89,7 @@ def _prepare(y, own, plan, taps, sums, guess, energy):
             energy[x] = 2 * row[x + 2] + row[x + 1] + row[x + 3] + above[x + 2] + below[x + 2]
 
 
-@numba.njit(nogil=True, inline="always")
+@inlined
 def _begin_row(frame, channel, y):
     """Set what lies left of a row, and return it."""
     left = int64(frame[channel, y + 1, 2]) if y > 0 else int64(0)
@@ -98,7 +98,7 @@ def _begin_row(frame, channel, y):
     return left
 
 
-@numba.njit(nogil=True, inline="always")
+@inlined
 def _end_row(row, width):
     row[width + 2] = row[width + 1]
     row[width + 3] = row[width + 1]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numba import float32, float64, int32, int64, uint8, void
 
-from tezip_h5.kernels.compiling import kernel
+from tezip_h5.kernels.compiling import inlined, kernel
 from tezip_h5.kernels.cpu import _cell, _median
 from tezip_h5.kernels.linear import (
     _OWN,
@@ -21,7 +20,7 @@ OWN_FEATURES = 7  # W, WW, N, NW, NE, median, drift
 ACTIVITIES = 12  # classes in which symbols are counted
 
 
-@numba.njit(nogil=True, inline="always")
+@inlined
 def _seen(levels, past, y, x, predicted, tolerance):
     """About what the decoder will have of a sample: itself if lossless, else what remains of
     it after quantization around the frame before, or with noise as large as quantization's."""

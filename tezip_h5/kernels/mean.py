@@ -9,7 +9,7 @@ from __future__ import annotations
 import numba
 from numba import int32, int64
 
-from tezip_h5.kernels.compiling import kernel
+from tezip_h5.kernels.compiling import inlined, kernel
 
 __all__ = ["finer", "remember"]
 
@@ -19,7 +19,7 @@ _FRAMES = 6
 _PLANE = int32[:, ::1]
 
 
-@numba.njit(nogil=True, inline="always")
+@inlined
 def _finer(top):
     bits = _FRACTION
     while bits > 0 and top >> (_MOST_BITS - bits) > 0:

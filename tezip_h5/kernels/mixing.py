@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import numba
 import numpy as np
-from numba import int64
+from numba import int64, uint64
+
+from tezip_h5.kernels.compiling import inlined
 
 LADDER = 20
 """A magnitude of so many steps up the ladder goes on as raw bits."""
@@ -89,7 +91,7 @@ TABLES = (STRETCH, SQUASH, RATES, CURVE)
 """What kernels take as `tables`: where they lie is the caller's choice."""
 
 
-@numba.njit(nogil=True, inline="always")
+@inlined
 def _code(decoding, bit, probability, coder, stream):
     """One decision through the binary arithmetic coder; `probability` of a 1, of 65536.
 
@@ -108,10 +110,10 @@ def _code(decoding, bit, probability, coder, stream):
     position, code = coder[3], coder[2]
     while (low ^ high) & 0xFF000000 == 0:
         if decoding:
-            byte = int64(stream[position]) if position < stream.size else int64(0)
+            byte = int64(stream[uint64(position)]) if position < stream.size else int64(0)
             code = ((code << 8) | byte) & 0xFFFFFFFF
         elif position < stream.size:
-            stream[position] = high >> 24
+            stream[uint64(position)] = high >> 24
         position += 1
         low = (low << 8) & 0xFFFFFFFF
         high = ((high << 8) & 0xFFFFFFFF) | 255
@@ -119,7 +121,7 @@ def _code(decoding, bit, probability, coder, stream):
     return bit
 
 
-@numba.njit(nogil=True, inline="always")
+@inlined
 def _decide(
     decoding, bit, slot, sizes, tables, rows, inputs, counters, weights, refined, coder, stream
 ):  # fmt: skip
@@ -140,12 +142,12 @@ def _decide(
     stretch, squash, rates, _ = tables
     count = contexts + curves + 1
     # One mixer to three; dot products grow along with the inputs, none of which is read back.
-    first = rows[contexts] + slot
-    second = rows[contexts + min(mixers, 2) - 1] + slot
-    third = rows[contexts + mixers - 1] + slot
+    first = uint64(rows[contexts] + slot)
+    second = uint64(rows[contexts + min(mixers, 2) - 1] + slot)
+    third = uint64(rows[contexts + mixers - 1] + slot)
     a, b, c = int64(0), int64(0), int64(0)
     for i in range(contexts):
-        value = int64(stretch[counters[rows[i] + slot] >> 20])
+        value = int64(stretch[uint64(counters[uint64(rows[i] + slot)] >> 20)])
         inputs[i] = value
         a += int64(weights[first, i]) * value
         if mixers > 1:
@@ -165,19 +167,19 @@ def _decide(
     c = min(max(c >> 16, -2047), 2047)
     mean = ((a + b + c) * SHARE_OF[mixers]) >> 16
     column, between = (mean + 2048) >> 7, (mean + 2048) & 127
-    final = (4 - refiners) * int64(squash[mean + LIMIT])
+    final = (4 - refiners) * int64(squash[uint64(mean + LIMIT)])
     for r in range(refiners):
-        line = rows[contexts + mixers + r] + slot
+        line = uint64(rows[contexts + mixers + r] + slot)
         final += (
-            int64(refined[line, column]) * (128 - between)
-            + int64(refined[line, column + 1]) * between
+            int64(refined[line, uint64(column)]) * (128 - between)
+            + int64(refined[line, uint64(column + 1)]) * between
         ) >> 7
     final = min(max(final >> 2, 32), 65536 - 32)
     bit = _code(decoding, bit, final, coder, stream)
     target = int64(65535) if bit else int64(0)
-    a = (target - int64(squash[a + LIMIT])) * 7
-    b = (target - int64(squash[b + LIMIT])) * 7
-    c = (target - int64(squash[c + LIMIT])) * 7
+    a = (target - int64(squash[uint64(a + LIMIT)])) * 7
+    b = (target - int64(squash[uint64(b + LIMIT)])) * 7
+    c = (target - int64(squash[uint64(c + LIMIT)])) * 7
     for i in range(count):
         value = int64(inputs[i])
         # No need to clip: it takes hundreds of thousands of wrong decisions to leave 32 bits.
@@ -188,20 +190,20 @@ def _decide(
             weights[third, i] = int64(weights[third, i]) + ((value * c + (1 << 17)) >> 18)
     aim = int64(4194303) if bit else int64(0)
     for i in range(contexts):
-        place = rows[i] + slot
+        place = uint64(rows[i] + slot)
         counter = int64(counters[place])
         seen = counter & 1023
         chance = counter >> 10
         if bit:
-            chance += ((aim - chance) * int64(rates[seen])) >> 16
+            chance += ((aim - chance) * int64(rates[uint64(seen)])) >> 16
         else:
-            chance -= (chance * int64(rates[seen])) >> 16
+            chance -= (chance * int64(rates[uint64(seen)])) >> 16
         counters[place] = (chance << 10) | min(seen + 1, 1023)
     nearest = column + (1 if between >= 64 else 0)
     for r in range(refiners):
-        line = rows[contexts + mixers + r] + slot
-        old = int64(refined[line, nearest])
-        refined[line, nearest] = old + ((target - old) >> 6)
+        line = uint64(rows[contexts + mixers + r] + slot)
+        old = int64(refined[line, uint64(nearest)])
+        refined[line, uint64(nearest)] = old + ((target - old) >> 6)
     return bit
 
 
@@ -215,7 +217,7 @@ def _raw(decoding, value, bits, coder, stream):
     return result
 
 
-@numba.njit(nogil=True, inline="always")
+@inlined
 def _beyond(tail, curve, edge, sign):
     """Chance, of 2**40, of lying more than `edge` / 2 symbols up (sign 1) or down (-1); `tail` is
     `CURVE`."""
@@ -223,7 +225,7 @@ def _beyond(tail, curve, edge, sign):
     return tail[min(max(z, -_CURVE_MOST), _CURVE_MOST) + _CURVE_MOST]
 
 
-@numba.njit(nogil=True, inline="always")
+@inlined
 def _stretched(stretch, part, whole):
     """STRETCH of part / whole."""
     return int64(stretch[min((part << 12) // (whole + 1), 4095)])
@@ -270,7 +272,7 @@ def _low_bits(decoding, low, bits, inner, sign, tail, curves, coder, stream):
     return (found << left) | rest
 
 
-@numba.njit(nogil=True, inline="always")
+@inlined
 def code_symbol(
     decoding, symbol, scale, sizes, tables, rows, marks, first_match, inputs, curves, counters,
     weights, refined, coder, stream,

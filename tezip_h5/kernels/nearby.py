@@ -13,6 +13,7 @@ import numba
 import numpy as np
 from numba import int64
 
+from tezip_h5.kernels.compiling import inlined
 from tezip_h5.kernels.pixels import HAS_BEFORE, HAS_GUESS, HAS_MEAN, HAS_OTHER, HAS_PREVIOUS
 
 __all__ = [
@@ -70,7 +71,7 @@ class Sums:
         self.now[:] = 0
 
 
-@numba.njit(nogil=True, inline="always")
+@inlined
 def choose(chosen, taps, used, flags):
     """Fill `chosen` with those of the filters' `used` taps that are fitted here."""
     for i in range(8):
@@ -91,7 +92,7 @@ def choose(chosen, taps, used, flags):
             chosen[count + i] = taps[used - others + i]
 
 
-@numba.njit(nogil=True, inline="always")
+@inlined
 def observe(sums, taps, count):
     """Add one sample's products; `taps[count]` (int32) is what the taps should add up to."""
     place = 0

@@ -9,10 +9,9 @@ that, is why `contract` is allowed here.
 
 from __future__ import annotations
 
-import numba
 from numba import float32, int16, int32, int64, uint8, void
 
-from tezip_h5.kernels.compiling import kernel
+from tezip_h5.kernels.compiling import inlined, kernel
 
 _TENSOR = float32[:, :, ::1]
 _LEVELS = int32[:, :, ::1]
@@ -24,14 +23,14 @@ CELL = 2047
 CHANGE_BITS = 3
 
 
-@numba.njit(nogil=True, inline="always")
+@inlined
 def _rescale(value, bits):
     if bits > 0:
         return (value + (int64(1) << (bits - 1))) >> bits
     return value << -bits
 
 
-@numba.njit(nogil=True, inline="always")
+@inlined
 def _clamp(value, low, high):
     return min(max(value, low), high)
 

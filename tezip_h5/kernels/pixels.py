@@ -6,6 +6,8 @@ import numba
 import numpy as np
 from numba import int64
 
+from tezip_h5.kernels.compiling import inlined
+
 FRACTION = 6
 TOP, LEFT, BOTTOM, RIGHT = 3, 4, 3, 4
 """Margins of padded planes."""
@@ -29,7 +31,7 @@ SHARES = np.array([min(_most, (1 << 30) // (n + 1) ** 3) for n in range(1024)], 
 """Weight of a voter whose recent errors sum up to n (scaled): 1 / (n + 1)**3."""
 
 
-@numba.njit(nogil=True, inline="always")
+@inlined
 def median(a, b, c):
     largest, smallest = max(a, b), min(a, b)
     if c >= largest:
@@ -39,7 +41,7 @@ def median(a, b, c):
     return a + b - c
 
 
-@numba.njit(nogil=True, inline="always")
+@inlined
 def log_class(value):
     """0, 1, 2, 3, then two classes for every doubling."""
     doublings = int64(0)
@@ -49,12 +51,12 @@ def log_class(value):
     return 2 * doublings + value
 
 
-@numba.njit(nogil=True, inline="always")
+@inlined
 def clipped(value, limit):
     return min(max(value, -limit), limit) + limit
 
 
-@numba.njit(nogil=True, inline="always")
+@inlined
 def signed_class(difference):
     """0..14: exact up to 3 on both sides, then four classes."""
     size = abs(difference)
@@ -63,14 +65,14 @@ def signed_class(difference):
     return 7 + size if difference >= 0 else 7 - size
 
 
-@numba.njit(nogil=True, inline="always")
+@inlined
 def quantized(residual, tolerance, step):
     if residual >= 0:
         return (residual + tolerance) // step
     return -((tolerance - residual) // step)
 
 
-@numba.njit(nogil=True, inline="always")
+@inlined
 def gradient_adjusted(w, n, nw, ne, ww, nn, nne, step):
     """CALIC's spatial prediction, with FRACTION bits; thresholds grow with the quantizer."""
     horizontal = abs(w - ww) + abs(n - nw) + abs(n - ne)
@@ -92,7 +94,7 @@ def gradient_adjusted(w, n, nw, ne, ww, nn, nne, step):
     return flat
 
 
-@numba.njit(nogil=True, inline="always")
+@inlined
 def vote(base, change, narrow, top):
     """A filter's prediction, kept within reason should the filter go astray."""
     limit = top << FRACTION
@@ -100,7 +102,7 @@ def vote(base, change, narrow, top):
     return (base << FRACTION) + (change << narrow)
 
 
-@numba.njit(nogil=True, inline="always")
+@inlined
 def blended(votes, count, voter_errors, now, x, shares, recent):
     """The votes blended by how well each did nearby (`recent`, written), with `SHARES`; and their
     spread."""
@@ -125,7 +127,7 @@ def blended(votes, count, voter_errors, now, x, shares, recent):
     return votes[0] + over // under, high - low
 
 
-@numba.njit(nogil=True, inline="always")
+@inlined
 def adapt(weights, taps, count, speed, down):
     """One step of a filter: weights += speed * taps / 2**down, all within 32 bits."""
     speed = min(max(speed, -(int64(1) << 30)), int64(1) << 30)
@@ -143,7 +145,7 @@ def narrowed(top):
     return narrow
 
 
-@numba.njit(nogil=True, inline="always")
+@inlined
 def surroundings(y, x, flags, current, previous):
     """0..2: how large changes since the last frame are beside differences of neighbours; 3 where
     there is no last frame."""
@@ -157,7 +159,7 @@ def surroundings(y, x, flags, current, previous):
     return int64(0) if 2 * time < space else int64(1) if time < 2 * space else int64(2)
 
 
-@numba.njit(nogil=True, inline="always")
+@inlined
 def gather(
     taps, y, x, base, narrow, flags, current, previous, before, mean, finer, guess, other,
     other_errors,
@@ -215,7 +217,7 @@ def begin_row(y, width, flags, top, current, previous, other):
         current[y, i] = current[y - 1, LEFT]
 
 
-@numba.njit(nogil=True, inline="always")
+@inlined
 def class_of(difference, per_step, scale, most):
     """Class of a difference in units of the quantizer and of the local activity."""
     scaled = ((difference * per_step) >> 24) >> scale
