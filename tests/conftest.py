@@ -9,6 +9,7 @@ import ctypes
 import importlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -36,6 +37,11 @@ def _gpus():
 if "NUMBA_ENABLE_CUDASIM" not in os.environ and not _gpus():
     assert "numba" not in sys.modules, "numba was imported before it could know of no GPU"
     os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
+
+# What runs in the background may have been told to ignore Ctrl-C, and passes that on to what it
+# starts; tests press it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser):
