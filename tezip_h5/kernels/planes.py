@@ -40,7 +40,7 @@ core = None
 def _made_of() -> int:
     """A number that changes when a source that the kernel is made of does."""
     found = 0
-    for name in ("blending", "mixing", "nearby", "pixels"):
+    for name in ("blending", "compiling", "mixing", "nearby", "pixels"):
         found = zlib.crc32(Path(__file__).with_name(f"{name}.py").read_bytes(), found)
     return found
 
