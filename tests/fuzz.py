@@ -42,7 +42,7 @@ with steered:
     from tezip_h5.settings import Settings
 
 GOLDEN = Path(__file__).parent / "golden"
-MOST_BYTES = 1 << 16  # of a decoded chunk
+MOST_BYTES = 1 << 17  # of a decoded chunk
 SECTIONS = [*range(1, 8), Section.TABLES, Section.RESTS]
 
 

@@ -192,3 +192,10 @@ def test_golden_payloads_hold_what_their_names_say():
 
 def test_no_file_is_forgotten():
     assert {path.stem for path in FOLDER.glob("*.tezip")} == set(CASES)
+
+
+def test_the_fuzzer_can_begin_with_all_of_them():
+    """It refuses to start when one does not decode within its limit."""
+    import fuzz
+
+    assert all(map(fuzz.check, fuzz.seeds()))
