@@ -26,8 +26,10 @@ from tezip_h5.kernels.pixels import (
     LEFT,
     RIGHT,
     TOP,
+    UNUSED,
     adapt,
     begin_row,
+    bit_length,
     blended,
     class_of,
     clipped,
@@ -38,6 +40,7 @@ from tezip_h5.kernels.pixels import (
     narrowed,
     pad,
     quantized,
+    repeating,
     surroundings,
     vote,
 )
@@ -57,7 +60,9 @@ def build(sizes: Sizes):
     mixer = len(sizes.contexts)  # places of choices, behind those of contexts
     refiner = mixer + len(sizes.mixers)
     choices = refiner + len(sizes.refiners)
-    counts = (mixer, curve_count, len(sizes.mixers), len(sizes.refiners), sizes.slots)
+    counts = (
+        mixer, curve_count, len(sizes.mixers), len(sizes.refiners), sizes.slots, sizes.marks,
+    )  # fmt: skip
     offsets, slots = sizes.offsets, sizes.slots
 
     def code_plane(
@@ -107,7 +112,8 @@ def build(sizes: Sizes):
         taught = learned.shape[0] > 0
         step = 2 * tolerance + 1
         per_step = (int64(1) << 24) // step
-        votes, recent, taps, near_taps, off_votes, chosen, inputs, curves, marks = scratch
+        votes, recent, taps, near_taps, off_votes, chosen, inputs, curves, marks = scratch[:9]
+        taps_seen, votes_seen = scratch[9:]
         voter_errors[:] = 0
         narrow = narrowed(top)
         square = min(step >> narrow, int64(1) << 20) ** 2
@@ -116,6 +122,7 @@ def build(sizes: Sizes):
         near_count += 3 if has_other else 0
         voters = 6 + (4 if has_previous else 0) + (1 if has_guess else 0)
         voters += (1 if has_other else 0) + (1 if taught else 0) + (1 if fine else 0)
+        voter_errors[:, :, voters if fine else voters - 1 :] = UNUSED
         for row in range(rows):
             y = row + TOP
             now = row & 1
@@ -175,18 +182,25 @@ def build(sizes: Sizes):
                     energy += int64(taps[i]) * int64(taps[i])
                 small_energy = energy
                 energy = int64(0)
-                for i in range(used):
-                    if fine:
-                        quick += int64(filters[1, i]) * int64(taps[i])
-                    slow += int64(filters[2, i]) * int64(taps[i])
-                    energy += int64(taps[i]) * int64(taps[i])
+                lesson = int64(0)
                 if taught:
                     kind = surroundings(y, x, flags, current, previous)
-                    lesson = int64(0)
                     for i in range(used):
-                        lesson += int64(learned[kind, i]) * int64(taps[i])
+                        tap = int64(taps[i])
+                        if fine:
+                            quick += int64(filters[1, i]) * tap
+                        slow += int64(filters[2, i]) * tap
+                        lesson += int64(learned[kind, i]) * tap
+                        energy += tap * tap
                     votes[count] = vote(base, lesson, narrow, top)
                     count += 1
+                else:
+                    for i in range(used):
+                        tap = int64(taps[i])
+                        if fine:
+                            quick += int64(filters[1, i]) * tap
+                        slow += int64(filters[2, i]) * tap
+                        energy += tap * tap
                 block = column // nearby.COLUMNS
                 if fine:
                     nearby.choose(near_taps, taps, used, flags)
@@ -228,9 +242,7 @@ def build(sizes: Sizes):
                 there = 2 * abs(qp) + around
                 activity = 2 * here + 4 * there if has_previous else 4 * here
                 activity = (activity * 21845) >> 16  # a third
-                scale = int64(0)
-                while (activity >> (scale + 5)) > 0:
-                    scale += 1
+                scale = max(bit_length(activity) - 5, int64(0))
                 lively = scale > 0
                 if bias[_REPEATS, 0] > _REPEATING:  # exact values matter more than sizes
                     scale = max(scale - 2, int64(0))
@@ -336,12 +348,12 @@ def build(sizes: Sizes):
                     chosen[i] = (chosen[i] + offsets[i]) * slots
 
                 # --- the symbol
-                marks[0], marks[1], marks[2] = w - centre, n - centre, p - centre
-                marks[3], marks[4], marks[5] = ne - centre, nw - centre, ww - centre
+                # One by one: a loop would read from memory what was just written there, and wait.
+                marks[0], marks[1] = repeating(w - centre, step, per_step), repeating(n - centre, step, per_step)
+                marks[2], marks[3] = repeating(p - centre, step, per_step), repeating(ne - centre, step, per_step)
+                marks[4], marks[5] = repeating(nw - centre, step, per_step), repeating(ww - centre, step, per_step)
                 if fine:
-                    marks[6], marks[7] = nn - centre, nne - centre
-                for i in range(marks.size):
-                    marks[i] = ((2 * marks[i] + step) * per_step) >> 25
+                    marks[6], marks[7] = repeating(nn - centre, step, per_step), repeating(nne - centre, step, per_step)
                 symbol = int64(0)
                 if not decoding:
                     symbol = quantized(int64(levels[row, column]) - centre, tolerance, step)
@@ -361,10 +373,18 @@ def build(sizes: Sizes):
                     misses[y, x] = min(missed, int64(1) << 24)
                     off = (exact - blend) >> narrow
                     off_votes[count] = min(max(off, -_FAR), _FAR)
-                    by, bx = block_row + nearby.MARGIN, block + nearby.MARGIN
-                    nearby.observe(sums[nearby.CORRECTION, by, bx], off_votes, count)
                     near_taps[near_count] = (value - base) >> narrow
-                    nearby.observe(sums[nearby.FIT, by, bx], near_taps, near_count)
+                    place = column % nearby.COLUMNS
+                    for i in range(count + 1):
+                        votes_seen[i, place] = off_votes[i]
+                    for i in range(near_count + 1):
+                        taps_seen[i, place] = near_taps[i]
+                    if place == nearby.COLUMNS - 1 or column == columns - 1:
+                        by, bx = block_row + nearby.MARGIN, block + nearby.MARGIN
+                        nearby.observe(
+                            sums[nearby.CORRECTION, by, bx], votes_seen, count, place + 1
+                        )
+                        nearby.observe(sums[nearby.FIT, by, bx], taps_seen, near_count, place + 1)
                 if lively:
                     repeats = int64(65536) if value in (w, n, p) else int64(0)
                     bias[_REPEATS, 0] += (repeats - bias[_REPEATS, 0]) >> 8

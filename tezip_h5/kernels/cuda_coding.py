@@ -50,6 +50,7 @@ MOVED = 5
 TABLES = (mixing.STRETCH, mixing.SQUASH, mixing.RATES, pixels.SHARES, mixing.CURVE)
 
 _FITTED = nearby.MOST + 1
+_SEEN = (_FITTED, nearby.COLUMNS)
 _STRETCHES, _SQUASHES = mixing.STRETCH.size, mixing.SQUASH.size
 _RATES, _SHARES = mixing.RATES.size, pixels.SHARES.size
 
@@ -209,6 +210,8 @@ def _build(sizes: Sizes, name: str):
             cuda.local.array(inputs, int32),
             cuda.local.array(curve_shape, int64),
             cuda.local.array(mark_count, int64),
+            cuda.local.array(_SEEN, int32),
+            cuda.local.array(_SEEN, int32),
         )
         lane, rows, columns, top = plan[i, LANE], plan[i, ROWS], plan[i, COLUMNS], plan[i, LEVELS]
         seen, turn, finer = plan[i, SEEN], plan[i, TURN], plan[i, FINER]

@@ -100,7 +100,7 @@ def _code(decoding, bit, probability, coder, stream):
     """
     low, high = coder[0], coder[1]
     span = high - low
-    middle = low + (span >> 16) * probability + (((span & 65535) * probability) >> 16)
+    middle = low + ((span * probability) >> 16)
     if decoding:
         bit = int64(1) if coder[2] <= middle else int64(0)
     if bit:
@@ -130,7 +130,7 @@ def _decide(
     Parameters
     ----------
     sizes : tuple of int, constants
-        Contexts, distributions, mixers, refining tables, slots.
+        Contexts, distributions, mixers, refining tables, slots, neighbours to repeat.
     tables : see `TABLES`
     rows : int64
         Of the counters, the mixers' weights and the refining tables; a row has one place for
@@ -138,7 +138,7 @@ def _decide(
     inputs : int32 (contexts + distributions + 1)
         What the distributions say is there already.
     """
-    contexts, curves, mixers, refiners, _ = sizes
+    contexts, curves, mixers, refiners, _, _ = sizes
     stretch, squash, rates, _ = tables
     count = contexts + curves + 1
     # One mixer to three; dot products grow along with the inputs, none of which is read back.
@@ -188,17 +188,16 @@ def _decide(
             weights[second, i] = int64(weights[second, i]) + ((value * b + (1 << 17)) >> 18)
         if mixers > 2:
             weights[third, i] = int64(weights[third, i]) + ((value * c + (1 << 17)) >> 18)
-    aim = int64(4194303) if bit else int64(0)
     for i in range(contexts):
         place = uint64(rows[i] + slot)
         counter = int64(counters[place])
-        seen = counter & 1023
-        chance = counter >> 10
+        seen, chance = counter & 1023, counter >> 10
+        rate = int64(rates[uint64(seen)])
         if bit:
-            chance += ((aim - chance) * int64(rates[uint64(seen)])) >> 16
+            counter += (((4194303 - chance) * rate) >> 16) << 10
         else:
-            chance -= (chance * int64(rates[uint64(seen)])) >> 16
-        counters[place] = (chance << 10) | min(seen + 1, 1023)
+            counter -= ((chance * rate) >> 16) << 10
+        counters[place] = counter + (1 if seen < 1023 else 0)
     nearest = column + (1 if between >= 64 else 0)
     for r in range(refiners):
         line = uint64(rows[contexts + mixers + r] + slot)
@@ -228,7 +227,7 @@ def _beyond(tail, curve, edge, sign):
 @inlined
 def _stretched(stretch, part, whole):
     """STRETCH of part / whole."""
-    return int64(stretch[min((part << 12) // (whole + 1), 4095)])
+    return int64(stretch[min(uint64(part << 12) // uint64(whole + 1), uint64(4095))])
 
 
 @numba.njit(nogil=True)
@@ -273,6 +272,26 @@ def _low_bits(decoding, low, bits, inner, sign, tail, curves, coder, stream):
 
 
 @inlined
+def _packed(marks, count, flip, begin, scale):
+    """Rungs of symbols, a byte each; 127 is none that is on the ladder's lower part, nor a match."""
+    rungs = uint64(0)
+    for i in range(count):
+        rung = ((marks[i] ^ flip) - begin) >> scale
+        rungs |= min(uint64(rung), uint64(127)) << uint64(8 * i)
+    for i in range(count, 8):
+        rungs |= uint64(127) << uint64(8 * i)
+    return rungs
+
+
+@inlined
+def _matching(rungs, height):
+    """A bit for every byte of `rungs` that is `height`: all eight compared in one number."""
+    other = rungs ^ (uint64(height) * uint64(0x0101010101010101))
+    equal = ~(other + uint64(0x7F7F7F7F7F7F7F7F)) & uint64(0x8080808080808080)
+    return int64(((equal >> uint64(7)) * uint64(0x0102040810204080)) >> uint64(56))
+
+
+@inlined
 def code_symbol(
     decoding, symbol, scale, sizes, tables, rows, marks, first_match, inputs, curves, counters,
     weights, refined, coder, stream,
@@ -281,10 +300,10 @@ def code_symbol(
 
     With scale k > 0, symbols share a rung of the ladder with 2**k - 1 others of their sign, and
     zero counts as positive. `curves` (int64 (distributions, 5)) say what is likely; see `CENTRE`.
-    `marks` (int64, overwritten) are symbols that would repeat a neighbour: on the ladder, context
+    `marks` (int64) are symbols that would repeat a neighbour: on the ladder, context
     `MATCH` is which of them a rung has, counted from row `first_match`.
     """
-    first, count, slots = sizes[0], sizes[1], sizes[4]
+    first, count, slots, mark_count = sizes[0], sizes[1], sizes[4], sizes[5]
     stretch, _, _, tail = tables
     one = int64(1) << CURVE_BITS
     for m in range(count):
@@ -311,22 +330,14 @@ def code_symbol(
         decoding, int64(1) if symbol < 0 else int64(0), 1, sizes, tables, rows, inputs, counters,
         weights, refined, coder, stream,
     )  # fmt: skip
-    if scale == 0:
-        magnitude = abs(symbol) - 1
-    else:
-        magnitude = -1 - symbol if negative else symbol
+    flip = int64(-1) if negative else int64(0)
+    begin = int64(1) if scale == 0 and not negative else int64(0)  # magnitude of the first rung
+    magnitude = (symbol ^ flip) - begin
     rung = magnitude >> scale
+    rungs = _packed(marks, mark_count, flip, begin, scale)
     height = int64(0)
     side = 10 if negative and slots > 12 else 0
     sign = int64(-1) if negative else int64(1)
-    for i in range(marks.size):
-        mark = marks[i]
-        if scale == 0:
-            marks[i] = abs(mark) - 1 if mark != 0 and (mark < 0) == (negative != 0) else int64(-1)
-        elif negative:
-            marks[i] = (-1 - mark) >> scale if mark < 0 else int64(-1)
-        else:
-            marks[i] = mark >> scale if mark >= 0 else int64(-1)
     # Twice the distance of the first rung's inner edge from the centre, in symbols.
     edge = int64(1) if scale == 0 or negative else int64(-1)
     for m in range(count):
@@ -337,10 +348,7 @@ def code_symbol(
                 tail, curves[m], (((height + 1) << scale) << 1) + edge, sign
             )
             inputs[first + m] = _stretched(stretch, curves[m, FARTHER], curves[m, NEARER])
-        matches = int64(0)
-        for i in range(marks.size):
-            matches |= int64(marks[i] == height) << i
-        rows[MATCH] = (first_match + matches) * slots
+        rows[MATCH] = (first_match + _matching(rungs, height)) * slots
         bit = _decide(
             decoding, int64(1) if rung > height else int64(0), 2 + min(height, 9) + side, sizes,
             tables, rows, inputs, counters, weights, refined, coder, stream,
@@ -360,6 +368,4 @@ def code_symbol(
     else:
         low = _raw(decoding, low, scale, coder, stream)
     magnitude = (height << scale) | low
-    if scale == 0:
-        return -1 - magnitude if negative else 1 + magnitude
-    return -1 - magnitude if negative else magnitude
+    return (magnitude + begin) ^ flip

@@ -56,7 +56,8 @@ def search(frame, last, past, skip, vectors):
 
     Every `skip`-th row is looked at.
 
-    Returns the share of the differences between the frames that the motion explains.
+    Returns the share of the differences between the frames that the motion explains: of rows that
+    the search did not look at, if there are any, for it finds something in noise, too.
     """
     rows, columns = frame.shape
     small, small_last = _shrink(frame), _shrink(last)
@@ -88,10 +89,10 @@ def search(frame, last, past, skip, vectors):
             least, wy, wx = int64(1) << 59, int64(0), int64(0)
             for ty in range(-_REACH_Y, _REACH_Y + 1, 2):
                 for tx in range(-_REACH_X, _REACH_X + 1, 2):
-                    cost = _difference(small, small_last, sy0, sy1, sx0, sx1, ty, tx, 1, least)
+                    cost = _difference(small, small_last, sy0, sy1, sx0, sx1, ty, tx, 2, least)
                     if cost < least:
                         least, wy, wx = cost, ty, tx
-            cy, cx = wy, wx
+            cy, cx, least = wy, wx, int64(1) << 59
             for ty in range(cy - 1, cy + 2):
                 for tx in range(cx - 1, cx + 2):
                     cost = _difference(small, small_last, sy0, sy1, sx0, sx1, ty, tx, 1, least)
@@ -112,8 +113,9 @@ def search(frame, last, past, skip, vectors):
                         if cost < best and abs(ny) < 64 and abs(nx) < 64:
                             best, dy, dx, own = cost, ny, nx, True
             vectors[by, bx, 0], vectors[by, bx, 1] = dy, dx
-            before += still
-            after += still if dy == 0 and dx == 0 else best
+            other = y0 + skip - 1
+            before += _difference(frame, last, other, y1, x0, x1, 0, 0, skip, int64(1) << 60)
+            after += _difference(frame, last, other, y1, x0, x1, dy, dx, skip, int64(1) << 60)
     return 1.0 - after / max(before, int64(1))
 
 

@@ -93,13 +93,20 @@ def choose(chosen, taps, used, flags):
 
 
 @inlined
-def observe(sums, taps, count):
-    """Add one sample's products; `taps[count]` (int32) is what the taps should add up to."""
-    place = 0
+def observe(sums, taps, count, samples):
+    """Add the products of a block's row of samples.
+
+    `taps` (int32 (MOST + 1, COLUMNS)) has a column for every sample; row `count` is what the others
+    should add up to.
+    """
+    entry = 0
     for i in range(count + 1):
         for j in range(i + 1):
-            sums[place + j] += int64(taps[i]) * int64(taps[j])
-        place += i + 1
+            total = int64(0)
+            for k in range(samples):
+                total += int64(taps[i, k]) * int64(taps[j, k])
+            sums[entry] += total
+            entry += 1
 
 
 @numba.njit(nogil=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numba
 import numpy as np
-from numba import int64
+from numba import int64, uint64
 
 from tezip_h5.kernels.compiling import inlined
 
@@ -27,6 +27,9 @@ AHEAD_Y = np.array([0, 0, 1])
 AHEAD_X = np.array([0, 1, 0])
 
 _most = 16 * 65535
+_UNUSED = np.int32((1 << 31) - 1)
+UNUSED = 1 << 28
+"""Errors of a voter that there is none of: more than any has."""
 SHARES = np.array([min(_most, (1 << 30) // (n + 1) ** 3) for n in range(1024)], np.int32)
 """Weight of a voter whose recent errors sum up to n (scaled): 1 / (n + 1)**3."""
 
@@ -42,13 +45,20 @@ def median(a, b, c):
 
 
 @inlined
+def bit_length(value):
+    """Bits of a number from 0 on; LLVM makes one instruction of this loop."""
+    left, bits = uint64(value), int64(0)
+    while left != uint64(0):
+        left >>= uint64(1)
+        bits += 1
+    return bits
+
+
+@inlined
 def log_class(value):
     """0, 1, 2, 3, then two classes for every doubling."""
-    doublings = int64(0)
-    while value >= 4:
-        value >>= 1
-        doublings += 1
-    return 2 * doublings + value
+    doublings = max(bit_length(value) - 2, int64(0))
+    return 2 * doublings + (value >> doublings)
 
 
 @inlined
@@ -70,6 +80,12 @@ def quantized(residual, tolerance, step):
     if residual >= 0:
         return (residual + tolerance) // step
     return -((tolerance - residual) // step)
+
+
+@inlined
+def repeating(difference, step, per_step):
+    """The symbol that makes a sample differ by `difference` from its centre, or nearly."""
+    return ((2 * difference + step) * per_step) >> 25
 
 
 @inlined
@@ -107,16 +123,15 @@ def blended(votes, count, voter_errors, now, x, shares, recent):
     """The votes blended by how well each did nearby (`recent`, written), with `SHARES`; and their
     spread."""
     then = 1 - now
-    least = int64(1) << 60
-    for v in range(VOTERS):
+    wide = (count + 3) & -4  # not a constant, so that loops become vectors
+    least = _UNUSED
+    for v in range(wide):
         total = (voter_errors[now, x - 1, v] + voter_errors[then, x, v]) << 1
         total += voter_errors[then, x - 1, v] + voter_errors[then, x + 1, v]
-        recent[v] = total + voter_errors[now, x - 2, v]
-    for v in range(count):
-        least = min(least, int64(recent[v]))
-    down = int64(0)
-    while (least >> down) >= 64:
-        down += 1
+        total += voter_errors[now, x - 2, v]
+        recent[v] = total
+        least = min(least, total)
+    down = max(bit_length(least) - 6, int64(0))
     over, under = int64(0), int64(0)
     low, high = votes[0], votes[0]
     for v in range(count):

@@ -71,6 +71,8 @@ def compiled(sizes: Sizes):
                 np.zeros(nearby.MOST + 1, np.int32), np.zeros(nearby.MOST + 1, np.int32),
                 np.zeros(places, np.int64), np.zeros(inputs, np.int32),
                 np.zeros((curves, 5), np.int64), np.zeros(marks, np.int64),
+                np.zeros((nearby.MOST + 1, nearby.COLUMNS), np.int32),
+                np.zeros((nearby.MOST + 1, nearby.COLUMNS), np.int32),
             ),
             (
                 np.zeros(nearby.ENTRIES, np.int64),

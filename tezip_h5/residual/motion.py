@@ -52,7 +52,7 @@ def estimate(
         return None
     excess = max(0, int(frames.max()).bit_length() - 15)
 
-    def differences(t: int, part: slice, past: np.ndarray, out: np.ndarray) -> float:
+    def differences(t: int, part: slice, past: np.ndarray, skip: int, out: np.ndarray) -> float:
         pair = ((frame[part] >> excess).astype(np.int16) for frame in (frames[t], last(t)))
         return search(*pair, past, skip, out)
 
@@ -60,13 +60,13 @@ def estimate(
     t = moving[len(moving) // 2]
     middle = slice(max(0, height // 2 - 32), height // 2 + 32)
     trial = np.zeros(shape_of(1, middle.stop - middle.start, width)[1:], np.int8)
-    if differences(t, middle, np.zeros_like(trial), trial) < _WORTH:
+    if differences(t, middle, np.zeros_like(trial), 2, trial) < _WORTH:
         return None
 
     def band(part: slice) -> np.ndarray:
         vectors = np.zeros(shape_of(count, part.stop - part.start, width), np.int8)
         for t in moving:
-            differences(t, part, vectors[t - 1], vectors[t])
+            differences(t, part, vectors[t - 1], skip, vectors[t])
         return vectors
 
     return parallel.each(band, rows, threads)
