@@ -94,25 +94,32 @@ class Arithmetic:
         self.code = int.from_bytes(data[:4].ljust(4, b"\0"), "big")
 
     def decide(self, chance):
-        span = self.high - self.low
-        middle = self.low + (span >> 16) * chance + (((span & 65535) * chance) >> 16)
+        middle = self.low + ((self.high - self.low) * chance >> 16)
         bit = int(self.code <= middle)
         if bit:
-            self.high = middle
+            self.narrow(self.low, middle)
         else:
-            self.low = middle + 1
-        while self.low >> 24 == self.high >> 24:
+            self.narrow(middle + 1, self.high)
+        return bit
+
+    def narrow(self, low, high):
+        while low >> 24 == high >> 24:
             byte = self.data[self.at] if self.at < len(self.data) else 0
             self.at += 1
-            self.low = (self.low << 8) & 0xFFFFFFFF
-            self.high = ((self.high << 8) & 0xFFFFFFFF) | 255
+            low = (low << 8) & 0xFFFFFFFF
+            high = ((high << 8) & 0xFFFFFFFF) | 255
             self.code = ((self.code << 8) & 0xFFFFFFFF) | byte
-        return bit
+        self.low, self.high = low, high
 
     def raw(self, bits):
         value = 0
-        for _ in range(bits):
-            value = 2 * value + self.decide(32768)
+        while bits:
+            count = min(bits, 12) if self.high - self.low >= 2**20 else 1
+            unit = (self.high - self.low + 1) >> count
+            part = min((self.code - self.low) // unit, 2**count - 1)
+            low = self.low + unit * part
+            self.narrow(low, self.high if part == 2**count - 1 else low + unit - 1)
+            value, bits = value << count | part, bits - count
         return value
 
 
@@ -496,12 +503,13 @@ class Stream:
         votes = [gradient, median(w, n, nw) << 6, ((3 * w + n + ne - ww) << 6) >> 2]
         base = (w + n + 1) >> 1
         if has_p:
-            votes += [
-                p << 6,
-                (p << 6) + ((w - pw + n - pn) << 5),
-                median(w + p - pw, n + p - pn, ((w + n - pw - pn) >> 1) + p) << 6,
-                (p << 6) + (((w - pw) + (n - pn) + (ne - pne) + (nw - pnw)) << 4),
-            ]
+            votes.append(p << 6)
+            if model:
+                votes += [
+                    (p << 6) + ((w - pw + n - pn) << 5),
+                    median(w + p - pw, n + p - pn, ((w + n - pw - pn) >> 1) + p) << 6,
+                ]
+            votes.append((p << 6) + (((w - pw) + (n - pn) + (ne - pne) + (nw - pnw)) << 4))
             base = (2 * p + w + n + 2) >> 2
         if G is not None:
             votes.append(at(G, 0, 0) << 6)
@@ -547,9 +555,10 @@ class Stream:
             fit = vote(channel.fit.weights[x // 16], fitted)
             votes.append(fit)
         first = len(votes)
-        used = (0, 1, 2) if model else (0, 2)  # small, quick, slow
+        used = (0, 1, 2) if model else (2,)  # small, quick, slow
         votes += [vote(channel.filters[f], taps if f else taps[:6]) for f in used]
-        small, quick, slow = votes[first], votes[first + 1 if model else first], votes[-1]
+        small, slow = votes[first], votes[-1]
+        quick = votes[first + 1] if model else votes[first - 1]  # for the contexts
 
         recent = []
         for v in range(len(votes)):

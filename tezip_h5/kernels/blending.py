@@ -40,7 +40,6 @@ from tezip_h5.kernels.pixels import (
     narrowed,
     pad,
     quantized,
-    repeating,
     surroundings,
     vote,
 )
@@ -60,10 +59,8 @@ def build(sizes: Sizes):
     mixer = len(sizes.contexts)  # places of choices, behind those of contexts
     refiner = mixer + len(sizes.mixers)
     choices = refiner + len(sizes.refiners)
-    counts = (
-        mixer, curve_count, len(sizes.mixers), len(sizes.refiners), sizes.slots, sizes.marks,
-    )  # fmt: skip
-    offsets, slots = sizes.offsets, sizes.slots
+    offsets, slots, mark_count = sizes.offsets, sizes.slots, sizes.marks
+    counts = (mixer, curve_count, len(sizes.mixers), len(sizes.refiners), slots, mark_count)
 
     def code_plane(
         decoding, levels, tolerance, top, flags, alone, planes, finer, traces, squares,
@@ -120,9 +117,9 @@ def build(sizes: Sizes):
         floor = 16 * min(step, int64(1) << 20) ** 2 + 1  # beyond, filters stand still anyway
         near_count = 8 + (11 if has_previous else 0) + (1 if has_guess else 0)
         near_count += 3 if has_other else 0
-        voters = 6 + (4 if has_previous else 0) + (1 if has_guess else 0)
-        voters += (1 if has_other else 0) + (1 if taught else 0) + (1 if fine else 0)
-        voter_errors[:, :, voters if fine else voters - 1 :] = UNUSED
+        voters = (7 if fine else 4) + (1 if has_guess else 0) + (1 if has_other else 0)
+        voters += (1 if taught else 0) + ((4 if fine else 2) if has_previous else 0)
+        voter_errors[:, :, voters:] = UNUSED
         for row in range(rows):
             y = row + TOP
             now = row & 1
@@ -157,12 +154,15 @@ def build(sizes: Sizes):
                 base = (w + n + 1) >> 1
                 if has_previous:
                     votes[3] = p << FRACTION
-                    votes[4] = (p << FRACTION) + ((w - pw + n - pn) << (FRACTION - 1))
-                    middle = ((w + n - pw - pn) >> 1) + p
-                    votes[5] = median(w + p - pw, n + p - pn, middle) << FRACTION
+                    count = 4
+                    if fine:
+                        votes[4] = (p << FRACTION) + ((w - pw + n - pn) << (FRACTION - 1))
+                        middle = ((w + n - pw - pn) >> 1) + p
+                        votes[5] = median(w + p - pw, n + p - pn, middle) << FRACTION
+                        count = 6
                     around = (w - pw) + (n - pn) + (ne - pne) + (nw - pnw)
-                    votes[6] = (p << FRACTION) + (around << (FRACTION - 2))
-                    count = 7
+                    votes[count] = (p << FRACTION) + (around << (FRACTION - 2))
+                    count += 1
                     base = (2 * p + w + n + 2) >> 2
                 if has_guess:
                     votes[count] = int64(guess[y, x]) << FRACTION
@@ -176,12 +176,11 @@ def build(sizes: Sizes):
                     other, other_errors,
                 )  # fmt: skip
                 small, quick, slow = int64(0), int64(0), int64(0)
-                energy = int64(0)
-                for i in range(6):
-                    small += int64(filters[0, i]) * int64(taps[i])
-                    energy += int64(taps[i]) * int64(taps[i])
-                small_energy = energy
-                energy = int64(0)
+                energy, small_energy = int64(0), int64(0)
+                if fine:
+                    for i in range(6):
+                        small += int64(filters[0, i]) * int64(taps[i])
+                        small_energy += int64(taps[i]) * int64(taps[i])
                 lesson = int64(0)
                 if taught:
                     kind = surroundings(y, x, flags, current, previous)
@@ -210,13 +209,13 @@ def build(sizes: Sizes):
                     votes[count] = vote(base, fit, narrow, top)
                     count += 1
                 first = count
-                votes[first] = vote(base, small, narrow, top)
                 if fine:
+                    votes[first] = vote(base, small, narrow, top)
                     votes[first + 1] = vote(base, quick, narrow, top)
-                    count += 1
-                at_slow = first + (2 if fine else 1)
+                    count += 2
+                at_slow = count
                 votes[at_slow] = vote(base, slow, narrow, top)
-                count += 2
+                count += 1
 
                 predicted, spread = blended(votes, count, voter_errors, now, x, shares, recent)
                 if alone and taught:
@@ -267,7 +266,7 @@ def build(sizes: Sizes):
                 half = min(level >> 1, 9)
                 chosen[0] = level * 4 + part
                 chosen[1] = dw * wide + dn
-                filtered = votes[first + 1 if fine else first]
+                filtered = votes[first + 1 if fine else first - 1]
                 chosen[2] = class_of(
                     (filtered - predicted) >> (FRACTION - 2), per_step, scale, most
                 ) * wide + class_of(
@@ -348,12 +347,12 @@ def build(sizes: Sizes):
                     chosen[i] = (chosen[i] + offsets[i]) * slots
 
                 # --- the symbol
-                # One by one: a loop would read from memory what was just written there, and wait.
-                marks[0], marks[1] = repeating(w - centre, step, per_step), repeating(n - centre, step, per_step)
-                marks[2], marks[3] = repeating(p - centre, step, per_step), repeating(ne - centre, step, per_step)
-                marks[4], marks[5] = repeating(nw - centre, step, per_step), repeating(ww - centre, step, per_step)
+                marks[0], marks[1], marks[2] = w - centre, n - centre, p - centre
+                marks[3], marks[4], marks[5] = ne - centre, nw - centre, ww - centre
                 if fine:
-                    marks[6], marks[7] = repeating(nn - centre, step, per_step), repeating(nne - centre, step, per_step)
+                    marks[6], marks[7] = nn - centre, nne - centre
+                for i in range(mark_count):
+                    marks[i] = ((2 * marks[i] + step) * per_step) >> 25
                 symbol = int64(0)
                 if not decoding:
                     symbol = quantized(int64(levels[row, column]) - centre, tolerance, step)
@@ -396,16 +395,14 @@ def build(sizes: Sizes):
                 for v in range(count):
                     missed = (abs(exact - votes[v]) * per_step) >> 24
                     voter_errors[now, x, v] = min(missed, int64(1) << 27)
-                small = ((exact - votes[first]) >> narrow) * (
-                    (int64(1) << 33) // (small_energy + floor)
-                )
                 inverse = (int64(1) << 33) // (energy + floor)
                 if fine:
                     quick = ((exact - votes[first + 1]) >> narrow) * inverse
-                slow = ((exact - votes[at_slow]) >> narrow) * inverse
-                adapt(filters[0], taps, 6, small >> 20, 9)
-                if fine:
                     adapt(filters[1], taps, used, quick >> 25, 6)
+                    inverse_small = (int64(1) << 33) // (small_energy + floor)
+                    small = ((exact - votes[first]) >> narrow) * inverse_small
+                    adapt(filters[0], taps, 6, small >> 20, 9)
+                slow = ((exact - votes[at_slow]) >> narrow) * inverse
                 adapt(filters[2], taps, used, slow >> 23, 6)
         pad(current, rows, columns)
         return coder[3]

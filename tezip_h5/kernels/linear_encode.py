@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import int32, int64, types, uint8, uint16, uint32, uint64, void
 
-from tezip_h5.kernels.compiling import kernel
+from tezip_h5.kernels.compiling import inlined, kernel
 from tezip_h5.kernels.cpu import _cell, _median, _reciprocal
 from tezip_h5.kernels.linear import (
     _OWN,
@@ -37,25 +37,9 @@ from tezip_h5.kernels.linear import (
 _OCTAVES = np.maximum(np.frexp(np.arange(4096))[1] - 1, 0).astype(np.uint8)  # floor of log2
 
 
-@kernel(
-    void(
-        int32[:, ::1],
-        _OWN,
-        _TAPS,
-        int64[::1],
-        uint8[::1],
-        types.Tuple((uint8[:, ::1], uint16[:, ::1], int32[:, ::1])),
-        uint32[:, ::1],
-        int64[::1],
-    )
-)
-def model(levels, own, taps, plan, classes, found, bits, filled):
-    """Symbols, contexts and low bits of one plane; its reconstruction goes into `own`.
-
-    `found`: symbols and contexts, both (h, w), and how often each symbol (column) was found
-    in each context (row). `bits`: two rows of zeroed words, for even and odd rows of the
-    plane; `filled` counts the bits in each.
-    """
+@inlined
+def _rows(exact, levels, own, taps, plan, classes, found, bits, filled, scratch):
+    """`model`; with `exact`, a constant, nothing waits for the sample before to be quantized."""
     symbols, contexts, counts = found
     height, width = levels.shape
     frame, before, magnitudes, _ = own
@@ -66,9 +50,7 @@ def model(levels, own, taps, plan, classes, found, bits, filled):
     factor = 3 if plan[SIDE] == SIDE_OWN else 2
     fine = plan[FINE]
     reciprocal = _reciprocal(step, high - low)
-    guess, energy = np.empty(width, np.int64), np.empty(width, np.int64)
-    sums = np.empty(width, np.int32)
-    frame[channel, :2] = 0
+    guess, energy, sums = scratch
     many = False  # whether many symbols of the last row had low bits: no branch then
     for y in range(height):
         _prepare(y, own, plan, taps, sums, guess, energy)
@@ -111,12 +93,19 @@ def model(levels, own, taps, plan, classes, found, bits, filled):
                 + FRACTIONS * (int64(other >= under) + int64(other > over))
                 + last
             )
-            cell = _cell(int64(levels[y, x]) - prediction, tolerance, step, reciprocal)
+            level = int64(levels[y, x])
+            if exact:
+                cell = level - prediction
+            else:
+                cell = _cell(level - prediction, tolerance, step, reciprocal)
             left2 = left
             corner, above = above, right
             left_past, corner_past = now & drift, now_above & drift
             size_corner, size_above = size_above, size_right
-            left = min(max(prediction + cell * step, low), high)
+            if exact:
+                left = level
+            else:
+                left = min(max(prediction + cell * step, low), high)
             size = min(abs(cell) >> scale, LARGEST)
             row[at] = left
             sizes[at] = size
@@ -139,7 +128,37 @@ def model(levels, own, taps, plan, classes, found, bits, filled):
         filled[y & 1] = position
         many = position - begun > width // 2
         _end_row(frame[channel, y + 2], width)
-    frame[channel, height + 2] = frame[channel, height + 1]
+
+
+@kernel(
+    void(
+        int32[:, ::1],
+        _OWN,
+        _TAPS,
+        int64[::1],
+        uint8[::1],
+        types.Tuple((uint8[:, ::1], uint16[:, ::1], int32[:, ::1])),
+        uint32[:, ::1],
+        int64[::1],
+    )
+)
+def model(levels, own, taps, plan, classes, found, bits, filled):
+    """Symbols, contexts and low bits of one plane; its reconstruction goes into `own`.
+
+    `found`: symbols and contexts, both (h, w), and how often each symbol (column) was found
+    in each context (row). `bits`: two rows of zeroed words, for even and odd rows of the
+    plane; `filled` counts the bits in each.
+    """
+    height, width = levels.shape
+    frame = own[0][plan[CHANNEL]]
+    frame[:2] = 0
+    guess, energy = np.empty(width, np.int64), np.empty(width, np.int64)
+    scratch = guess, energy, np.empty(width, np.int32)
+    if plan[TOLERANCE] == 0:
+        _rows(True, levels, own, taps, plan, classes, found, bits, filled, scratch)
+    else:
+        _rows(False, levels, own, taps, plan, classes, found, bits, filled, scratch)
+    frame[height + 2] = frame[height + 1]
 
 
 @kernel(void(uint8[:, ::1], uint16[:, ::1], uint8[::1], uint32[:, ::1], uint16[:, ::1], int64[::1]))

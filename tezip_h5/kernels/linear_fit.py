@@ -135,6 +135,22 @@ def count_symbols(samples, weights, offsets, plan, counts):
             counts[c, kind, symbol] += 1
 
 
+@kernel(int64(int32[:, ::1], int64[::1]))
+def totals(counts, found):
+    """Add up each row of counts in `found`; returns the last column that has any, or -1."""
+    last = int64(-1)
+    for i in range(len(counts)):
+        total = int64(0)
+        for s in range(counts.shape[1]):
+            total += counts[i, s]
+        found[i] = total
+        if total:
+            for s in range(last + 1, counts.shape[1]):
+                if counts[i, s]:
+                    last = s
+    return last
+
+
 @kernel(void(int32[:, ::1], float32[:, ::1], float32, uint8[::1], int64[:, ::1]))
 def assign(counts, lengths, slack, tables, totals):
     """Give each context (row of counts) the table in which its symbols are shortest.

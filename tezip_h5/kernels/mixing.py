@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numba
 import numpy as np
-from numba import int64, uint64
+from numba import int64, uint32, uint64
 
 from tezip_h5.kernels.compiling import inlined
 
@@ -21,6 +21,9 @@ LADDER = 20
 
 MODELLED = 2
 """Low bits that are coded by the distributions' chances; further ones are raw."""
+
+AT_ONCE, ROOM = 12, 1 << 20
+"""Raw bits go so many at a time where the arithmetic coder has so much room, else one by one."""
 
 MATCH = 4
 """The context that tells which neighbours a rung of the ladder would repeat."""
@@ -92,21 +95,12 @@ TABLES = (STRETCH, SQUASH, RATES, CURVE)
 
 
 @inlined
-def _code(decoding, bit, probability, coder, stream):
-    """One decision through the binary arithmetic coder; `probability` of a 1, of 65536.
+def _settle(decoding, low, high, coder, stream):
+    """Narrow the arithmetic coder to low..high, and shift out the bytes that these have in common.
 
     `coder` is low, high, code, position. Past its end a stream reads as zeros, and is not
     written: the caller sees the position.
     """
-    low, high = coder[0], coder[1]
-    span = high - low
-    middle = low + ((span * probability) >> 16)
-    if decoding:
-        bit = int64(1) if coder[2] <= middle else int64(0)
-    if bit:
-        high = middle
-    else:
-        low = middle + 1
     position, code = coder[3], coder[2]
     while (low ^ high) & 0xFF000000 == 0:
         if decoding:
@@ -118,6 +112,20 @@ def _code(decoding, bit, probability, coder, stream):
         low = (low << 8) & 0xFFFFFFFF
         high = ((high << 8) & 0xFFFFFFFF) | 255
     coder[0], coder[1], coder[2], coder[3] = low, high, code, position
+
+
+@inlined
+def _code(decoding, bit, probability, coder, stream):
+    """One decision through the arithmetic coder; `probability` of a 1, of 65536."""
+    low, high = coder[0], coder[1]
+    middle = low + (((high - low) * probability) >> 16)
+    if decoding:
+        bit = int64(1) if coder[2] <= middle else int64(0)
+    if bit:
+        high = middle
+    else:
+        low = middle + 1
+    _settle(decoding, low, high, coder, stream)
     return bit
 
 
@@ -208,11 +216,22 @@ def _decide(
 
 @numba.njit(nogil=True)
 def _raw(decoding, value, bits, coder, stream):
-    """`bits` bits of equal chance, the highest first."""
-    result = int64(0)
-    for b in range(bits - 1, -1, -1):
-        bit = _code(decoding, (value >> b) & 1, int64(32768), coder, stream)
-        result = (result << 1) | bit
+    """`bits` bits of equal chance, the highest first; many at once where the coder has room."""
+    result, left = int64(0), bits
+    while left > 0:
+        low, high = coder[0], coder[1]
+        count = min(left, AT_ONCE) if high - low >= ROOM else int64(1)
+        unit, last = (high - low + 1) >> count, (int64(1) << count) - 1
+        left -= count
+        if decoding:
+            part = min(int64(uint32(coder[2] - low) // uint32(unit)), last)
+        else:
+            part = (value >> left) & last
+        low += unit * part
+        if part < last:
+            high = low + unit - 1
+        _settle(decoding, low, high, coder, stream)
+        result = (result << count) | part
     return result
 
 
@@ -232,7 +251,7 @@ def _stretched(stretch, part, whole):
 
 @numba.njit(nogil=True)
 def _gamma(decoding, value, coder, stream):
-    """Elias gamma code of a number from 1 on, in raw bits."""
+    """Elias gamma code of a number from 1 on, in raw bits, of which the first go one by one."""
     length = int64(0)
     if decoding:
         while length < 40 and _raw(True, 0, 1, coder, stream) == 0:
@@ -240,7 +259,9 @@ def _gamma(decoding, value, coder, stream):
         return (int64(1) << length) | _raw(True, 0, length, coder, stream)
     while (value >> (length + 1)) > 0:
         length += 1
-    _raw(False, 1, length + 1, coder, stream)
+    for _ in range(length):
+        _raw(False, 0, 1, coder, stream)
+    _raw(False, 1, 1, coder, stream)
     _raw(False, value & ((int64(1) << length) - 1), length, coder, stream)
     return value
 
@@ -273,7 +294,7 @@ def _low_bits(decoding, low, bits, inner, sign, tail, curves, coder, stream):
 
 @inlined
 def _packed(marks, count, flip, begin, scale):
-    """Rungs of symbols, a byte each; 127 is none that is on the ladder's lower part, nor a match."""
+    """Rungs of symbols, a byte each; 127 for those that are not on this side's ladder."""
     rungs = uint64(0)
     for i in range(count):
         rung = ((marks[i] ^ flip) - begin) >> scale

@@ -104,14 +104,18 @@ def search(frame, last, past, skip, vectors):
             if cost < best:
                 best, dy, dx, own = cost, wy * COARSE, wx * COARSE, True
             for reach in (2, 1, 1):
-                cy, cx = dy, dx
+                cy, cx, found = dy, dx, best
                 for ty in range(-1, 2):
                     for tx in range(-1, 2):
+                        if ty == 0 and tx == 0:
+                            continue
                         ny, nx = cy + ty * reach, cx + tx * reach
                         cost = _difference(frame, last, y0, y1, x0, x1, ny, nx, skip, best)
                         cost += int64(0) if own else price
                         if cost < best and abs(ny) < 64 and abs(nx) < 64:
                             best, dy, dx, own = cost, ny, nx, True
+                if reach == 1 and best == found:
+                    break
             vectors[by, bx, 0], vectors[by, bx, 1] = dy, dx
             other = y0 + skip - 1
             before += _difference(frame, last, other, y1, x0, x1, 0, 0, skip, int64(1) << 60)

@@ -83,12 +83,6 @@ def quantized(residual, tolerance, step):
 
 
 @inlined
-def repeating(difference, step, per_step):
-    """The symbol that makes a sample differ by `difference` from its centre, or nearly."""
-    return ((2 * difference + step) * per_step) >> 25
-
-
-@inlined
 def gradient_adjusted(w, n, nw, ne, ww, nn, nne, step):
     """CALIC's spatial prediction, with FRACTION bits; thresholds grow with the quantizer."""
     horizontal = abs(w - ww) + abs(n - nw) + abs(n - ne)
@@ -134,11 +128,12 @@ def blended(votes, count, voter_errors, now, x, shares, recent):
     down = max(bit_length(least) - 6, int64(0))
     over, under = int64(0), int64(0)
     low, high = votes[0], votes[0]
-    for v in range(count):
-        share = int64(shares[min(recent[v] >> down, 1023)])
-        over += share * (votes[v] - votes[0])
+    for v in range(wide):  # further voters are the first again, with no share
+        share = int64(shares[min(recent[v] >> down, 1023)]) if v < count else int64(0)
+        vote = votes[v] if v < count else votes[0]
+        over += share * (vote - votes[0])
         under += share
-        low, high = min(low, votes[v]), max(high, votes[v])
+        low, high = min(low, vote), max(high, vote)
     return votes[0] + over // under, high - low
 
 

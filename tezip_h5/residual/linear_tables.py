@@ -108,12 +108,15 @@ def build(counts: np.ndarray, scale: int) -> tuple[Tables, list[int]]:
     Contexts begin sorted by the size of their symbols and move to the table that codes them
     best, a few times over (k-means with code lengths as distances).
     """
+    fit = kernels.load("linear_fit")
     sides, contexts, symbols = counts.shape
-    used_sides = [side for side in range(sides) if counts[side].any()]
     flat = counts.reshape(-1, symbols)
-    present = np.flatnonzero(flat.any(axis=1))
-    rows = np.ascontiguousarray(flat[present])
-    per_row = rows.sum(axis=1, dtype=np.int64)
+    found = np.empty(len(flat), np.int64)
+    symbols = fit.totals(flat, found) + 1
+    present = np.flatnonzero(found)
+    rows = np.ascontiguousarray(flat[present, :symbols])
+    per_row = found[present]
+    used_sides = np.unique(present // contexts).tolist()
     # Sorted by the mean size of symbols, in groups of about as many bits each.
     bits = rows @ np.log2(np.arange(1, symbols + 1, dtype=np.float32)) + 1
     order = np.argsort(bits / per_row, kind="stable")
@@ -123,14 +126,13 @@ def build(counts: np.ndarray, scale: int) -> tuple[Tables, list[int]]:
     starts = np.flatnonzero(np.diff(group, prepend=-1))
     totals = np.add.reduceat(rows[order], starts, axis=0, dtype=np.int64)
     tables = np.zeros(len(rows), np.uint8)
-    assign = kernels.load("linear_fit").assign
     for turn in range(_ROUNDS):
         totals = totals[totals.any(axis=1)]
         smoothed = totals + 0.02
         lengths = np.log2(smoothed.sum(axis=1) / smoothed.T).astype(np.float32)
         totals = np.zeros_like(totals)
         slack = np.float32(_SLACK if turn == _ROUNDS - 1 else 0)
-        assign(rows, np.ascontiguousarray(lengths), slack, tables, totals)
+        fit.assign(rows, np.ascontiguousarray(lengths), slack, tables, totals)
     kept = totals.any(axis=1)
     tables = (np.cumsum(kept) - 1).astype(np.uint8)[tables]
     of_context = np.zeros(sides * contexts, np.uint8)
@@ -138,9 +140,7 @@ def build(counts: np.ndarray, scale: int) -> tuple[Tables, list[int]]:
     before = np.searchsorted(present, np.arange(of_context.size), side="right") - 1
     of_context[:] = tables[np.maximum(before, 0)]
     frequencies = np.stack([_normalized(row) for row in totals[kept]])
-    last = int(np.flatnonzero(frequencies.any(axis=0))[-1])
-    of_context = of_context.reshape(sides, contexts)
-    return Tables(scale, of_context, frequencies[:, : last + 1]), used_sides
+    return Tables(scale, of_context.reshape(sides, contexts), frequencies), used_sides
 
 
 def _normalized(counts: np.ndarray) -> np.ndarray:
