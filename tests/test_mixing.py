@@ -161,6 +161,20 @@ def test_motion_is_found_and_used(level):
     assert len(payload) < 0.4 * frames.size  # nearly only the first frame
 
 
+@pytest.mark.parametrize("skip", [1, 2])
+def test_noise_is_not_taken_for_motion(skip):
+    """A search finds something in noise, but rows that it did not look at do not confirm it."""
+    noise = np.random.default_rng(0).integers(0, 40, (3, 128, 160)).astype(np.int32)
+    still = noise // 4 + 8 * (np.arange(160) // 20)
+    rest = [True, False, False], [slice(0, 128)], skip
+    assert motion.estimate(noise, lambda t: noise[t - 1], *rest) is None
+    assert motion.estimate(still, lambda t: still[t - 1], *rest) is None
+    smooth = sum(np.roll(noise[0], (y, x), (0, 1)) for y in range(6) for x in range(6))
+    drifting = np.stack([np.roll(smooth, 3 * t, 1) for t in range(3)])
+    (vectors,) = motion.estimate(drifting, lambda t: drifting[t - 1], *rest)
+    assert (vectors[1:, :, 1:-1] == (0, -3)).all()
+
+
 @pytest.mark.parametrize("level", ["balanced", "best"])
 def test_jumps_of_brightness_are_found_and_used(level, monkeypatch):
     y, x = np.ogrid[:80, :96]
