@@ -32,7 +32,7 @@ class _Channel:
 
     def __init__(self, kernel, model: Sizes, size: tuple[int, int]):
         padded = (size[0] + kernel.TOP + kernel.BOTTOM, size[1] + kernel.LEFT + kernel.RIGHT)
-        self.planes = np.zeros((3, *padded), np.int32)  # this frame's, the last, before that
+        self.planes = [np.zeros(padded, np.int32) for _ in range(3)]  # now, the last, before that
         self.mean = np.zeros(padded if model.fine else (0, 0), np.int32)
         self.symbols = np.zeros((2, *padded), np.int32)
         self.errors = np.zeros(padded, np.int32)
@@ -66,7 +66,7 @@ class _Channel:
             kernels.load("mean").remember(self.planes[0], self.seen, top, self.mean)
         self.seen += 1
         self.sums.turn()
-        self.planes = self.planes[[2, 0, 1]]
+        self.planes = [self.planes[2], *self.planes[:2]]
         self.symbols = self.symbols[::-1]
         self.misses = self.misses[::-1]
 
