@@ -49,7 +49,7 @@ FRAMEWISE = """
         ("balanced", 512, 32), ("balanced", 1024, 32),
     ):
         tile = detector_sequence(16, 512, 512)
-        path = f"{folder}/frames.h5"
+        path = f"{folder}/{level}-{size}.h5"
         shifted = (np.roll(tile[i % 16], 31 * i, axis=1) for i in range(count))
         slope = np.add.outer(np.arange(size) // 7, np.arange(size) // 11).astype(np.uint16)
         frames = (np.tile(frame, (size // 512, size // 512)) + slope for frame in shifted)
@@ -108,9 +108,10 @@ FIRST = """
     import sys, time
     started = time.perf_counter()
     import h5py, tezip_h5
-    with h5py.File(f"{sys.argv[1]}/frames.h5") as f:
+    with h5py.File(f"{sys.argv[1]}/{sys.argv[2]}.h5") as f:
         f["scan/data"][0]
-    print(f"first frame of a file in a new process: {time.perf_counter() - started:.2f} s")
+    seconds = time.perf_counter() - started
+    print(f"first frame of a file in a new process, {sys.argv[2]}: {seconds:.2f} s")
 """
 
 
@@ -140,7 +141,8 @@ def main() -> None:
         in_process(IMPORT)
         in_process(PREPARE + SPEED, folder)
         in_process(PREPARE + FRAMEWISE, folder)
-        in_process(FIRST, folder)
+        for made in ("fast-512", "fast-1024", "fast-2048", "balanced-512", "balanced-1024"):
+            in_process(FIRST, folder, made)
         in_process(PREPARE + MEMORY, folder, count)
         in_process(PREPARE + READ_MEMORY, folder)
 
