@@ -3,13 +3,14 @@
 import contextlib
 
 import naive_mixing
+import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import random_model
 
-from tezip_h5 import FormatError, bitstream, codec
+from tezip_h5 import FormatError, bitstream, codec, kernels
 from tezip_h5.bitstream import Section
 from tezip_h5.bounds import ErrorBound
 from tezip_h5.levels import Integers
@@ -159,6 +160,31 @@ def test_motion_is_found_and_used(level):
     section = bitstream.unpack(payload).sections[Section.RESIDUALS]
     assert section[1] == 2
     assert len(payload) < 0.4 * frames.size  # nearly only the first frame
+
+
+def test_raw_bits_are_what_the_format_says():
+    """Also where the coder has no room for many at once, which little else meets."""
+    rng = np.random.default_rng(0)
+    raw, code = kernels.load("mixing")._raw, kernels.load("mixing")._code
+
+    @numba.njit
+    def encode(widths, values, chances, coder, stream):
+        for i in range(widths.size):
+            raw(False, values[i], widths[i], coder, stream)
+            code(False, values[i] & 1, chances[i], coder, stream)
+
+    widths = rng.integers(0, 31, 4000)
+    values = rng.integers(0, 1 << 31, widths.size) & ((1 << widths) - 1)
+    chances = rng.integers(32, 65505, widths.size)
+    coder, stream = np.array([0, 0xFFFFFFFF, 0, 0], np.int64), np.zeros(1 << 16, np.uint8)
+    encode(widths, values, chances, coder, stream)
+    stream[coder[3]] = (int(coder[0]) >> 24) + 1 & 255
+    arithmetic, narrow = naive_mixing.Arithmetic(stream.tobytes()), 0
+    for width, value, chance in zip(widths, values, chances, strict=True):
+        narrow += width > 0 and arithmetic.high - arithmetic.low < 2**20
+        assert arithmetic.raw(int(width)) == value
+        assert arithmetic.decide(int(chance)) == value & 1
+    assert narrow > 5
 
 
 @pytest.mark.parametrize("skip", [1, 2])

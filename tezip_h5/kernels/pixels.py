@@ -27,7 +27,7 @@ AHEAD_Y = np.array([0, 0, 1])
 AHEAD_X = np.array([0, 1, 0])
 
 _most = 16 * 65535
-_UNUSED = np.int32((1 << 31) - 1)
+_LARGEST = np.int32((1 << 31) - 1)
 UNUSED = 1 << 28
 """Errors of a voter that there is none of: more than any has."""
 SHARES = np.array([min(_most, (1 << 30) // (n + 1) ** 3) for n in range(1024)], np.int32)
@@ -118,7 +118,7 @@ def blended(votes, count, voter_errors, now, x, shares, recent):
     spread."""
     then = 1 - now
     wide = (count + 3) & -4  # not a constant, so that loops become vectors
-    least = _UNUSED
+    least = _LARGEST
     for v in range(wide):
         total = (voter_errors[now, x - 1, v] + voter_errors[then, x, v]) << 1
         total += voter_errors[then, x - 1, v] + voter_errors[then, x + 1, v]
