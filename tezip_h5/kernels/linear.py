@@ -27,7 +27,9 @@ LARGEST = 1023  # magnitude of a symbol that counts
 LAG = 4  # samples that an odd row stays behind the row above it
 
 # What `plan` holds. The own weights are in the order W, WW, N, NW, NE, median.
-CHANNEL, TOLERANCE, LOW, HIGH, BIAS, PREDICTED, SIDE, SCALE, DRIFT, WIDE, FINE, OWN = range(12)
+CHANNEL, TOLERANCE, LOW, HIGH, BIAS, PREDICTED, SIDE, SCALE, DRIFT, WIDE, SMALL, FINE, OWN = range(
+    13
+)
 PLAN = OWN + 6
 SIDE_OWN, SIDE_BEFORE, SIDE_CHANNEL = range(3)  # where a pixel's surroundings are looked at
 
@@ -50,9 +52,12 @@ def _weights(plan, y):
 
 
 @numba.njit(nogil=True)
-def _prepare(y, own, plan, taps, sums, guess, energy):
-    """What a row's predictions and energies hold of rows and frames that are known before it."""
-    frame, before, magnitudes, earlier = own
+def _expect(y, own, plan, taps, sums, guess):
+    """What a row's predictions hold of rows and frames that are known before it.
+
+    `guess` (w,) is int64, or int32 where `plan` says that predictions fit in it.
+    """
+    frame, before, _, _ = own
     channel = plan[CHANNEL]
     for x in range(guess.size):
         guess[x] = int64(1) << (SHIFT - 1)
@@ -78,6 +83,13 @@ def _prepare(y, own, plan, taps, sums, guess, energy):
                     sums[x] += np.int32(row[x]) * weight
         for x in range(guess.size):
             guess[x] += sums[x]
+
+
+@numba.njit(nogil=True)
+def _surroundings(y, own, plan, energy):
+    """What a row's energies hold of rows and frames that are known before it."""
+    _, _, magnitudes, earlier = own
+    channel = plan[CHANNEL]
     if plan[SIDE] == SIDE_OWN:
         above = magnitudes[channel, y]
         for x in range(energy.size):
@@ -123,7 +135,7 @@ def surround(samples, plane):
         _OWN,
         _TAPS,
         int64[::1],
-        uint8[::1],
+        uint16[::1],
         types.Tuple((uint8[::1], uint32[::1])),
         types.UniTuple(uint16[::1], 2),
         types.UniTuple(uint32[::1], 2),
@@ -168,7 +180,8 @@ def decode(own, taps, plan, classes, coder, both_words, both_bits, limits):
         if height > 1 and (position_b > limits[1] or start_b > limits[3]):
             return 1
         both = y + 1 < height
-        _prepare(y, own, plan, taps, sums, guess, energy)
+        _expect(y, own, plan, taps, sums, guess)
+        _surroundings(y, own, plan, energy)
         row, above_row = frame[channel, y + 2][2:], frame[channel, y + 1][3:]
         past_row, past_above = before[channel, y + 2][2:], before[channel, y + 1][2:]
         sizes, above_sizes = magnitudes[channel, y + 2][2:], magnitudes[channel, y + 1][3:]
@@ -183,7 +196,8 @@ def decode(own, taps, plan, classes, coder, both_words, both_bits, limits):
         corner_past = int64(before[channel, y + 1, 1]) & drift
         size, size_corner, size_above = int64(0), int64(0), int64(magnitudes[channel, y + 1, 2])
         if both:
-            _prepare(y + 1, own, plan, taps, sums, guess_b, energy_b)
+            _expect(y + 1, own, plan, taps, sums, guess_b)
+            _surroundings(y + 1, own, plan, energy_b)
         row_b, above_row_b = frame[channel, y + 3][2:], frame[channel, y + 2][3:]
         past_row_b, past_above_b = before[channel, y + 3][2:], before[channel, y + 2][2:]
         sizes_b, above_sizes_b = magnitudes[channel, y + 3][2:], magnitudes[channel, y + 2][3:]
@@ -208,7 +222,7 @@ def decode(own, taps, plan, classes, coder, both_words, both_bits, limits):
                 if not fine:
                     last = int64(left2 >= under) + int64(left2 > over)
                 context = (
-                    int64(classes[uint64(activity)]) * (PATTERNS * FRACTIONS)
+                    int64(classes[uint64(activity)])
                     + (27 * FRACTIONS) * (int64(left >= under) + int64(left > over))
                     + (9 * FRACTIONS) * (int64(above >= under) + int64(above > over))
                     + (3 * FRACTIONS) * (int64(right >= under) + int64(right > over))
@@ -281,7 +295,7 @@ def decode(own, taps, plan, classes, coder, both_words, both_bits, limits):
                 if not fine:
                     last = int64(left2_b >= under) + int64(left2_b > over)
                 context = (
-                    int64(classes[uint64(activity)]) * (PATTERNS * FRACTIONS)
+                    int64(classes[uint64(activity)])
                     + (27 * FRACTIONS) * (int64(left_b >= under) + int64(left_b > over))
                     + (9 * FRACTIONS) * (int64(above_b >= under) + int64(above_b > over))
                     + (3 * FRACTIONS) * (int64(right_b >= under) + int64(right_b > over))

@@ -19,27 +19,28 @@ from tezip_h5.kernels.linear import (
     LARGEST,
     LOW,
     LOWEST,
-    PATTERNS,
     PRECISION,
     SCALE,
     SHIFT,
     SIDE,
     SIDE_BEFORE,
     SIDE_OWN,
+    SMALL,
     TOLERANCE,
     WIDEST,
     _begin_row,
     _end_row,
-    _prepare,
+    _expect,
+    _surroundings,
     _weights,
 )
-
-_OCTAVES = np.maximum(np.frexp(np.arange(4096))[1] - 1, 0).astype(np.uint8)  # floor of log2
+from tezip_h5.kernels.linear_emit import _OCTAVES
+from tezip_h5.kernels.linear_exact import exact
 
 
 @inlined
-def _rows(exact, levels, own, taps, plan, classes, found, bits, filled, scratch):
-    """`model`; with `exact`, a constant, nothing waits for the sample before to be quantized."""
+def _rows(levels, own, taps, plan, classes, found, bits, filled, scratch):
+    """`model`, sample by sample."""
     symbols, contexts, counts = found
     height, width = levels.shape
     frame, before, magnitudes, _ = own
@@ -53,7 +54,8 @@ def _rows(exact, levels, own, taps, plan, classes, found, bits, filled, scratch)
     guess, energy, sums = scratch
     many = False  # whether many symbols of the last row had low bits: no branch then
     for y in range(height):
-        _prepare(y, own, plan, taps, sums, guess, energy)
+        _expect(y, own, plan, taps, sums, guess)
+        _surroundings(y, own, plan, energy)
         row, above_row = frame[channel, y + 2][2:], frame[channel, y + 1][3:]
         past_row, past_above = before[channel, y + 2][2:], before[channel, y + 1][2:]
         sizes, above_sizes = magnitudes[channel, y + 2][2:], magnitudes[channel, y + 1][3:]
@@ -86,7 +88,7 @@ def _rows(exact, levels, own, taps, plan, classes, found, bits, filled, scratch)
             if not fine:
                 last = int64(left2 >= under) + int64(left2 > over)
             context = (
-                int64(classes[uint64(activity)]) * (PATTERNS * FRACTIONS)
+                int64(classes[uint64(activity)])
                 + (27 * FRACTIONS) * (int64(left >= under) + int64(left > over))
                 + (9 * FRACTIONS) * (int64(above >= under) + int64(above > over))
                 + (3 * FRACTIONS) * (int64(right >= under) + int64(right > over))
@@ -94,18 +96,12 @@ def _rows(exact, levels, own, taps, plan, classes, found, bits, filled, scratch)
                 + last
             )
             level = int64(levels[y, x])
-            if exact:
-                cell = level - prediction
-            else:
-                cell = _cell(level - prediction, tolerance, step, reciprocal)
+            cell = _cell(level - prediction, tolerance, step, reciprocal)
             left2 = left
             corner, above = above, right
             left_past, corner_past = now & drift, now_above & drift
             size_corner, size_above = size_above, size_right
-            if exact:
-                left = level
-            else:
-                left = min(max(prediction + cell * step, low), high)
+            left = min(max(prediction + cell * step, low), high)
             size = min(abs(cell) >> scale, LARGEST)
             row[at] = left
             sizes[at] = size
@@ -136,7 +132,7 @@ def _rows(exact, levels, own, taps, plan, classes, found, bits, filled, scratch)
         _OWN,
         _TAPS,
         int64[::1],
-        uint8[::1],
+        uint16[::1],
         types.Tuple((uint8[:, ::1], uint16[:, ::1], int32[:, ::1])),
         uint32[:, ::1],
         int64[::1],
@@ -150,14 +146,17 @@ def model(levels, own, taps, plan, classes, found, bits, filled):
     plane; `filled` counts the bits in each.
     """
     height, width = levels.shape
+    if plan[TOLERANCE] == 0:
+        if plan[SMALL]:
+            exact(np.int32, levels, own, taps, plan, classes, found, bits, filled)
+        else:
+            exact(np.int64, levels, own, taps, plan, classes, found, bits, filled)
+        return
     frame = own[0][plan[CHANNEL]]
     frame[:2] = 0
     guess, energy = np.empty(width, np.int64), np.empty(width, np.int64)
     scratch = guess, energy, np.empty(width, np.int32)
-    if plan[TOLERANCE] == 0:
-        _rows(True, levels, own, taps, plan, classes, found, bits, filled, scratch)
-    else:
-        _rows(False, levels, own, taps, plan, classes, found, bits, filled, scratch)
+    _rows(levels, own, taps, plan, classes, found, bits, filled, scratch)
     frame[height + 2] = frame[height + 1]
 
 

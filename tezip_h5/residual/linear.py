@@ -42,7 +42,9 @@ class _Frames:
         energies = np.arange(self.linear.WIDEST + 1)
         octaves = np.maximum(np.frexp(energies)[1] - 1, 1)
         halves = 2 * octaves + ((energies >> (octaves - 1)) & 1)
-        self.classes = np.where(energies < 4, energies, halves).astype(np.uint8)
+        classes = np.where(energies < 4, energies, halves)
+        # The first context of the class of each activity.
+        self.classes = (classes * (self.linear.PATTERNS * self.linear.FRACTIONS)).astype(np.uint16)
         self.energy_scale = 0
 
     def begin(self, prediction: np.ndarray | None) -> None:
@@ -70,8 +72,13 @@ class _Frames:
         plan[linear.BIAS] = weights.mean * (ONE - sum(weights.values))
         plan[linear.SIDE], plan[linear.DRIFT] = weights.side, weights.drift
         plan[linear.SCALE] = self.energy_scale
-        reach = max(-self.low, self.high) * sum(abs(weight) for weight in rest)
-        plan[linear.WIDE] = reach >= 2**31  # whether sums overflow 32 bits
+        most = max(-self.low, self.high)
+        reach = most * sum(map(abs, rest))
+        plan[linear.WIDE] = reach >= 2**31  # whether sums over taps overflow 32 bits
+        # The same of whole predictions, with the median's difference from the frame before.
+        reach += abs(int(plan[linear.BIAS])) + most * sum(map(abs, weights.values[:6]))
+        reach = max(reach + most * abs(weights.values[5]), 3 * ONE * most)
+        plan[linear.SMALL] = reach < 2**31 - ONE
         # Whether the fraction of a prediction says anything.
         whole = all(weight % ONE == 0 for weight in weights.values)
         plan[linear.FINE] = not (whole or plan[linear.TOLERANCE])

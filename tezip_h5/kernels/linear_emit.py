@@ -1,0 +1,51 @@
+"""What the linear coder's encoder does with predicted samples: symbols, contexts, counts."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import int64, uint32, uint64
+
+from tezip_h5.kernels.compiling import inlined
+from tezip_h5.kernels.linear import DIRECT
+
+__all__ = ["BLOCK", "ENERGY", "FIELDS", "PATTERN", "SIZE", "SYMBOL", "emit"]
+
+# A block of columns, of whose samples one array holds all: a compiler vectorizes a loop over
+# fields that lie at distances it knows.
+BLOCK = 256
+ENERGY, SYMBOL, PATTERN, SIZE = 0, BLOCK, 2 * BLOCK, 3 * BLOCK
+FIELDS = 4 * BLOCK
+
+_OCTAVES = np.maximum(np.frexp(np.arange(4096))[1] - 1, 0).astype(np.uint8)  # floor of log2
+
+
+@inlined
+def emit(fields, classes, symbols, contexts, counts, bits, position):
+    """Store and count what `fields` hold of as many samples as `symbols` (n,) and `contexts` take.
+
+    The low bits of large symbols are put aside from `position` on; returns where they end.
+    """
+    large = 0
+    for i in range(symbols.size):
+        large += np.int32(fields[SYMBOL + i] >= DIRECT)
+    many = large > symbols.size // 2  # where many are, a branch would be mispredicted
+    for i in range(symbols.size):
+        context = int64(classes[uint64(fields[ENERGY + i])]) + int64(fields[PATTERN + i])
+        symbol = int64(fields[SYMBOL + i])
+        if many or symbol >= DIRECT:
+            mask = -int64(symbol >= DIRECT)
+            octave = int64(_OCTAVES[uint64(min(symbol, _OCTAVES.size - 1))])
+            while symbol >> (octave + 1):
+                octave += 1
+            count = (octave - 2) & mask
+            part = (symbol & ((int64(1) << count) - 1)) << (position & 31)
+            word = uint64(position >> 5)
+            bits[word] |= uint32(part)
+            bits[word + uint64(1)] |= uint32(part >> 32)
+            position += count
+            coarse = DIRECT + 4 * (octave - 5) + ((symbol >> count) & 3)
+            symbol += (coarse - symbol) & mask
+        symbols[i] = symbol
+        contexts[i] = context
+        counts[uint64(context), uint64(symbol)] += 1
+    return position
