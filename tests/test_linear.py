@@ -75,6 +75,20 @@ def cases(draw):
     return frames.astype(np.int32), kinds, tolerance, top
 
 
+@pytest.mark.parametrize("top", [255, 65535, 2**32 - 1])
+@pytest.mark.parametrize("width", [255, 256, 257, 513])
+def test_rows_wider_than_what_is_computed_at_once(width, top):
+    """Exact samples are predicted block by block: what lies at a block's edges counts."""
+    rng = np.random.default_rng(width)
+    low, high = limits(top)
+    steps = rng.integers(-high // 40, high // 40 + 1, (2, 1, 4, width)).cumsum(axis=3)
+    frames = np.clip((low + high) // 2 + steps, low, high).astype(np.int32)
+    sections, back = encode(frames, [False, True], 0, top)
+    assert np.array_equal(back, frames)
+    assert np.array_equal(decode(sections, frames.shape, [False, True], 0, top), frames)
+    assert np.array_equal(decode_naively(sections, frames.shape, [False, True], 0, top), frames)
+
+
 @given(cases())
 @settings(max_examples=150, deadline=None)
 def test_the_naive_decoder_agrees(case):

@@ -8,7 +8,7 @@ from numba import int64, uint32, uint64
 from tezip_h5.kernels.compiling import inlined
 from tezip_h5.kernels.linear import DIRECT
 
-__all__ = ["BLOCK", "ENERGY", "FIELDS", "PATTERN", "SIZE", "SYMBOL", "emit"]
+__all__ = ["BLOCK", "ENERGY", "FIELDS", "PATTERN", "SIZE", "SYMBOL", "emit", "part_low_bits"]
 
 # A block of columns, of whose samples one array holds all: a compiler vectorizes a loop over
 # fields that lie at distances it knows.
@@ -17,6 +17,25 @@ ENERGY, SYMBOL, PATTERN, SIZE = 0, BLOCK, 2 * BLOCK, 3 * BLOCK
 FIELDS = 4 * BLOCK
 
 _OCTAVES = np.maximum(np.frexp(np.arange(4096))[1] - 1, 0).astype(np.uint8)  # floor of log2
+
+
+@inlined
+def part_low_bits(symbol, bits, position):
+    """Put a symbol's low bits in `bits` from `position` on, if it has any; no branch.
+
+    Returns what the tables know of it, and where its bits end.
+    """
+    mask = -int64(symbol >= DIRECT)
+    octave = int64(_OCTAVES[uint64(min(symbol, _OCTAVES.size - 1))])
+    while symbol >> (octave + 1):
+        octave += 1
+    count = (octave - 2) & mask
+    part = (symbol & ((int64(1) << count) - 1)) << (position & 31)
+    word = uint64(position >> 5)
+    bits[word] |= uint32(part)
+    bits[word + uint64(1)] |= uint32(part >> 32)
+    coarse = DIRECT + 4 * (octave - 5) + ((symbol >> count) & 3)
+    return symbol + ((coarse - symbol) & mask), position + count
 
 
 @inlined
@@ -33,18 +52,7 @@ def emit(fields, classes, symbols, contexts, counts, bits, position):
         context = int64(classes[uint64(fields[ENERGY + i])]) + int64(fields[PATTERN + i])
         symbol = int64(fields[SYMBOL + i])
         if many or symbol >= DIRECT:
-            mask = -int64(symbol >= DIRECT)
-            octave = int64(_OCTAVES[uint64(min(symbol, _OCTAVES.size - 1))])
-            while symbol >> (octave + 1):
-                octave += 1
-            count = (octave - 2) & mask
-            part = (symbol & ((int64(1) << count) - 1)) << (position & 31)
-            word = uint64(position >> 5)
-            bits[word] |= uint32(part)
-            bits[word + uint64(1)] |= uint32(part >> 32)
-            position += count
-            coarse = DIRECT + 4 * (octave - 5) + ((symbol >> count) & 3)
-            symbol += (coarse - symbol) & mask
+            symbol, position = part_low_bits(symbol, bits, position)
         symbols[i] = symbol
         contexts[i] = context
         counts[uint64(context), uint64(symbol)] += 1

@@ -34,7 +34,7 @@ from tezip_h5.kernels.linear import (
     _surroundings,
     _weights,
 )
-from tezip_h5.kernels.linear_emit import _OCTAVES
+from tezip_h5.kernels.linear_emit import part_low_bits
 from tezip_h5.kernels.linear_exact import exact
 
 
@@ -107,17 +107,7 @@ def _rows(levels, own, taps, plan, classes, found, bits, filled, scratch):
             sizes[at] = size
             symbol = (cell << 1) ^ (cell >> 63)
             if many or symbol >= DIRECT:
-                large = -int64(symbol >= DIRECT)
-                octave = int64(_OCTAVES[min(symbol, _OCTAVES.size - 1)])
-                while symbol >> (octave + 1):
-                    octave += 1
-                count = (octave - 2) & large
-                part = (symbol & ((int64(1) << count) - 1)) << (position & 31)
-                low_bits[position >> 5] |= uint32(part)
-                low_bits[(position >> 5) + 1] |= uint32(part >> 32)
-                position += count
-                coarse = DIRECT + 4 * (octave - 5) + ((symbol >> count) & 3)
-                symbol += (coarse - symbol) & large
+                symbol, position = part_low_bits(symbol, low_bits, position)
             symbols[y, x] = symbol
             contexts[y, x] = context
             counts[context, symbol] += 1
