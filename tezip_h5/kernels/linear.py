@@ -27,9 +27,8 @@ LARGEST = 1023  # magnitude of a symbol that counts
 LAG = 4  # samples that an odd row stays behind the row above it
 
 # What `plan` holds. The own weights are in the order W, WW, N, NW, NE, median.
-CHANNEL, TOLERANCE, LOW, HIGH, BIAS, PREDICTED, SIDE, SCALE, DRIFT, WIDE, SMALL, FINE, OWN = range(
-    13
-)
+CHANNEL, TOLERANCE, LOW, HIGH, BIAS, PREDICTED, SIDE = range(7)
+SCALE, DRIFT, WIDE, SMALL, FINE, OWN = range(7, 13)
 PLAN = OWN + 6
 SIDE_OWN, SIDE_BEFORE, SIDE_CHANNEL = range(3)  # where a pixel's surroundings are looked at
 

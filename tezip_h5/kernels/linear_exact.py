@@ -25,6 +25,7 @@ from tezip_h5.kernels.linear import (
     SIDE_OWN,
     WIDEST,
     _expect,
+    _surroundings,
     _weights,
     surround,
 )
@@ -101,26 +102,16 @@ def _symbols(kind, y, first, count, own, plan, guess, fields):
 
 
 @inlined
-def _activities(kind, y, first, count, own, plan, fields):
-    """Complete what `_surroundings` says of rows and frames before: activities, from energies."""
-    _, _, magnitudes, earlier = own
-    channel = plan[CHANNEL]
+def _activities(kind, y, first, count, own, plan, energy, fields):
+    """Activities: what `_surroundings` says in `energy`, and the magnitudes beside and above."""
+    magnitudes, channel = own[2], plan[CHANNEL]
     row, above = magnitudes[channel, y + 2][first:], magnitudes[channel, y + 1][first:]
+    energy = energy[first:]
+    factor = np.int32(3 if plan[SIDE] == SIDE_OWN else 2)
     for i in range(count):
-        near = 2 * (row[i + 1] + above[i + 2]) + above[i + 1] + above[i + 3]
-        fields[ENERGY + i] = kind(near)
-    if plan[SIDE] == SIDE_OWN:
-        above = magnitudes[channel, y][first:]
-        for i in range(count):
-            energy = kind(3 * fields[ENERGY + i] + 2 * above[i + 2])
-            fields[ENERGY + i] = min(kind(energy >> 2), kind(WIDEST))
-    else:
-        plane = earlier[channel] if plan[SIDE] == SIDE_BEFORE else magnitudes[channel - 1]
-        row, above, below = plane[y + 2][first:], plane[y + 1][first:], plane[y + 3][first:]
-        for i in range(count):
-            near = 2 * row[i + 2] + row[i + 1] + row[i + 3] + above[i + 2] + below[i + 2]
-            energy = kind(2 * fields[ENERGY + i] + near)
-            fields[ENERGY + i] = min(kind(energy >> 2), kind(WIDEST))
+        near = np.int32(2 * (row[i + 1] + above[i + 2]) + above[i + 1] + above[i + 3])
+        total = np.int32(energy[i] + np.int32(factor * near))
+        fields[ENERGY + i] = min(kind(total >> 2), kind(WIDEST))
 
 
 @numba.njit(nogil=True)
@@ -129,9 +120,11 @@ def exact(kind, levels, own, taps, plan, classes, found, bits, filled):
     symbols, contexts, counts = found
     height, width = levels.shape
     surround(levels, own[0][plan[CHANNEL]])
-    guess, sums, fields = np.empty(width, kind), np.empty(width, np.int32), np.empty(FIELDS, kind)
+    guess, fields = np.empty(width, kind), np.empty(FIELDS, kind)
+    sums, energy = np.empty(width, np.int32), np.empty(width, np.int32)
     for y in range(height):
         _expect(y, own, plan, taps, sums, guess)
+        _surroundings(y, own, plan, energy)
         sizes = own[2][plan[CHANNEL], y + 2]
         for first in range(0, width, BLOCK):
             end = min(first + BLOCK, width)
@@ -139,7 +132,7 @@ def exact(kind, levels, own, taps, plan, classes, found, bits, filled):
             block = sizes[first + 2 : end + 2]
             for i in range(block.size):
                 block[i] = fields[SIZE + i]
-            _activities(kind, y, first, end - first, own, plan, fields)
+            _activities(kind, y, first, end - first, own, plan, energy, fields)
             filled[y & 1] = emit(
                 fields,
                 classes,
