@@ -51,7 +51,7 @@ def read_tables(data):
 
 
 class Stream:
-    """Words and bits of the even or the odd rows."""
+    """Words and bits of every sixteenth row."""
 
     def __init__(self, words, bits, count):
         self.words, self.bits, self.left = words, bits, count
@@ -107,15 +107,18 @@ class Decoder:
     def __init__(self, sections, shape, low, high):
         self.shape, self.low, self.high = shape, low, high
         self.scale, self.of_context, self.frequencies = read_tables(sections["tables"])
-        self.data = {name: Bytes(data) for name, data in sections.items()}
+        self.data = Bytes(sections["residuals"])
+        sizes = [(self.data.varint(), self.data.varint()) for _ in range(min(shape[1], 16))]
+        words = [struct.unpack(f"<{n}H", self.data.take(2 * n)) for n, _ in sizes]
+        bits = [self.data.take((n + 7) // 8) for _, n in sizes]
+        self.streams = [Stream(w, b, n) for w, b, (_, n) in zip(words, bits, sizes, strict=True)]
         self.last = {}
         self.earlier = np.zeros(shape, np.int64)
 
     def frame(self, prediction, tolerances):
-        name = "keyframes" if prediction is None else "residuals"
         frame, magnitudes = np.zeros(self.shape, np.int64), np.zeros(self.shape, np.int64)
         for c, tolerance in enumerate(tolerances):
-            self.plane(self.data[name], frame, magnitudes, prediction, c, int(tolerance))
+            self.plane(self.data, frame, magnitudes, prediction, c, int(tolerance))
         self.earlier = magnitudes
         return frame
 
@@ -136,10 +139,6 @@ class Decoder:
             mean, weights = data.signed(), [data.signed() for _ in range(6 + len(taps))]
         self.last[c, predicted] = mean, weights
         height, width = self.shape[1:]
-        sizes = [(data.varint(), data.varint()) for _ in range(min(height, 2))]
-        words = [struct.unpack(f"<{n}H", data.take(2 * n)) for n, _ in sizes]
-        bits = [data.take((n + 7) // 8) for _, n in sizes]
-        streams = [Stream(w, b, n) for w, b, (_, n) in zip(words, bits, sizes, strict=True)]
         own = sources[0][0]
         past = sources[1][0] if predicted else (lambda y, x: 0)
         reference = past if predicted else sources[1][0] if c > 0 else (lambda y, x: 0)
@@ -182,7 +181,8 @@ class Decoder:
                     last = 0 if ww < g - tolerance else 2 if ww > g + tolerance else 1
                 context = kind * 324 + pattern * 4 + last
                 table = self.of_context[side][context]
-                cell = streams[y & 1].cell(self.frequencies[table])
+                cell = self.streams[y % 16].cell(self.frequencies[table])
                 frame[c, y, x] = min(max(g + cell * (2 * tolerance + 1), self.low), self.high)
                 magnitudes[c, y, x] = min(abs(cell) >> self.scale, 1023)
-        assert all(stream.finished() for stream in streams)
+        if data.at == len(data.data):  # that was the last plane
+            assert all(stream.finished() for stream in self.streams)

@@ -20,7 +20,7 @@ GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.tezip"))
 # What each coder's streams are called; a part named otherwise was not understood.
 STREAMS = {
     "stages": {"prefix", "table of ranks", "symbols, zstd"},
-    "linear": {"weights and sizes", "symbols, rANS", "low bits of symbols"},
+    "linear": {"sizes of streams", "symbols, rANS", "low bits of symbols", "weights"},
     "mixing": {"prefix", "motion of blocks", "changes of brightness", "transmitted weights"},
 }
 

@@ -44,6 +44,7 @@ _WHOLE = {
     Section.TABLES: "contexts and frequencies",
     Section.RESTS: "mantissa bits below the noise",
 }
+_LANES = 16  # streams of the linear coder
 _TABLE_ENTRY = 12  # bytes of the section table, for each
 _MOVING, _JUMPING = 2, 4  # flags of a mixed section
 
@@ -95,7 +96,6 @@ def _streams(number: int, data: bytes, header: Header) -> list[tuple[str, int]]:
         (1, Section.KEYFRAMES): _of_stages,
         (1, Section.RESIDUALS): _of_stages,
         (2, Section.RESIDUALS): _of_mixing,
-        (3, Section.KEYFRAMES): _of_linear,
         (3, Section.RESIDUALS): _of_linear,
     }
     rule = rules.get((header.coder, number))
@@ -103,20 +103,20 @@ def _streams(number: int, data: bytes, header: Header) -> list[tuple[str, int]]:
     if rule is None:
         return [(whole, len(data))]
     try:
-        sizes = rule(data, header, number == Section.RESIDUALS)
+        sizes = rule(data, header)
     except (struct.error, IndexError):
         return [(whole, len(data))]
     rest = len(data) - sum(size for _, size in sizes)
     return sizes if rest == 0 and all(size >= 0 for _, size in sizes) else [(whole, len(data))]
 
 
-def _of_stages(data, header, predicted) -> list[tuple[str, int]]:
+def _of_stages(data, header) -> list[tuple[str, int]]:
     """Section 7 of FORMAT.md: a prefix, PEE's table, zstd of the symbols."""
     (table,) = struct.unpack_from("<I", data, 4)
     return [("prefix", 8), ("table of ranks", table), ("symbols, zstd", len(data) - 8 - table)]
 
 
-def _of_mixing(data, header, predicted) -> list[tuple[str, int]]:
+def _of_mixing(data, header) -> list[tuple[str, int]]:
     """Section 9: what is transmitted beside the streams, then a stream for every band."""
     _, flags, use, _, bands = struct.unpack_from("<BBBBH", data)
     sizes, at = [("prefix", 6 + 4 * bands)], 6
@@ -133,25 +133,20 @@ def _of_mixing(data, header, predicted) -> list[tuple[str, int]]:
     return sizes + [(f"stream of band {band}", size) for band, size in enumerate(streams)]
 
 
-def _of_linear(data, header, predicted) -> list[tuple[str, int]]:
-    """Section 8: of every plane weights, words of rANS, and the low bits of large symbols."""
-    at = heads = words = bits = channel = 0
-    while at < len(data):
-        start = at
-        flags, at = data[at], at + 1
-        taps = 3 + 9 * predicted + 5 * (channel > 0) + 3 * (channel > 1)
-        for _ in range(7 + taps if flags & 1 else 0):
-            _, at = _varint(data, at)
-        counts = []
-        for _ in range(2 * min(header.valid[1], 2)):
-            count, at = _varint(data, at)
-            counts.append(count)
-        heads += at - start
-        words += 2 * sum(counts[::2])
-        bits += sum(-(-count // 8) for count in counts[1::2])
-        at += 2 * sum(counts[::2]) + sum(-(-count // 8) for count in counts[1::2])
-        channel = (channel + 1) % header.channels
-    return [("weights and sizes", heads), ("symbols, rANS", words), ("low bits of symbols", bits)]
+def _of_linear(data, header) -> list[tuple[str, int]]:
+    """Section 8: the streams of rows, words of rANS and low bits; what predicts every plane."""
+    at, counts = 0, []
+    for _ in range(2 * min(header.valid[1], _LANES)):
+        count, at = _varint(data, at)
+        counts.append(count)
+    words = 2 * sum(counts[::2])
+    bits = sum(-(-count // 8) for count in counts[1::2])
+    return [
+        ("sizes of streams", at),
+        ("symbols, rANS", words),
+        ("low bits of symbols", bits),
+        ("weights", len(data) - at - words - bits),
+    ]
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

@@ -3,18 +3,46 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import int64, uint32, uint64
+from numba import int32, int64, types, uint8, uint16, uint32, uint64, void
 
 from tezip_h5.kernels.compiling import inlined
-from tezip_h5.kernels.linear import DIRECT
+from tezip_h5.kernels.linear import _OWN, _TAPS, DIRECT
 
-__all__ = ["BLOCK", "ENERGY", "FIELDS", "PATTERN", "SIZE", "SYMBOL", "emit", "part_low_bits"]
+__all__ = [
+    "BLOCK",
+    "ENERGY",
+    "FIELDS",
+    "MODEL",
+    "PATTERN",
+    "SIZE",
+    "SYMBOL",
+    "emit",
+    "part_low_bits",
+]
 
 # A block of columns, of whose samples one array holds all: a compiler vectorizes a loop over
 # fields that lie at distances it knows.
 BLOCK = 256
 ENERGY, SYMBOL, PATTERN, SIZE = 0, BLOCK, 2 * BLOCK, 3 * BLOCK
 FIELDS = 4 * BLOCK
+
+MODEL = void(
+    int32[:, ::1],
+    _OWN,
+    _TAPS,
+    int64[::1],
+    uint16[::1],
+    types.Tuple((uint8[:, ::1], uint16[:, ::1], int32[:, ::1])),
+    uint32[:, ::1],
+    int64[::1],
+)
+"""Of ``model(levels, own, taps, plan, classes, found, bits, filled)``, which finds symbols, contexts and low bits of one
+plane; its reconstruction goes into `own`.
+
+`found`: symbols and contexts, both (h, w), and how often each symbol (column) was found in each
+context (row). `bits`: words of low bits for each lane, zero where none are yet; `filled` counts
+the bits there.
+"""
 
 _OCTAVES = np.maximum(np.frexp(np.arange(4096))[1] - 1, 0).astype(np.uint8)  # floor of log2
 

@@ -29,7 +29,8 @@ _SIDE = (
     "motion of blocks",
     "changes of brightness",
     "transmitted weights",
-    "weights and sizes",
+    "sizes of streams",
+    "weights",
 )
 
 
@@ -37,7 +38,7 @@ def _group(section: str, name: str, coder: str) -> str:
     if section in ("keyframes", "residuals"):
         if name in _SIDE:
             return "side"
-        return "both" if coder == "mixing" else section
+        return section if coder == "stages" else "both"
     others = {"tables": "tables", "exceptions": "exact", "rests": "exact"}
     others |= {"fallback": "plain", "chunk": "plain"}
     return others.get(section, "head")

@@ -20,12 +20,13 @@ from tezip_h5.residual.linear_weights import ONE, Fitter, Weights, taps_of
 
 __all__ = ["LinearDecoder", "LinearEncoder"]
 
-KEYFRAMES, RESIDUALS, TABLES = "keyframes", "residuals", "tables"
+RESIDUALS, TABLES = "residuals", "tables"
 
 _NEW, _DRIFT, _SIDE_SHIFT = 1, 2, 2  # of a plane's flags
 _LOUD = 40  # mean magnitude of symbols that energies can hold
 _RELEARNED = 1 << 16  # samples that weights serve before others are learned; twice in small planes
 _LARGEST_MEAN = 1 << 33
+_MOST = 1 << 40  # words or bits of a stream
 
 
 class _Frames:
@@ -35,6 +36,7 @@ class _Frames:
         self.shape = shape
         channels, height, width = shape
         self.linear = kernels.load("linear")
+        self.lanes = min(self.linear.LANES, height)
         # Frame, frame before, magnitudes of the symbols of this frame and of the last one.
         self.planes = tuple(np.zeros((channels, height + 3, width + 4), np.int32) for _ in range(4))
         wraps = scale.top > 2**31 - 1
@@ -101,8 +103,6 @@ class _Plane:
     side: int
     symbols: np.ndarray
     contexts: np.ndarray
-    bits: list[bytes]
-    filled: list[int]
 
 
 class LinearEncoder:
@@ -119,17 +119,21 @@ class LinearEncoder:
         self._weights: dict[tuple[bool, int], Weights] = {}
         self._passed: dict[tuple[bool, int], int] = {}  # samples since they were learned
         self._counts = None
-        self._coded: list[tuple[str, list[_Plane]]] = []
+        self._coded: list[list[_Plane]] = []
+        # The low bits of every lane, in words; how many there are, and were after each frame.
+        self._bits = np.zeros((self._frames.lanes, 0), np.uint32)
+        self._filled = np.zeros(self._frames.lanes, np.int64)
+        self._filled_by: list[int] = []
 
     def keyframe(self, levels: np.ndarray, tolerances: np.ndarray) -> np.ndarray:
         """Code a frame from itself; returns its reconstruction, int32 (C, h, w)."""
-        return self._frame(KEYFRAMES, levels, None, tolerances)
+        return self._frame(levels, None, tolerances)
 
     def residual(self, levels, prediction, tolerances) -> np.ndarray:
         """Code a frame given its prediction; returns its reconstruction, int32 (C, h, w)."""
-        return self._frame(RESIDUALS, levels, prediction, tolerances)
+        return self._frame(levels, prediction, tolerances)
 
-    def _frame(self, name, levels, prediction, tolerances):
+    def _frame(self, levels, prediction, tolerances):
         self._frames.begin(prediction)
         planes = [
             self._plane(
@@ -137,7 +141,8 @@ class LinearEncoder:
             )
             for channel, (plane, tolerance) in enumerate(zip(levels, tolerances, strict=True))
         ]
-        self._coded.append((name, planes))
+        self._coded.append(planes)
+        self._filled_by.append(int(self._filled.sum()))
         return self._frames.frame()
 
     def _plane(self, levels, predicted, channel, tolerance):
@@ -161,50 +166,74 @@ class LinearEncoder:
         head = _pack_head(weights, new)
         self._weights[key] = weights
         symbols, contexts = np.empty(levels.shape, np.uint8), np.empty(levels.shape, np.uint16)
+        self._make_room(levels.shape)
+        found = symbols, contexts, self._counts[weights.side]
+        of_plane = kernels.load("linear_closed" if tolerance else "linear_exact")
+        of_plane.model(
+            levels, frames.planes, taps, plan, frames.classes, found, self._bits, self._filled
+        )
+        return _Plane(head, weights.side, symbols, contexts)
+
+    def _make_room(self, shape: tuple[int, int]) -> None:
+        """See to it that the low bits of another plane find a place."""
+        height, width = shape
         # The low bits of a sample are fewer than those of the largest symbol.
         most = max((2 * self._top + 1).bit_length() - 3, 0)
-        bits = np.zeros((2, (levels.size * most >> 5) + 2), np.uint32)
-        filled = np.zeros(2, np.int64)
-        found = symbols, contexts, self._counts[weights.side]
-        self._kernels.model(levels, frames.planes, taps, plan, frames.classes, found, bits, filled)
-        stored = [row.tobytes()[: -(-count // 8)] for row, count in _filled_rows(bits, filled)]
-        return _Plane(head, weights.side, symbols, contexts, stored, filled.tolist())
+        rows = -(-height // self._frames.lanes)
+        needed = (int(self._filled.max()) + rows * width * most >> 5) + 2
+        held = self._bits.shape[1]
+        if needed > held:
+            more = max(needed, held + held // 2) - held
+            self._bits = np.pad(self._bits, ((0, 0), (0, more)))
 
     def finish(self) -> tuple[dict[str, bytes], list[int]]:
         """Return the sections, and the bytes each frame took, in order."""
         tables, sides = build(self._counts, self._frames.energy_scale)
         slots = tables.encoder_slots()
-        sections, sizes = {TABLES: tables.pack(sides)}, []
-        pieces: dict[str, list[bytes]] = {}
-        self._coded.reverse()
+        lanes = self._frames.lanes
+        states = np.full(lanes, self._frames.linear.LOWEST, np.int64)
+        pieces, heads, sizes = [], [], []
         while self._coded:  # what is coded is not kept: a chunk's symbols take more room than it
-            name, planes = self._coded.pop()
-            data = b"".join(self._code(plane, tables, slots) for plane in planes)
-            pieces.setdefault(name, []).append(data)
-            sizes.append(len(data))
-        sections.update((name, b"".join(parts)) for name, parts in pieces.items())
-        sizes[0] += len(sections[TABLES])
+            size = 0
+            for plane in reversed(self._coded.pop()):
+                pieces.append(self._code(plane, tables, slots, states))
+                heads.append(plane.head)
+                size += len(plane.head) + sum(map(len, pieces[-1]))
+            sizes.append(size)
+        sizes.reverse()
+        # A stream begins with the state that is left.
+        pieces.append([int(state).to_bytes(4, "little") for state in states])
+        words = [b"".join(parts) for parts in zip(*reversed(pieces), strict=True)]
+        stored = self._bits.astype("<u4", copy=False)
+        bits = [
+            row[: (count >> 5) + 1].tobytes()[: -(-count // 8)]
+            for row, count in zip(stored, self._filled.tolist(), strict=True)
+        ]
+        numbers = b"".join(
+            _varint(len(lane) // 2) + _varint(count)
+            for lane, count in zip(words, self._filled.tolist(), strict=True)
+        )
+        section = b"".join([numbers, *words, *bits, *reversed(heads)])
+        sections = {TABLES: tables.pack(sides), RESIDUALS: section}
+        passed = np.diff(np.array(self._filled_by) >> 3, prepend=0).tolist()
+        sizes = [size + low for size, low in zip(sizes, passed, strict=True)]
+        sizes[0] += len(sections[TABLES]) + len(section) - sum(sizes)
         return sections, sizes
 
-    def _code(self, plane: _Plane, tables: Tables, slots) -> bytes:
-        of_context = tables.of_context[plane.side]
+    def _code(self, plane: _Plane, tables: Tables, slots, states) -> list[bytes]:
+        """Words of a plane, of each lane; `states` go on from the planes behind it."""
         rows, width = plane.symbols.shape
-        words = np.empty((2, -(-rows // 2) * width + 2), np.uint16)
-        starts = np.empty(2, np.int64)
-        self._kernels.rans_encode(plane.symbols, plane.contexts, of_context, slots, words, starts)
-        streams = [row[start:] for row, start in zip(words, starts, strict=True)][: min(rows, 2)]
-        streams = [row.astype("<u2", copy=False).tobytes() for row in streams]
-        head = plane.head
-        for words_data, filled in zip(streams, plane.filled, strict=False):
-            head += _varint(len(words_data) // 2) + _varint(filled)
-        return b"".join([head, *streams, *plane.bits[: len(streams)]])
-
-
-def _filled_rows(bits, filled):
-    little = bits.astype("<u4", copy=False)
-    return [
-        (row[: (count >> 5) + 1], int(count)) for row, count in zip(little, filled, strict=True)
-    ]
+        lanes = len(states)
+        words = np.empty((lanes, -(-rows // lanes) * width + 1), np.uint16)
+        places = np.full(lanes, words.shape[1], np.int64)
+        of_context = tables.of_context[plane.side]
+        self._kernels.rans_encode(
+            plane.symbols, plane.contexts, of_context, slots, words, states, places
+        )
+        return [
+            row[place:].astype("<u2", copy=False).tobytes()
+            for row, place in zip(words, places, strict=True)
+        ]
 
 
 def _varint(number: int) -> bytes:
@@ -239,6 +268,11 @@ class _Reader:
             raise FormatError(f"a residual stream ends {count - len(piece)} bytes too early")
         self._at += count
         return piece
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether all has been taken."""
+        return self._at == len(self._data)
 
     def varint(self, limit: int) -> int:
         """A number up to `limit`."""
@@ -279,51 +313,68 @@ class LinearDecoder:
         tables = Tables.unpack(sections[TABLES])
         self._frames.energy_scale = tables.scale
         self._of_context, self._slots = tables.of_context, tables.decoder_slots()
-        self._readers = {
-            name: _Reader(sections[name]) for name in (KEYFRAMES, RESIDUALS) if name in sections
-        }
+        if tables.frequencies.shape[1] > symbols_for(int(scale.top), 0):
+            raise FormatError(
+                f"tables of {tables.frequencies.shape[1]} symbols, but levels up to {scale.top} "
+                f"need at most {symbols_for(int(scale.top), 0)}"
+            )
+        if RESIDUALS not in sections:
+            raise FormatError("the section of residuals is missing, but the linear coder needs it")
+        self._kernels = kernels.load("linear_decode")
+        self._reader = _Reader(sections[RESIDUALS])
+        self._open()
         self._weights: dict[tuple[bool, int], Weights] = {}
         self._passed: dict[tuple[bool, int], int] = {}  # samples since they were learned
 
+    def _open(self) -> None:
+        """Read the streams, one of each lane."""
+        reader, (_, _, width) = self._reader, self._frames.shape
+        words, bits = [], []
+        numbers = [(reader.varint(_MOST), reader.varint(_MOST)) for _ in range(self._frames.lanes)]
+        # A row may be read behind the end of a stream before it is noticed.
+        for count, _ in numbers:
+            words.append(_padded(reader.take(2 * count), "<u2", width + 2))
+        for _, count in numbers:
+            bits.append(_padded(reader.take(-(-count // 8)), "<u4", width + 3))
+        counts, low = np.array(numbers, np.int64).T
+        if counts.min() < 2:
+            raise FormatError("a residual stream is too short to begin")
+        first = np.array([int(lane[0]) | int(lane[1]) << 16 for lane in words], np.int64)
+        if first.min() < self._frames.linear.LOWEST:
+            raise FormatError("a residual stream begins in a state that does not occur")
+        places, bit_places = (_starts(streams) for streams in (words, bits))
+        # The state of every lane, and where it reads on.
+        self._lanes = np.stack([first, places + 2, 32 * bit_places])
+        self._limits = np.stack([places + counts, 32 * bit_places + low])
+        self._words, self._bits = np.concatenate(words), np.concatenate(bits)
+
     def keyframe(self, tolerances: np.ndarray) -> np.ndarray:
         """Reconstruct a keyframe: int32 (C, h, w)."""
-        return self._frame(KEYFRAMES, None, tolerances)
+        return self._frame(None, tolerances)
 
     def residual(self, prediction: np.ndarray, tolerances: np.ndarray) -> np.ndarray:
         """Reconstruct a predicted frame from its prediction: int32 (C, h, w)."""
-        return self._frame(RESIDUALS, prediction, tolerances)
+        return self._frame(prediction, tolerances)
 
-    def _frame(self, name, prediction, tolerances):
-        if name not in self._readers:
-            raise FormatError(f"the section of {name} is missing, but a frame needs it")
+    def _frame(self, prediction, tolerances):
         self._frames.begin(prediction)
         for channel, tolerance in enumerate(tolerances):
-            self._plane(self._readers[name], prediction is not None, channel, int(tolerance))
+            self._plane(prediction is not None, channel, int(tolerance))
+        if self._reader.exhausted:
+            whole = (self._lanes[1:] == self._limits).all()
+            if not whole or (self._lanes[0] != self._frames.linear.LOWEST).any():
+                raise FormatError("a residual stream does not end where it should")
         return self._frames.frame()
 
-    def _plane(self, reader, predicted, channel, tolerance):
-        frames, linear = self._frames, self._frames.linear
-        _, height, width = frames.shape
-        weights = self._weights[predicted, channel] = self._head(reader, predicted, channel)
+    def _plane(self, predicted, channel, tolerance):
+        frames = self._frames
+        weights = self._weights[predicted, channel] = self._head(self._reader, predicted, channel)
         plan = frames.plan(predicted, channel, tolerance)
         taps = frames.apply(weights, plan)
-        streams = min(height, 2)
-        limits = np.zeros(4, np.int64)
-        for parity in range(streams):
-            limits[parity] = reader.varint(height * width + 2)
-            limits[2 + parity] = reader.varint(32 * height * width)
-            if limits[parity] < 2:
-                raise FormatError("a residual stream is too short to begin")
-        # Rows of samples may be read behind the end before it is noticed.
-        words = [_padded(reader.take(2 * int(count)), "<u2", width + 2) for count in limits[:2]]
-        bits = [_padded(reader.take(-(-int(count) // 8)), "<u4", width + 3) for count in limits[2:]]
-        if any(words[i][1] == 0 for i in range(streams)):
-            raise FormatError("a residual stream begins in a state that does not occur")
         coder = self._of_context[weights.side], self._slots
-        if linear.decode(
-            frames.planes, taps, plan, frames.classes, coder, tuple(words), tuple(bits), limits
-        ):
-            raise FormatError("a residual stream does not end where it should")
+        streams = self._words, self._bits, self._lanes, self._limits
+        if self._kernels.decode(frames.planes, taps, plan, frames.classes, coder, *streams):
+            raise FormatError("a residual stream ends before its samples do")
 
     def _head(self, reader, predicted, channel) -> Weights:
         (flags,) = reader.take(1)
@@ -344,6 +395,12 @@ class LinearDecoder:
             last = self._weights.get((predicted, channel)) or Weights.median(count, False, 0)
             mean, values = last.mean, last.values
         return Weights(values, mean, bool(flags & _DRIFT), side)
+
+
+def _starts(streams: list[np.ndarray]) -> np.ndarray:
+    """Where each begins when they lie one behind the other."""
+    sizes = [stream.size for stream in streams]
+    return np.cumsum([0, *sizes[:-1]])
 
 
 def _padded(data: bytes, dtype: str, more: int) -> np.ndarray:

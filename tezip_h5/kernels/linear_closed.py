@@ -1,0 +1,153 @@
+"""Kernel of the linear coder's encoder for samples that are quantized in a closed loop: a wave."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+from numba import int32, int64, uint64
+from numba.extending import overload
+
+from tezip_h5.kernels.compiling import inlined, kernel
+from tezip_h5.kernels.linear import (
+    CHANNEL,
+    HIGH,
+    LARGEST,
+    LOW,
+    SCALE,
+    SMALL,
+    TOLERANCE,
+    begin_row,
+    end_row,
+)
+from tezip_h5.kernels.linear_emit import ENERGY as ROW_ACTIVITY
+from tezip_h5.kernels.linear_emit import FIELDS as ROW_FIELDS
+from tezip_h5.kernels.linear_emit import MODEL, emit
+from tezip_h5.kernels.linear_emit import PATTERN as ROW_PATTERN
+from tezip_h5.kernels.linear_emit import SYMBOL as ROW_SYMBOL
+from tezip_h5.kernels.linear_sample import rules_of
+from tezip_h5.kernels.linear_wave import (
+    ACTIVE,
+    ACTIVITY,
+    END,
+    FIELD,
+    LANES,
+    LINE,
+    NOW,
+    PATTERN,
+    PREDICTION,
+    SAMPLES,
+    SIZES,
+    STEPS,
+    begin,
+    deliver,
+    fetch,
+    foretell,
+    gather,
+    mend,
+    spread,
+)
+
+# The original's levels, and what is found, line by line.
+LEVEL, SYMBOL, PATTERNS, ACTIVITIES = range(END, END + 4 * FIELD, FIELD)
+WAVE = END + 4 * FIELD
+
+
+def _quotient(numerator, stride):
+    """The quotient of two numbers that are not negative, and of 20 bits if they are int32."""
+
+
+@overload(_quotient)
+def _quotient_of(numerator, stride):
+    if numerator == int32:
+        # Floats are sure of it: half a unit lies (numerator + 1/2) / stride from any integer,
+        # and rounding twice moves it by less.
+        return lambda numerator, stride: np.int32(
+            (np.float32(numerator) + np.float32(0.5)) * (np.float32(1) / np.float32(stride))
+        )
+    return lambda numerator, stride: int64(uint64(numerator) // uint64(stride))
+
+
+@inlined
+def _quantize(kind, wave, now, plan):
+    """Symbols, samples and magnitudes of a step, from levels and predictions."""
+    low, high, scale = kind(plan[LOW]), kind(plan[HIGH]), kind(plan[SCALE])
+    tolerance, stride = kind(plan[TOLERANCE]), kind(2 * plan[TOLERANCE] + 1)
+    zero, largest = kind(0), kind(LARGEST)
+    for i in range(LANES):
+        lane = uint64(i)
+        prediction = wave[uint64(PREDICTION) + lane]
+        residual = np.subtract(wave[now + uint64(LEVEL) + lane], prediction)
+        size = _quotient(np.add(np.absolute(residual), tolerance), stride)
+        sign = np.subtract(zero, kind(residual < zero))
+        cell = np.subtract(np.bitwise_xor(size, sign), sign)
+        sample = np.add(prediction, np.multiply(cell, stride))
+        wave[now + uint64(SAMPLES) + lane] = np.minimum(np.maximum(sample, low), high)
+        wave[now + uint64(SYMBOL) + lane] = np.subtract(np.add(size, size), kind(cell < zero))
+        wave[now + uint64(PATTERNS) + lane] = wave[uint64(PATTERN) + lane]
+        wave[now + uint64(ACTIVITIES) + lane] = wave[uint64(ACTIVITY) + lane]
+        size = np.minimum(np.right_shift(size, scale), largest)
+        wave[now + uint64(SIZES) + lane] = np.bitwise_and(size, wave[uint64(ACTIVE) + lane])
+
+
+@inlined
+def _emit(step, top, rows, width, wave, classes, found, bits, filled, fields):
+    """Store and count what a block of steps has found."""
+    symbols, contexts, counts = found
+    for lane in range(rows):
+        column = step - 2 * lane
+        first, end = max(0, -column), min(STEPS, width - column)
+        if first < end:
+            gather(wave, SYMBOL + NOW + lane, fields, ROW_SYMBOL - first, first, end)
+            gather(wave, PATTERNS + NOW + lane, fields, ROW_PATTERN - first, first, end)
+            gather(wave, ACTIVITIES + NOW + lane, fields, ROW_ACTIVITY - first, first, end)
+            y, x = top + lane, column + first
+            filled[lane] = emit(
+                fields,
+                classes,
+                symbols[y, x : column + end],
+                contexts[y, x : column + end],
+                counts,
+                bits[lane],
+                filled[lane],
+            )
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _model(kind, levels, own, taps, plan, classes, found, bits, filled):
+    height, width = levels.shape
+    frame, channel = own[0], plan[CHANNEL]
+    wave, fields = np.zeros(WAVE, kind), np.empty(ROW_FIELDS, kind)
+    guess, energy = np.empty((LANES, width), kind), np.empty((LANES, width), np.int32)
+    sums = np.empty(width, np.int32)
+    frame[channel, :2] = 0
+    rules = rules_of(kind, plan)
+    for top in range(0, height, LANES):
+        rows = min(LANES, height - top)
+        begin(kind, top, rows, own, taps, plan, wave, guess, energy, sums)
+        total = width + 2 * (rows - 1)
+        for first in range(0, total, STEPS):
+            fetch(kind, first, top, rows, width, own, plan, wave, guess, energy)
+            for lane in range(rows):
+                column = first - 2 * lane
+                begun, ended = max(0, -column), min(STEPS, width - column)
+                spread(kind, levels[top + lane], column, wave, LEVEL + NOW + lane, begun, ended)
+            for step in range(first, min(first + STEPS, total)):
+                now = uint64(NOW + (step - first) * LINE)
+                foretell(kind, wave, now, step, width, plan, rules)
+                _quantize(kind, wave, now, plan)
+                mend(wave, now, step, width)
+            _emit(first, top, rows, width, wave, classes, found, bits, filled, fields)
+            deliver(first, top, rows, width, own, plan, wave)
+        for y in range(top, top + rows):
+            begin_row(frame, channel, y)
+            end_row(frame[channel, y + 2], width)
+    frame[channel, height + 2] = frame[channel, height + 1]
+
+
+@kernel(MODEL)
+def model(levels, own, taps, plan, classes, found, bits, filled):
+    """What `linear_emit.MODEL` says, of a plane with a tolerance."""
+    if plan[SMALL]:
+        _model(np.int32, levels, own, taps, plan, classes, found, bits, filled)
+    else:
+        _model(np.int64, levels, own, taps, plan, classes, found, bits, filled)
