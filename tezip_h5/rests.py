@@ -45,7 +45,7 @@ class RestWriter:
         bits = np.ascontiguousarray(frame).reshape(-1).view(scale.bits_type)
         rests = bits.astype(np.uint64) & scale.masks(widths)
         rests[~np.isfinite(frame.reshape(-1))] = 0
-        planes = np.zeros(widths.size * scale.mantissa // 8 + scale.mantissa + 1, np.uint8)
+        planes = np.empty(widths.size * scale.mantissa // 8 + scale.mantissa + 1, np.uint8)
         size = kernels.load("bits").pack_planes(rests, widths, scale.mantissa, planes)
         unknown = levels.reshape(-1) + scale.offset == 0
         small = np.where(np.isfinite(frame.reshape(-1)), bits, 0)[unknown]
