@@ -28,7 +28,7 @@ __all__ = [
     "checked_name",
 ]
 
-_CHUNK_BYTES = {"fast": 0, "balanced": 4 << 20, "best": 16 << 20}
+_CHUNK_BYTES = {"fast": 2 << 20, "balanced": 4 << 20, "best": 16 << 20}
 """More than 16 frames make a chunk if it stays below this: reading one frame decodes its whole
 chunk, and an archive is read whole more often than frame by frame."""
 

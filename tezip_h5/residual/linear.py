@@ -24,7 +24,9 @@ RESIDUALS, TABLES = "residuals", "tables"
 
 _NEW, _DRIFT, _SIDE_SHIFT = 1, 2, 2  # of a plane's flags
 _LOUD = 40  # mean magnitude of symbols that energies can hold
-_RELEARNED = 1 << 16  # samples that weights serve before others are learned; twice in small planes
+# Samples that weights serve before others are learned, by whether samples are exact. Then weights
+# need only follow the scene; in a closed loop they follow what it does to its own predictions.
+_RELEARNED = {True: 1 << 19, False: 1 << 16}
 _LARGEST_MEAN = 1 << 33
 _MOST = 1 << 40  # words or bits of a stream
 
@@ -153,9 +155,11 @@ class LinearEncoder:
         side = linear.SIDE_CHANNEL if channel else linear.SIDE_OWN
         weights, size = last, 0.0
         self._passed[key] = self._passed.get(key, 0) + levels.size
-        if last is None or self._passed[key] >= _RELEARNED:
+        enough = _RELEARNED[tolerance == 0]
+        if last is None or self._passed[key] >= enough:
             weights, size = self._fitter.choose(levels, frames.planes, plan, last, side)
-            self._passed[key] = 0 if last is not None else _RELEARNED
+            # The first weights of a chunk come from few samples: others follow at once.
+            self._passed[key] = 0 if last is not None else enough
         if self._counts is None:
             frames.energy_scale = min(max(int(np.ceil(np.log2(max(size, 1) / _LOUD))), 0), 31)
             symbols = symbols_for(self._top, 0)
