@@ -36,8 +36,8 @@ MODEL = void(
     uint32[:, ::1],
     int64[::1],
 )
-"""Of ``model(levels, own, taps, plan, classes, found, bits, filled)``, which finds symbols, contexts and low bits of one
-plane; its reconstruction goes into `own`.
+"""Of ``model(levels, own, taps, plan, classes, found, bits, filled)``, which finds symbols,
+contexts and low bits of one plane; its reconstruction goes into `own`.
 
 `found`: symbols and contexts, both (h, w), and how often each symbol (column) was found in each
 context (row). `bits`: words of low bits for each lane, zero where none are yet; `filled` counts
