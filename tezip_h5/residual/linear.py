@@ -15,6 +15,7 @@ import numpy as np
 
 from tezip_h5 import kernels
 from tezip_h5.errors import FormatError
+from tezip_h5.residual.linear_streams import Bits, Reader, Streams, pack, signed
 from tezip_h5.residual.linear_tables import SIDES, Tables, build, symbols_for
 from tezip_h5.residual.linear_weights import ONE, Fitter, Weights, taps_of
 
@@ -28,7 +29,6 @@ _LOUD = 40  # mean magnitude of symbols that energies can hold
 # need only follow the scene; in a closed loop they follow what it does to its own predictions.
 _RELEARNED = {True: 1 << 19, False: 1 << 16}
 _LARGEST_MEAN = 1 << 33
-_MOST = 1 << 40  # words or bits of a stream
 
 
 class _Frames:
@@ -122,10 +122,8 @@ class LinearEncoder:
         self._passed: dict[tuple[bool, int], int] = {}  # samples since they were learned
         self._counts = None
         self._coded: list[list[_Plane]] = []
-        # The low bits of every lane, in words; how many there are, and were after each frame.
-        self._bits = np.zeros((self._frames.lanes, 0), np.uint32)
-        self._filled = np.zeros(self._frames.lanes, np.int64)
-        self._filled_by: list[int] = []
+        self._bits = Bits(self._frames.lanes)
+        self._filled: list[int] = []  # low bits after each frame
 
     def keyframe(self, levels: np.ndarray, tolerances: np.ndarray) -> np.ndarray:
         """Code a frame from itself; returns its reconstruction, int32 (C, h, w)."""
@@ -144,7 +142,7 @@ class LinearEncoder:
             for channel, (plane, tolerance) in enumerate(zip(levels, tolerances, strict=True))
         ]
         self._coded.append(planes)
-        self._filled_by.append(int(self._filled.sum()))
+        self._filled.append(int(self._bits.filled.sum()))
         return self._frames.frame()
 
     def _plane(self, levels, predicted, channel, tolerance):
@@ -170,25 +168,14 @@ class LinearEncoder:
         head = _pack_head(weights, new)
         self._weights[key] = weights
         symbols, contexts = np.empty(levels.shape, np.uint8), np.empty(levels.shape, np.uint16)
-        self._make_room(levels.shape)
-        found = symbols, contexts, self._counts[weights.side]
-        of_plane = kernels.load("linear_closed" if tolerance else "linear_exact")
-        of_plane.model(
-            levels, frames.planes, taps, plan, frames.classes, found, self._bits, self._filled
-        )
-        return _Plane(head, weights.side, symbols, contexts)
-
-    def _make_room(self, shape: tuple[int, int]) -> None:
-        """See to it that the low bits of another plane find a place."""
-        height, width = shape
         # The low bits of a sample are fewer than those of the largest symbol.
         most = max((2 * self._top + 1).bit_length() - 3, 0)
-        rows = -(-height // self._frames.lanes)
-        needed = (int(self._filled.max()) + rows * width * most >> 5) + 2
-        held = self._bits.shape[1]
-        if needed > held:
-            more = max(needed, held + held // 2) - held
-            self._bits = np.pad(self._bits, ((0, 0), (0, more)))
+        self._bits.make_room(-(-levels.shape[0] // frames.lanes) * levels.shape[1] * most)
+        found = symbols, contexts, self._counts[weights.side]
+        of_plane = kernels.load("linear_closed" if tolerance else "linear_exact")
+        streams = self._bits.words, self._bits.filled
+        of_plane.model(levels, frames.planes, taps, plan, frames.classes, found, *streams)
+        return _Plane(head, weights.side, symbols, contexts)
 
     def finish(self) -> tuple[dict[str, bytes], list[int]]:
         """Return the sections, and the bytes each frame took, in order."""
@@ -205,21 +192,9 @@ class LinearEncoder:
                 size += len(plane.head) + sum(map(len, pieces[-1]))
             sizes.append(size)
         sizes.reverse()
-        # A stream begins with the state that is left.
-        pieces.append([int(state).to_bytes(4, "little") for state in states])
-        words = [b"".join(parts) for parts in zip(*reversed(pieces), strict=True)]
-        stored = self._bits.astype("<u4", copy=False)
-        bits = [
-            row[: (count >> 5) + 1].tobytes()[: -(-count // 8)]
-            for row, count in zip(stored, self._filled.tolist(), strict=True)
-        ]
-        numbers = b"".join(
-            _varint(len(lane) // 2) + _varint(count)
-            for lane, count in zip(words, self._filled.tolist(), strict=True)
-        )
-        section = b"".join([numbers, *words, *bits, *reversed(heads)])
+        section = b"".join([pack(pieces, states, self._bits), *reversed(heads)])
         sections = {TABLES: tables.pack(sides), RESIDUALS: section}
-        passed = np.diff(np.array(self._filled_by) >> 3, prepend=0).tolist()
+        passed = np.diff(np.array(self._filled) >> 3, prepend=0).tolist()
         sizes = [size + low for size, low in zip(sizes, passed, strict=True)]
         sizes[0] += len(sections[TABLES]) + len(section) - sum(sizes)
         return sections, sizes
@@ -240,63 +215,13 @@ class LinearEncoder:
         ]
 
 
-def _varint(number: int) -> bytes:
-    """LEB128: seven bits a byte, low ones first, the top bit where more follow."""
-    out = bytearray()
-    while number > 127:
-        out.append(number & 127 | 128)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
-
-
 def _pack_head(weights: Weights, new: bool) -> bytes:
     flags = _NEW * new | _DRIFT * weights.drift | weights.side << _SIDE_SHIFT
     head = bytes([flags])
     if new:
         for number in (weights.mean, *weights.values):
-            head += _varint(number << 1 ^ number >> 63)
+            head += signed(number)
     return head
-
-
-class _Reader:
-    """Bytes of a section, taken from its front."""
-
-    def __init__(self, data: bytes):
-        self._data = data
-        self._at = 0
-
-    def take(self, count: int) -> bytes:
-        piece = self._data[self._at : self._at + count]
-        if len(piece) != count:
-            raise FormatError(f"a residual stream ends {count - len(piece)} bytes too early")
-        self._at += count
-        return piece
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether all has been taken."""
-        return self._at == len(self._data)
-
-    def varint(self, limit: int) -> int:
-        """A number up to `limit`."""
-        number = shift = 0
-        while True:
-            (byte,) = self.take(1)
-            number |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                break
-            if shift > 63:
-                raise FormatError("a number of a residual stream has more than 10 bytes")
-        if number > limit:
-            raise FormatError(f"a number of a residual stream is {number}; at most {limit}")
-        return number
-
-    def signed(self, limit: int) -> int:
-        """A number from -limit to limit."""
-        folded = self.varint(2 * limit)
-        return folded >> 1 ^ -(folded & 1)
 
 
 class LinearDecoder:
@@ -325,32 +250,9 @@ class LinearDecoder:
         if RESIDUALS not in sections:
             raise FormatError("the section of residuals is missing, but the linear coder needs it")
         self._kernels = kernels.load("linear_decode")
-        self._reader = _Reader(sections[RESIDUALS])
-        self._open()
+        self._reader = Reader(sections[RESIDUALS])
+        self._streams = Streams(self._reader, self._frames.lanes, shape[2])
         self._weights: dict[tuple[bool, int], Weights] = {}
-        self._passed: dict[tuple[bool, int], int] = {}  # samples since they were learned
-
-    def _open(self) -> None:
-        """Read the streams, one of each lane."""
-        reader, (_, _, width) = self._reader, self._frames.shape
-        words, bits = [], []
-        numbers = [(reader.varint(_MOST), reader.varint(_MOST)) for _ in range(self._frames.lanes)]
-        # A row may be read behind the end of a stream before it is noticed.
-        for count, _ in numbers:
-            words.append(_padded(reader.take(2 * count), "<u2", width + 2))
-        for _, count in numbers:
-            bits.append(_padded(reader.take(-(-count // 8)), "<u4", width + 3))
-        counts, low = np.array(numbers, np.int64).T
-        if counts.min() < 2:
-            raise FormatError("a residual stream is too short to begin")
-        first = np.array([int(lane[0]) | int(lane[1]) << 16 for lane in words], np.int64)
-        if first.min() < self._frames.linear.LOWEST:
-            raise FormatError("a residual stream begins in a state that does not occur")
-        places, bit_places = (_starts(streams) for streams in (words, bits))
-        # The state of every lane, and where it reads on.
-        self._lanes = np.stack([first, places + 2, 32 * bit_places])
-        self._limits = np.stack([places + counts, 32 * bit_places + low])
-        self._words, self._bits = np.concatenate(words), np.concatenate(bits)
 
     def keyframe(self, tolerances: np.ndarray) -> np.ndarray:
         """Reconstruct a keyframe: int32 (C, h, w)."""
@@ -364,10 +266,8 @@ class LinearDecoder:
         self._frames.begin(prediction)
         for channel, tolerance in enumerate(tolerances):
             self._plane(prediction is not None, channel, int(tolerance))
-        if self._reader.exhausted:
-            whole = (self._lanes[1:] == self._limits).all()
-            if not whole or (self._lanes[0] != self._frames.linear.LOWEST).any():
-                raise FormatError("a residual stream does not end where it should")
+        if self._reader.exhausted and not self._streams.ended:
+            raise FormatError("a residual stream does not end where it should")
         return self._frames.frame()
 
     def _plane(self, predicted, channel, tolerance):
@@ -376,8 +276,18 @@ class LinearDecoder:
         plan = frames.plan(predicted, channel, tolerance)
         taps = frames.apply(weights, plan)
         coder = self._of_context[weights.side], self._slots
-        streams = self._words, self._bits, self._lanes, self._limits
-        if self._kernels.decode(frames.planes, taps, plan, frames.classes, coder, *streams):
+        streams = self._streams
+        if self._kernels.decode(
+            frames.planes,
+            taps,
+            plan,
+            frames.classes,
+            coder,
+            streams.words,
+            streams.bits,
+            streams.places,
+            streams.limits,
+        ):
             raise FormatError("a residual stream ends before its samples do")
 
     def _head(self, reader, predicted, channel) -> Weights:
@@ -399,16 +309,3 @@ class LinearDecoder:
             last = self._weights.get((predicted, channel)) or Weights.median(count, False, 0)
             mean, values = last.mean, last.values
         return Weights(values, mean, bool(flags & _DRIFT), side)
-
-
-def _starts(streams: list[np.ndarray]) -> np.ndarray:
-    """Where each begins when they lie one behind the other."""
-    sizes = [stream.size for stream in streams]
-    return np.cumsum([0, *sizes[:-1]])
-
-
-def _padded(data: bytes, dtype: str, more: int) -> np.ndarray:
-    """The numbers in `data`, in native byte order, and `more` zeros (one at least)."""
-    size = np.dtype(dtype).itemsize
-    data += bytes(-len(data) % size + size * more)
-    return np.frombuffer(data, dtype).astype(np.dtype(dtype).newbyteorder("="), copy=True)
