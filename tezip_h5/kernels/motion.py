@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numba
 import numpy as np
-from numba import float64, int8, int16, int32, int64
+from numba import float64, int8, int16, int32, int64, uint64
 
 from tezip_h5.kernels.compiling import inlined, kernel
 
 BLOCK = 16
 """Rows and columns that move together."""
 COARSE = 4
+WINDOW = BLOCK // COARSE + 4  # coarse pixels: a block and what lies around it
 _REACH_Y, _REACH_X = 6, 12  # of the coarse search, in coarse pixels
 
 
@@ -30,6 +31,23 @@ def _shrink(frame):
 
 
 @inlined
+def _apart(a, b, count):
+    """Sum of |a - b| over the first `count` samples; whole blocks and windows have lengths that
+    the compiler knows."""
+    total = int32(0)
+    if count == BLOCK:
+        for x in range(BLOCK):
+            total += int32(abs(int32(int32(a[x]) - int32(b[x]))))
+    elif count == WINDOW:
+        for x in range(WINDOW):
+            total += int32(abs(int32(int32(a[x]) - int32(b[x]))))
+    else:
+        for x in range(count):
+            total += int32(abs(int32(int32(a[x]) - int32(b[x]))))
+    return total
+
+
+@inlined
 def _difference(frame, last, y0, y1, x0, x1, dy, dx, skip, least):
     """Sum of |frame - last shifted| over every `skip`-th row of a block; stops beyond `least`, or
     outside."""
@@ -37,10 +55,7 @@ def _difference(frame, last, y0, y1, x0, x1, dy, dx, skip, least):
         return int64(1) << 60
     total = int64(0)
     for y in range(y0, y1, skip):
-        line = int32(0)
-        for x in range(x0, x1):
-            line += int32(abs(int32(int32(frame[y, x]) - int32(last[y + dy, x + dx]))))
-        total += line
+        total += _apart(frame[uint64(y)][x0:], last[uint64(y + dy)][x0 + dx :], x1 - x0)
         if total >= least:
             break
     return total
@@ -126,12 +141,20 @@ def search(frame, last, past, skip, vectors):
 @kernel(numba.void(_PLANE, int64, int64, int64, int64, _VECTORS, _PLANE))
 def follow(plane, top, left, rows, columns, vectors, out):
     """Shift every block of a plane with margins; what lies outside repeats the edge."""
-    for y in range(rows):
-        for x in range(columns):
-            by, bx = y // BLOCK, x // BLOCK
-            sy = min(max(y + int64(vectors[by, bx, 0]), int64(0)), rows - 1)
-            sx = min(max(x + int64(vectors[by, bx, 1]), int64(0)), columns - 1)
-            out[top + y, left + x] = plane[top + sy, left + sx]
+    for by in range(vectors.shape[0]):
+        for bx in range(vectors.shape[1]):
+            dy, dx = int64(vectors[by, bx, 0]), int64(vectors[by, bx, 1])
+            x0, x1 = bx * BLOCK, min(bx * BLOCK + BLOCK, columns)
+            inside = x0 + dx >= 0 and x1 + dx <= columns
+            for y in range(by * BLOCK, min(by * BLOCK + BLOCK, rows)):
+                sy = min(max(y + dy, int64(0)), rows - 1)
+                source, target = plane[top + sy][left:], out[top + y][left:]
+                if inside:
+                    for x in range(x0, x1):
+                        target[uint64(x)] = source[uint64(x + dx)]
+                else:
+                    for x in range(x0, x1):
+                        target[x] = source[min(max(x + dx, int64(0)), columns - 1)]
 
 
 @kernel(numba.void(_PLANE, int64, int64, int64))
