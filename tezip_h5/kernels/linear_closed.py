@@ -19,21 +19,19 @@ from tezip_h5.kernels.linear import (
     begin_row,
     end_row,
 )
-from tezip_h5.kernels.linear_emit import ENERGY as ROW_ACTIVITY
+from tezip_h5.kernels.linear_emit import CONTEXT as ROW_CONTEXT
 from tezip_h5.kernels.linear_emit import FIELDS as ROW_FIELDS
 from tezip_h5.kernels.linear_emit import MODEL, emit
-from tezip_h5.kernels.linear_emit import PATTERN as ROW_PATTERN
 from tezip_h5.kernels.linear_emit import SYMBOL as ROW_SYMBOL
 from tezip_h5.kernels.linear_sample import rules_of
 from tezip_h5.kernels.linear_wave import (
     ACTIVE,
-    ACTIVITY,
+    CONTEXT,
     END,
     FIELD,
     LANES,
     LINE,
     NOW,
-    PATTERN,
     PREDICTION,
     SAMPLES,
     SIZES,
@@ -43,13 +41,14 @@ from tezip_h5.kernels.linear_wave import (
     fetch,
     foretell,
     gather,
+    go_on,
     mend,
     spread,
 )
 
 # The original's levels, and what is found, line by line.
-LEVEL, SYMBOL, PATTERNS, ACTIVITIES = range(END, END + 4 * FIELD, FIELD)
-WAVE = END + 4 * FIELD
+LEVEL, SYMBOL, CONTEXTS = range(END, END + 3 * FIELD, FIELD)
+WAVE = END + 3 * FIELD
 
 
 def _quotient(numerator, stride):
@@ -83,33 +82,37 @@ def _quantize(kind, wave, now, plan):
         sample = np.add(prediction, np.multiply(cell, stride))
         wave[now + uint64(SAMPLES) + lane] = np.minimum(np.maximum(sample, low), high)
         wave[now + uint64(SYMBOL) + lane] = np.subtract(np.add(size, size), kind(cell < zero))
-        wave[now + uint64(PATTERNS) + lane] = wave[uint64(PATTERN) + lane]
-        wave[now + uint64(ACTIVITIES) + lane] = wave[uint64(ACTIVITY) + lane]
+        wave[now + uint64(CONTEXTS) + lane] = wave[uint64(CONTEXT) + lane]
         size = np.minimum(np.right_shift(size, scale), largest)
         wave[now + uint64(SIZES) + lane] = np.bitwise_and(size, wave[uint64(ACTIVE) + lane])
 
 
 @inlined
-def _emit(step, top, rows, width, wave, classes, found, bits, filled, fields):
-    """Store and count what a block of steps has found."""
+def _emit(kind, step, top, rows, width, plan, wave, sizes, classes, found, bits, filled, fields):
+    """Store and count what a block of steps has found; `sizes` is the plane of magnitudes."""
     symbols, contexts, counts = found
+    one, scale, largest = kind(1), kind(plan[SCALE]), kind(LARGEST)
     for lane in range(rows):
         column = step - 2 * lane
         first, end = max(0, -column), min(STEPS, width - column)
-        if first < end:
-            gather(wave, SYMBOL + NOW + lane, fields, ROW_SYMBOL - first, first, end)
-            gather(wave, PATTERNS + NOW + lane, fields, ROW_PATTERN - first, first, end)
-            gather(wave, ACTIVITIES + NOW + lane, fields, ROW_ACTIVITY - first, first, end)
-            y, x = top + lane, column + first
-            filled[lane] = emit(
-                fields,
-                classes,
-                symbols[y, x : column + end],
-                contexts[y, x : column + end],
-                counts,
-                bits[lane],
-                filled[lane],
-            )
+        if first >= end:
+            continue
+        gather(wave, SYMBOL + NOW + lane, fields, ROW_SYMBOL - first, first, end)
+        gather(wave, CONTEXTS + NOW + lane, fields, ROW_CONTEXT - first, first, end)
+        y, x = top + lane, column + first
+        row = sizes[y + 2][x + 2 : column + end + 2]
+        for i in range(row.size):
+            size = np.right_shift(np.add(fields[ROW_SYMBOL + i], one), one)
+            row[i] = np.minimum(np.right_shift(size, scale), largest)
+        filled[lane] = emit(
+            fields,
+            classes,
+            symbols[y, x : column + end],
+            contexts[y, x : column + end],
+            counts,
+            bits[lane],
+            filled[lane],
+        )
 
 
 @numba.njit(nogil=True, error_model="numpy")
@@ -136,8 +139,13 @@ def _model(kind, levels, own, taps, plan, classes, found, bits, filled):
                 foretell(kind, wave, now, step, width, plan, rules)
                 _quantize(kind, wave, now, plan)
                 mend(wave, now, step, width)
-            _emit(first, top, rows, width, wave, classes, found, bits, filled, fields)
-            deliver(first, top, rows, width, own, plan, wave)
+            deliver(first, top, rows, width, wave, SAMPLES, frame[channel])
+            sizes = own[2][channel]
+            _emit(
+                kind, first, top, rows, width, plan, wave, sizes, classes, found, bits, filled,
+                fields,
+            )  # fmt: skip
+            go_on(wave)
         for y in range(top, top + rows):
             begin_row(frame, channel, y)
             end_row(frame[channel, y + 2], width)

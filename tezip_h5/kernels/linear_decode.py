@@ -23,15 +23,14 @@ from tezip_h5.kernels.linear import (
     begin_row,
     end_row,
 )
-from tezip_h5.kernels.linear_sample import rules_of
+from tezip_h5.kernels.linear_sample import ACTIVITY, PATTERN, rules_of
 from tezip_h5.kernels.linear_wave import (
     ACTIVE,
-    ACTIVITY,
+    CONTEXT,
     END,
     LANES,
     LINE,
     NOW,
-    PATTERN,
     PREDICTION,
     SAMPLES,
     SIZES,
@@ -40,6 +39,7 @@ from tezip_h5.kernels.linear_wave import (
     deliver,
     fetch,
     foretell,
+    go_on,
     mend,
 )
 
@@ -54,8 +54,8 @@ def _look_up(kind, wave, first, end, classes, tables, slots, words, lanes):
     seen = int64(0)
     for i in range(first, end):
         lane = uint64(i)
-        activity = uint64(wave[uint64(ACTIVITY) + lane])
-        context = uint64(classes[activity]) + uint64(wave[uint64(PATTERN) + lane])
+        found = uint64(wave[uint64(CONTEXT) + lane])
+        context = uint64(classes[found >> uint64(ACTIVITY)]) + (found & uint64(PATTERN))
         state, position = states[lane], positions[lane]
         table = uint64(tables[context]) << uint64(PRECISION)
         slot = int64(slots[table | uint64(state & 4095)])
@@ -130,7 +130,9 @@ def _decode(kind, own, taps, plan, classes, coder, words, bits, lanes, limits):
                     _complete(kind, wave, begun, ended, bits, lanes)
                 _settle(kind, wave, now, plan)
                 mend(wave, now, step, width)
-            deliver(first, top, rows, width, own, plan, wave)
+            deliver(first, top, rows, width, wave, SAMPLES, frame[channel])
+            deliver(first, top, rows, width, wave, SIZES, own[2][channel])
+            go_on(wave)
         for y in range(top, top + rows):
             begin_row(frame, channel, y)
             end_row(frame[channel, y + 2], width)

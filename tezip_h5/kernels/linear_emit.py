@@ -7,13 +7,13 @@ from numba import int32, int64, types, uint8, uint16, uint32, uint64, void
 
 from tezip_h5.kernels.compiling import inlined
 from tezip_h5.kernels.linear import _OWN, _TAPS, DIRECT
+from tezip_h5.kernels.linear_sample import ACTIVITY, PATTERN
 
 __all__ = [
     "BLOCK",
-    "ENERGY",
+    "CONTEXT",
     "FIELDS",
     "MODEL",
-    "PATTERN",
     "SIZE",
     "SYMBOL",
     "emit",
@@ -23,8 +23,8 @@ __all__ = [
 # A block of columns, of whose samples one array holds all: a compiler vectorizes a loop over
 # fields that lie at distances it knows.
 BLOCK = 256
-ENERGY, SYMBOL, PATTERN, SIZE = 0, BLOCK, 2 * BLOCK, 3 * BLOCK
-FIELDS = 4 * BLOCK
+CONTEXT, SYMBOL, SIZE = 0, BLOCK, 2 * BLOCK
+FIELDS = 3 * BLOCK
 
 MODEL = void(
     int32[:, ::1],
@@ -77,7 +77,8 @@ def emit(fields, classes, symbols, contexts, counts, bits, position):
         large += np.int32(fields[SYMBOL + i] >= DIRECT)
     many = large > symbols.size // 2  # where many are, a branch would be mispredicted
     for i in range(symbols.size):
-        context = int64(classes[uint64(fields[ENERGY + i])]) + int64(fields[PATTERN + i])
+        found = uint64(fields[CONTEXT + i])
+        context = int64(classes[found >> uint64(ACTIVITY)]) + int64(found & uint64(PATTERN))
         symbol = int64(fields[SYMBOL + i])
         if many or symbol >= DIRECT:
             symbol, position = part_low_bits(symbol, bits, position)

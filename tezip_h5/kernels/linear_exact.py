@@ -28,15 +28,14 @@ from tezip_h5.kernels.linear import (
 )
 from tezip_h5.kernels.linear_emit import (
     BLOCK,
-    ENERGY,
+    CONTEXT,
     FIELDS,
     MODEL,
-    PATTERN,
     SIZE,
     SYMBOL,
     emit,
 )
-from tezip_h5.kernels.linear_sample import pattern_of, rules_of, value_of
+from tezip_h5.kernels.linear_sample import context_of, pattern_of, rules_of, value_of
 
 
 @inlined
@@ -77,7 +76,7 @@ def _symbols(kind, y, first, count, own, plan, rules, guess, fields):
         pattern = pattern_of(kind, value, prediction, prediction, near, past[0], rules)
         cell = np.subtract(kind(row[i + 2]), prediction)
         magnitude = np.absolute(cell)
-        fields[PATTERN + i] = pattern
+        fields[CONTEXT + i] = pattern
         fields[SYMBOL + i] = np.subtract(np.left_shift(magnitude, one), kind(cell < 0))
         fields[SIZE + i] = np.minimum(np.right_shift(magnitude, scale), largest)
 
@@ -92,7 +91,8 @@ def _activities(kind, y, first, count, own, plan, energy, fields):
     for i in range(count):
         near = np.int32(2 * (row[i + 1] + above[i + 2]) + above[i + 1] + above[i + 3])
         total = np.int32(energy[i] + np.int32(factor * near))
-        fields[ENERGY + i] = min(kind(total >> 2), kind(WIDEST))
+        activity = min(kind(total >> 2), kind(WIDEST))
+        fields[CONTEXT + i] = context_of(kind, activity, fields[CONTEXT + i])
 
 
 @numba.njit(nogil=True)

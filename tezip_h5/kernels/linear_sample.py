@@ -11,7 +11,25 @@ import numpy as np
 from tezip_h5.kernels.compiling import inlined
 from tezip_h5.kernels.linear import DRIFT, FINE, FRACTIONS, SHIFT, SIDE, SIDE_BEFORE
 
-__all__ = ["compared", "pattern_of", "rules_of", "value_of", "weighted"]
+__all__ = [
+    "ACTIVITY",
+    "PATTERN",
+    "compared",
+    "context_of",
+    "pattern_of",
+    "rules_of",
+    "value_of",
+    "weighted",
+]
+
+ACTIVITY = 9  # bits below an activity
+PATTERN = (1 << ACTIVITY) - 1  # of a pattern
+
+
+@inlined
+def context_of(kind, activity, pattern):
+    """Both in one number: what has a context looks up the class of its activity later."""
+    return np.bitwise_or(np.left_shift(activity, kind(ACTIVITY)), pattern)
 
 
 @inlined

@@ -27,7 +27,7 @@ from tezip_h5.kernels.linear import (
     surroundings,
     weights_of,
 )
-from tezip_h5.kernels.linear_sample import pattern_of, value_of, weighted
+from tezip_h5.kernels.linear_sample import context_of, pattern_of, value_of, weighted
 
 STEPS = 32
 HISTORY = 5  # steps that a sample's neighbours lie back: up to two lanes and a column
@@ -38,8 +38,8 @@ NOW = HISTORY * LINE + LINE - LANES  # the first lane's place in a block's first
 # Samples, the magnitudes of their symbols, samples of the frame before, what is known before of
 # predictions and of energies; then what a step finds out; then what stays for a plane.
 SAMPLES, SIZES, PAST, GUESS, ENERGY, FOUND = range(0, 6 * FIELD, FIELD)
-PREDICTION, PATTERN, ACTIVITY, ACTIVE = range(FOUND, FOUND + 4 * LANES, LANES)
-COLUMN = FOUND + 4 * LANES  # how many columns a lane is behind; more than there are where no row is
+PREDICTION, CONTEXT, ACTIVE = range(FOUND, FOUND + 3 * LANES, LANES)
+COLUMN = FOUND + 3 * LANES  # how many columns a lane is behind; more than there are where no row is
 WEIGHTS = COLUMN + LANES  # of W, WW, N, NW, NE, the median, and the three two rows above
 END = WEIGHTS + 9 * LANES  # what uses a wave has its own fields behind
 
@@ -60,7 +60,7 @@ _GUESS, _ENERGY = _at(GUESS, 0, 0), _at(ENERGY, 0, 0)
 
 @inlined
 def foretell(kind, wave, now, step, width, plan, rules):
-    """Predictions, patterns and activities of a step, and which lanes have a sample in it."""
+    """Predictions and contexts of a step, and which lanes have a sample in it."""
     low, high, tolerance = kind(plan[LOW]), kind(plan[HIGH]), kind(plan[TOLERANCE])
     factor = kind(3 if plan[SIDE] == SIDE_OWN else 2)
     factor_above = kind(2 if plan[SIDE] == SIDE_OWN else 0)
@@ -93,8 +93,8 @@ def foretell(kind, wave, now, step, width, plan, rules):
         energy = weighted(wave[at + _ENERGY], factor, weighted(corners, two, beside))
         energy = weighted(energy, factor_above, wave[at + _SIZE_NN])
         wave[uint64(PREDICTION) + lane] = prediction
-        wave[uint64(PATTERN) + lane] = pattern
-        wave[uint64(ACTIVITY) + lane] = np.minimum(np.right_shift(energy, two), widest)
+        activity = np.minimum(np.right_shift(energy, two), widest)
+        wave[uint64(CONTEXT) + lane] = context_of(kind, activity, pattern)
 
 
 @inlined
@@ -176,16 +176,17 @@ def fetch(kind, step, top, rows, width, own, plan, wave, guess, energy):
 
 
 @inlined
-def deliver(step, top, rows, width, own, plan, wave):
-    """Bring a block's samples and magnitudes back to their rows, and go on to the next block."""
-    frame, _, magnitudes, _ = own
-    channel = plan[CHANNEL]
+def deliver(step, top, rows, width, wave, field, plane):
+    """Bring a field of the block that begins with `step` back to the rows of a plane."""
     for lane in range(rows):
         column = step - 2 * lane
-        y, place = top + lane + 2, NOW + lane
         first, end = max(0, -column), min(STEPS, width - column)
-        gather(wave, SAMPLES + place, frame[channel, y], column + 2, first, end)
-        gather(wave, SIZES + place, magnitudes[channel, y], column + 2, first, end)
+        gather(wave, field + NOW + lane, plane[top + lane + 2], column + 2, first, end)
+
+
+@inlined
+def go_on(wave):
+    """What lies behind the next block is the end of this one."""
     for field in (SAMPLES, SIZES, PAST):
         for i in range(HISTORY * LINE):
             wave[uint64(field + i)] = wave[uint64(field + STEPS * LINE + i)]
