@@ -100,18 +100,11 @@ def surroundings(y, own, plan, energy):
 
 
 @inlined
-def begin_row(frame, channel, y):
-    """Set what lies left of a row, and return it."""
-    left = int64(frame[channel, y + 1, 2]) if y > 0 else int64(0)
-    frame[channel, y + 2, 0] = left
-    frame[channel, y + 2, 1] = left
-    return left
-
-
-@inlined
-def end_row(row, width):
-    row[width + 2] = row[width + 1]
-    row[width + 3] = row[width + 1]
+def border(plane, y, width):
+    """Set what lies beside row `y` of a plane, which is whole; beside row 0 that is 0."""
+    row = plane[y + 2]
+    row[0] = row[1] = plane[y + 1, 2]
+    row[width + 2] = row[width + 3] = row[width + 1]
 
 
 @kernel(void(int32[:, ::1], _PLANE))
@@ -121,8 +114,7 @@ def surround(samples, plane):
     plane[:2] = 0
     for y in range(height):
         row = plane[y + 2]
-        row[0] = row[1] = plane[y + 1, 2] if y > 0 else 0
         for x in range(width):
             row[x + 2] = samples[y, x]
-        end_row(row, width)
+        border(plane, y, width)
     plane[height + 2] = plane[height + 1]

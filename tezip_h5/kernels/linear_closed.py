@@ -16,8 +16,7 @@ from tezip_h5.kernels.linear import (
     SCALE,
     SMALL,
     TOLERANCE,
-    begin_row,
-    end_row,
+    border,
 )
 from tezip_h5.kernels.linear_emit import CONTEXT as ROW_CONTEXT
 from tezip_h5.kernels.linear_emit import FIELDS as ROW_FIELDS
@@ -37,13 +36,14 @@ from tezip_h5.kernels.linear_wave import (
     SIZES,
     STEPS,
     begin,
+    bring,
     deliver,
+    extent,
     fetch,
     foretell,
     gather,
     go_on,
     mend,
-    spread,
 )
 
 # The original's levels, and what is found, line by line.
@@ -93,8 +93,7 @@ def _emit(kind, step, top, rows, width, plan, wave, sizes, classes, found, bits,
     symbols, contexts, counts = found
     one, scale, largest = kind(1), kind(plan[SCALE]), kind(LARGEST)
     for lane in range(rows):
-        column = step - 2 * lane
-        first, end = max(0, -column), min(STEPS, width - column)
+        column, first, end = extent(step, lane, width)
         if first >= end:
             continue
         gather(wave, SYMBOL + NOW + lane, fields, ROW_SYMBOL - first, first, end)
@@ -130,10 +129,7 @@ def _model(kind, levels, own, taps, plan, classes, found, bits, filled):
         total = width + 2 * (rows - 1)
         for first in range(0, total, STEPS):
             fetch(kind, first, top, rows, width, own, plan, wave, guess, energy)
-            for lane in range(rows):
-                column = first - 2 * lane
-                begun, ended = max(0, -column), min(STEPS, width - column)
-                spread(kind, levels[top + lane], column, wave, LEVEL + NOW + lane, begun, ended)
+            bring(kind, first, top, rows, width, levels, wave, LEVEL)
             for step in range(first, min(first + STEPS, total)):
                 now = uint64(NOW + (step - first) * LINE)
                 foretell(kind, wave, now, step, width, plan, rules)
@@ -147,8 +143,7 @@ def _model(kind, levels, own, taps, plan, classes, found, bits, filled):
             )  # fmt: skip
             go_on(wave)
         for y in range(top, top + rows):
-            begin_row(frame, channel, y)
-            end_row(frame[channel, y + 2], width)
+            border(frame[channel], y, width)
     frame[channel, height + 2] = frame[channel, height + 1]
 
 

@@ -20,8 +20,7 @@ from tezip_h5.kernels.linear import (
     SCALE,
     SMALL,
     TOLERANCE,
-    begin_row,
-    end_row,
+    border,
 )
 from tezip_h5.kernels.linear_sample import ACTIVITY, PATTERN, rules_of
 from tezip_h5.kernels.linear_wave import (
@@ -134,8 +133,7 @@ def _decode(kind, own, taps, plan, classes, coder, words, bits, lanes, limits):
             deliver(first, top, rows, width, wave, SIZES, own[2][channel])
             go_on(wave)
         for y in range(top, top + rows):
-            begin_row(frame, channel, y)
-            end_row(frame[channel, y + 2], width)
+            border(frame[channel], y, width)
         for lane in range(rows):
             if lanes[1, lane] > limits[0, lane] or lanes[2, lane] > limits[1, lane]:
                 return 1

@@ -29,9 +29,9 @@ from tezip_h5.kernels.linear import (
 )
 from tezip_h5.kernels.linear_sample import context_of, pattern_of, value_of, weighted
 
-STEPS = 32
+STEPS = 32  # of a block: what is computed between two copies
 HISTORY = 5  # steps that a sample's neighbours lie back: up to two lanes and a column
-LINE = 24
+LINE = 24  # places; of the eight before the lanes two are used, all of them keep lanes aligned
 FIELD = (HISTORY + STEPS) * LINE
 NOW = HISTORY * LINE + LINE - LANES  # the first lane's place in a block's first step
 
@@ -168,19 +168,31 @@ def fetch(kind, step, top, rows, width, own, plan, wave, guess, energy):
         if lane < 0:
             spread(kind, frame[channel, y], column + 2, wave, SAMPLES + place, first, end)
             spread(kind, magnitudes[channel, y], column + 2, wave, SIZES + place, first, end)
-        else:
-            first, end = max(0, -column), min(STEPS, width - column)
-            spread(kind, guess[lane], column, wave, GUESS + place, first, end)
-            if plan[SIDE] != SIDE_OWN:
-                spread(kind, energy[lane], column, wave, ENERGY + place, first, end)
+    bring(kind, step, 0, rows, width, guess, wave, GUESS)
+    if plan[SIDE] != SIDE_OWN:
+        bring(kind, step, 0, rows, width, energy, wave, ENERGY)
+
+
+@inlined
+def extent(step, lane, width):
+    """A lane's column in a block's first step, and the steps in which it has samples."""
+    column = step - 2 * lane
+    return column, max(0, -column), min(STEPS, width - column)
+
+
+@inlined
+def bring(kind, step, top, rows, width, samples, wave, field):
+    """Bring rows of `samples`, from `top` on, to a field of the block that begins with `step`."""
+    for lane in range(rows):
+        column, first, end = extent(step, lane, width)
+        spread(kind, samples[top + lane], column, wave, field + NOW + lane, first, end)
 
 
 @inlined
 def deliver(step, top, rows, width, wave, field, plane):
-    """Bring a field of the block that begins with `step` back to the rows of a plane."""
+    """The inverse, to a plane with margins."""
     for lane in range(rows):
-        column = step - 2 * lane
-        first, end = max(0, -column), min(STEPS, width - column)
+        column, first, end = extent(step, lane, width)
         gather(wave, field + NOW + lane, plane[top + lane + 2], column + 2, first, end)
 
 
