@@ -107,7 +107,7 @@ def test_everything_is_there_and_the_stacks_are_smaller(paths):
         assert data.dims[0][0] == b["entry/time"]
         assert b["entry/round"] == b["/"]
         modules = b["entry/instrument/detector/modules"]
-        assert modules.chunks == (10, 1, 64, 64)
+        assert modules.chunks == (20, 1, 64, 64)
         np.testing.assert_array_equal(modules[:], a["entry/instrument/detector/modules"][:])
         np.testing.assert_array_equal(modules[3:7, 1], tezip_h5.read(modules, np.s_[3:7, 1]))
         np.testing.assert_array_equal(b["entry/few"][:], FRAMES[:4])

@@ -119,7 +119,8 @@ def _model(kind, levels, own, taps, plan, classes, found, bits, filled):
     height, width = levels.shape
     frame, channel = own[0], plan[CHANNEL]
     wave, fields = np.zeros(WAVE, kind), np.empty(ROW_FIELDS, kind)
-    guess, energy = np.empty((LANES, width), kind), np.empty((LANES, width), np.int32)
+    most = min(LANES, height)
+    guess, energy = np.empty((most, width), kind), np.empty((most, width), np.int32)
     sums = np.empty(width, np.int32)
     frame[channel, :2] = 0
     rules = rules_of(kind, plan)

@@ -109,7 +109,8 @@ def _decode(kind, own, taps, plan, classes, coder, words, bits, lanes, limits):
     frame, channel = own[0], plan[CHANNEL]
     height, width = frame.shape[1] - 3, frame.shape[2] - 4
     wave = np.zeros(WAVE, kind)
-    guess, energy = np.empty((LANES, width), kind), np.empty((LANES, width), np.int32)
+    most = min(LANES, height)
+    guess, energy = np.empty((most, width), kind), np.empty((most, width), np.int32)
     sums = np.empty(width, np.int32)
     frame[channel, :2] = 0
     rules = rules_of(kind, plan)
