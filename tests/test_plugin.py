@@ -199,8 +199,8 @@ sys.stdout.flush()
 for _ in range(2):  # a forked process needs a decoder of its own
     if os.fork() == 0:
         with h5py.File(sys.argv[1]) as file:
-            print(int(file["scan/data"][:].sum()))
-        sys.stdout.flush()
+            text = f"{int(file['scan/data'][:].sum())}\\n"
+        os.write(1, text.encode())  # at once: two processes write
         os._exit(0)
 [os.wait() for _ in range(2)]
 """
