@@ -232,6 +232,27 @@ def test_damage_ends_in_an_error_or_in_other_levels(data):
     assert out.max() <= 255
 
 
+@pytest.mark.parametrize("size", [(9, 40), (40, 70)])
+@pytest.mark.parametrize(("top", "tolerance"), [(200, 7), (200, 150), (150_000, 100_000)])
+def test_cells_that_lead_out_of_the_levels_are_clipped(top, tolerance, size):
+    """No encoder writes them, but FORMAT.md says what they mean. So few samples have one table,
+    with which a stream ends where it should whatever the contexts are."""
+    rng = np.random.default_rng(tolerance)
+    frames = rng.integers(0, top + 1, (1, 1, *size)).astype(np.int32)
+    sections, _ = encode(frames, [False], 2, top)
+    back = decode(sections, frames.shape, [False], tolerance, top)
+    naive, _ = decode_naively(sections, frames.shape, [False], tolerance, top)
+    np.testing.assert_array_equal(back, naive)
+    assert {0, top} <= set(naive.ravel().tolist())
+
+
+def test_more_symbols_than_levels_need_are_refused():
+    frames = np.random.default_rng(0).integers(0, 256, (1, 1, 40, 40)).astype(np.int32)
+    sections, _ = encode(frames, [False], 0, 255)
+    with pytest.raises(FormatError, match="need at most"):
+        LinearDecoder(sections, frames.shape[1:], Scale(3))
+
+
 def test_trailing_bytes_and_missing_sections_are_refused(walk):
     encoded = codec.encode_chunk(walk, ChunkBound(), SETTINGS)
     parsed = bitstream.unpack(encoded.payload)
