@@ -1,4 +1,4 @@
-"""Kernels of the linear coder: what encoder and decoder share, and the decoder.
+"""Kernels of the linear coder: what encoder and decoder share.
 
 A frame's planes lie in int32 (C, h + 3, w + 4): two rows above, one below, two columns left
 and right of the samples. `own` is a tuple of four such arrays: the frame being coded, the

@@ -17,7 +17,6 @@ __all__ = [
     "SIZE",
     "SYMBOL",
     "emit",
-    "part_low_bits",
 ]
 
 # A block of columns, of whose samples one array holds all: a compiler vectorizes a loop over
@@ -48,7 +47,7 @@ _OCTAVES = np.maximum(np.frexp(np.arange(4096))[1] - 1, 0).astype(np.uint8)  # f
 
 
 @inlined
-def part_low_bits(symbol, bits, position):
+def _part_low_bits(symbol, bits, position):
     """Put a symbol's low bits in `bits` from `position` on, if it has any; no branch.
 
     Returns what the tables know of it, and where its bits end.
@@ -81,7 +80,7 @@ def emit(fields, classes, symbols, contexts, counts, bits, position):
         context = int64(classes[found >> uint64(ACTIVITY)]) + int64(found & uint64(PATTERN))
         symbol = int64(fields[SYMBOL + i])
         if many or symbol >= DIRECT:
-            symbol, position = part_low_bits(symbol, bits, position)
+            symbol, position = _part_low_bits(symbol, bits, position)
         symbols[i] = symbol
         contexts[i] = context
         counts[uint64(context), uint64(symbol)] += 1

@@ -116,7 +116,7 @@ class LinearEncoder:
     def __init__(self, shape, scale, settings, quantizer="uniform", guided=False):
         self._frames = _Frames(shape, scale)
         self._top = int(scale.top)
-        self._kernels = kernels.load("linear_encode")
+        self._kernels = kernels.load("linear_rans")
         self._fitter = Fitter()
         self._weights: dict[tuple[bool, int], Weights] = {}
         self._passed: dict[tuple[bool, int], int] = {}  # samples since they were learned
