@@ -154,6 +154,23 @@ def test_default_layout():
     assert huge.chunk[0] * 8192 * 8192 * 2 <= 512 << 20
 
 
+@pytest.mark.parametrize(
+    ("count", "size", "frames"),
+    [
+        (16, 500, 16),  # one chunk
+        (24, 500, 12),
+        (40, 500, 20),  # two chunks, not three
+        (40, 1024, 10),  # two would have more than 16 MiB, so four
+        (72, 500, 18),  # four, not five
+        (200, 500, 16),  # not a short stack any more
+    ],
+)
+def test_a_short_stack_keeps_two_threads_busy(count, size, frames):
+    chosen = plan.Layout.choose((size, size), 1, count=count, even=2).chunk[0]
+    assert chosen == frames
+    assert -(-count // chosen) in (1, 2, 4) or count > 8 * 16
+
+
 def test_error_driven_windows_see_whole_frames(tmp_path):
     stack = np.zeros((3, 800, 800), np.uint16)
     tezip_h5.write(stack, tmp_path / "run.h5", mse_threshold=0.1)

@@ -14,7 +14,8 @@ __all__ = ["Layout", "panels_joined"]
 # Chunks of at most 16 MiB: readers copy a chunk for every frame they take from it, and above
 # some 16 MiB each copy goes to fresh pages of the system, which was measured to be ten times
 # slower (benchmarks/limits.py, frame by frame).
-_BYTES_PER_TILE = 1 << 20
+_BYTES_PER_CHUNK, _BYTES_PER_TILE = 16 << 20, 1 << 20
+_SHORT = 8  # chunks: more keep threads busy whatever is left over at the end
 FRAMES_PER_CHUNK, _MOST_FRAMES = 16, 64
 _BYTES_PER_STEP = 128 << 20  # of all tiles of one chunk of time
 
@@ -47,11 +48,12 @@ class Layout:
         warmup=0,
         count=None,
         most_bytes=0,
-        even=False,
+        even=0,
         panel_axes=0,
     ):
-        """Pick a layout: 16 frames (up to 64 within `most_bytes`; fewer where a stack of
-        `count` frames is to be cut `even`), tiles of at most 1 MiB, as near square as can be.
+        """Pick a layout: 16 frames (up to 64 within `most_bytes`), tiles of at most 1 MiB, as
+        near square as can be. A stack of `count` frames is cut into chunks of about the same
+        size, if it is short into a multiple of `even` of them; 0 leaves that to chance.
 
         Raises
         ------
@@ -61,11 +63,11 @@ class Layout:
         panels, (height, width, *channel) = frame_shape[:panel_axes], frame_shape[panel_axes:]
         channels = math.prod(channel)
         chosen = chunk_frames is not None
+        frame_bytes = height * width * channels * itemsize
+        step_bytes = math.prod(panels) * frame_bytes
         if chunk_frames is None:
-            frame_bytes = height * width * channels * itemsize
             fitting = most_bytes // min(frame_bytes, _BYTES_PER_TILE)
             chunk_frames = max(FRAMES_PER_CHUNK, min(_MOST_FRAMES, fitting))
-            step_bytes = math.prod(panels) * frame_bytes
             while chunk_frames > 4 and chunk_frames * step_bytes > _BYTES_PER_STEP:
                 chunk_frames //= 2
         elif chunk_frames != int(chunk_frames) or chunk_frames < 1:
@@ -77,7 +79,11 @@ class Layout:
                 )
             chunk_frames = min(chunk_frames, count)
             if even and not chosen:  # chunks of about the same size keep all threads busy
-                chunk_frames = -(-count // -(-count // chunk_frames))
+                longest = min(
+                    _BYTES_PER_CHUNK // min(frame_bytes, _BYTES_PER_TILE),
+                    _BYTES_PER_STEP // step_bytes,
+                )
+                chunk_frames = _even_frames(count, chunk_frames, even, longest)
         if warmup >= chunk_frames and not (count is not None and warmup <= count <= chunk_frames):
             raise InputError(
                 f"warmup={warmup} leaves no frame to predict in chunks of {chunk_frames} frames; "
@@ -130,6 +136,19 @@ class Layout:
     def tiled(self) -> bool:
         """Whether a frame is more than one tile."""
         return len(self.tiles) > 1
+
+
+def _even_frames(count: int, frames: int, even: int, longest: int) -> int:
+    """Frames of each chunk, instead of `frames`, so that `count` make chunks of about one size;
+    of a short stack a multiple of `even` chunks, the fewer ones if they have not many more than
+    `frames`, nor more than `longest`."""
+    chunks = -(-count // frames)
+    left = chunks % even
+    if left and 1 < chunks <= _SHORT:
+        fewer = chunks - left
+        allowed = min(frames + frames // 2, longest)
+        chunks = fewer if fewer and -(-count // fewer) <= allowed else chunks + even - left
+    return -(-count // chunks)
 
 
 def panels_joined(frames: np.ndarray, panel_axes: int) -> np.ndarray:

@@ -243,11 +243,23 @@ def largest_error(levels, reconstruction):
     return largest
 
 
-@kernel(numba.float64(_FLAT, _FLAT))
-def squared_error(levels, prediction):
+@kernel(numba.float64(_FLAT, _FLAT), fastmath={"reassoc"})
+def _squared_error(levels, prediction):
     total = 0.0
     for i in range(levels.size):
-        error = float(int64(levels[i]) - int64(prediction[i]))
+        error = float(levels[i]) - float(prediction[i])
+        total += error * error
+    return total
+
+
+@kernel(numba.float64(_FLAT, _FLAT))
+def squared_error(levels, prediction):
+    total = _squared_error(levels, prediction)
+    if total < 2.0**53:  # then every sum on the way was an integer: no order matters
+        return total
+    total = 0.0
+    for i in range(levels.size):
+        error = float(levels[i]) - float(prediction[i])
         total += error * error
     return total
 

@@ -18,6 +18,7 @@ from tezip_h5.kernels.linear import (
 
 OWN_FEATURES = 7  # W, WW, N, NW, NE, median, drift
 ACTIVITIES = 12  # classes in which symbols are counted
+_SYMBOLS, _BLOCK = 64, 64
 
 
 @inlined
@@ -89,29 +90,54 @@ def sample(levels, own, taps, plan, lattice, mean, out):
     return count
 
 
-@kernel(void(float32[:, ::1], float64, float64[:, ::1]))
+@kernel(float64(float32[:, ::1], float64, float64[:, ::1]), fastmath={"reassoc", "contract"})
 def covariance(samples, floor, out):
-    """Add products of features and value, weighted by 1 / (activity + floor), to `out`."""
+    """Add products of features and value, weighted by 1 / (activity + floor), to `out`.
+
+    Returns the sum of weights. A block of samples is turned, so that a sum runs along it: in
+    any order, which makes vectors of it.
+    """
     features = samples.shape[1] - 1
-    for i in range(len(samples)):
-        row = samples[i]
-        weight = 1.0 / (float64(row[features]) + floor)
+    turned = np.zeros((features, _BLOCK))
+    weights, scaled = np.empty(_BLOCK), np.empty(_BLOCK)
+    sums = np.zeros((features, features))
+    total = 0.0
+    for first in range(0, len(samples), _BLOCK):
+        weights[:] = 0.0
+        for i in range(min(_BLOCK, len(samples) - first)):
+            row = samples[first + i]
+            weights[i] = 1.0 / (float64(row[features]) + floor)
+            total += weights[i]
+            for j in range(features):
+                turned[j, i] = row[j]
         for j in range(features):
-            scaled = weight * float64(row[j])
-            line = out[j]
-            for k in range(features):
-                line[k] += scaled * float64(row[k])
+            one = turned[j]
+            for i in range(_BLOCK):
+                scaled[i] = weights[i] * one[i]
+            for k in range(j + 1):
+                other = turned[k]
+                product = 0.0
+                for i in range(_BLOCK):
+                    product += scaled[i] * other[i]
+                sums[j, k] += product
+    for j in range(features):
+        for k in range(features):
+            out[j, k] += sums[max(j, k), min(j, k)]
+    return total
 
 
-@kernel(void(float32[:, ::1], float32[:, ::1], float32[::1], int64[::1], int32[:, :, ::1]))
-def count_symbols(samples, weights, offsets, plan, counts):
-    """Count symbols by candidate, activity and symbol, were they predicted by `weights`.
+@kernel(void(float32[:, ::1], float32[:, ::1], float32[::1], int64[::1], float64[:, ::1]))
+def costs(samples, weights, offsets, plan, found):
+    """What the symbols of samples take if they are predicted by `weights`.
 
-    `weights`: a column for each candidate; `offsets` is added to its predictions.
+    `weights`: a column for each candidate; `offsets` is added to its predictions. Fills `found`:
+    a row for each candidate, the bits of the best tables for symbols by activity, and the mean
+    size of symbols.
     """
     features = weights.shape[0]
     step = float32(1.0) / float32(2 * plan[TOLERANCE] + 1)
     guesses = np.empty(offsets.size, np.float32)
+    counts = np.zeros((len(found), ACTIVITIES, _SYMBOLS), np.int32)
     for i in range(len(samples)):
         row = samples[i]
         activity = int64(row[features + 1] * step)
@@ -133,6 +159,24 @@ def count_symbols(samples, weights, offsets, plan, counts):
                     octave += 1
                 symbol = DIRECT + octave - 5
             counts[c, kind, symbol] += 1
+    for c in range(len(counts)):
+        bits, size = 0.0, 0.0
+        for kind in range(ACTIVITIES):
+            total = 0
+            for symbol in range(_SYMBOLS):
+                count = counts[c, kind, symbol]
+                if count:
+                    total += count
+                    bits -= count * np.log2(float64(count))
+                    if symbol < DIRECT:
+                        size += count * (0.5 * symbol)
+                    else:  # the octave, with its low bits
+                        low = symbol - DIRECT + 5
+                        bits += count * low
+                        size += count * float64(int64(1) << (low - 1))
+            if total:
+                bits += total * np.log2(float64(total))
+        found[c, 0], found[c, 1] = bits, size / len(samples)
 
 
 @kernel(int64(int32[:, ::1], int64[::1]))

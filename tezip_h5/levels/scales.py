@@ -76,7 +76,7 @@ class Scale:
         """Levels of `values`: int32, C-contiguous, same shape."""
         codes = self.codes(values)
         if self.offset:  # wraps in int32 exactly where the difference fits again
-            codes = codes - codes.dtype.type(self.offset)
+            codes -= codes.dtype.type(self.offset)
         return np.ascontiguousarray(codes, np.int32)
 
     def to_values(self, levels: np.ndarray) -> np.ndarray:

@@ -25,9 +25,6 @@ RESIDUALS, TABLES = "residuals", "tables"
 
 _NEW, _DRIFT, _SIDE_SHIFT = 1, 2, 2  # of a plane's flags
 _LOUD = 40  # mean magnitude of symbols that energies can hold
-# Samples that weights serve before others are learned, by whether samples are exact. Then weights
-# need only follow the scene; in a closed loop they follow what it does to its own predictions.
-_RELEARNED = {True: 1 << 19, False: 1 << 16}
 _LARGEST_MEAN = 1 << 33
 
 
@@ -119,7 +116,6 @@ class LinearEncoder:
         self._kernels = kernels.load("linear_rans")
         self._fitter = Fitter()
         self._weights: dict[tuple[bool, int], Weights] = {}
-        self._passed: dict[tuple[bool, int], int] = {}  # samples since they were learned
         self._counts = None
         self._coded: list[list[_Plane]] = []
         self._bits = Bits(self._frames.lanes)
@@ -152,12 +148,8 @@ class LinearEncoder:
         last = self._weights.get(key)
         side = linear.SIDE_CHANNEL if channel else linear.SIDE_OWN
         weights, size = last, 0.0
-        self._passed[key] = self._passed.get(key, 0) + levels.size
-        enough = _RELEARNED[tolerance == 0]
-        if last is None or self._passed[key] >= enough:
+        if self._fitter.due(levels.size, plan):
             weights, size = self._fitter.choose(levels, frames.planes, plan, last, side)
-            # The first weights of a chunk come from few samples: others follow at once.
-            self._passed[key] = 0 if last is not None else enough
         if self._counts is None:
             frames.energy_scale = min(max(int(np.ceil(np.log2(max(size, 1) / _LOUD))), 0), 31)
             symbols = symbols_for(self._top, 0)

@@ -18,7 +18,11 @@ ONE = 4096  # a weight of one
 _LIMIT = 32767
 _MOST_SAMPLES, _LEAST_SAMPLES, _SPACING = 4096, 1024, 64
 _NOISE = 0.25  # of the variance of quantization, that samples lack
-_MEMORY = 0.5  # how much the statistics of one frame count in the next
+_MEMORY = 0.67  # how much the statistics of one frame count in the next
+# Samples that weights serve before others are learned, by whether samples are exact. Then weights
+# need only follow the scene; in a closed loop they follow what it does to its own predictions.
+_RELEARNED = {True: 1 << 19, False: 1 << 16}
+_GAIN, _LONGEST = 0.01, 4  # weights that save less than this are learned less and less often
 
 # Where samples are taken: source, dy, dx. Source 0 is this plane, 1 the frame before it, 2 and
 # 3 this frame's last channel and the one before that.
@@ -60,13 +64,36 @@ class Weights:
         return cls((0,) * 5 + (ONE,) + (0,) * taps, 0, drift, side)
 
 
+@dataclass
+class _Past:
+    """What is known of one kind of planes."""
+
+    products: np.ndarray | None = None  # sums of products, older ones counting less
+    fits: int = 0
+    passed: int = 0  # samples since the last fit
+    pause: int = 1  # until the next, in `_RELEARNED`
+
+
 class Fitter:
     """Choose weights plane after plane."""
 
     def __init__(self):
         self._kernels = kernels.load("linear_fit")
-        self._statistics: dict = {}
+        self._pasts: dict[tuple[bool, int], _Past] = {}
         self._turn = 0
+
+    def due(self, samples: int, plan) -> bool:
+        """Whether weights are to be learned for the next plane, which has so many samples."""
+        past = self._past(plan)
+        past.passed += samples
+        exact = not plan[kernels.load("linear").TOLERANCE]
+        # The first weights of a chunk come from few samples: others follow at once.
+        return past.fits < 2 or past.passed >= past.pause * _RELEARNED[exact]
+
+    def _past(self, plan) -> _Past:
+        linear = kernels.load("linear")
+        key = bool(plan[linear.PREDICTED]), int(plan[linear.CHANNEL])
+        return self._pasts.setdefault(key, _Past())
 
     def choose(self, levels, own, plan, last: Weights | None, side: int) -> tuple[Weights, float]:
         """Weights for a plane, and the mean size of its symbols.
@@ -78,8 +105,9 @@ class Fitter:
         last : the weights in use for such planes; they cost nothing
         side : where to look for magnitudes if the frame before predicts nothing
         """
-        linear = kernels.load("linear")
+        linear, past = kernels.load("linear"), self._past(plan)
         predicted, channel = bool(plan[linear.PREDICTED]), int(plan[linear.CHANNEL])
+        past.fits, past.passed = past.fits + 1, 0
         taps = np.array(taps_of(predicted, channel), np.int64)
         fallback = last or Weights.median(len(taps), predicted, side)
         samples, mean = self._sample(levels, own, taps, plan)
@@ -87,7 +115,11 @@ class Fitter:
             return fallback, 0.0
         temporal = linear.SIDE_BEFORE if predicted and channel == 0 else side
         candidates = [] if last is None else [last]
-        candidates += self._solve(samples, plan, taps, mean, predicted, (temporal, side))
+        # Half of the samples tell which candidate is best: to those it has been fitted to, the
+        # newest always seems to be. Few samples, and those of the first fit, are all needed.
+        few = past.products is None or len(samples) < 2 * _LEAST_SAMPLES
+        fitted = samples if few else np.ascontiguousarray(samples[1::2])
+        candidates += self._solve(fitted, past, plan, taps, mean, (temporal, side))
         if predicted:
             candidates.append(Weights.median(len(taps), True, temporal))
         candidates.append(Weights.median(len(taps), False, temporal))
@@ -97,6 +129,9 @@ class Fitter:
             if candidate is not last:
                 bits[i] += 32 + sum(8 if abs(w) < 64 else 16 for w in candidate.values)
         best = int(np.argmin(bits))
+        if candidates[0] is last:
+            saved = bits[0] - bits[best]
+            past.pause = 1 if saved > _GAIN * bits[0] else min(2 * past.pause, _LONGEST)
         return candidates[best], float(size[best])
 
     def _sample(self, levels, own, taps, plan):
@@ -111,25 +146,22 @@ class Fitter:
         count = self._kernels.sample(levels, own, taps, plan, lattice, mean, samples)
         return samples[:count], mean
 
-    def _solve(self, samples, plan, taps, mean, predicted, sides):
+    def _solve(self, samples, past, plan, taps, mean, sides):
         """Least squares: with the drift, with the median, and without the frame before."""
         linear = kernels.load("linear")
-        tolerance = int(plan[linear.TOLERANCE])
+        predicted, tolerance = bool(plan[linear.PREDICTED]), int(plan[linear.TOLERANCE])
         features = samples.shape[1] - 2
         products = np.zeros((features + 1, features + 1))
         floor = 2.0 + 2.0 * tolerance
-        self._kernels.covariance(samples, floor, products)
-        key = (int(plan[linear.CHANNEL]), predicted)
-        if key in self._statistics:
-            products += _MEMORY * self._statistics[key]
-        self._statistics[key] = products
+        weight = self._kernels.covariance(samples, floor, products)
+        if past.products is not None:
+            products += _MEMORY * past.products
+        past.products = products
         noisy = np.ones(features)
         noisy[_TAPS:] = [source == 0 for source, _, _ in taps]
-        matrix, right = products[:features, :features], products[:features, features]
-        weight = float((1.0 / (samples[:, -1] + floor)).sum())
         # Samples are as coarse as those beside them will be, but never as if by accident.
         noise = _NOISE * tolerance * (tolerance + 1) / 3
-        matrix = matrix + np.diag(weight * (1e-3 + noise * noisy))
+        matrix = products[:features, :features] + np.diag(weight * (1e-3 + noise * noisy))
         matrix[np.diag_indices(features)] *= 1 + 1e-9
         before = np.zeros(features, bool)
         before[_TAPS:] = [source == 1 for source, _, _ in taps]
@@ -138,15 +170,17 @@ class Fitter:
         if predicted:
             for median, drift in ((_MEDIAN, True), (_DRIFT, False)):
                 choices.append((np.arange(features) != median, drift, sides[0]))
-        for kept, drift, side in choices:
-            at = np.flatnonzero(kept)
-            try:
-                solved = np.linalg.solve(matrix[np.ix_(at, at)], right[at])
-            except np.linalg.LinAlgError:
-                continue
-            full = np.zeros(features)
-            full[at] = np.clip(np.rint(solved * ONE), -_LIMIT, _LIMIT)
-            values = full.astype(int).tolist()
+        # What is not kept has a weight of 0: its equation says so.
+        kept = np.array([choice[0] for choice in choices])
+        matrices = matrix * (kept[:, :, None] & kept[:, None, :])
+        matrices += np.eye(features) * ~kept[:, None]
+        right = products[:features, features] * kept
+        try:
+            solved = np.linalg.solve(matrices, right[:, :, None])
+        except np.linalg.LinAlgError:
+            return
+        weights = np.clip(np.rint(solved[:, :, 0] * ONE), -_LIMIT, _LIMIT).astype(int).tolist()
+        for values, (_, drift, side) in zip(weights, choices, strict=True):
             median = values[_DRIFT] if drift else values[_MEDIAN]
             yield Weights((*values[:5], median, *values[_TAPS:]), mean, drift, side)
 
@@ -161,12 +195,6 @@ class Fitter:
             weights[_DRIFT if candidate.drift else _MEDIAN, i] = values[5]
             # Samples are differences from `mean`; this candidate's are from its own.
             offsets[i] = (candidate.mean - mean) * (1 - values.sum())
-        counts = np.zeros((len(candidates), 12, 64), np.int32)
-        self._kernels.count_symbols(np.ascontiguousarray(samples), weights, offsets, plan, counts)
-        totals = counts.sum(axis=2, keepdims=True)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            lengths = np.where(counts, np.log2(totals / counts), 0)
-        extra = np.maximum(np.arange(64) - 27, 0) * (np.arange(64) >= 32)
-        bits = (counts * (lengths + extra)).sum(axis=(1, 2))
-        sizes = np.where(np.arange(64) < 32, np.arange(64) / 2, 2.0 ** np.maximum(extra - 1, 0))
-        return bits, (counts * sizes).sum(axis=(1, 2)) / len(samples)
+        found = np.empty((len(candidates), 2))
+        self._kernels.costs(np.ascontiguousarray(samples), weights, offsets, plan, found)
+        return found.T
