@@ -42,7 +42,7 @@ as much again as everything else together. At level "fast" none is tried."""
 _LINEAR_DOUBT = {"fast": 0.0, "balanced": 1.0, "best": 64.0}
 """The linear coder is tried, too, where the mixing coder needs at most so many bits per sample."""
 
-_FALLBACK_DOUBT = {"fast": 1.02, "balanced": 1.25, "best": 1.25}
+_FALLBACK_DOUBT = {"fast": 1.02, "balanced": 1.12, "best": 1.12}
 """The fallback is run where a sample of it is smaller than the payload, times this."""
 
 _SAMPLE_SIDE, _SAMPLE_FRAMES = 64, 8  # of the part that shows whether a network may pay

@@ -31,8 +31,6 @@ __all__ = [
 _CHUNK_BYTES = {"fast": 2 << 20, "balanced": 4 << 20, "best": 16 << 20}
 """More than 16 frames make a chunk if it stays below this: reading one frame decodes its whole
 chunk, and an archive is read whole more often than frame by frame."""
-_CHUNKS_IN_STEP = {"fast": 2, "balanced": 1, "best": 1}
-"""Of what a short stack's number of chunks is a multiple: at `fast` a chunk has one thread."""
 
 
 def checked_name(name: str) -> str:
@@ -101,7 +99,7 @@ class Plan:
             warmup=self.settings.warmup,
             count=count,
             most_bytes=_CHUNK_BYTES[self.settings.level],
-            even=self.settings.automatic_windows * _CHUNKS_IN_STEP[self.settings.level],
+            even=2 * self.settings.automatic_windows,
             panel_axes=panel_axes,
         )
         if self.layout.tiled and self.settings.mse_threshold is not None:
