@@ -10,6 +10,7 @@ says so.
 
 from __future__ import annotations
 
+import math
 import zlib
 from dataclasses import dataclass, replace
 from functools import partial
@@ -45,7 +46,9 @@ _LINEAR_DOUBT = {"fast": 0.0, "balanced": 1.0, "best": 64.0}
 _FALLBACK_DOUBT = {"fast": 1.02, "balanced": 1.12, "best": 1.12}
 """The fallback is run where a sample of it is smaller than the payload, times this."""
 
-_SAMPLE_SIDE, _SAMPLE_FRAMES = 64, 8  # of the part that shows whether a network may pay
+# Of the part that shows whether a network may pay: a sixteenth of the chunk within these limits.
+# In small parts a network gains where the coder's own voters have not learned yet.
+_SAMPLE_SIDES, _SAMPLE_FRAMES, _SAMPLE_SHARE = (64, 128), 8, 16
 _HOPE = 0.5  # share of its worth that a network must save there
 
 
@@ -168,9 +171,11 @@ class _Attempts:
 
     def promises(self, model: IntegerModel) -> bool:
         """Whether a network may pay, judged by a part of the frames."""
-        side, count, (g, h, w) = _SAMPLE_SIDE, _SAMPLE_FRAMES, self.frames.shape[:3]
-        if g * h * w <= 2 * count * side * side:
+        count, (g, h, w) = _SAMPLE_FRAMES, self.frames.shape[:3]
+        least, most = _SAMPLE_SIDES
+        if g * h * w <= 2 * count * least * least:
             return True
+        side = min(max(math.isqrt(g * h * w // (_SAMPLE_SHARE * count)), least), most)
         top, left = max(0, h - side) // 2, max(0, w - side) // 2
         part = np.ascontiguousarray(self.frames[:count, top : top + side, left : left + side])
         header = Header(self.header.dtype, part.shape, part.shape[:3], coder=0)
