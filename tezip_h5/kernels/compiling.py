@@ -1,4 +1,8 @@
-"""How every CPU kernel is compiled."""
+"""How every CPU kernel is compiled.
+
+numba's cache on disk looks at the file of a kernel, not at what that imports: whoever changes a
+function that kernels of other files call must delete the cache (`cache_folder`).
+"""
 
 from __future__ import annotations
 
