@@ -189,12 +189,15 @@ class ChunkEncoder:
 
     def _account(self, frame, frame_levels, decoded, t) -> float:
         """Check one frame against its bound and add it to the checksum; its largest error."""
-        found = arrays.at(decoded, "cpu")
-        values = np.ascontiguousarray(np.moveaxis(self._scale.to_values(found), 0, 2))
         if isinstance(self._scale, levels.Integers | levels.OrderedBits):
             error = self._level_error(frame_levels, decoded, t)
             self._exceptions.add(None, None)
+            values = np.ascontiguousarray(frame)
+            if error:  # else levels are those of the frame
+                values = _pixels(self._scale.to_values(arrays.at(decoded, "cpu")))
         else:
+            found = arrays.at(decoded, "cpu")
+            values = _pixels(self._scale.to_values(found))
             if self._rests is not None:
                 self._rests.add(values, frame, np.moveaxis(found, 0, 2))
             error, bad = self._bound.check(frame, values, t)
@@ -249,6 +252,16 @@ class ChunkEncoder:
         return Encoded(bitstream.pack(header, sections), self._name, records, model)
 
 
+def _pixels(planes: np.ndarray) -> np.ndarray:
+    """(C, h, w) to (h, w, C), C-contiguous; numpy's own way goes pixel by pixel."""
+    if len(planes) == 1:
+        return np.ascontiguousarray(planes[0])[..., None]
+    out = np.empty((*planes.shape[1:], len(planes)), planes.dtype)
+    for c, plane in enumerate(planes):
+        out[..., c] = plane
+    return out
+
+
 def decode_frames(parsed: bitstream.Payload, out: np.ndarray, threads: int, device: str) -> None:
     """Decode a payload's frames into `out`, (g, H, W, C), on the "cpu" or by "cuda"."""
     header = parsed.header
@@ -289,7 +302,7 @@ def decode_frames(parsed: bitstream.Payload, out: np.ndarray, threads: int, devi
         shown = decoded if closed or kind != Kind.PREDICTED else guess
         predictor.observe(arrays.at(shown, device))
         found = arrays.at(decoded, "cpu")
-        values = np.ascontiguousarray(np.moveaxis(scale.to_values(found), 0, 2))
+        values = _pixels(scale.to_values(found))
         if rests is not None:
             rests.apply(values, np.moveaxis(found, 0, 2))
         exceptions.apply(values, t)
