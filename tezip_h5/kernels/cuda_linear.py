@@ -1,0 +1,285 @@
+"""The linear coder on the device: what is computed of many samples side by side.
+
+A launch does one plane of each of `n` chunks, `plan` (n, PLAN). Threads go through samples as they
+lie in planes; where they write to slots, a quarter of every transfer is used.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import cuda, int32, int64, uint16, void
+
+from tezip_h5.kernels.cuda_launch import SIMULATED, device, kernel
+from tezip_h5.kernels.cuda_linear_sample import (
+    BITS,
+    COLUMNS,
+    ENTRIES,
+    FROM,
+    LANE,
+    ROWS,
+    TAPS,
+    TURN,
+    class_of,
+    coarse_of,
+    pattern_of,
+    rules_of,
+    slot_of,
+    value_of,
+    weights_of,
+)
+from tezip_h5.kernels.linear import (
+    BIAS,
+    CHANNEL,
+    DIRECT,
+    HIGH,
+    LANES,
+    LARGEST,
+    LOW,
+    PREDICTED,
+    SCALE,
+    SHIFT,
+    SIDE,
+    SIDE_BEFORE,
+    SIDE_OWN,
+    WIDEST,
+)
+
+__all__ = ["blocks", "clear", "deliver", "exact_contexts", "exact_symbols", "known", "surround"]
+
+_THREADS = 8 if SIMULATED else 256
+_MOST_BLOCKS = 1 if SIMULATED else 64  # for each chunk
+
+_PLANES = int32[:, :, :, :, ::1]  # lanes, (frame, frame, magnitudes, magnitudes), C, h + 3, w + 4
+_PLAN, _TAPS = int64[:, ::1], int64[:, :, ::1]
+_SAMPLES = int32[:, :, ::1]  # n, h, w
+
+
+def blocks(n: int, samples: int) -> tuple[tuple[int, int], int]:
+    """Blocks and threads for kernels that stride over the samples of each chunk."""
+    return (max(1, min(-(-samples // _THREADS), _MOST_BLOCKS)), n), _THREADS
+
+
+@device
+def _first(y, samples):
+    """What lies left of a row of samples: the first one of the row above."""
+    return samples[y - 1, 0] if y > 0 else int32(0)
+
+
+@device
+def _with_margins(i, rows, columns, samples, plane):
+    """Place `i` of a plane, from its samples; see `linear.surround`."""
+    wide = columns + 4
+    at, column = i // wide, i % wide
+    y = min(at, rows + 1) - 2
+    value = int32(0)
+    if y >= 0:
+        value = _first(y, samples)
+        if column >= 2:
+            value = samples[y, min(column - 2, columns - 1)]
+    plane[at, column] = value
+
+
+@kernel(void(_PLAN, _SAMPLES, int64, _PLANES))
+def surround(plan, samples, here, planes):
+    """Put samples, with what lies around them, into the plane of this frame (`here` is 1), or of
+    the one that predicts it (0), where one was sent along."""
+    k = cuda.blockIdx.y
+    rows, columns = plan[k, ROWS], plan[k, COLUMNS]
+    if here == 0 and plan[k, FROM] == 0:
+        return
+    frame = plan[k, TURN] & 1 if here != 0 else 1 - (plan[k, TURN] & 1)
+    plane = planes[plan[k, LANE], frame, plan[k, CHANNEL]]
+    stride = cuda.gridDim.x * cuda.blockDim.x
+    first = cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x
+    for i in range(first, (rows + 3) * (columns + 4), stride):
+        _with_margins(i, rows, columns, samples[k], plane)
+
+
+@device
+def _expected(y, x, k, plan, taps, first_tap, lane_planes):
+    """What a sample's prediction holds of rows and frames known before it, as `linear.expect`."""
+    channel, turn = plan[k, CHANNEL], plan[k, TURN] & 1
+    frame, before = lane_planes[turn], lane_planes[1 - turn, channel]
+    guess = int64(1) << (SHIFT - 1)
+    if y == 0:
+        if plan[k, PREDICTED] != 0:
+            guess += (int64(before[2, x + 2]) - int64(before[2, x + 1])) << SHIFT
+        elif channel > 0:
+            row = frame[channel - 1, 2]
+            guess += (int64(row[x + 2]) - int64(row[x + 1])) << SHIFT
+    elif y > 1:
+        guess += plan[k, BIAS]
+        for j in range(first_tap, plan[k, TAPS]):
+            source = taps[k, j, 0]
+            row, column = y + 2 + taps[k, j, 1], x + 2 + taps[k, j, 2]
+            if source == 1:
+                sample = before[row, column]
+            else:
+                sample = frame[channel - max(source - 1, 0), row, column]
+            guess += int64(sample) * int64(int32(taps[k, j, 3]))
+    return guess
+
+
+@device
+def _surroundings(y, x, k, plan, lane_planes):
+    """What a sample's energy holds of other frames and channels, as `linear.surroundings`."""
+    channel, turn = plan[k, CHANNEL], plan[k, TURN] & 1
+    if plan[k, SIDE] == SIDE_OWN:
+        return int64(0)
+    plane = lane_planes[2 + turn, max(channel - 1, 0)]
+    if plan[k, SIDE] == SIDE_BEFORE:
+        plane = lane_planes[3 - turn, channel]
+    total = 2 * plane[y + 2, x + 2] + plane[y + 2, x + 1] + plane[y + 2, x + 3]
+    return int64(total + plane[y + 1, x + 2] + plane[y + 3, x + 2])
+
+
+@kernel(
+    void(
+        _PLAN, _TAPS, _SAMPLES, _PLANES,
+        int64[:, ::1], int32[:, ::1], int32[:, :, ::1], int32[:, ::1],
+    )
+)  # fmt: skip
+def known(plan, taps, levels, planes, guesses, energies, pasts, samples):
+    """Bring to slots what is known before a wave comes by.
+
+    Parameters
+    ----------
+    levels : of any content when decoding, of one sample each
+    guesses, energies : (lanes, slots), what predictions and energies hold of it
+    pasts : (lanes, 2, slots), the samples of the frame before here and in the row above
+    samples : (lanes, slots), levels, when encoding
+    """
+    k = cuda.blockIdx.y
+    lane, rows, columns = plan[k, LANE], plan[k, ROWS], plan[k, COLUMNS]
+    before = planes[lane, 1 - (plan[k, TURN] & 1), plan[k, CHANNEL]]
+    encoding = levels.shape[2] >= columns and levels.shape[1] >= rows
+    stride = cuda.gridDim.x * cuda.blockDim.x
+    first = cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x
+    for i in range(first, rows * (columns + 1), stride):
+        y, x = i // (columns + 1), i % (columns + 1) - 1  # and one that lies left of the row
+        slot = slot_of(y, x, columns)
+        if plan[k, PREDICTED] != 0:
+            pasts[lane, 0, slot] = before[y + 2, x + 2]
+            pasts[lane, 1, slot] = before[y + 1, x + 2]
+        if x >= 0:
+            guesses[lane, slot] = _expected(y, x, k, plan, taps, 3, planes[lane])
+            energies[lane, slot] = _surroundings(y, x, k, plan, planes[lane])
+            if encoding:
+                samples[lane, slot] = levels[k, y, x]
+
+
+@kernel(void(_PLAN, int32[:, ::1], uint16[:, ::1], _PLANES, _SAMPLES))
+def deliver(plan, samples, sizes, planes, out):
+    """Take samples and magnitudes of symbols from slots to planes, and samples to `out`."""
+    k = cuda.blockIdx.y
+    lane, rows, columns = plan[k, LANE], plan[k, ROWS], plan[k, COLUMNS]
+    turn, channel = plan[k, TURN] & 1, plan[k, CHANNEL]
+    frame, magnitudes = planes[lane, turn, channel], planes[lane, 2 + turn, channel]
+    stride = cuda.gridDim.x * cuda.blockDim.x
+    first = cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x
+    wide = columns + 4
+    for i in range(first, (rows + 3) * wide, stride):
+        at, column = i // wide, i % wide
+        y, x = min(at, rows + 1) - 2, min(max(column - 2, 0), columns - 1)
+        value = int32(0)
+        if y >= 0 and column >= 2:
+            value = samples[lane, slot_of(y, x, columns)]
+        elif y > 0:
+            value = samples[lane, slot_of(y - 1, 0, columns)]
+        frame[at, column] = value
+        if 2 <= at < rows + 2 and 2 <= column < columns + 2:
+            out[k, y, x] = value
+            magnitudes[at, column] = sizes[lane, slot_of(y, x, columns)]
+
+
+@kernel(*(void(_PLAN, _TAPS, _PLANES, entries) for entries in ENTRIES))
+def exact_symbols(plan, taps, planes, entries):
+    """Symbols of exact samples, with patterns instead of contexts, and their magnitudes."""
+    k = cuda.blockIdx.y
+    columns, channel, turn = plan[k, COLUMNS], plan[k, CHANNEL], plan[k, TURN] & 1
+    ours = planes[plan[k, LANE]]
+    frame, before, magnitudes = (
+        ours[turn, channel],
+        ours[1 - turn, channel],
+        ours[2 + turn, channel],
+    )
+    rules, predicted = rules_of(np.int64, plan[k]), plan[k, PREDICTED] != 0
+    stride = cuda.gridDim.x * cuda.blockDim.x
+    first = cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x
+    for i in range(first, plan[k, ROWS] * columns, stride):
+        y, x = i // columns, i % columns
+        row, column = y + 2, x + 2
+        near = (
+            int64(frame[row, column - 1]),
+            int64(frame[row, column - 2]),
+            int64(frame[row - 1, column]),
+            int64(frame[row - 1, column - 1]),
+            int64(frame[row - 1, column + 1]),
+        )
+        past = (int64(0), int64(0), int64(0), int64(0))
+        if predicted:
+            past = (
+                int64(before[row, column]),
+                int64(before[row, column - 1]),
+                int64(before[row - 1, column]),
+                int64(before[row - 1, column - 1]),
+            )
+        guess = _expected(y, x, k, plan, taps, 0, ours)
+        value = value_of(guess, weights_of(plan[k], y), near, past, rules)
+        prediction = min(max(value >> SHIFT, plan[k, LOW]), plan[k, HIGH])
+        pattern = pattern_of(np.int64, value, prediction, prediction, near, past[0], rules)
+        cell = int64(frame[row, column]) - prediction
+        size = abs(cell)
+        coarse, low, _ = coarse_of(2 * size - (1 if cell < 0 else 0))
+        entries[k, slot_of(y, x, columns)] = pattern | coarse << 13 | low << BITS
+        magnitudes[row, column] = min(size >> plan[k, SCALE], LARGEST)
+
+
+@kernel(
+    *(
+        void(_PLAN, _PLANES, entries, int32[:, :, :, ::1], int64[:, ::1])
+        for entries in ENTRIES
+    )
+)  # fmt: skip
+def exact_contexts(plan, planes, entries, counts, filled):
+    """Complete what `exact_symbols` found, and count.
+
+    Parameters
+    ----------
+    counts : (lanes, sides, contexts, symbols)
+    filled : (lanes, LANES), low bits of every stream
+    """
+    k = cuda.blockIdx.y
+    lane, columns, channel = plan[k, LANE], plan[k, COLUMNS], plan[k, CHANNEL]
+    side = plan[k, SIDE]
+    ours = planes[lane]
+    sizes = ours[2 + (plan[k, TURN] & 1), channel]
+    stride = cuda.gridDim.x * cuda.blockDim.x
+    first = cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x
+    for i in range(first, plan[k, ROWS] * columns, stride):
+        y, x = i // columns, i % columns
+        row, column = y + 2, x + 2
+        near = 2 * (sizes[row, column - 1] + sizes[row - 1, column])
+        near += sizes[row - 1, column - 1] + sizes[row - 1, column + 1]
+        if side == SIDE_OWN:
+            energy = 3 * near + 2 * sizes[row - 2, column]
+        else:
+            energy = 2 * near + _surroundings(y, x, k, plan, ours)
+        slot = slot_of(y, x, columns)
+        entry = int64(entries[k, slot])
+        entry += class_of(min(int64(energy) >> 2, int64(WIDEST)))
+        entries[k, slot] = entry
+        coarse = (entry >> 13) & 255
+        cuda.atomic.add(counts, (lane, side, entry & 8191, coarse), 1)
+        if coarse >= DIRECT:
+            cuda.atomic.add(filled, (lane, y % LANES), ((coarse - DIRECT) >> 2) + 3)
+
+
+@kernel(void(int64[::1], int32[:, ::1]))
+def clear(numbers, arrays):
+    """Set to 0 what lanes `numbers` have: rows of `arrays`."""
+    k = cuda.blockIdx.y
+    stride = cuda.gridDim.x * cuda.blockDim.x
+    first = cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x
+    for i in range(first, arrays.shape[1], stride):
+        arrays[numbers[k], i] = 0
