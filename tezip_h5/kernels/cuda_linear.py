@@ -7,7 +7,7 @@ lie in planes; where they write to slots, a quarter of every transfer is used.
 from __future__ import annotations
 
 import numpy as np
-from numba import cuda, int32, int64, uint16, void
+from numba import boolean, cuda, int32, int64, uint16, void
 
 from tezip_h5.kernels.cuda_launch import SIMULATED, device, kernel
 from tezip_h5.kernels.cuda_linear_sample import (
@@ -51,7 +51,7 @@ _MOST_BLOCKS = 1 if SIMULATED else 64  # for each chunk
 
 _PLANES = int32[:, :, :, :, ::1]  # lanes, (frame, frame, magnitudes, magnitudes), C, h + 3, w + 4
 _PLAN, _TAPS = int64[:, ::1], int64[:, :, ::1]
-_SAMPLES = int32[:, :, ::1]  # n, h, w
+_SENT = int32[:, :, ::1]  # lanes, (levels or what became of them, prediction), samples
 
 
 def blocks(n: int, samples: int) -> tuple[tuple[int, int], int]:
@@ -59,40 +59,29 @@ def blocks(n: int, samples: int) -> tuple[tuple[int, int], int]:
     return (max(1, min(-(-samples // _THREADS), _MOST_BLOCKS)), n), _THREADS
 
 
-@device
-def _first(y, samples):
-    """What lies left of a row of samples: the first one of the row above."""
-    return samples[y - 1, 0] if y > 0 else int32(0)
-
-
-@device
-def _with_margins(i, rows, columns, samples, plane):
-    """Place `i` of a plane, from its samples; see `linear.surround`."""
-    wide = columns + 4
-    at, column = i // wide, i % wide
-    y = min(at, rows + 1) - 2
-    value = int32(0)
-    if y >= 0:
-        value = _first(y, samples)
-        if column >= 2:
-            value = samples[y, min(column - 2, columns - 1)]
-    plane[at, column] = value
-
-
-@kernel(void(_PLAN, _SAMPLES, int64, _PLANES))
-def surround(plan, samples, here, planes):
-    """Put samples, with what lies around them, into the plane of this frame (`here` is 1), or of
-    the one that predicts it (0), where one was sent along."""
+@kernel(void(_PLAN, _SENT, int64, _PLANES))
+def surround(plan, sent, which, planes):
+    """Put what was sent, with what lies around it, into the plane of this frame (`which` is 0,
+    levels), or of the one that predicts it (1), where a prediction was sent; see `linear.surround`.
+    """
     k = cuda.blockIdx.y
-    rows, columns = plan[k, ROWS], plan[k, COLUMNS]
-    if here == 0 and plan[k, FROM] == 0:
+    rows, columns, turn = plan[k, ROWS], plan[k, COLUMNS], plan[k, TURN] & 1
+    if which == 1 and plan[k, FROM] == 0:
         return
-    frame = plan[k, TURN] & 1 if here != 0 else 1 - (plan[k, TURN] & 1)
-    plane = planes[plan[k, LANE], frame, plan[k, CHANNEL]]
+    samples = sent[plan[k, LANE], which]
+    plane = planes[plan[k, LANE], 1 - turn if which == 1 else turn, plan[k, CHANNEL]]
     stride = cuda.gridDim.x * cuda.blockDim.x
     first = cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x
-    for i in range(first, (rows + 3) * (columns + 4), stride):
-        _with_margins(i, rows, columns, samples[k], plane)
+    wide = columns + 4
+    for i in range(first, (rows + 3) * wide, stride):
+        at, column = i // wide, i % wide
+        y = min(at, rows + 1) - 2
+        value = int32(0)
+        if y >= 0 and column >= 2:
+            value = samples[y * columns + min(column - 2, columns - 1)]
+        elif y > 0:
+            value = samples[(y - 1) * columns]
+        plane[at, column] = value
 
 
 @device
@@ -135,16 +124,17 @@ def _surroundings(y, x, k, plan, lane_planes):
 
 @kernel(
     void(
-        _PLAN, _TAPS, _SAMPLES, _PLANES,
+        _PLAN, _TAPS, _SENT, boolean, _PLANES,
         int64[:, ::1], int32[:, ::1], int32[:, :, ::1], int32[:, ::1],
     )
 )  # fmt: skip
-def known(plan, taps, levels, planes, guesses, energies, pasts, samples):
+def known(plan, taps, sent, encoding, planes, guesses, energies, pasts, samples):
     """Bring to slots what is known before a wave comes by.
 
     Parameters
     ----------
-    levels : of any content when decoding, of one sample each
+    sent : see `Slab`
+    encoding : bool
     guesses, energies : (lanes, slots), what predictions and energies hold of it
     pasts : (lanes, 2, slots), the samples of the frame before here and in the row above
     samples : (lanes, slots), levels, when encoding
@@ -152,7 +142,6 @@ def known(plan, taps, levels, planes, guesses, energies, pasts, samples):
     k = cuda.blockIdx.y
     lane, rows, columns = plan[k, LANE], plan[k, ROWS], plan[k, COLUMNS]
     before = planes[lane, 1 - (plan[k, TURN] & 1), plan[k, CHANNEL]]
-    encoding = levels.shape[2] >= columns and levels.shape[1] >= rows
     stride = cuda.gridDim.x * cuda.blockDim.x
     first = cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x
     for i in range(first, rows * (columns + 1), stride):
@@ -165,12 +154,13 @@ def known(plan, taps, levels, planes, guesses, energies, pasts, samples):
             guesses[lane, slot] = _expected(y, x, k, plan, taps, 3, planes[lane])
             energies[lane, slot] = _surroundings(y, x, k, plan, planes[lane])
             if encoding:
-                samples[lane, slot] = levels[k, y, x]
+                samples[lane, slot] = sent[lane, 0, y * columns + x]
 
 
-@kernel(void(_PLAN, int32[:, ::1], uint16[:, ::1], _PLANES, _SAMPLES))
-def deliver(plan, samples, sizes, planes, out):
-    """Take samples and magnitudes of symbols from slots to planes, and samples to `out`."""
+@kernel(void(_PLAN, int32[:, ::1], uint16[:, ::1], _PLANES, _SENT))
+def deliver(plan, samples, sizes, planes, sent):
+    """Take samples and magnitudes of symbols from slots to planes, and samples
+    to where levels were sent."""
     k = cuda.blockIdx.y
     lane, rows, columns = plan[k, LANE], plan[k, ROWS], plan[k, COLUMNS]
     turn, channel = plan[k, TURN] & 1, plan[k, CHANNEL]
@@ -188,7 +178,7 @@ def deliver(plan, samples, sizes, planes, out):
             value = samples[lane, slot_of(y - 1, 0, columns)]
         frame[at, column] = value
         if 2 <= at < rows + 2 and 2 <= column < columns + 2:
-            out[k, y, x] = value
+            sent[lane, 0, y * columns + x] = value
             magnitudes[at, column] = sizes[lane, slot_of(y, x, columns)]
 
 

@@ -29,12 +29,12 @@ class _Chunk:
         self._prediction = prediction
         self._frame = np.empty(self._lane.shape, np.int32)
 
-    def _code(self, kind, channel: int, *arguments, **more):
-        prediction = None if self._prediction is None else self._prediction[channel]
-        work = kind(self._lane, *arguments, prediction, **more)
-        self._kernels.chunks().code([work])
-        self._frame[channel] = work.samples
-        return work
+    def _send_prediction(self, channel: int) -> bool:
+        """Send the prediction of a plane, if the device lacks it; returns whether it did."""
+        if self._prediction is None:
+            return False
+        self._lane.slab.send(self._lane, 1, self._prediction[channel])
+        return True
 
     def frame(self) -> np.ndarray:
         """The frame: int32 (C, h, w)."""
@@ -65,10 +65,14 @@ class DeviceEncoder(_Chunk):
 
     def model(self, levels: np.ndarray, plan: np.ndarray, taps: np.ndarray) -> tuple:
         """Predict and quantize a plane of levels, int32 (h, w); returns where its symbols are."""
-        channel = int(plan[kernels.load("linear").CHANNEL])
-        work = self._code(
-            self._kernels.Modelling, channel, plan, taps, samples=levels, wide=self._wide
-        )
+        linear, slab = kernels.load("linear"), self._lane.slab
+        channel = int(plan[linear.CHANNEL])
+        predicted = self._send_prediction(channel)
+        slab.send(self._lane, 0, levels)
+        work = self._kernels.Modelling(self._lane, plan, taps, predicted, wide=self._wide)
+        self._kernels.chunks().code([work])
+        exact = not plan[linear.TOLERANCE]
+        self._frame[channel] = levels if exact else slab.fetch(self._lane)
         return work.entries
 
     def counted(self) -> tuple[np.ndarray, np.ndarray]:
@@ -103,7 +107,10 @@ class DeviceDecoder(_Chunk):
     def decode(self, streams, plan: np.ndarray, taps: np.ndarray) -> bool:
         """Decode a plane; returns whether a stream ended before its samples did."""
         channel = int(plan[kernels.load("linear").CHANNEL])
-        self._code(
-            self._kernels.Decoding, channel, plan, taps, streams=streams, low_bits=self._low_bits
+        predicted = self._send_prediction(channel)
+        work = self._kernels.Decoding(
+            self._lane, plan, taps, predicted, streams=streams, low_bits=self._low_bits
         )
+        self._kernels.chunks().code([work])
+        self._frame[channel] = self._lane.slab.fetch(self._lane)
         return bool((streams.places[1:] > streams.limits).any())
