@@ -7,7 +7,7 @@ lie in planes; where they write to slots, a quarter of every transfer is used.
 from __future__ import annotations
 
 import numpy as np
-from numba import boolean, cuda, int32, int64, uint16, void
+from numba import boolean, cuda, int32, int64, uint16, uint32, void
 
 from tezip_h5.kernels.cuda_launch import SIMULATED, device, kernel
 from tezip_h5.kernels.cuda_linear_sample import (
@@ -59,6 +59,13 @@ def blocks(n: int, samples: int) -> tuple[tuple[int, int], int]:
     return (max(1, min(-(-samples // _THREADS), _MOST_BLOCKS)), n), _THREADS
 
 
+@device
+def _row_and_column(i, wide):
+    """Of place `i`; divided in 32 bits, which takes a fraction of the time."""
+    row = int64(uint32(i) // uint32(wide))
+    return row, i - row * wide
+
+
 @kernel(void(_PLAN, _SENT, int64, _PLANES))
 def surround(plan, sent, which, planes):
     """Put what was sent, with what lies around it, into the plane of this frame (`which` is 0,
@@ -74,7 +81,7 @@ def surround(plan, sent, which, planes):
     first = cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x
     wide = columns + 4
     for i in range(first, (rows + 3) * wide, stride):
-        at, column = i // wide, i % wide
+        at, column = _row_and_column(i, wide)
         y = min(at, rows + 1) - 2
         value = int32(0)
         if y >= 0 and column >= 2:
@@ -145,7 +152,8 @@ def known(plan, taps, sent, encoding, planes, guesses, energies, pasts, samples)
     stride = cuda.gridDim.x * cuda.blockDim.x
     first = cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x
     for i in range(first, rows * (columns + 1), stride):
-        y, x = i // (columns + 1), i % (columns + 1) - 1  # and one that lies left of the row
+        y, x = _row_and_column(i, columns + 1)
+        x -= 1  # one lies left of the row
         slot = slot_of(y, x, columns)
         if plan[k, PREDICTED] != 0:
             pasts[lane, 0, slot] = before[y + 2, x + 2]
@@ -169,7 +177,7 @@ def deliver(plan, samples, sizes, planes, sent):
     first = cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x
     wide = columns + 4
     for i in range(first, (rows + 3) * wide, stride):
-        at, column = i // wide, i % wide
+        at, column = _row_and_column(i, wide)
         y, x = min(at, rows + 1) - 2, min(max(column - 2, 0), columns - 1)
         value = int32(0)
         if y >= 0 and column >= 2:
@@ -197,7 +205,7 @@ def exact_symbols(plan, taps, planes, entries):
     stride = cuda.gridDim.x * cuda.blockDim.x
     first = cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x
     for i in range(first, plan[k, ROWS] * columns, stride):
-        y, x = i // columns, i % columns
+        y, x = _row_and_column(i, columns)
         row, column = y + 2, x + 2
         near = (
             int64(frame[row, column - 1]),
@@ -247,7 +255,7 @@ def exact_contexts(plan, planes, entries, counts, filled):
     stride = cuda.gridDim.x * cuda.blockDim.x
     first = cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x
     for i in range(first, plan[k, ROWS] * columns, stride):
-        y, x = i // columns, i % columns
+        y, x = _row_and_column(i, columns)
         row, column = y + 2, x + 2
         near = 2 * (sizes[row, column - 1] + sizes[row - 1, column])
         near += sizes[row - 1, column - 1] + sizes[row - 1, column + 1]

@@ -11,7 +11,7 @@ import os
 
 from tezip_h5.kernels.cuda_gather import Gathering
 from tezip_h5.kernels.cuda_linear_coding import Coding
-from tezip_h5.kernels.cuda_linear_slabs import Decoding, Lane, Modelling, Slab
+from tezip_h5.kernels.cuda_linear_slabs import Decoding, Lane, Modelling, Slab, rounded
 
 __all__ = ["Chunks", "Coding", "Decoding", "Modelling", "chunks"]
 
@@ -46,15 +46,17 @@ class Chunks(Gathering):
             kind = "decode", -(-(slots.size >> 12) // _TABLES) * _TABLES
         with self._changed:
             slab = self._slab(
-                lambda slab: slab.fits(kind, shape), lambda lanes: Slab(kind, *shape, lanes), 1
+                lambda slab: slab.fits(kind, shape),
+                lambda lanes: Slab(kind, *rounded(shape), lanes),
+                1,
             )
             lane = Lane(slab, slab.free.pop(), tuple(shape))
-            try:
-                slab.begin(lane, tables, slots)
-            except BaseException:
-                self._give_back([lane])
-                raise
             self._open += 1
+        try:
+            slab.begin(lane, tables, slots)
+        except BaseException:
+            self.close([lane])
+            raise
         return lane
 
 

@@ -28,17 +28,28 @@ def grid(n: int) -> tuple[int, int]:
 
 
 @device
-def _ask(t, x, y, width, height, lane, entries, side, symbols, tables, slots):
-    """Frequency and start of a slot's symbol, its low bits and how many there are; a frequency of
-    0 where there is no sample."""
+def _entry(t, x, y, width, height, lane, entries):
+    """What is in a slot; -1 where there is no sample."""
     if y < 0 or y >= height or x < 0 or x >= width:
-        return int64(0), int64(0), int64(0)
-    entry = int64(entries[t * LANES + lane])
-    coarse = (entry >> 13) & 255
+        return int64(-1)
+    return int64(entries[t * LANES + lane])
+
+
+@device
+def _ask(entry, side, symbols, tables, slots):
+    """Frequency and start of an entry's symbol; 0 where there is none."""
+    if entry < 0:
+        return int64(0)
     table = int64(tables[side * CONTEXTS + (entry & 8191)])
-    slot = int64(slots[table * symbols + coarse])
-    count = ((coarse - DIRECT) >> 2) + 3 if coarse >= DIRECT else int64(0)
-    return slot, entry >> BITS, count
+    return int64(slots[table * symbols + ((entry >> 13) & 255)])
+
+
+@device
+def _before(x, y, lane, steps):
+    """Where a thread was a step earlier."""
+    if x > -2 - 2 * lane:
+        return x - 1, y
+    return steps - 3 - 2 * lane, y - LANES
 
 
 _SIGNATURES = [
@@ -79,14 +90,18 @@ def rans_encode(which, plan, entries, tables, slots, words, bits, coders, marks)
     y = ((height - 1) // LANES) * LANES + lane
     x = steps - 3 - 2 * lane
     t = ((height - 1) // LANES + 1) * steps - 1
-    coming = _ask(t, x, y, width, height, lane, ours, side, symbols, our_tables, our_slots)
-    while t >= 0:
-        slot, low, count = coming
-        t, x = t - 1, x - 1
-        if x < -2 - 2 * lane:
-            x, y = steps - 3 - 2 * lane, y - LANES
-        # Asked for a step ahead: neither depends on the state.
-        coming = _ask(t, x, y, width, height, lane, ours, side, symbols, our_tables, our_slots)
+    # Entries are asked for two steps ahead, what tables say of them a step: no load waits for
+    # another, or for the state.
+    entry = _entry(t, x, y, width, height, lane, ours)
+    coming = _ask(entry, side, symbols, our_tables, our_slots)
+    t, (x, y) = t - 1, _before(x, y, lane, steps)
+    next_entry = _entry(t, x, y, width, height, lane, ours)
+    for _ in range(t + 2):
+        slot, done = coming, entry
+        entry = next_entry
+        coming = _ask(entry, side, symbols, our_tables, our_slots)
+        t, (x, y) = t - 1, _before(x, y, lane, steps)
+        next_entry = _entry(t, x, y, width, height, lane, ours)
         if slot == 0:
             continue
         frequency = slot >> PRECISION
@@ -96,9 +111,10 @@ def rans_encode(which, plan, entries, tables, slots, words, bits, coders, marks)
             state >>= 16
         quotient = int64(uint32(state) // uint32(frequency))
         state += quotient * (4096 - frequency) + (slot & 4095)
-        if count > 0:
-            end -= count
-            part = low << (end & 31)
+        coarse = (done >> 13) & 255
+        if coarse >= DIRECT:
+            end -= ((coarse - DIRECT) >> 2) + 3
+            part = (done >> BITS) << (end & 31)
             if end >> 5 != word:
                 our_bits[word] = held | part >> 32
                 word, held = end >> 5, int64(0)

@@ -23,9 +23,10 @@ from tezip_h5.kernels.cuda_launch import SIMULATED, finish, stream
 from tezip_h5.kernels.cuda_linear_sample import MOST_TAPS, PLAN
 from tezip_h5.kernels.linear import CONTEXTS, LANES, TOLERANCE
 
-__all__ = ["Decoding", "Lane", "Modelling", "Slab"]
+__all__ = ["Decoding", "Lane", "Modelling", "Slab", "rounded"]
 
 _SIDES = 3
+_COLUMNS = 32  # columns of slabs are a multiple of it
 
 
 @dataclass(eq=False)
@@ -144,7 +145,7 @@ class Slab:
 
     def fits(self, kind, shape) -> bool:
         """Whether a chunk can have a lane of it without wasting more than half."""
-        channels, rows, columns = shape
+        channels, rows, columns = rounded(shape)
         return (
             (kind, channels) == (self.kind, self.channels)
             and rows <= self.rows
@@ -253,6 +254,12 @@ class Slab:
         cuda_linear.known(*at, plan, taps, self.sent, encoding, self.planes, *slots)
         rows(*cuda_linear_wave.grid(plan.shape[0]), plan, taps, *slots, self.sizes, *arrays)
         cuda_linear.deliver(*at, plan, self.samples, self.sizes, self.planes, self.sent)
+
+
+def rounded(shape) -> tuple[int, int, int]:
+    """The size of a slab for chunks of about `shape`, so that those at an edge may share it."""
+    channels, rows, columns = shape
+    return channels, -(-rows // LANES) * LANES, -(-columns // _COLUMNS) * _COLUMNS
 
 
 def _clear(array, lane: int) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numba import cuda, int32, int64, uint8, uint16, uint32, void
 
+from tezip_h5.kernels.cuda_cells import cell
 from tezip_h5.kernels.cuda_launch import SIMULATED, device, kernel
 from tezip_h5.kernels.cuda_linear_sample import (
     BITS,
@@ -152,7 +153,7 @@ def _ask(t, of_lane, columns, x, active, predicted, guesses, energies, pasts, sa
 
 
 @device
-def _foretell(expected, energy, around, past, sizes, weights, rules, plan):
+def _foretell(expected, energy, around, past, sizes, weights, rules, limits):
     """A sample's prediction and context."""
     west, west2, corner, above, right, corner2, above2, right2 = around
     size_w, size_nw, size_n, size_ne, size_nn = sizes
@@ -160,12 +161,12 @@ def _foretell(expected, energy, around, past, sizes, weights, rules, plan):
     value = expected + weights[6] * int64(above2)
     value += weights[7] * int64(corner2) + weights[8] * int64(right2)
     value = value_of(value, weights[:6], near, past, rules)
-    prediction = min(max(value >> SHIFT, plan[LOW]), plan[HIGH])
-    tolerance = plan[TOLERANCE]
+    low, high, tolerance, _, _, _, own = limits
+    prediction = min(max(value >> SHIFT, low), high)
     lowest, highest = prediction - tolerance, prediction + tolerance
     pattern = pattern_of(np.int64, value, lowest, highest, near, past[0], rules)
     nearest = size_nw + size_ne + 2 * (size_w + size_n)
-    if plan[SIDE] == SIDE_OWN:
+    if own:
         total = 3 * nearest + 2 * size_nn
     else:
         total = int64(energy) + 2 * nearest
@@ -173,52 +174,67 @@ def _foretell(expected, energy, around, past, sizes, weights, rules, plan):
 
 
 @device
-def _look_up(context, coder, tables, slots, words, bits, of_lane):
-    """The next symbol of a stream, whole; `coder` (5, LANES) is its state, where its words and
-    its bits go on, and where they end. Nothing behind their ends is looked at."""
-    state, position = coder[0, of_lane], coder[1, of_lane]
+def _look_up(context, stream, ends, tables, slots, words, bits):
+    """The next symbol of a stream, whole, and the stream behind it: its state, where its words and
+    its bits go on. Nothing behind their ends is looked at."""
+    state, position, start = stream
     table = int64(tables[context]) << PRECISION
     slot = int64(slots[table | (state & 4095)])
     state = int64(uint32(((slot >> 12) & 4095) + 1) * uint32(state >> PRECISION))
     state += slot & 4095
     if state < LOWEST:
-        state = state << 16 | int64(words[min(position, coder[3, of_lane])])
+        state = state << 16 | int64(words[min(position, ends[0])])
         position += 1
-    coder[0, of_lane], coder[1, of_lane] = state, position
     symbol = slot >> 24
     if symbol >= DIRECT:
         count = ((symbol - DIRECT) >> 2) + 3
-        start = coder[2, of_lane]
-        word = min(start, coder[4, of_lane]) >> 5
+        word = min(start, ends[1]) >> 5
         pair = int64(bits[word]) | int64(bits[word + 1]) << 32
         low = (pair >> (start & 31)) & ((int64(1) << count) - 1)
         symbol = (4 | (symbol & 3)) << count | low
-        coder[2, of_lane] = start + count
-    return symbol
+        start += count
+    return symbol, (state, position, start)
 
 
 @device
-def _settle(symbol, prediction, plan):
+def _limits(plan):
+    """What every sample wants to know of a plan: the lowest and the highest level, the tolerance,
+    the shift of magnitudes, the width of cells, the largest of them that changes a sample (see
+    `linear_decode`), and whether energies are of this plane alone. Kept in registers: what is
+    written in between might be the plan, as far as a compiler knows."""
+    low, high, tolerance = plan[LOW], plan[HIGH], plan[TOLERANCE]
+    stride = 2 * tolerance + 1
+    return (
+        low,
+        high,
+        tolerance,
+        plan[SCALE],
+        stride,
+        (high - low) // stride + 1,
+        plan[SIDE] == SIDE_OWN,
+    )
+
+
+@device
+def _settle(symbol, prediction, limits):
     """Sample and magnitude of a symbol, as `linear_decode` has them."""
+    low, high, _, scale, stride, most, _ = limits
     size = (symbol + 1) >> 1
-    stride = 2 * plan[TOLERANCE] + 1
-    cell = min(size, (plan[HIGH] - plan[LOW]) // stride + 1)
+    index = min(size, most)
     if symbol & 1:
-        cell = -cell
-    sample = min(max(prediction + cell * stride, plan[LOW]), plan[HIGH])
-    return sample, min(size >> plan[SCALE], int64(LARGEST))
+        index = -index
+    sample = min(max(prediction + index * stride, low), high)
+    return sample, min(size >> scale, int64(LARGEST))
 
 
 @device
-def _quantize(level, prediction, plan):
+def _quantize(level, prediction, factor, limits):
     """Symbol, sample and magnitude of a level, as `linear_closed` has them."""
-    stride = 2 * plan[TOLERANCE] + 1
-    residual = int64(level) - prediction
-    size = int64(uint32(abs(residual) + plan[TOLERANCE]) // uint32(stride))
-    cell = size if residual >= 0 else -size
-    sample = min(max(prediction + cell * stride, plan[LOW]), plan[HIGH])
-    magnitude = min(size >> plan[SCALE], int64(LARGEST))
-    return 2 * size - (1 if cell < 0 else 0), sample, magnitude
+    low, high, tolerance, scale, stride, _, _ = limits
+    index = cell(int64(level) - prediction, tolerance, stride, factor)
+    sample = min(max(prediction + index * stride, low), high)
+    size = abs(index)
+    return 2 * size - (1 if index < 0 else 0), sample, min(size >> scale, int64(LARGEST))
 
 
 def _build(decoding: bool, name: str, signatures):
@@ -248,7 +264,10 @@ def _build(decoding: bool, name: str, signatures):
         ours, own_taps = plan[k], taps[k]
         number, height, width = ours[LANE], ours[ROWS], ours[COLUMNS]
         predicted, side = ours[PREDICTED] != 0, ours[SIDE]
-        rules = rules_of(np.int64, ours)
+        rules, limits = rules_of(np.int64, ours), _limits(ours)
+        factor = int64(0)
+        if limits[1] < 65536:
+            factor = (int64(1) << 40) // limits[4] + 1  # see `cuda_cells.reciprocal`
         guess_here, energy_here = guesses[number], energies[number]
         past_here, samples_here, sizes_here = pasts[number], samples[number], sizes[number]
         x, y = int64(-2 - 2 * of_lane), int64(of_lane)
@@ -258,17 +277,19 @@ def _build(decoding: bool, name: str, signatures):
         size_w, size_nw, size_n, size_ne = int32(0), int32(0), int32(0), int32(0)
         past, past_left, past_above, past_corner = int32(0), int32(0), int32(0), int32(0)
         low_bits = int64(0)
+        if decoding:
+            stream = first[k, 0, of_lane], first[k, 1, of_lane], first[k, 2, of_lane]
+            ends = first[k, 3, of_lane], first[k, 4, of_lane]
         last = width + 2 * (LANES - 1 - of_lane) - 1  # the column of a wave's last step
         coming = _ask(
             int64(0), of_lane, width, x, here and y < height, predicted,
             guess_here, energy_here, past_here, samples_here,
         )  # fmt: skip
+        left = int32(0), int32(0), int32(0)
         for t in range(total):
             arrived = _from_above(t, west, above, int32(size_w | size_nw << 16))
             if of_lane == 0:
-                arrived = int32(0), int32(0), int32(0)
-                if here and 0 < y < height and x < width:
-                    arrived = _left_by(t, x, width, samples_here, sizes_here)
+                arrived = left
             corner, above, right = above, right, arrived[0]
             corner2, above2, right2 = above2, right2, arrived[1]
             size_nw, size_n, size_ne = size_n, size_ne, int32(arrived[2] & 0xFFFF)
@@ -284,22 +305,25 @@ def _build(decoding: bool, name: str, signatures):
                 int64(t) + 1, of_lane, width, next_x, here and next_y < height, predicted,
                 guess_here, energy_here, past_here, samples_here,
             )  # fmt: skip
+            left = int32(0), int32(0), int32(0)
+            if of_lane == 0 and here and 0 < next_y < height and next_x < width:
+                left = _left_by(int64(t) + 1, next_x, width, samples_here, sizes_here)
             size_now = int64(0)
             if active:
                 prediction, context = _foretell(
                     guess, energy, (west, west2, corner, above, right, corner2, above2, right2),
                     (int64(past), int64(past_left), int64(past_above), int64(past_corner)),
-                    (size_w, size_nw, size_n, size_ne, size_nn), weights, rules, ours,
+                    (size_w, size_nw, size_n, size_ne, size_nn), weights, rules, limits,
                 )  # fmt: skip
                 slot = t * LANES + of_lane
                 if decoding:
-                    symbol = _look_up(
-                        side * CONTEXTS + context, first[k], second[number], third[number],
-                        fourth, fifth, of_lane,
+                    symbol, stream = _look_up(
+                        side * CONTEXTS + context, stream, ends, second[number], third[number],
+                        fourth, fifth,
                     )  # fmt: skip
-                    sample, size_now = _settle(symbol, prediction, ours)
+                    sample, size_now = _settle(symbol, prediction, limits)
                 else:
-                    symbol, sample, size_now = _quantize(level, prediction, ours)
+                    symbol, sample, size_now = _quantize(level, prediction, factor, limits)
                     coarse, low, count = coarse_of(symbol)
                     first[k, slot] = context | coarse << 13 | low << BITS
                     cuda.atomic.add(second, (number, side, context, coarse), 1)
@@ -313,7 +337,9 @@ def _build(decoding: bool, name: str, signatures):
             if x == last:
                 weights = _weights(next_y, ours, own_taps)
             x, y = next_x, next_y
-        if not decoding and here and low_bits > 0:
+        if decoding and here:
+            first[k, 0, of_lane], first[k, 1, of_lane], first[k, 2, of_lane] = stream
+        if not decoding and here:
             third[number, of_lane] += low_bits
 
     rows.__name__ = name
