@@ -215,6 +215,36 @@ def test_chunks_of_different_sizes_go_together(launches, monkeypatch):
     assert chunks.chunks()._open == 0
 
 
+def test_two_chunks_of_a_block(launches, monkeypatch):
+    """As on a GPU, where they share a warp: of other sizes, and a last one alone."""
+    wave = kernels.load("cuda_linear_wave")
+    monkeypatch.setattr(wave, "_CHUNKS", 2)
+    monkeypatch.setattr(wave, "_THREADS", 32)
+    monkeypatch.setattr(kernels.load("cuda_gather"), "_PATIENCE", 5)
+    chunks = kernels.load("cuda_linear_chunks")
+    stacks = [frames_of((1, 1, *size), 4095, 1) for size in ((5, 9), (16, 3), (2, 2))]
+    expected = [encoded(frames, [0], 2, 4095, "cpu") for frames in stacks]
+    ready, opened = threading.Barrier(3), chunks.Chunks.open
+
+    def open_together(self, *arguments):
+        lane = opened(self, *arguments)
+        ready.wait()
+        return lane
+
+    monkeypatch.setattr(chunks.Chunks, "open", open_together)
+    found = together(*(lambda f=f: encoded(f, [0], 2, 4095, "cuda") for f in stacks))
+    assert [ours[:2] for ours in found] == [theirs[:2] for theirs in expected]
+    backs = together(
+        *(
+            lambda e=e, f=f: decoded(e[0], f.shape, [0], 2, 4095, "cuda")
+            for e, f in zip(expected, stacks, strict=True)
+        )
+    )
+    for back, (_, _, frames) in zip(backs, expected, strict=True):
+        np.testing.assert_array_equal(back, frames)
+    assert {("Modelling", 3), ("Decoding", 3)} <= set(launches)
+
+
 def test_planes_of_chunks_that_were_gathered_otherwise_are_coded_together():
     """Symbols of two chunks lie in arrays of their own and in one that they share."""
     works = kernels.load("cuda_linear_chunks")
@@ -283,30 +313,30 @@ DEVICES = ("cpu", "cuda")
 
 
 def test_nothing_behind_the_ends_of_streams_is_read(monkeypatch):
-    """Streams that end far too early, in a launch with others', are refused; others are not."""
-    slabs = kernels.load("cuda_linear_slabs")
+    """Streams that end far too early are refused, and do not see what lies behind them."""
     frames = frames_of((1, 1, 16, 8), 65535, step=0.4)
     sections = encoded(frames, [0], 0, 65535, "cpu")[0]
-    kept, sent = Streams.__init__, []
+    kept, seen = Streams.__init__, []
 
     def cut(self, *arguments):
         kept(self, *arguments)
         self.limits[0, 3], self.limits[1, 5] = self.places[1, 3], self.places[2, 5]
+        self.words[self.limits[0, 3] + 1 :] = seen[-1]
 
-    streams = slabs._streams
-
-    def seen(works):
-        coders, words, bits, offsets = streams(works)
-        sent.append((coders, words, bits))
-        return coders, words, bits, offsets
-
-    monkeypatch.setattr(slabs, "_streams", seen)
     monkeypatch.setattr(Streams, "__init__", cut)
-    with pytest.raises(FormatError, match="ends before its samples"):
-        decoded(sections, frames.shape, [0], 0, 65535, "cuda")
-    ((coders, words, bits),) = sent
-    assert (coders[:, 3] < words.size).all()
-    assert ((coders[:, 4] >> 5) + 1 < bits.size).all()
+    slab, found = kernels.load("cuda_linear_slabs").Slab, []
+    fetch = slab.fetch
+
+    def fetched(self, lane):
+        found.append(fetch(self, lane))
+        return found[-1]
+
+    monkeypatch.setattr(slab, "fetch", fetched)
+    for number in (0, 0xFFFF):
+        seen.append(number)
+        with pytest.raises(FormatError, match="ends before its samples"):
+            decoded(sections, frames.shape, [0], 0, 65535, "cuda")
+    np.testing.assert_array_equal(found[0][:4], found[1][:4])
 
 
 def test_scarce_memory_makes_slabs_and_launches_smaller(launches, monkeypatch):

@@ -15,13 +15,13 @@ from tezip_h5.kernels.cuda_linear_slabs import Decoding, Lane, Modelling, Slab, 
 
 __all__ = ["Chunks", "Coding", "Decoding", "Modelling", "chunks"]
 
-_TABLES = 8  # tables that a slab has room for are a multiple of it
+_FEW_TABLES, _MOST_TABLES = 8, 32  # that a slab has room for
 
 
 class Chunks(Gathering):
     """Slabs of chunks; works are `Decoding`, `Modelling` and `Coding`."""
 
-    def open(self, shape, symbols: int | None, tables=None, slots=None) -> Lane:
+    def open(self, shape, symbols: int | None, coder: tuple | None = None) -> Lane:
         """Begin a chunk.
 
         Parameters
@@ -29,7 +29,9 @@ class Chunks(Gathering):
         shape : (C, h, w)
         symbols : int, optional
             How many there may be, of an encoder.
-        tables, slots : uint8 (sides, contexts), uint32, of a decoder
+        coder : tuple, of a decoder
+            The table of each context, uint8 (sides, contexts); slots, uint32; and streams, with
+            arrays words, bits, places, limits as `linear_decode` wants them.
 
         Returns
         -------
@@ -40,10 +42,12 @@ class Chunks(Gathering):
         Exception
             Of the driver, when there is no memory for it.
         """
-        if symbols is not None:
-            kind = "encode", symbols
-        else:
-            kind = "decode", -(-(slots.size >> 12) // _TABLES) * _TABLES
+        kind = "encode", symbols, 0
+        if symbols is None:
+            _, slots, streams = coder
+            size = streams.bits.size + streams.words.size // 2 + 1
+            few = slots.size >> 12 <= _FEW_TABLES
+            kind = "decode", _FEW_TABLES if few else _MOST_TABLES, 1 << max(size.bit_length(), 8)
         with self._changed:
             slab = self._slab(
                 lambda slab: slab.fits(kind, shape),
@@ -53,7 +57,7 @@ class Chunks(Gathering):
             lane = Lane(slab, slab.free.pop(), tuple(shape))
             self._open += 1
         try:
-            slab.begin(lane, tables, slots)
+            slab.begin(lane, coder)
         except BaseException:
             self.close([lane])
             raise

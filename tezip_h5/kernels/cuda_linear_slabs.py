@@ -38,12 +38,14 @@ class Lane:
     slab, number : where it is
     shape : (C, h, w)
     turn : frames since the beginning
+    behind : where words begin, of a decoder
     """
 
     slab: Slab
     number: int
     shape: tuple[int, int, int]
     turn: int = -1
+    behind: int = 0
 
 
 @dataclass(eq=False)
@@ -71,12 +73,10 @@ class Decoding(_Plane):
 
     Attributes
     ----------
-    streams : a chunk's words, bits, limits and places, of which the last go on
-    low_bits : how many a symbol may have
+    places : int64 (3, streams), the state of each stream, where its words and its bits go on, then
     """
 
-    streams: object = None
-    low_bits: int = 0
+    places: np.ndarray | None = None
 
     group = ("decode",)
 
@@ -124,13 +124,19 @@ class Slab:
     filled : int64 (lanes, LANES), of encoders
     tables : uint8 (lanes, sides * contexts), of decoders
     slots : uint32 (lanes, tables * 4096), of decoders
+    bits, words : uint32 (lanes, n) and uint16 (lanes, 2 n), of decoders
+        The same memory: low bits of all streams lie in front, words behind.
+    coders : int64 (lanes, 5, LANES), of decoders
+        States, where words and bits go on, where they end.
     """
 
-    def __init__(self, kind: tuple[str, int], channels: int, rows: int, columns: int, lanes: int):
+    def __init__(
+        self, kind: tuple[str, int, int], channels: int, rows: int, columns: int, lanes: int
+    ):
         self._lock = threading.Lock()
         self.kind, self.channels, self.rows, self.columns = kind, channels, rows, columns
         self.free, self.lanes = list(range(lanes))[::-1], lanes
-        empty, (what, size) = cuda_memory.empty, kind
+        empty, (what, size, capacity) = cuda_memory.empty, kind
         self.planes = empty((lanes, 4, channels, rows + 3, columns + 4), np.int32)
         self.sent = empty((lanes, 2, rows * columns), np.int32)
         self.guesses = None
@@ -140,6 +146,9 @@ class Slab:
         else:
             self.tables = empty((lanes, _SIDES * CONTEXTS), np.uint8)
             self.slots = empty((lanes, size << 12), np.uint32)
+            self.bits = empty((lanes, capacity), np.uint32)
+            self.words = self.bits.view(np.uint16)
+            self.coders = empty((lanes, 5, LANES), np.int64)
             self._make_slots()
         finish()
 
@@ -147,21 +156,32 @@ class Slab:
         """Whether a chunk can have a lane of it without wasting more than half."""
         channels, rows, columns = rounded(shape)
         return (
-            (kind, channels) == (self.kind, self.channels)
+            (*kind[:2], channels) == (*self.kind[:2], self.channels)
+            and kind[2] <= self.kind[2] <= 4 * kind[2]
             and rows <= self.rows
             and columns <= self.columns
             and 2 * rows * columns >= self.rows * self.columns
         )
 
-    def begin(self, lane: Lane, tables, slots) -> None:
-        """Make a lane as it begins; a decoder's has tables: uint8 (sides, contexts), uint32."""
-        _clear(self.planes, lane.number)
-        if tables is None:
-            _clear(self.counts, lane.number)
-            self.filled[lane.number].copy_to_device(np.zeros(LANES, np.int64))
+    def begin(self, lane: Lane, coder: tuple | None) -> None:
+        """Make a lane as it begins, a decoder's with its `coder`; see `Chunks.open`."""
+        number = lane.number
+        _clear(self.planes, number)
+        if coder is None:
+            _clear(self.counts, number)
+            _put(np.zeros(LANES, np.int64), self.filled[number])
         else:
-            self.tables[lane.number].copy_to_device(np.ascontiguousarray(tables).reshape(-1))
-            self.slots[lane.number][: slots.size].copy_to_device(slots)
+            tables, slots, streams = coder
+            coders = np.zeros((5, LANES), np.int64)
+            coders[:, : streams.places.shape[1]] = np.vstack([streams.places, streams.limits])
+            behind = 2 * streams.bits.size
+            coders[1::2] += behind
+            _put(tables.reshape(-1), self.tables[number])
+            _put(slots, self.slots[number])
+            _put(streams.bits, self.bits[number])
+            _put(streams.words, self.words[number][behind:])
+            _put(coders.reshape(-1), self.coders.reshape(self.lanes, -1)[number])
+            lane.behind = behind
         finish()
 
     def counted(self, lane: Lane) -> tuple[np.ndarray, np.ndarray]:
@@ -174,7 +194,7 @@ class Slab:
     def send(self, lane: Lane, which: int, samples: np.ndarray) -> None:
         """Send levels (`which` is 0) or a prediction (1), int32 (h, w), for the next plane."""
         flat = np.ascontiguousarray(samples, np.int32).reshape(-1)
-        self.sent[lane.number, which][: flat.size].copy_to_device(flat, stream=stream())
+        _put(flat, self.sent[lane.number, which])
         finish()
 
     def fetch(self, lane: Lane) -> np.ndarray:
@@ -185,15 +205,13 @@ class Slab:
 
     def decode(self, works: list[Decoding]) -> None:
         """Decode a plane of some lanes."""
-        coders, words, bits, offsets = _streams(works)
         plan, taps, at = self._plans(works)
-        coders, words, bits = map(cuda_memory.to_device, (coders, words, bits))
-        arrays = coders, self.tables, self.slots, words, bits
+        arrays = self.coders, self.tables, self.slots, self.words, self.bits
         self._go_through(at, plan, taps, False, cuda_linear_wave.decode_rows, arrays)
-        coders = cuda_memory.to_host(coders)
-        for work, coder, offset in zip(works, coders, offsets, strict=True):
-            lanes = work.streams.places.shape[1]
-            work.streams.places[:] = coder[:3, :lanes] + offset[:, :lanes]
+        coders = cuda_memory.to_host(self.coders)
+        for work in works:
+            work.places = coders[work.lane.number, :3, : min(work.lane.shape[1], LANES)]
+            work.places[1] -= work.lane.behind
             work.moved_on = True
 
     def model(self, works: list[Modelling]) -> None:
@@ -210,7 +228,7 @@ class Slab:
             cuda_linear.exact_symbols(*at, plan, taps, self.planes, entries)
             cuda_linear.exact_contexts(*at, plan, self.planes, entries, self.counts, self.filled)
         else:
-            nothing = cuda_memory.empty((1,), np.uint16), cuda_memory.empty((1,), np.uint32)
+            nothing = cuda_memory.empty((1, 1), np.uint16), cuda_memory.empty((1, 1), np.uint32)
             arrays = entries, self.counts, self.filled, *nothing
             self._go_through(at, plan, taps, True, cuda_linear_wave.model_rows, arrays)
         finish()
@@ -272,39 +290,11 @@ def _clear(array, lane: int) -> None:
     cuda_linear.clear(*cuda_linear.blocks(1, flat.shape[1]), numbers, flat)
 
 
+def _put(array: np.ndarray, there) -> None:
+    """Copy a flat array to the front of one on the device."""
+    there[: array.size].copy_to_device(np.ascontiguousarray(array), stream=stream())
+
+
 def _slots(rows: int, columns: int) -> int:
     """Slots of a plane."""
     return -(-rows // LANES) * (columns + 2 * LANES) * LANES
-
-
-def _streams(works: list[Decoding]):
-    """What a plane of each chunk may need of its streams, one behind the other.
-
-    Returns
-    -------
-    coders : int64 (n, 5, LANES), see ``cuda_linear_wave.py``
-    words, bits : uint16 and uint32
-    offsets : int64 (n, 3, LANES), what is to be added to coders for places in the chunk's streams
-    """
-    coders = np.zeros((len(works), 5, LANES), np.int64)
-    offsets = np.zeros((len(works), 3, LANES), np.int64)
-    words, bits, of_words, of_bits = [], [], 0, 0
-    for k, work in enumerate(works):
-        streams, (_, height, width) = work.streams, work.lane.shape
-        samples = -(-height // LANES) * width
-        state, begins, bit_begins = streams.places
-        ends = np.minimum(streams.limits[0], begins + samples)
-        bit_ends = np.minimum(streams.limits[1], bit_begins + samples * work.low_bits)
-        for lane in range(len(state)):
-            words.append(streams.words[begins[lane] : ends[lane]])
-            first = bit_begins[lane] >> 5
-            bits.append(streams.bits[first : (bit_ends[lane] >> 5) + 2])
-            offset = begins[lane] - of_words, 32 * (first - of_bits)
-            coders[k, :, lane] = (
-                state[lane], of_words, bit_begins[lane] - offset[1],
-                ends[lane] - offset[0], bit_ends[lane] - offset[1],
-            )  # fmt: skip
-            offsets[k, 1:, lane] = offset
-            of_words, of_bits = of_words + words[-1].size, of_bits + bits[-1].size
-    words.append(np.zeros(1, np.uint16))
-    return coders, np.concatenate(words), np.concatenate(bits), offsets

@@ -54,6 +54,7 @@ _ALL = 0xFFFFFFFF
 
 _PLAN, _TAPS = int64[:, ::1], int64[:, :, ::1]
 _SLOTS, _PASTS = int32[:, ::1], int32[:, :, ::1]
+_WORDS, _UNSIGNED = uint16[:, ::1], uint32[:, ::1]
 _KNOWN = (_PLAN, _TAPS, int64[:, ::1], _SLOTS, _PASTS, _SLOTS, uint16[:, ::1])
 
 
@@ -250,9 +251,8 @@ def _build(decoding: bool, name: str, signatures):
         taps : int64 (n, MOST_TAPS, 4)
         guesses, energies, pasts, samples : see `known`; samples become what is decoded
         sizes : uint16 (lanes, slots), the magnitudes of symbols
-        first, ... : coders (n, 5, LANES), tables (lanes, sides * contexts), slots (lanes, ...),
-            words, bits when decoding; else entries, counts, filled as for `exact_contexts`, and
-            two that are not looked at
+        first, ... : coders, tables, slots, words and bits of a `Slab` when decoding; else entries,
+            counts, filled as for `exact_contexts`, and two that are not looked at
         """
         thread = cuda.threadIdx.x
         of_lane = thread % LANES
@@ -278,8 +278,8 @@ def _build(decoding: bool, name: str, signatures):
         past, past_left, past_above, past_corner = int32(0), int32(0), int32(0), int32(0)
         low_bits = int64(0)
         if decoding:
-            stream = first[k, 0, of_lane], first[k, 1, of_lane], first[k, 2, of_lane]
-            ends = first[k, 3, of_lane], first[k, 4, of_lane]
+            stream = first[number, 0, of_lane], first[number, 1, of_lane], first[number, 2, of_lane]
+            ends = first[number, 3, of_lane], first[number, 4, of_lane]
         last = width + 2 * (LANES - 1 - of_lane) - 1  # the column of a wave's last step
         coming = _ask(
             int64(0), of_lane, width, x, here and y < height, predicted,
@@ -319,7 +319,7 @@ def _build(decoding: bool, name: str, signatures):
                 if decoding:
                     symbol, stream = _look_up(
                         side * CONTEXTS + context, stream, ends, second[number], third[number],
-                        fourth, fifth,
+                        fourth[number], fifth[number],
                     )  # fmt: skip
                     sample, size_now = _settle(symbol, prediction, limits)
                 else:
@@ -338,7 +338,7 @@ def _build(decoding: bool, name: str, signatures):
                 weights = _weights(next_y, ours, own_taps)
             x, y = next_x, next_y
         if decoding and here:
-            first[k, 0, of_lane], first[k, 1, of_lane], first[k, 2, of_lane] = stream
+            first[number, 0, of_lane], first[number, 1, of_lane], first[number, 2, of_lane] = stream
         if not decoding and here:
             third[number, of_lane] += low_bits
 
@@ -347,7 +347,7 @@ def _build(decoding: bool, name: str, signatures):
 
 
 def _signatures():
-    nothing = uint16[::1], uint32[::1]
+    nothing = _WORDS, _UNSIGNED
     for entries in ENTRIES:
         yield void(*_KNOWN, entries, int32[:, :, :, ::1], int64[:, ::1], *nothing)
 
@@ -355,6 +355,10 @@ def _signatures():
 decode_rows = _build(
     True,
     "decode_rows",
-    [void(*_KNOWN, int64[:, :, ::1], uint8[:, ::1], uint32[:, ::1], uint16[::1], uint32[::1])],
+    [
+        void(
+            *_KNOWN, int64[:, :, ::1], uint8[:, ::1], uint32[:, ::1], uint16[:, ::1], uint32[:, ::1]
+        )
+    ],
 )
 model_rows = _build(False, "model_rows", list(_signatures()))

@@ -292,7 +292,6 @@ class LinearDecoder:
         tables = Tables.unpack(sections[TABLES])
         self._frames.energy_scale = tables.scale
         self._of_context, self._slots = tables.of_context, tables.decoder_slots()
-        self._symbols = tables.frequencies.shape[1]
         if tables.frequencies.shape[1] > symbols_for(int(scale.top), 0):
             raise FormatError(
                 f"tables of {tables.frequencies.shape[1]} symbols, but levels up to {scale.top} "
@@ -317,13 +316,15 @@ class LinearDecoder:
     def _frame(self, prediction, tolerances):
         if self.device == "cuda":
             if self._there is None:
-                coder = self._of_context, self._slots, self._symbols
+                coder = self._of_context, self._slots, self._streams
                 self._there = DeviceDecoder(self._frames.shape, *coder)
             self._there.begin(prediction)
         else:
             self._frames.begin(prediction)
         for channel, tolerance in enumerate(tolerances):
             self._plane(prediction is not None, channel, int(tolerance))
+        if self._reader.exhausted and self._there is not None:
+            self._there.close()  # that was the last one
         if self._reader.exhausted and not self._streams.ended:
             raise FormatError("a residual stream does not end where it should")
         return (self._there or self._frames).frame()
@@ -336,7 +337,7 @@ class LinearDecoder:
         coder = self._of_context[weights.side], self._slots
         streams = self._streams
         if self._there is not None:
-            ended = self._there.decode(streams, plan, taps)
+            ended = self._there.decode(plan, taps)
         else:
             ended = self._kernels.decode(
                 frames.planes,

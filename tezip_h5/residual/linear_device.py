@@ -96,21 +96,18 @@ class DeviceDecoder(_Chunk):
     shape : (C, h, w)
     tables : uint8 (sides, contexts)
     slots : uint32, see `Tables.decoder_slots`
-    symbols : how many tables have
+    streams : Streams, whose places go on
     """
 
-    def __init__(self, shape, tables: np.ndarray, slots: np.ndarray, symbols: int):
-        super().__init__(shape, None, tables, slots)
-        direct = kernels.load("linear").DIRECT
-        self._low_bits = (symbols - 1 - direct >> 2) + 3 if symbols > direct else 0
+    def __init__(self, shape, tables: np.ndarray, slots: np.ndarray, streams):
+        super().__init__(shape, None, (tables, slots, streams))
+        self._streams = streams
 
-    def decode(self, streams, plan: np.ndarray, taps: np.ndarray) -> bool:
+    def decode(self, plan: np.ndarray, taps: np.ndarray) -> bool:
         """Decode a plane; returns whether a stream ended before its samples did."""
         channel = int(plan[kernels.load("linear").CHANNEL])
-        predicted = self._send_prediction(channel)
-        work = self._kernels.Decoding(
-            self._lane, plan, taps, predicted, streams=streams, low_bits=self._low_bits
-        )
+        work = self._kernels.Decoding(self._lane, plan, taps, self._send_prediction(channel))
         self._kernels.chunks().code([work])
         self._frame[channel] = self._lane.slab.fetch(self._lane)
-        return bool((streams.places[1:] > streams.limits).any())
+        self._streams.places[:] = work.places
+        return bool((work.places[1:] > self._streams.limits).any())
