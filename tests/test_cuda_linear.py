@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -379,6 +380,22 @@ def test_scarce_memory_makes_slabs_and_launches_smaller(launches, monkeypatch):
     found = together(*[lambda: encoded(frames, [0, 1], 1, 255, "cuda")[0]] * 2)
     assert found == [expected] * 2
     assert launches[:3] == [("Modelling", 2), ("Modelling", 1), ("Modelling", 1)]
+
+
+def test_where_memory_is_short_slabs_that_nobody_uses_are_freed():
+    """Also the mixing coder's; but not where that coder is at work, which might wait for us."""
+    gather = kernels.load("cuda_gather")
+    ours, others, busy = (gather.Gathering() for _ in range(3))
+    unused, used = SimpleNamespace(free=[0, 1], lanes=2), SimpleNamespace(free=[0], lanes=2)
+    for gathering in (ours, others, busy):
+        gathering._slabs = [unused, used]
+    with busy._changed:
+        thread = threading.Thread(target=ours.forget)
+        thread.start()
+        thread.join(10)
+        assert not thread.is_alive()
+    assert ours._slabs == others._slabs == [used]
+    assert busy._slabs == [unused, used]
 
 
 def test_a_chunk_that_does_not_fit_is_coded_by_the_processor(monkeypatch):

@@ -110,21 +110,22 @@ def _left_by(t, x, columns, samples, sizes):
 
 @device
 def _weights(y, plan, taps):
-    """Of row `y`: those of W, WW, N, NW, NE, the median, and the three two rows above."""
+    """Of row `y`: those of W, WW, N, NW, NE, the median, and the three two rows above; int32, so
+    that products are of 32 bits by 32 bits."""
     own = weights_of(plan, y)
     above = int64(0), int64(0), int64(0)
     if y > 1:
         above = taps[0, 3], taps[1, 3], taps[2, 3]
     return (
-        int64(int32(own[0])),
-        int64(int32(own[1])),
-        int64(int32(own[2])),
-        int64(int32(own[3])),
-        int64(int32(own[4])),
-        int64(int32(own[5])),
-        int64(int32(above[0])),
-        int64(int32(above[1])),
-        int64(int32(above[2])),
+        int32(own[0]),
+        int32(own[1]),
+        int32(own[2]),
+        int32(own[3]),
+        int32(own[4]),
+        int32(own[5]),
+        int32(above[0]),
+        int32(above[1]),
+        int32(above[2]),
     )
 
 
@@ -159,9 +160,11 @@ def _foretell(expected, energy, around, past, sizes, weights, rules, limits):
     west, west2, corner, above, right, corner2, above2, right2 = around
     size_w, size_nw, size_n, size_ne, size_nn = sizes
     near = int64(west), int64(west2), int64(above), int64(corner), int64(right)
-    value = expected + weights[6] * int64(above2)
-    value += weights[7] * int64(corner2) + weights[8] * int64(right2)
-    value = value_of(value, weights[:6], near, past, rules)
+    w0, w1, w2, w3, w4, w5, w6, w7, w8 = weights
+    value = expected + int64(w6) * int64(above2)
+    value += int64(w7) * int64(corner2) + int64(w8) * int64(right2)
+    weights = int64(w0), int64(w1), int64(w2), int64(w3), int64(w4), int64(w5)
+    value = value_of(value, weights, near, past, rules)
     low, high, tolerance, _, _, _, own = limits
     prediction = min(max(value >> SHIFT, low), high)
     lowest, highest = prediction - tolerance, prediction + tolerance

@@ -240,6 +240,7 @@ class LinearEncoder:
             size + sum(len(plane.head) for plane in frame)
             for size, frame in zip(passed, self._coded, strict=True)
         ]
+        self._coded = []  # symbols take memory there as long as they are known here
         return self._finished({TABLES: tables.pack(sides), RESIDUALS: section}, sizes)
 
     def _finished(self, sections, sizes) -> tuple[dict[str, bytes], list[int]]:
