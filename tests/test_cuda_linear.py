@@ -382,6 +382,13 @@ def test_scarce_memory_makes_slabs_and_launches_smaller(launches, monkeypatch):
     assert launches[:3] == [("Modelling", 2), ("Modelling", 1), ("Modelling", 1)]
 
 
+def test_large_frames_have_fewer_lanes():
+    slabs = kernels.load("cuda_linear_slabs")
+    assert slabs.lanes_for(("encode", 52, 0), (1, 100, 100)) == slabs._MOST_LANES
+    assert slabs.lanes_for(("encode", 52, 0), (3, 8000, 8000)) == 1
+    assert slabs.lanes_for(("decode", 32, 1 << 28), (1, 100, 100)) == 3
+
+
 def test_where_memory_is_short_slabs_that_nobody_uses_are_freed():
     """Also the mixing coder's; but not where that coder is at work, which might wait for us."""
     gather = kernels.load("cuda_gather")

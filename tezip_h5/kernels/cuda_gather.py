@@ -149,7 +149,7 @@ class Gathering:
             self._launch(works[:half])
             self._launch(works[half:])
 
-    def _slab(self, fits, make, count: int):
+    def _slab(self, fits, make, count: int, least: int = _LEAST_LANES):
         """A slab with a free lane; the lock is held.
 
         Parameters
@@ -160,13 +160,15 @@ class Gathering:
             Make a slab of so many lanes.
         count : int
             Lanes that are wanted in all.
+        least : int
+            Lanes that a slab has, where there is memory for them.
         """
         for slab in self._slabs:
             if slab.free and fits(slab):
                 return slab
         # As many lanes again as there are, so that the slabs, and the launches, stay few.
         alike = sum(slab.lanes for slab in self._slabs if fits(slab))
-        lanes = max(_LEAST_LANES, -(-count // _LEAST_LANES) * _LEAST_LANES, alike)
+        lanes = max(-(-count // least) * least, alike)
         freed = False
         while True:
             try:

@@ -11,7 +11,14 @@ import os
 
 from tezip_h5.kernels.cuda_gather import Gathering
 from tezip_h5.kernels.cuda_linear_coding import Coding
-from tezip_h5.kernels.cuda_linear_slabs import Decoding, Lane, Modelling, Slab, rounded
+from tezip_h5.kernels.cuda_linear_slabs import (
+    Decoding,
+    Lane,
+    Modelling,
+    Slab,
+    lanes_for,
+    rounded,
+)
 
 __all__ = ["Chunks", "Coding", "Decoding", "Modelling", "chunks"]
 
@@ -53,6 +60,7 @@ class Chunks(Gathering):
                 lambda slab: slab.fits(kind, shape),
                 lambda lanes: Slab(kind, *rounded(shape), lanes),
                 1,
+                lanes_for(kind, shape),
             )
             lane = Lane(slab, slab.free.pop(), tuple(shape))
             self._open += 1

@@ -23,10 +23,11 @@ from tezip_h5.kernels.cuda_launch import SIMULATED, finish, stream
 from tezip_h5.kernels.cuda_linear_sample import MOST_TAPS, PLAN
 from tezip_h5.kernels.linear import CONTEXTS, LANES, TOLERANCE
 
-__all__ = ["Decoding", "Lane", "Modelling", "Slab", "rounded"]
+__all__ = ["Decoding", "Lane", "Modelling", "Slab", "lanes_for", "rounded"]
 
 _SIDES = 3
 _COLUMNS = 32  # columns of slabs are a multiple of it
+_MOST_LANES, _MOST_BYTES = 4 if SIMULATED else 64, 4 << 30  # of a slab, when it is made
 
 
 @dataclass(eq=False)
@@ -278,6 +279,16 @@ def rounded(shape) -> tuple[int, int, int]:
     """The size of a slab for chunks of about `shape`, so that those at an edge may share it."""
     channels, rows, columns = shape
     return channels, -(-rows // LANES) * LANES, -(-columns // _COLUMNS) * _COLUMNS
+
+
+def lanes_for(kind: tuple[str, int, int], shape) -> int:
+    """How many lanes a new slab should have: as many as there are chunks under way, so that one
+    launch is enough, unless frames are large."""
+    channels, rows, columns = rounded(shape)
+    what, size, capacity = kind
+    taken = (16 * channels + 8 + 26) * rows * columns
+    taken += 4 * _SIDES * CONTEXTS * size if what == "encode" else (size << 14) + 4 * capacity
+    return max(1, min(_MOST_BYTES // taken, _MOST_LANES))
 
 
 def _clear(array, lane: int) -> None:

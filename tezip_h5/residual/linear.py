@@ -131,6 +131,7 @@ class LinearEncoder:
         self._bits = Bits(self._frames.lanes)
         self._filled: list[int] = []  # low bits after each frame
         self._there: DeviceEncoder | None = None
+        self._prediction: np.ndarray | None = None  # there, to learn from
 
     def keyframe(self, levels: np.ndarray, tolerances: np.ndarray) -> np.ndarray:
         """Code a frame from itself; returns its reconstruction, int32 (C, h, w)."""
