@@ -21,6 +21,8 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 from numba import cuda, int32
@@ -29,6 +31,8 @@ import tezip_h5
 from tezip_h5 import devices, gpu_arrays, kernels
 from tezip_h5.hdf5.threads import default_threads
 from tezip_h5.model import store
+from tezip_h5.residual.linear import LinearDecoder, LinearEncoder
+from tezip_h5.settings import Settings
 from tezip_h5.simulate import detector_sequence
 
 TOLERANCE, TOP, WIDTH = 2, 65535, 2
@@ -45,13 +49,15 @@ class Sizes:
     frames: int = 16  # of the kernels' arrays: 64 Mi samples
     batch: int = 16  # chunks that the network goes through together
     network_side: int = 512
+    chunks: int = 256  # that the linear coder has under way
+    linear_side: int = 512
     stack: tuple[int, int, int] = (512, 1024, 1024)
     slow_stack: tuple[int, int, int] = (256, 512, 512)  # at `balanced`
     peak_blocks: int = 4096
     runs: int = 7
 
 
-TINY = Sizes(5, 11, 3, 2, 8, (3, 6, 9), (3, 6, 9), 2, 1)
+TINY = Sizes(5, 11, 3, 2, 8, 2, 6, (3, 6, 9), (3, 6, 9), 2, 1)
 
 
 @dataclass(frozen=True)
@@ -319,6 +325,95 @@ def network_row(sizes: Sizes, clock: Clock) -> Row:
     return Row("network, default grey", expected.size, 2 * expected.nbytes, operations, taken)
 
 
+# --- the linear coder ---
+
+
+class Linear:
+    """Predicted planes of many chunks, coded together: what `write` and `read` launch at `fast`."""
+
+    def __init__(self, sizes: Sizes, clock: Clock):
+        self._clock, self._count, side = clock, sizes.chunks, sizes.linear_side
+        self._frames = detector_sequence(3, side, side).astype(np.int32)[:, None]
+        self._chunks = kernels.load("cuda_linear_chunks")
+
+    def rows(self) -> list[Row]:
+        """A row for each kind of launch, exact and with a tolerance."""
+        return [row for tolerance in (0, TOLERANCE) for row in self._rows(tolerance)]
+
+    def _encode(self, tolerance: int, device: str, end: bool = True):
+        """Encoder, reconstruction of the second frame, and of all three sections, at the `end`."""
+        encoder = LinearEncoder(
+            self._frames.shape[1:], SimpleNamespace(top=TOP), Settings(level="fast")
+        )
+        encoder.device = device
+        first = encoder.keyframe(self._frames[0], [tolerance])
+        second = encoder.residual(self._frames[1], first, [tolerance])
+        if not end:
+            return encoder, second, None
+        encoder.residual(self._frames[2], second, [tolerance])
+        return encoder, second, encoder.finish()[0]
+
+    def _decode(self, sections, tolerance: int):
+        """Decoder, and the second frame: before the last one, with which it leaves the device."""
+        decoder = LinearDecoder(sections, self._frames.shape[1:], SimpleNamespace(top=TOP))
+        decoder.device = "cuda"
+        first = decoder.keyframe([tolerance])
+        return decoder, decoder.residual(first, [tolerance])
+
+    def _caught(self, work) -> tuple:
+        """What `work` returns, its last launch, and the coder of a lane before that."""
+        memory, pieces, code = kernels.load("cuda_memory"), [], self._chunks.Chunks.code
+
+        def catching(chunks, works):
+            for piece in works:
+                coder = None
+                if isinstance(piece, self._chunks.Decoding):
+                    coder = memory.to_host(piece.lane.slab.coders[piece.lane.number])
+                pieces.append((piece, coder))
+            code(chunks, works)
+
+        with mock.patch.object(self._chunks.Chunks, "code", catching):
+            return (work(), *pieces[-1])
+
+    def _time(self, caught: list[tuple]) -> float | None:
+        """The launches of many chunks as one for every slab, as `cuda_gather.py` has them."""
+        slabs: dict = {}
+        for _, work, coder in caught:
+            slabs.setdefault(id(work.lane.slab), []).append((work, coder))
+
+        def launch():
+            for pieces in slabs.values():
+                for work, coder in pieces:
+                    if coder is not None:  # from where it was before
+                        work.lane.slab.coders[work.lane.number].copy_to_device(coder)
+                pieces[0][0].launch([work for work, _ in pieces])
+
+        return self._clock(launch)
+
+    def _rows(self, tolerance: int):
+        _, expected, sections = self._encode(tolerance, "cpu")
+        name, many = f"linear, tolerance {tolerance}", range(self._count)
+        samples, words = self._count * expected.size, sum(map(len, sections.values())) // 3
+        caught = [self._caught(lambda: self._encode(tolerance, "cuda", False)) for _ in many]
+        for (_, found, _), _, _ in caught:
+            require_equal(name, found, expected)
+        entries = caught[0][1].entries[0].dtype.itemsize
+        moved = samples * (4 + entries)
+        yield Row(f"{name}: symbols (`model`)", samples, moved, 0, self._time(caught))
+        # Counted once only, unlike those.
+        caught = [self._caught(lambda: self._encode(tolerance, "cuda")) for _ in many]
+        for (_, _, found), _, _ in caught:
+            require_equal(name, found == sections, True)
+        moved = 3 * (self._count * words + samples * entries)
+        taken = self._time(caught)
+        yield Row(f"{name}: rANS of three frames (`rans_encode`)", 3 * samples, moved, 0, taken)
+        caught = [self._caught(lambda: self._decode(sections, tolerance)) for _ in many]
+        for (_, found), _, _ in caught:
+            require_equal(name, found, expected)
+        moved = self._count * words + 4 * samples
+        yield Row(f"{name}: samples (`decode`)", samples, moved, 0, self._time(caught))
+
+
 # --- whole writes and reads ---
 
 
@@ -430,6 +525,7 @@ def page(sizes: Sizes) -> str:
     bandwidth, peak = copy_row(sizes, clock), peak_row(sizes, clock)
     rows = [bandwidth, *transfer_rows(sizes, clock), peak]
     rows += Stages(sizes, clock).rows()
+    rows += Linear(sizes, clock).rows()
     if not found.simulated:
         rows.append(network_row(sizes, clock))
     whole = (

@@ -18,7 +18,7 @@ from types import SimpleNamespace
 from unittest import mock
 
 CAPABILITY = (9, 0)
-MODULES = ("cuda", "cuda_network")
+MODULES = ("cuda", "cuda_network", "cuda_linear", "cuda_linear_wave", "cuda_linear_rans")
 MISSING = 77
 
 

@@ -134,7 +134,7 @@ def launches(monkeypatch):
 
 
 def test_chunks_of_different_sizes_go_together(launches, monkeypatch):
-    monkeypatch.setattr(kernels.load("cuda_streams"), "_PATIENCE", 5)
+    monkeypatch.setattr(kernels.load("cuda_gather"), "_PATIENCE", 5)
     stacks = [moving(3, 1, 18, 21, seed=1), moving(3, 1, 17, 20, seed=2)]
     expected = [encoded(stack, "cpu", "balanced") for stack in stacks]
     found, ready = [None, None], threading.Barrier(2)

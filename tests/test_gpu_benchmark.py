@@ -53,6 +53,10 @@ def test_everything_runs_on_a_few_pixels(script, capsys):
     for name in set(kernels.load("cuda").__all__) - untimed:
         assert f"`{name}`" in text, name
     assert "quantise + DBSE + PEE mapping" in text
+    for tolerance in (0, script.TOLERANCE):
+        for kernel in ("model", "rans_encode", "decode"):
+            assert f"linear, tolerance {tolerance}" in text
+            assert f"(`{kernel}`)" in text
     for row in ("write, `fast`", "read, `fast`", "write, `balanced`", "read, `balanced`"):
         assert row in text
 

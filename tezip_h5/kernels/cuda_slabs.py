@@ -74,6 +74,8 @@ class Work:
         The stream's bytes from here on, when decoding; then those of this frame, when encoding.
     coder : int64 (4)
         The arithmetic coder after this frame; its position counts from the beginning of `data`.
+    room : int
+        Bytes that a sample may take, when encoding.
     """
 
     lane: Lane
@@ -86,6 +88,21 @@ class Work:
     vectors: np.ndarray | None = None
     data: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint8))
     coder: np.ndarray | None = None
+    room: int = 0
+
+    @property
+    def group(self) -> tuple:
+        """What is coded in one launch has the same."""
+        return self.decoding, self.room
+
+    @property
+    def moved_on(self) -> bool:
+        """Whether the stream is behind this frame."""
+        return self.coder is not None
+
+    def launch(self, works: list[Work]) -> None:
+        """Code it, and what else is in the same slab and group."""
+        self.lane.slab.code(works, self.room)
 
 
 class Slab:

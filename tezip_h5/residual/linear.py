@@ -15,6 +15,7 @@ import numpy as np
 
 from tezip_h5 import kernels
 from tezip_h5.errors import FormatError
+from tezip_h5.residual.linear_device import DeviceDecoder, DeviceEncoder
 from tezip_h5.residual.linear_streams import Bits, Reader, Streams, pack, signed
 from tezip_h5.residual.linear_tables import SIDES, Tables, build, symbols_for
 from tezip_h5.residual.linear_weights import ONE, Fitter, Weights, taps_of
@@ -96,19 +97,24 @@ class _Frames:
 
 @dataclass
 class _Plane:
-    """One coded plane, before its symbols are."""
+    """One coded plane, before its symbols are: these and their contexts, or where they are."""
 
     head: bytes
     side: int
     symbols: np.ndarray
-    contexts: np.ndarray
+    contexts: np.ndarray | int
 
 
 class LinearEncoder:
-    """Encode the frames of one chunk; parameters as for `StageEncoder`."""
+    """Encode the frames of one chunk; parameters as for `StageEncoder`.
+
+    With the device "cuda" samples are predicted, counted and coded there, together with those of
+    other chunks; weights and tables are found here.
+    """
 
     learns = False
     place = "cpu"
+    device = "cpu"
 
     def __init__(self, shape, scale, settings, quantizer="uniform", guided=False):
         self._frames = _Frames(shape, scale)
@@ -120,6 +126,8 @@ class LinearEncoder:
         self._coded: list[list[_Plane]] = []
         self._bits = Bits(self._frames.lanes)
         self._filled: list[int] = []  # low bits after each frame
+        self._there: DeviceEncoder | None = None
+        self._prediction: np.ndarray | None = None  # there, to learn from
 
     def keyframe(self, levels: np.ndarray, tolerances: np.ndarray) -> np.ndarray:
         """Code a frame from itself; returns its reconstruction, int32 (C, h, w)."""
@@ -130,7 +138,14 @@ class LinearEncoder:
         return self._frame(levels, prediction, tolerances)
 
     def _frame(self, levels, prediction, tolerances):
-        self._frames.begin(prediction)
+        if self.device == "cuda":
+            if self._there is None:
+                symbols = symbols_for(self._top, 0)
+                self._there = DeviceEncoder(self._frames.shape, self._top, symbols)
+            self._there.begin(prediction)
+            self._prediction = prediction
+        else:
+            self._frames.begin(prediction)
         planes = [
             self._plane(
                 np.ascontiguousarray(plane), prediction is not None, channel, int(tolerance)
@@ -139,7 +154,7 @@ class LinearEncoder:
         ]
         self._coded.append(planes)
         self._filled.append(int(self._bits.filled.sum()))
-        return self._frames.frame()
+        return (self._there or self._frames).frame()
 
     def _plane(self, levels, predicted, channel, tolerance):
         frames, linear = self._frames, self._frames.linear
@@ -149,6 +164,8 @@ class LinearEncoder:
         side = linear.SIDE_CHANNEL if channel else linear.SIDE_OWN
         weights, size = last, 0.0
         if self._fitter.due(levels.size, plan):
+            if self._there is not None:
+                self._there.bring(frames.planes, channel, self._prediction)
             weights, size = self._fitter.choose(levels, frames.planes, plan, last, side)
         if self._counts is None:
             frames.energy_scale = min(max(int(np.ceil(np.log2(max(size, 1) / _LOUD))), 0), 31)
@@ -159,6 +176,8 @@ class LinearEncoder:
         new = (weights.mean, weights.values) != (base.mean, base.values)
         head = _pack_head(weights, new)
         self._weights[key] = weights
+        if self._there is not None:
+            return _Plane(head, weights.side, *self._there.model(levels, plan, taps))
         symbols, contexts = np.empty(levels.shape, np.uint8), np.empty(levels.shape, np.uint16)
         # The low bits of a sample are fewer than those of the largest symbol.
         most = max((2 * self._top + 1).bit_length() - 3, 0)
@@ -171,6 +190,8 @@ class LinearEncoder:
 
     def finish(self) -> tuple[dict[str, bytes], list[int]]:
         """Return the sections, and the bytes each frame took, in order."""
+        if self._there is not None:
+            return self._finish_there()
         tables, sides = build(self._counts, self._frames.energy_scale)
         slots = tables.encoder_slots()
         lanes = self._frames.lanes
@@ -185,10 +206,40 @@ class LinearEncoder:
             sizes.append(size)
         sizes.reverse()
         section = b"".join([pack(pieces, states, self._bits), *reversed(heads)])
-        sections = {TABLES: tables.pack(sides), RESIDUALS: section}
+        return self._finished({TABLES: tables.pack(sides), RESIDUALS: section}, sizes)
+
+    def _finish_there(self) -> tuple[dict[str, bytes], list[int]]:
+        counts, filled = self._there.counted()
+        tables, sides = build(counts, self._frames.energy_scale)
+        planes = [plane for frame in self._coded for plane in frame]
+        work = self._there.coded(
+            [(plane.symbols, plane.contexts, plane.side) for plane in planes],
+            tables.of_context,
+            tables.encoder_slots(),
+            filled,
+        )
+        lanes = self._frames.lanes
+        self._bits.words, self._bits.filled = work.bits[:lanes], filled[:lanes]
+        words = [[lane.astype("<u2", copy=False).tobytes() for lane in work.words[:lanes]]]
+        section = b"".join(
+            [pack(words, work.states[:lanes], self._bits), *(p.head for p in planes)]
+        )
+        # Words and low bits where each frame ends.
+        ends = [work.left[k].sum(axis=1) for k in range(0, len(planes), self._frames.shape[0])]
+        ends = [*ends[1:], (sum(map(len, words[0])) // 2, filled.sum())]
+        self._filled = [int(low) for _, low in ends]
+        passed = np.diff([2 * int(count) for count, _ in ends], prepend=0).tolist()
+        sizes = [
+            size + sum(len(plane.head) for plane in frame)
+            for size, frame in zip(passed, self._coded, strict=True)
+        ]
+        self._coded = []  # symbols take memory there as long as they are known here
+        return self._finished({TABLES: tables.pack(sides), RESIDUALS: section}, sizes)
+
+    def _finished(self, sections, sizes) -> tuple[dict[str, bytes], list[int]]:
         passed = np.diff(np.array(self._filled) >> 3, prepend=0).tolist()
         sizes = [size + low for size, low in zip(sizes, passed, strict=True)]
-        sizes[0] += len(sections[TABLES]) + len(section) - sum(sizes)
+        sizes[0] += sum(map(len, sections.values())) - sum(sizes)
         return sections, sizes
 
     def _code(self, plane: _Plane, tables: Tables, slots, states) -> list[bytes]:
@@ -226,6 +277,7 @@ class LinearDecoder:
     """
 
     place = "cpu"
+    device = "cpu"
 
     def __init__(self, sections: dict[str, bytes], shape, scale):
         self._frames = _Frames(shape, scale)
@@ -245,6 +297,7 @@ class LinearDecoder:
         self._reader = Reader(sections[RESIDUALS])
         self._streams = Streams(self._reader, self._frames.lanes, shape[2])
         self._weights: dict[tuple[bool, int], Weights] = {}
+        self._there: DeviceDecoder | None = None
 
     def keyframe(self, tolerances: np.ndarray) -> np.ndarray:
         """Reconstruct a keyframe: int32 (C, h, w)."""
@@ -255,12 +308,20 @@ class LinearDecoder:
         return self._frame(prediction, tolerances)
 
     def _frame(self, prediction, tolerances):
-        self._frames.begin(prediction)
+        if self.device == "cuda":
+            if self._there is None:
+                coder = self._of_context, self._slots, self._streams
+                self._there = DeviceDecoder(self._frames.shape, *coder)
+            self._there.begin(prediction)
+        else:
+            self._frames.begin(prediction)
         for channel, tolerance in enumerate(tolerances):
             self._plane(prediction is not None, channel, int(tolerance))
+        if self._reader.exhausted and self._there is not None:
+            self._there.close()  # that was the last one
         if self._reader.exhausted and not self._streams.ended:
             raise FormatError("a residual stream does not end where it should")
-        return self._frames.frame()
+        return (self._there or self._frames).frame()
 
     def _plane(self, predicted, channel, tolerance):
         frames = self._frames
@@ -269,17 +330,21 @@ class LinearDecoder:
         taps = frames.apply(weights, plan)
         coder = self._of_context[weights.side], self._slots
         streams = self._streams
-        if self._kernels.decode(
-            frames.planes,
-            taps,
-            plan,
-            frames.classes,
-            coder,
-            streams.words,
-            streams.bits,
-            streams.places,
-            streams.limits,
-        ):
+        if self._there is not None:
+            ended = self._there.decode(plan, taps)
+        else:
+            ended = self._kernels.decode(
+                frames.planes,
+                taps,
+                plan,
+                frames.classes,
+                coder,
+                streams.words,
+                streams.bits,
+                streams.places,
+                streams.limits,
+            )
+        if ended:
             raise FormatError("a residual stream ends before its samples do")
 
     def _head(self, reader, predicted, channel) -> Weights:

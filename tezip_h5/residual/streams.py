@@ -325,6 +325,7 @@ class Bands:
                     None if brightness is None else np.array(brightness, np.int64),
                     vectors,
                     data,
+                    room=WORST_BYTES,
                 )
             )
         return works
@@ -343,7 +344,7 @@ class Bands:
 def _together(calls) -> list[list[np.ndarray]]:
     """Code a frame of several `Bands` on the device: [(bands, what `code` takes)]."""
     works = [bands.works(*arguments) for bands, arguments in calls]
-    kernels.load("cuda_streams").streams().code([w for part in works for w in part], WORST_BYTES)
+    kernels.load("cuda_streams").streams().code([w for part in works for w in part])
     out = []
     for (bands, _), part in zip(calls, works, strict=True):
         for stream, work in zip(bands.streams, part, strict=True):
