@@ -71,6 +71,9 @@ COMPOSERS = {
     "residual",
     "residual.stages",
     "residual.linear",
+    "residual.linear_device",
+    "residual.linear_host",
+    "residual.linear_plan",
     "residual.mixing",
     "residual.changes",
 }

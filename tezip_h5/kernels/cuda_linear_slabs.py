@@ -185,12 +185,13 @@ class Slab:
             lane.behind = behind
         finish()
 
-    def counted(self, lane: Lane) -> tuple[np.ndarray, np.ndarray]:
-        """An encoder's counts and low bits: int32 (sides, contexts, symbols), int64 (LANES,)."""
-        return (
-            cuda_memory.to_host(self.counts[lane.number]),
-            cuda_memory.to_host(self.filled[lane.number]),
-        )
+    def counts_of(self, lane: Lane) -> np.ndarray:
+        """An encoder's counts: int32 (sides, contexts, symbols)."""
+        return cuda_memory.to_host(self.counts[lane.number])
+
+    def filled_of(self, lane: Lane) -> np.ndarray:
+        """How many low bits each of an encoder's streams has: int64 (LANES,)."""
+        return cuda_memory.to_host(self.filled[lane.number])
 
     def send(self, lane: Lane, which: int, samples: np.ndarray) -> None:
         """Send levels (`which` is 0) or a prediction (1), int32 (h, w), for the next plane."""

@@ -1,10 +1,16 @@
-"""A chunk of the linear coder on the device: what its coders give the device to do, by planes."""
+"""A chunk of the linear coder on the device: what its coders give the device to do, by planes.
+
+`linear_host` has the same classes for a chunk on the processor.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
 from tezip_h5 import kernels
+from tezip_h5.residual.linear_host import no_planes
+from tezip_h5.residual.linear_streams import Bits, Coded, Streams
+from tezip_h5.residual.linear_tables import Tables, symbols_for
 
 __all__ = ["DeviceDecoder", "DeviceEncoder"]
 
@@ -48,23 +54,30 @@ class DeviceEncoder(_Chunk):
     ----------
     shape : (C, h, w)
     top : largest level
-    symbols : how many there may be
     """
 
-    def __init__(self, shape, top: int, symbols: int):
-        super().__init__(shape, symbols)
+    def __init__(self, shape, top: int):
+        super().__init__(shape, symbols_for(top, 0))
+        self._known = no_planes(shape)
+        self._symbols: list[tuple] = []  # where those of each plane are
         self._wide = (2 * top + 1).bit_length() - 3 > kernels.load("cuda_linear_sample").ENTRY_BITS
 
-    def bring(self, planes, channel: int, prediction: np.ndarray | None) -> None:
-        """Bring to the host's planes what weights of a channel are learned from."""
-        linear = kernels.load("linear")
-        if prediction is not None:
-            linear.surround(np.ascontiguousarray(prediction[channel]), planes[1][channel])
-        for other in range(max(channel - 2, 0), channel):
-            linear.surround(self._frame[other], planes[0][other])
+    def begin(self, prediction: np.ndarray | None) -> None:
+        super().begin(prediction)
+        self._expected = prediction
 
-    def model(self, levels: np.ndarray, plan: np.ndarray, taps: np.ndarray) -> tuple:
-        """Predict and quantize a plane of levels, int32 (h, w); returns where its symbols are."""
+    def known(self, channel: int) -> tuple[np.ndarray, ...]:
+        """Planes as `HostEncoder` has them, with what weights of a channel are learned from."""
+        linear = kernels.load("linear")
+        if self._expected is not None:
+            expected = np.ascontiguousarray(self._expected[channel])
+            linear.surround(expected, self._known[1][channel])
+        for other in range(max(channel - 2, 0), channel):
+            linear.surround(self._frame[other], self._known[0][other])
+        return self._known
+
+    def model(self, levels: np.ndarray, plan: np.ndarray, taps: np.ndarray) -> None:
+        """Predict and quantize a plane of levels, int32 (h, w), and count its symbols."""
         linear, slab = kernels.load("linear"), self._lane.slab
         channel = int(plan[linear.CHANNEL])
         predicted = self._send_prediction(channel)
@@ -73,19 +86,29 @@ class DeviceEncoder(_Chunk):
         self._kernels.chunks().code([work])
         exact = not plan[linear.TOLERANCE]
         self._frame[channel] = levels if exact else slab.fetch(self._lane)
-        return work.entries
+        self._symbols.append(work.entries)
 
-    def counted(self) -> tuple[np.ndarray, np.ndarray]:
-        """How often each symbol was found, int32 (sides, contexts, symbols), and how many low bits
-        each stream has, int64 (streams,)."""
-        return self._lane.slab.counted(self._lane)
+    def counts(self) -> np.ndarray:
+        """How often each symbol was found: int32 (SIDES, contexts, symbols)."""
+        return self._lane.slab.counts_of(self._lane)
 
-    def coded(self, planes: list, tables: np.ndarray, slots: np.ndarray, filled: np.ndarray):
-        """Code all symbols, see `cuda_linear_chunks.Coding`; the chunk is done with the device."""
-        work = self._kernels.Coding(self._lane, planes, tables, slots, filled)
+    def code(self, sides: list[int], tables: Tables) -> Coded:
+        """Code all symbols; `sides` are those of the planes. The chunk is done with the device."""
+        planes = [(*where, side) for where, side in zip(self._symbols, sides, strict=True)]
+        bits = Bits(min(kernels.load("linear").LANES, self._lane.shape[1]))
+        lanes = len(bits.filled)
+        filled = self._lane.slab.filled_of(self._lane)
+        coder = tables.of_context, tables.encoder_slots()
+        work = self._kernels.Coding(self._lane, planes, *coder, filled)
         self._kernels.chunks().code([work])
         self.close()
-        return work
+        self._symbols = []  # they take memory there as long as they are known here
+        bits.words, bits.filled = work.bits[:lanes], filled[:lanes]
+        words = [lane.astype("<u2", copy=False).tobytes() for lane in work.words[:lanes]]
+        ends = [sum(map(len, words)) // 2, int(filled.sum())]
+        before = [*work.left.sum(axis=2).tolist(), ends]
+        taken, low = np.diff(before, axis=0).T.tolist()
+        return Coded(words, work.states[:lanes], bits, taken, low)
 
 
 class DeviceDecoder(_Chunk):
@@ -94,13 +117,12 @@ class DeviceDecoder(_Chunk):
     Parameters
     ----------
     shape : (C, h, w)
-    tables : uint8 (sides, contexts)
-    slots : uint32, see `Tables.decoder_slots`
+    tables : Tables
     streams : Streams, whose places go on
     """
 
-    def __init__(self, shape, tables: np.ndarray, slots: np.ndarray, streams):
-        super().__init__(shape, None, (tables, slots, streams))
+    def __init__(self, shape, tables: Tables, streams: Streams):
+        super().__init__(shape, None, (tables.of_context, tables.decoder_slots(), streams))
         self._streams = streams
 
     def decode(self, plan: np.ndarray, taps: np.ndarray) -> bool:

@@ -5,12 +5,14 @@ FORMAT.md, section 8.2: their sizes, the words of all, the bits of all, then the
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from tezip_h5 import kernels
 from tezip_h5.errors import FormatError
 
-__all__ = ["Bits", "Reader", "Streams", "pack", "signed", "varint"]
+__all__ = ["Bits", "Coded", "Reader", "Streams", "signed", "varint"]
 
 _MOST = 1 << 40  # words or bits of a stream
 
@@ -100,26 +102,38 @@ class Bits:
         ]
 
 
-def pack(pieces: list[list[bytes]], states: np.ndarray, bits: Bits) -> bytes:
+@dataclass
+class Coded:
     """The streams of a chunk.
 
-    Parameters
+    Attributes
     ----------
-    pieces : words of the planes, from the last plane to the first, lane by lane
+    words : bytes of every lane
     states : int64 (lanes,), what rANS was left in, with which decoding begins
     bits : Bits
+    taken, low : of every plane, how many words and how many low bits
     """
-    begins = [int(state).to_bytes(4, "little") for state in states]
-    words = [b"".join(parts) for parts in zip(begins, *reversed(pieces), strict=True)]
-    low = bits.streams()
-    sizes = [
-        varint(len(lane) // 2) + varint(count) for lane, (_, count) in zip(words, low, strict=True)
-    ]
-    return b"".join([*sizes, *words, *(data for data, _ in low)])
+
+    words: list[bytes]
+    states: np.ndarray
+    bits: Bits
+    taken: list[int]
+    low: list[int]
+
+    def pack(self) -> bytes:
+        """As the section of residuals begins."""
+        begins = [int(state).to_bytes(4, "little") for state in self.states]
+        words = [begin + rest for begin, rest in zip(begins, self.words, strict=True)]
+        low = self.bits.streams()
+        sizes = [
+            varint(len(lane) // 2) + varint(count)
+            for lane, (_, count) in zip(words, low, strict=True)
+        ]
+        return b"".join([*sizes, *words, *(data for data, _ in low)])
 
 
 class Streams:
-    """The streams of a chunk, to be decoded plane after plane; the inverse of `pack`.
+    """The streams of a chunk, to be decoded plane after plane; the inverse of `Coded.pack`.
 
     Parameters
     ----------
