@@ -17,7 +17,7 @@ from functools import partial
 
 import numpy as np
 
-from tezip_h5 import bitstream, fallback, levels, rescue, residual
+from tezip_h5 import bitstream, fallback, levels, parallel, rescue, residual
 from tezip_h5.bitstream import Header, Section
 from tezip_h5.bounds import ChunkBound
 from tezip_h5.chunk import ChunkEncoder, Encoded, FrameRecord, decode_frames, require_checksum
@@ -36,7 +36,7 @@ __all__ = [
     "network_promises",
 ]
 
-NETWORK_WORTH = {"fast": 1.0, "balanced": 0.01, "best": 0.001}
+NETWORK_WORTH = {"fast": 1.0, "balanced": 0.01, "best": 0.002}
 """Share of a chunk's bytes that a network must save to be used: it makes reading slower, about
 as much again as everything else together. At level "fast" none is tried."""
 
@@ -49,7 +49,7 @@ _FALLBACK_DOUBT = {"fast": 1.02, "balanced": 1.12, "best": 1.12}
 # Of the part that shows whether a network may pay: a sixteenth of the chunk within these limits.
 # In small parts a network gains where the coder's own voters have not learned yet.
 _SAMPLE_SIDES, _SAMPLE_FRAMES, _SAMPLE_SHARE = (64, 128), 8, 16
-_HOPE = 0.5  # share of its worth that a network must save there
+_HOPE = 0.75  # share of its worth that a network must save there
 
 
 def encode_chunk(
@@ -139,7 +139,11 @@ def _encode(frames, bound, settings, shape, kinds, model, scale, threads, device
 
 
 def network_promises(
-    frames: np.ndarray, bound: ChunkBound, settings: Settings, model: IntegerModel
+    frames: np.ndarray,
+    bound: ChunkBound,
+    settings: Settings,
+    model: IntegerModel,
+    threads: int = 1,
 ) -> bool:
     """Whether `encode_chunk` would try this network, judged by a small part of the frames."""
     native = frames.dtype.newbyteorder("=")
@@ -148,7 +152,8 @@ def network_promises(
     scale = None if settings.coder == "fallback" else _scale_for(planar, bound, settings)
     if scale is None:
         return False
-    return _Attempts(header, planar, bound, settings, scale, None, 1, "cpu").promises(model)
+    attempt = _Attempts(header, planar, bound, settings, scale, None, threads, "cpu")
+    return attempt.promises(model)
 
 
 def _scale_for(planar: np.ndarray, bound: ChunkBound, settings: Settings) -> levels.Scale | None:
@@ -179,10 +184,11 @@ class _Attempts:
         top, left = max(0, h - side) // 2, max(0, w - side) // 2
         part = np.ascontiguousarray(self.frames[:count, top : top + side, left : left + side])
         header = Header(self.header.dtype, part.shape, part.shape[:3], coder=0)
-        sample = replace(self, header=header, frames=part)
-        share = 1 - _HOPE * NETWORK_WORTH[self.settings.level]
-        without = len(sample.smallest(None).payload)
-        return len(sample.smallest(model).payload) < share * without
+        sample = replace(self, header=header, frames=part, threads=1)
+        without, with_model = parallel.each(
+            lambda tried: len(sample.smallest(tried).payload), (None, model), self.threads
+        )
+        return with_model < (1 - _HOPE * NETWORK_WORTH[self.settings.level]) * without
 
     def smallest(self, model: IntegerModel | None) -> Encoded:
         """The smallest payload over quantizers and coders, with a network or without."""

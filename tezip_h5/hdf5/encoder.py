@@ -207,7 +207,7 @@ class StackEncoder:
         known = self._known(start)
         step = Prepared(frames, self.layout, self.bound, self.settings, self._mask, len(known))
         model, probe = self.networks.next()
-        if probe and not step.promises(model):
+        if probe and not step.promises(model, self._threads):
             model, probe = self.networks.dismiss(), False
         each = self._threads_each(probe)
         tiles = [

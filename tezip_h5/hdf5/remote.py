@@ -149,7 +149,9 @@ def encode_step(
     layout, settings = options.layout, options.settings
     step = Prepared(frames, layout, options.bound, settings, options.mask)
     network = None if model is None else _model(model)
-    promises = network is not None and (settings.predictor == "prednet" or step.promises(network))
+    promises = network is not None and (
+        settings.predictor == "prednet" or step.promises(network, options.threads)
+    )
     encode = encode_and_check if options.verify else encode_chunk
     device = devices.choose(options.device, len(layout.tiles))
     tiles = [

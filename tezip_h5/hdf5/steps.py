@@ -61,11 +61,11 @@ class Prepared:
             filled[index] = masking.fill(self._original[index], self._mask[panel])
         return filled
 
-    def promises(self, model) -> bool:
+    def promises(self, model, threads: int = 1) -> bool:
         """Whether a network may pay; the last panel stands for all."""
         panel = self._layout.panels[-1]
         part = self.frames[(slice(None), *panel)]
-        return network_promises(part, self._bounds[panel], self._settings, model)
+        return network_promises(part, self._bounds[panel], self._settings, model, threads)
 
     def arguments(self, tile: tuple) -> tuple:
         """What `encode_chunk` is given for a tile, before the model."""
