@@ -53,7 +53,7 @@ MAY_IMPORT = {
     "frames_section": {"errors", "windows"},
     "planning": {"bounds", "levels", "settings", "windows"},
     "chunk": CODEC,
-    "codec": CODEC | {"chunk"},
+    "codec": CODEC | {"chunk", "parallel"},
     "recoding": CODEC | {"codec"},
     "anatomy": CODEC,
     "masking": CODEC | {"codec"},
