@@ -125,7 +125,7 @@ def test_any_byte_order_and_stride(walk, order):
 
 
 @pytest.mark.parametrize("level", ["balanced", "best"])
-@pytest.mark.parametrize("kind", ["noise", "walk", "constant", "float64", "wide"])
+@pytest.mark.parametrize("kind", ["noise", "walk", "constant", "float64", "wide", "strobe"])
 def test_never_larger_than_bitshuffle_and_zstd(walk, kind, level):
     rng = np.random.default_rng(0)
     frames = {
@@ -134,6 +134,7 @@ def test_never_larger_than_bitshuffle_and_zstd(walk, kind, level):
         "constant": np.full_like(walk, 77),
         "float64": rng.normal(size=walk.shape),
         "wide": rng.integers(-(2**31), 2**31, walk.shape, dtype=np.int64).astype(np.int32),
+        "strobe": np.tile(rng.normal(999, 20, (3, 96, 96)).astype(np.uint16), (5, 1, 1)),
     }[kind]
     encoded = codec.encode_chunk(frames, ChunkBound(), Settings(level=level))
     blosc = numcodecs.Blosc("zstd", shuffle=numcodecs.Blosc.BITSHUFFLE)

@@ -153,6 +153,24 @@ def test_edge_shapes(shape, channels, dtype):
         assert error <= (0 if bound.lossless else 2)
 
 
+@pytest.mark.parametrize(
+    "shape", [(1, 5000), (2, 9000), (4, 8000), (5, 5000), (5000, 1), (8000, 4)]
+)
+@pytest.mark.parametrize("tolerance", [0, 3])
+def test_lines_and_bands(shape, tolerance):
+    """Detectors of lines, spectra: many samples, few rows or columns."""
+    rng = np.random.default_rng(1)
+    frames = (500 + 400 * np.sin(np.arange(np.prod(shape)) / 9)).reshape(shape)
+    frames = (frames + rng.normal(0, 6, (4, *shape))).astype(np.uint16)
+    bound = ChunkBound()
+    if tolerance:
+        bound = ChunkBound(absolute=np.full((4, 1), float(tolerance)))
+    encoded = codec.encode_chunk(frames, bound, SETTINGS)
+    back = codec.decode_chunk(encoded.payload)
+    assert np.abs(back.astype(int) - frames).max() <= tolerance
+    assert len(encoded.payload) < frames.nbytes / 2
+
+
 def test_level_fast_chooses_it(walk):
     assert codec.encode_chunk(walk, ChunkBound(), Settings(level="fast")).coder == "linear"
     options = {"level": "fast", "spatial": True}

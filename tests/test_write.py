@@ -161,14 +161,21 @@ def test_default_layout():
         (24, 500, 12),
         (40, 500, 20),  # two chunks, not three
         (40, 1024, 10),  # two would have more than 16 MiB, so four
+        (40, 2048, 14),  # tiles keep threads busy anyway
         (72, 500, 18),  # four, not five
         (200, 500, 16),  # not a short stack any more
     ],
 )
 def test_a_short_stack_keeps_two_threads_busy(count, size, frames):
-    chosen = plan.Layout.choose((size, size), 1, count=count, even=2).chunk[0]
-    assert chosen == frames
-    assert -(-count // chosen) in (1, 2, 4) or count > 8 * 16
+    assert plan.Layout.choose((size, size), 1, count=count, even=2).chunk[0] == frames
+
+
+def test_chunks_of_a_short_stack_come_in_pairs():
+    for count in range(17, 129):
+        frames = plan.Layout.choose((500, 500), 1, count=count, even=2).chunk[0]
+        assert 9 <= frames <= 24
+        assert -(-count // frames) % 2 == 0
+        assert count % frames == 0 or count % frames > frames // 2, "a last chunk of a few frames"
 
 
 def test_error_driven_windows_see_whole_frames(tmp_path):

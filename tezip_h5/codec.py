@@ -234,14 +234,21 @@ def _quantizers(settings: Settings, bound: ChunkBound, coder: str) -> tuple[str,
 
 
 def _fallback_may_win(frames: np.ndarray, size: int, level: str) -> bool:
-    """Whether it is worth running the fallback, judged by a sample."""
-    if frames.nbytes < 1 << 16 or size < 1 << 12:
+    """Whether it is worth running the fallback, judged by a sample, which does not see frames that
+    come again later: other coders look no further back than a frame or two."""
+    if frames.nbytes < 1 << 16 or size < 1 << 12 or (level != "fast" and _come_again(frames)):
         return True
     sample = np.ascontiguousarray(
         frames[:: max(1, len(frames) // 2), sample_rows(frames.shape[1], level)]
     )
     doubt = _FALLBACK_DOUBT[level]
     return len(fallback.encode(sample, level)) * frames.nbytes < doubt * size * sample.nbytes
+
+
+def _come_again(frames: np.ndarray) -> bool:
+    """Whether some frame is the same as one before the last."""
+    sums = [zlib.crc32(np.ascontiguousarray(frame)) for frame in frames]
+    return any(sums[t] != sums[t - 1] and sums[t] in sums[: t - 1] for t in range(2, len(sums)))
 
 
 def _encode_fallback(header: Header, frames: np.ndarray, level: str) -> Encoded:

@@ -72,6 +72,12 @@ class Layout:
                 chunk_frames //= 2
         elif chunk_frames != int(chunk_frames) or chunk_frames < 1:
             raise InputError(f"chunk_frames={chunk_frames!r} is no number of frames; give >= 1")
+        if tile is None:
+            tile = _near_square(height, width, channels * itemsize)
+        tile = tuple(int(n) for n in tile)
+        if len(tile) != 2 or min(tile) < 1:
+            raise InputError(f"tile={tile} is no (rows, columns); give two numbers >= 1")
+        tile = (min(tile[0], height), min(tile[1], width))
         if count is not None:
             if warmup > count:
                 raise InputError(
@@ -79,22 +85,15 @@ class Layout:
                 )
             chunk_frames = min(chunk_frames, count)
             if even and not chosen:  # chunks of about the same size keep all threads busy
-                longest = min(
-                    _BYTES_PER_CHUNK // min(frame_bytes, _BYTES_PER_TILE),
-                    _BYTES_PER_STEP // step_bytes,
-                )
+                if tile != (height, width) or math.prod(panels) > 1:
+                    even = 1  # there are several chunks at a time already
+                longest = _BYTES_PER_CHUNK // frame_bytes
                 chunk_frames = _even_frames(count, chunk_frames, even, longest)
         if warmup >= chunk_frames and not (count is not None and warmup <= count <= chunk_frames):
             raise InputError(
                 f"warmup={warmup} leaves no frame to predict in chunks of {chunk_frames} frames; "
                 "give fewer, or a larger chunk_frames"
             )
-        if tile is None:
-            tile = _near_square(height, width, channels * itemsize)
-        tile = tuple(int(n) for n in tile)
-        if len(tile) != 2 or min(tile) < 1:
-            raise InputError(f"tile={tile} is no (rows, columns); give two numbers >= 1")
-        tile = (min(tile[0], height), min(tile[1], width))
         chunk = (int(chunk_frames), *(1,) * panel_axes, *tile, *channel)
         return cls(tuple(frame_shape), chunk, panel_axes)
 
@@ -141,13 +140,15 @@ class Layout:
 def _even_frames(count: int, frames: int, even: int, longest: int) -> int:
     """Frames of each chunk, instead of `frames`, so that `count` make chunks of about one size;
     of a short stack a multiple of `even` chunks, the fewer ones if they have not many more than
-    `frames`, nor more than `longest`."""
+    `frames`, nor more than `longest`. (Of a few frames each, some numbers of chunks do not go.)"""
     chunks = -(-count // frames)
     left = chunks % even
     if left and 1 < chunks <= _SHORT:
-        fewer = chunks - left
         allowed = min(frames + frames // 2, longest)
-        chunks = fewer if fewer and -(-count // fewer) <= allowed else chunks + even - left
+        for wanted in (chunks - left, chunks - left + even):
+            each = -(-count // wanted) if wanted else count
+            if wanted and each <= max(allowed, frames) and -(-count // each) == wanted:
+                return each
     return -(-count // chunks)
 
 

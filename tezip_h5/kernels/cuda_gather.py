@@ -130,6 +130,10 @@ class Gathering:
         except Exception as error:
             for call in calls:
                 call.error = error
+        except BaseException:  # an interrupt is for the thread that launched
+            for call in calls:
+                call.error = RuntimeError("who would have coded it was stopped")
+            raise
         finally:
             with self._changed:
                 for call in calls:
@@ -149,7 +153,7 @@ class Gathering:
             self._launch(works[:half])
             self._launch(works[half:])
 
-    def _slab(self, fits, make, count: int, least: int = _LEAST_LANES):
+    def _slab(self, fits, make, count: int, least: int = _LEAST_LANES, most: int = 1 << 30):
         """A slab with a free lane; the lock is held.
 
         Parameters
@@ -160,7 +164,7 @@ class Gathering:
             Make a slab of so many lanes.
         count : int
             Lanes that are wanted in all.
-        least : int
+        least, most : int
             Lanes that a slab has, where there is memory for them.
         """
         for slab in self._slabs:
@@ -168,7 +172,7 @@ class Gathering:
                 return slab
         # As many lanes again as there are, so that the slabs, and the launches, stay few.
         alike = sum(slab.lanes for slab in self._slabs if fits(slab))
-        lanes = max(-(-count // least) * least, alike)
+        lanes = min(max(-(-count // least) * least, alike), most)
         freed = False
         while True:
             try:

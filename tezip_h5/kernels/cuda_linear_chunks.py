@@ -56,11 +56,13 @@ class Chunks(Gathering):
             few = slots.size >> 12 <= _FEW_TABLES
             kind = "decode", _FEW_TABLES if few else _MOST_TABLES, 1 << max(size.bit_length(), 8)
         with self._changed:
+            wanted = lanes_for(kind, shape)
             slab = self._slab(
                 lambda slab: slab.fits(kind, shape),
                 lambda lanes: Slab(kind, *rounded(shape), lanes),
-                1,
-                lanes_for(kind, shape),
+                count=1,
+                least=wanted,
+                most=wanted,
             )
             lane = Lane(slab, slab.free.pop(), tuple(shape))
             self._open += 1

@@ -69,7 +69,7 @@ def rans_encode(which, plan, entries, tables, slots, words, bits, coders, marks)
     ----------
     which : (m, 3), of every plane: which chunk's, which row of `entries`, which side's contexts
     plan : (n, PLAN), of every chunk
-    entries : see `cuda_linear.ENTRIES`
+    entries : see `cuda_linear_sample.ENTRIES`
     tables, slots : (n, sides * contexts) and (n, ...), as `linear_rans` wants them
     words, bits : (n, LANES, ...), filled towards their fronts; bits are 0 at first
     coders : (n, 3, LANES): states, where the last word was put, where the last low bits begin

@@ -243,12 +243,12 @@ class Slab:
             if self.guesses is not None:
                 return
             empty, shape = cuda_memory.empty, (self.lanes, _slots(self.rows, self.columns))
-            self.energies = empty(shape, np.int32)
-            self.pasts = empty((self.lanes, 2, shape[1]), np.int32)
-            self.samples = empty(shape, np.int32)
-            self.sizes = empty(shape, np.uint16)
+            # All or none: where there is no memory for one, the others are given back.
+            energies, samples = empty(shape, np.int32), empty(shape, np.int32)
+            pasts, sizes = empty((self.lanes, 2, shape[1]), np.int32), empty(shape, np.uint16)
             guesses = empty(shape, np.int64)
             finish()
+            self.energies, self.samples, self.pasts, self.sizes = energies, samples, pasts, sizes
             self.guesses = guesses
 
     def _plans(self, works):

@@ -115,8 +115,9 @@ class Fitter:
             return fallback, 0.0
         temporal = linear.SIDE_BEFORE if predicted and channel == 0 else side
         candidates = [] if last is None else [last]
-        # Half of the samples tell which candidate is best: to those it has been fitted to, the
-        # newest always seems to be. Few samples, and those of the first fit, are all needed.
+        # Half of the samples tell which candidate is best: of those it has been fitted to, the
+        # newest always seems to be. Where samples are few, and for the first fit, all are needed,
+        # and half of them judge all the same.
         few = past.products is None or len(samples) < 2 * _LEAST_SAMPLES
         fitted = samples if few else np.ascontiguousarray(samples[1::2])
         candidates += self._solve(fitted, past, plan, taps, mean, (temporal, side))
@@ -137,11 +138,18 @@ class Fitter:
     def _sample(self, levels, own, taps, plan):
         height, width = levels.shape
         wanted = np.clip(levels.size // _SPACING, _LEAST_SAMPLES, _MOST_SAMPLES)
-        step = max(1, int(np.sqrt(levels.size / wanted)))
+        down = across = max(1, int(np.sqrt(levels.size / wanted)))
+        # Lines and bands, too, have their samples.
+        if height < 4 * down:
+            down = max(1, height // 4)
+            across = max(1, int(levels.size // (wanted * down)))
+        elif width < 4 * across:
+            across = max(1, width // 4)
+            down = max(1, int(levels.size // (wanted * across)))
         self._turn += 1
-        lattice = np.array([self._turn * 7 % step, self._turn * 3 % step, step, step])
-        mean = int(levels[lattice[0] :: step, lattice[1] :: step].mean())
-        rows = (height // step + 1) * (width // step + 1)
+        lattice = np.array([self._turn * 7 % down, self._turn * 3 % across, down, across])
+        mean = int(levels[lattice[0] :: down, lattice[1] :: across].mean())
+        rows = (height // down + 1) * (width // across + 1)
         samples = np.empty((min(rows, _MOST_SAMPLES * 2), _TAPS + len(taps) + 2), np.float32)
         count = self._kernels.sample(levels, own, taps, plan, lattice, mean, samples)
         return samples[:count], mean
