@@ -459,3 +459,25 @@ def test_every_kernel_compiles_for_a_device():
         "cuda_linear_rans.rans_encode",
         "cuda_linear_rans.gather",
     }
+
+
+@pytest.mark.parametrize("launched", [False, True])
+def test_an_interrupted_thread_leaves_no_work_behind(monkeypatch, launched):
+    gathering = kernels.load("cuda_gather").Gathering()
+    gathering._gathering = True  # another thread does
+    taken = []
+
+    def wait_for(done):
+        if not taken:
+            taken.append(gathering._waiting[0])
+            if launched:
+                gathering._waiting.clear()
+            raise KeyboardInterrupt
+        taken[0].done = True
+        return done()
+
+    monkeypatch.setattr(gathering._changed, "wait_for", wait_for)
+    with pytest.raises(KeyboardInterrupt):
+        gathering.code([SimpleNamespace()])
+    assert gathering._waiting == []
+    assert taken[0].done == launched

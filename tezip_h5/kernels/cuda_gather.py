@@ -77,13 +77,25 @@ class Gathering:
             self._waiting.append(call)
             self._changed.notify_all()
             if self._gathering:
-                self._changed.wait_for(lambda: call.done)
+                self._wait(call)
             else:
                 calls = self._gathered()
         if not call.done:
             self._run(calls)
         if call.error is not None:
             raise call.error
+
+    def _wait(self, call: _Call) -> None:
+        """Until another thread has done what is called for; the lock is held. An interrupt leaves
+        nothing behind that could be launched when the lane is another's."""
+        try:
+            self._changed.wait_for(lambda: call.done)
+        except BaseException:
+            if call in self._waiting:
+                self._waiting.remove(call)
+            else:
+                self._changed.wait_for(lambda: call.done)
+            raise
 
     def forget(self) -> None:
         """Free the slabs that nobody uses, others' too unless they are at work just now."""
