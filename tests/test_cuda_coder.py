@@ -193,7 +193,7 @@ def test_scarce_memory_makes_slabs_and_launches_smaller(launches, monkeypatch):
     frames = moving(2, 1, 65, 6)
     section = encoded(frames, "cpu", "balanced")[0]
     streams = kernels.load("cuda_streams")
-    monkeypatch.setattr(streams, "_only", streams.Streams())
+    monkeypatch.setattr(streams, "streams", streams.one_of_process(streams.Streams))
     made, Slab = [], streams.Slab
 
     def scarce(model, channels, rows, columns, lanes):
@@ -206,7 +206,7 @@ def test_scarce_memory_makes_slabs_and_launches_smaller(launches, monkeypatch):
     assert encoded(frames, "cuda", "balanced")[0] == section
     assert made == [1, 1]
     monkeypatch.setattr(streams, "Slab", Slab)
-    monkeypatch.setattr(streams, "_only", streams.Streams())
+    monkeypatch.setattr(streams, "streams", streams.one_of_process(streams.Streams))
     code = Slab.code
 
     def narrow(self, works, room):
@@ -222,7 +222,7 @@ def test_scarce_memory_makes_slabs_and_launches_smaller(launches, monkeypatch):
 
 def test_a_failed_launch_fails_its_callers_and_gives_lanes_back(monkeypatch):
     streams = kernels.load("cuda_streams")
-    monkeypatch.setattr(streams, "_only", streams.Streams())
+    monkeypatch.setattr(streams, "streams", streams.one_of_process(streams.Streams))
     frames = moving(2, 1, 9, 9)
 
     def broken(self, works, room):

@@ -2,6 +2,7 @@
 where there is no GPU."""
 
 import gc
+import os
 import subprocess
 import sys
 import threading
@@ -344,7 +345,7 @@ def test_scarce_memory_makes_slabs_and_launches_smaller(launches, monkeypatch):
     chunks, slabs = kernels.load("cuda_linear_chunks"), kernels.load("cuda_linear_slabs")
     frames = frames_of((2, 1, 5, 6), 255)
     expected = encoded(frames, [0, 1], 1, 255, "cpu")[0]
-    monkeypatch.setattr(chunks, "_only", chunks.Chunks())
+    monkeypatch.setattr(chunks, "chunks", chunks.one_of_process(chunks.Chunks))
     made = []
 
     def scarce(kind, channels, rows, columns, lanes):
@@ -410,7 +411,7 @@ def test_a_chunk_that_does_not_fit_is_coded_by_the_processor(monkeypatch):
     frames = frames_of((1, 1, 5, 6), 255)[:, 0].astype(np.uint8)
     limit = ErrorBound(absolute=1).of_frames(frames[..., None])
     expected = codec.encode_chunk(frames, limit, SETTINGS).payload
-    monkeypatch.setattr(chunks, "_only", chunks.Chunks())
+    monkeypatch.setattr(chunks, "chunks", chunks.one_of_process(chunks.Chunks))
 
     def full(*arguments):
         raise MemoryError("out of memory")
@@ -422,7 +423,7 @@ def test_a_chunk_that_does_not_fit_is_coded_by_the_processor(monkeypatch):
 
 def test_a_failed_launch_fails_its_callers_and_gives_lanes_back(monkeypatch):
     chunks, slabs = kernels.load("cuda_linear_chunks"), kernels.load("cuda_linear_slabs")
-    monkeypatch.setattr(chunks, "_only", chunks.Chunks())
+    monkeypatch.setattr(chunks, "chunks", chunks.one_of_process(chunks.Chunks))
     frames = frames_of((2, 1, 5, 5), 255)
 
     def broken(self, works):
@@ -481,3 +482,15 @@ def test_an_interrupted_thread_leaves_no_work_behind(monkeypatch, launched):
         gathering.code([SimpleNamespace()])
     assert gathering._waiting == []
     assert taken[0].done == launched
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot be forked here")
+def test_a_forked_process_gathers_anew():
+    gather = kernels.load("cuda_gather")
+    the_only = gather.one_of_process(gather.Gathering)
+    ours = the_only()
+    assert the_only() is ours
+    child = os.fork()
+    if child == 0:
+        os._exit(3 if the_only() is ours else 0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

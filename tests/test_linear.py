@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tezip_h5 import FormatError, Settings, bitstream, codec
+from tezip_h5 import FormatError, Settings, bitstream, codec, kernels
 from tezip_h5.bounds import ChunkBound
+from tezip_h5.residual import linear_weights
 from tezip_h5.residual.linear import LinearDecoder, LinearEncoder
 from tezip_h5.residual.linear_tables import MOST_SYMBOLS, Tables, build, symbols_for
 
@@ -299,3 +300,75 @@ def test_trailing_bytes_and_missing_sections_are_refused(walk):
 def test_damaged_tables_are_refused(data):
     with pytest.raises(FormatError):
         Tables.unpack(data)
+
+
+# --- how weights are learned ---
+
+
+def test_products_of_samples_are_those_of_numpy():
+    """Also where the last block is not full, and onto what is there already."""
+    rng = np.random.default_rng(2)
+    for count in (1, 63, 64, 131):
+        samples = rng.normal(0, 30, (count, 14)).astype(np.float32)
+        samples[:, -1] = np.abs(samples[:, -1])
+        before = rng.normal(size=(13, 13))
+        out = before.copy()
+        total = kernels.load("linear_fit").covariance(samples, 2.5, out)
+        exact = samples.astype(float)
+        weights = 1 / (exact[:, -1] + 2.5)
+        expected = before + (exact[:, :-1] * weights[:, None]).T @ exact[:, :-1]
+        np.testing.assert_allclose(out, expected, rtol=1e-9, atol=1e-6)
+        np.testing.assert_allclose(total, weights.sum())
+
+
+@pytest.mark.parametrize("tolerance", [0, 3])
+def test_costs_are_entropies_by_activity(tolerance):
+    linear, rng = kernels.load("linear"), np.random.default_rng(3)
+    samples = rng.laplace(0, 40, (500, 4)).astype(np.float32)  # two features, value, activity
+    samples[:, 3] = np.abs(samples[:, 3])
+    weights = np.zeros((2, 8), np.float32)
+    weights[:, 0], weights[:, 1] = (0.5, 0.25), (1, 0)
+    offsets = np.zeros(8, np.float32)
+    offsets[1] = 7
+    plan, found = np.zeros(linear.PLAN, np.int64), np.empty((2, 2))
+    plan[linear.TOLERANCE] = tolerance
+    kernels.load("linear_fit").costs(samples, weights, offsets, plan, found)
+    step = 2 * tolerance + 1
+    for c in range(2):
+        guess = np.rint(samples[:, :2] @ weights[:, c] + offsets[c])
+        cells = np.rint((samples[:, 2] - guess) / step).astype(int)
+        symbols = np.where(cells < 0, -2 * cells - 1, 2 * cells)
+        octaves = np.frexp(symbols)[1] - 1
+        low = np.where(symbols < 32, 0, octaves)  # an octave is one symbol, the rest plain bits
+        coarse = np.where(symbols < 32, symbols, 32 + octaves)
+        kinds = np.minimum(np.frexp((samples[:, 3] / step).astype(int))[1], 11)
+        bits = float(low.sum())
+        for kind in np.unique(kinds):
+            counts = np.unique(coarse[kinds == kind], return_counts=True)[1]
+            bits += (counts * np.log2(counts.sum() / counts)).sum()
+        sizes = np.where(symbols < 32, symbols / 2, 2.0 ** (octaves - 1))
+        np.testing.assert_allclose(found[c], (bits, sizes.mean()), rtol=0.01)
+
+
+def test_weights_that_still_serve_are_learned_less_often(monkeypatch):
+    """A scene that stays as it is; one that changes all the time."""
+    fits = []
+    choose = linear_weights.Fitter.choose
+
+    def counted(*arguments):
+        fits[-1] += 1
+        return choose(*arguments)
+
+    monkeypatch.setattr(linear_weights.Fitter, "choose", counted)
+    rng = np.random.default_rng(4)
+    y, x = np.mgrid[:256, :256]
+    still = 120 + 50 * np.sin(x / 20) * np.cos(y / 15) + rng.normal(0, 4, (16, 256, 256))
+    turning = [
+        120 + 90 * np.sin((x * np.cos(t) + y * np.sin(t)) / (2 + t % 3)) for t in range(16)
+    ] + rng.normal(0, 1, (16, 256, 256))
+    for frames in (still, turning):
+        fits.append(0)
+        levels = np.clip(frames, 0, 255).astype(np.int32)
+        encode(levels[:, None], [False] + [True] * 15, 1, 255)
+    assert fits[0] <= 8
+    assert fits[1] == 16

@@ -92,7 +92,9 @@ def encode_chunk(
     -------
     Encoded
         Its payload is never larger than Blosc's bitshuffle + zstd of the same samples plus
-        64 bytes, unless a sample of them comes out far larger than the whole does.
+        64 bytes, unless a sample of a few frames and rows, by which it is judged whether to
+        compare, shrinks so much less than the whole that it says otherwise (by 12%; at "fast"
+        by 2%, and frames that come again later are not looked for).
 
     Raises
     ------

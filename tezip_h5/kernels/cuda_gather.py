@@ -14,13 +14,14 @@ has fewer chunks at a time.
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from dataclasses import dataclass
 
 from tezip_h5.kernels.cuda_launch import SIMULATED
 
-__all__ = ["Gathering"]
+__all__ = ["Gathering", "one_of_process"]
 
 _LEAST_LANES = 4 if SIMULATED else 32
 _PATIENCE = 0.02  # seconds; a launch takes more
@@ -206,3 +207,16 @@ class Gathering:
     def _give_back(self, lanes: list) -> None:
         for lane in lanes:
             lane.slab.free.append(lane.number)
+
+
+def one_of_process(kind):
+    """A function that gives the only `kind` of `Gathering` of this process. A forked process begins
+    anew: it has no device, and no threads that wait."""
+    only = [kind()]
+
+    def begin_anew():
+        only[0] = kind()
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=begin_anew)
+    return lambda: only[0]

@@ -7,9 +7,7 @@ or to be predicted and quantized (`Modelling`), and chunks whose symbols are to 
 
 from __future__ import annotations
 
-import os
-
-from tezip_h5.kernels.cuda_gather import Gathering
+from tezip_h5.kernels.cuda_gather import Gathering, one_of_process
 from tezip_h5.kernels.cuda_linear_coding import Coding
 from tezip_h5.kernels.cuda_linear_slabs import (
     Decoding,
@@ -74,19 +72,5 @@ class Chunks(Gathering):
         return lane
 
 
-_only = Chunks()
-
-
-def chunks() -> Chunks:
-    """Those of this process."""
-    return _only
-
-
-def _begin_anew() -> None:
-    """A forked process has no device, and no threads that wait."""
-    global _only
-    _only = Chunks()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_anew)
+chunks = one_of_process(Chunks)
+"""Those of this process."""

@@ -7,9 +7,7 @@ the one before, because a network predicts it from that; so frames of many chunk
 
 from __future__ import annotations
 
-import os
-
-from tezip_h5.kernels.cuda_gather import Gathering
+from tezip_h5.kernels.cuda_gather import Gathering, one_of_process
 from tezip_h5.kernels.cuda_slabs import Lane, Slab, Work
 
 __all__ = ["Streams", "Work", "streams"]
@@ -71,22 +69,8 @@ class Streams(Gathering):
         )
 
 
-_only = Streams()
-
-
-def streams() -> Streams:
-    """Those of this process."""
-    return _only
-
-
-def _begin_anew() -> None:
-    """A forked process has no device, and no threads that wait."""
-    global _only
-    _only = Streams()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_anew)
+streams = one_of_process(Streams)
+"""Those of this process."""
 
 
 def _by_slab(lanes: list[Lane]):
