@@ -59,7 +59,7 @@ class Encoded:
     frames: list[FrameRecord] = field(default_factory=list)
     model: IntegerModel | None = None
     without: Encoded | None = None
-    """With a model that was not pinned: the same chunk without it."""
+    """With a model that was not pinned, if it was encoded: the same chunk without it."""
 
     @property
     def max_error(self) -> float:

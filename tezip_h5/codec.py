@@ -33,7 +33,8 @@ __all__ = [
     "FrameRecord",
     "decode_chunk",
     "encode_chunk",
-    "network_promises",
+    "network_may_pay",
+    "network_saving",
 ]
 
 NETWORK_WORTH = {"fast": 1.0, "balanced": 0.01, "best": 0.002}
@@ -46,10 +47,10 @@ _LINEAR_DOUBT = {"fast": 0.0, "balanced": 1.0, "best": 64.0}
 _FALLBACK_DOUBT = {"fast": 1.02, "balanced": 1.12, "best": 1.12}
 """The fallback is run where a sample of it is smaller than the payload, times this."""
 
-# Of the part that shows whether a network may pay: a sixteenth of the chunk within these limits.
-# In small parts a network gains where the coder's own voters have not learned yet.
+# Of the part that shows what a network saves: a sixteenth of the chunk within these limits. In
+# small parts a network gains where the coder's own voters have not learned yet.
 _SAMPLE_SIDES, _SAMPLE_FRAMES, _SAMPLE_SHARE = (64, 128), 8, 16
-_HOPE = 0.75  # share of its worth that a network must save there
+_HOPE = 0.75  # share of its worth that a network must save there to be tried
 
 
 def encode_chunk(
@@ -62,6 +63,8 @@ def encode_chunk(
     scale: levels.Scale | None = None,
     threads: int = 1,
     device: str = "cpu",
+    saving: float | None = None,
+    spare: bool = False,
 ) -> Encoded:
     """Encode the frames of one chunk.
 
@@ -77,8 +80,8 @@ def encode_chunk(
     kinds : list of Kind, optional
         Where keyframes are, instead of what `settings` would do.
     model : IntegerModel, optional
-        A network to try; it is used where it saves more than `NETWORK_WORTH`, or where
-        `settings` pin it.
+        A network to try; it is used where it saves more than `NETWORK_WORTH` in a sample of the
+        frames, nearly as much there and more in all of them, or where `settings` pin it.
     scale : Scale, optional
         How samples become levels, instead of what `levels.choose` finds for the bound; samples
         that it cannot hold within the bound are stored beside.
@@ -87,6 +90,11 @@ def encode_chunk(
     device : "auto" | "cpu" | "cuda"
         Where, see `devices.choose`; the payload does not depend on it. What the GPU fails at is
         done by the CPU, see `rescue`.
+    saving : float, optional
+        What `network_saving` has found for these frames, so as not to ask again.
+    spare : bool
+        Whether `Encoded.without` is wanted, also where a sample has decided for the network. It
+        changes nothing else.
 
     Returns
     -------
@@ -101,11 +109,15 @@ def encode_chunk(
     BoundError
         If the decoder would break the bound; nothing is returned then.
     """
-    work = partial(_encode, frames, bound, settings, shape, kinds, model, scale, threads)
+    work = partial(
+        _encode, frames, bound, settings, shape, kinds, model, scale, threads, saving, spare
+    )
     return rescue.run(work, device)
 
 
-def _encode(frames, bound, settings, shape, kinds, model, scale, threads, device) -> Encoded:
+def _encode(
+    frames, bound, settings, shape, kinds, model, scale, threads, saving, spare, device
+) -> Encoded:
     shape = tuple(shape or frames.shape)
     native = frames.dtype.newbyteorder("=")
     planar = frames.astype(native, copy=False).reshape((*frames.shape[:3], -1))
@@ -115,24 +127,21 @@ def _encode(frames, bound, settings, shape, kinds, model, scale, threads, device
             f"a chunk of {header.nbytes} bytes; at most {bitstream.MAX_CHUNK_BYTES} are allowed, "
             "choose smaller chunks"
         )
-    best = with_model = None
     if settings.coder != "fallback":
         scale = scale or _scale_for(planar, bound, settings)
-        if scale is not None:
-            attempt = _Attempts(header, planar, bound, settings, scale, kinds, threads, device)
-            if settings.predictor != "prednet" or model is None:
-                best = attempt.smallest(None)
-            if model is not None and (
-                settings.predictor == "prednet"
-                or (settings.predictor is None and attempt.promises(model))
-            ):
-                with_model = attempt.smallest(model)
-    if best is None and with_model is not None:
-        best, with_model = with_model, None
-    if best is None or _fallback_may_win(planar, len(best.payload), settings.level):
+    if settings.coder == "fallback" or scale is None:
+        return _encode_fallback(header, planar, settings.level)
+    attempt = _Attempts(header, planar, bound, settings, scale, kinds, threads, device)
+    tried, sure = attempt.judge(model, saving)
+    with_model = attempt.smallest(model) if tried else None
+    wanted = spare and settings.predictor is None
+    without = attempt.smallest(None) if wanted or not sure else None
+    best = with_model if sure else without
+    if _fallback_may_win(planar, len(best.payload), settings.level):
         exact = _encode_fallback(header, planar, settings.level)
-        if best is None or len(exact.payload) < len(best.payload):
-            best = exact
+        best, without = _smaller(exact, best), _smaller(exact, without)
+    if sure:
+        return replace(best, without=without) if best is with_model else best
     if with_model is not None:
         share = 1 - NETWORK_WORTH[settings.level]
         if len(with_model.payload) < len(best.payload) * share:
@@ -140,22 +149,34 @@ def _encode(frames, bound, settings, shape, kinds, model, scale, threads, device
     return best
 
 
-def network_promises(
+def _smaller(exact: Encoded, other: Encoded | None) -> Encoded | None:
+    return exact if other is not None and len(exact.payload) < len(other.payload) else other
+
+
+def network_saving(
     frames: np.ndarray,
     bound: ChunkBound,
     settings: Settings,
     model: IntegerModel,
     threads: int = 1,
-) -> bool:
-    """Whether `encode_chunk` would try this network, judged by a small part of the frames."""
+) -> float | None:
+    """Share of the bytes of `encode_chunk` that this network saves in a sample of the frames.
+
+    Negative where it costs some; None where the frames are too few to take a sample of.
+    """
     native = frames.dtype.newbyteorder("=")
     planar = frames.astype(native, copy=False).reshape((*frames.shape[:3], -1))
     header = Header(native.newbyteorder("<"), frames.shape, frames.shape[:3], coder=0)
     scale = None if settings.coder == "fallback" else _scale_for(planar, bound, settings)
     if scale is None:
-        return False
+        return 0.0
     attempt = _Attempts(header, planar, bound, settings, scale, None, threads, "cpu")
-    return attempt.promises(model)
+    return attempt.saving(model)
+
+
+def network_may_pay(saving: float | None, level: str) -> bool:
+    """Whether `encode_chunk` tries a network for which `network_saving` has said this."""
+    return saving is None or saving > _HOPE * NETWORK_WORTH[level]
 
 
 def _scale_for(planar: np.ndarray, bound: ChunkBound, settings: Settings) -> levels.Scale | None:
@@ -176,12 +197,24 @@ class _Attempts:
     threads: int
     device: str
 
-    def promises(self, model: IntegerModel) -> bool:
-        """Whether a network may pay, judged by a part of the frames."""
+    def judge(self, model: IntegerModel | None, saving: float | None) -> tuple[bool, bool]:
+        """Whether to try a network, and whether it is clear that it pays."""
+        settings = self.settings
+        if settings.predictor == "prednet" or model is None:
+            return model is not None, model is not None
+        if settings.predictor is not None:
+            return False, False
+        if saving is None:
+            saving = self.saving(model)
+        sure = saving is not None and saving > NETWORK_WORTH[settings.level]
+        return network_may_pay(saving, settings.level), sure
+
+    def saving(self, model: IntegerModel) -> float | None:
+        """See `network_saving`."""
         count, (g, h, w) = _SAMPLE_FRAMES, self.frames.shape[:3]
         least, most = _SAMPLE_SIDES
         if g * h * w <= 2 * count * least * least:
-            return True
+            return None
         side = min(max(math.isqrt(g * h * w // (_SAMPLE_SHARE * count)), least), most)
         top, left = max(0, h - side) // 2, max(0, w - side) // 2
         part = np.ascontiguousarray(self.frames[:count, top : top + side, left : left + side])
@@ -190,7 +223,7 @@ class _Attempts:
         without, with_model = parallel.each(
             lambda tried: len(sample.smallest(tried).payload), (None, model), self.threads
         )
-        return with_model < (1 - _HOPE * NETWORK_WORTH[self.settings.level]) * without
+        return 1 - with_model / without
 
     def smallest(self, model: IntegerModel | None) -> Encoded:
         """The smallest payload over quantizers and coders, with a network or without."""

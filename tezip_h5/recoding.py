@@ -42,6 +42,7 @@ def recode(
     model: IntegerModel | None = None,
     threads: int = 1,
     device: str = "cpu",
+    spare: bool = False,
 ) -> Encoded:
     """Encode a chunk anew such that it decodes to the same samples, bit for bit.
 
@@ -59,7 +60,7 @@ def recode(
         What `payload` decodes to, without padding.
     settings : Settings
         Of the new encoding.
-    kinds, model, threads, device
+    kinds, model, threads, device, spare
         See `encode_chunk`.
 
     Returns
@@ -73,7 +74,7 @@ def recode(
     encode = partial(encode_chunk, threads=threads, device=device)
     found, without = None, _requantized(parsed, frames, scale, settings)
     if not _hopeless(parsed, frames, grid):
-        found = encode(frames, ChunkBound(), settings, shape, kinds, model, grid)
+        found = encode(frames, ChunkBound(), settings, shape, kinds, model, grid, spare=spare)
         without = _smaller(found.without, without)
     for attempt in sorted(filter(None, (found, without)), key=lambda e: len(e.payload)):
         if len(attempt.payload) < len(payload) and _decodes_to(attempt, frames):
@@ -82,7 +83,7 @@ def recode(
     else:
         best = Kept(payload, _CODER_NAMES[parsed.header.coder], stored_records(parsed))
         best = replace(best, model=_model_of(parsed))
-    if best.model is None:
+    if best.model is None or not spare:
         return best
     # What there is without a network, should its model not be worth its own bytes.
     if without is None or not _decodes_to(without, frames):

@@ -52,7 +52,7 @@ class _Step:
 
 
 def encode_and_check(
-    frames, bound, settings, shape, kinds, model, *, threads=1, device="cpu"
+    frames, bound, settings, shape, kinds, model, *, threads=1, device="cpu", **options
 ) -> Encoded:
     """`encode_chunk`, then decode the payload and compare every sample with the original.
 
@@ -66,7 +66,7 @@ def encode_and_check(
 
     def work(place: str) -> Encoded:
         encoded = encode_chunk(
-            frames, bound, settings, shape, kinds, model, threads=threads, device=place
+            frames, bound, settings, shape, kinds, model, threads=threads, device=place, **options
         )
         _check(encoded, frames, bound, threads)
         return encoded
@@ -209,13 +209,15 @@ class StackEncoder:
         model, probe = self.networks.next()
         if probe and not step.promises(model, self._threads):
             model, probe = self.networks.dismiss(), False
-        each = self._threads_each(probe)
+        each, spare = self._threads_each(probe), not self.networks.free
         tiles = [
             self._pool.submit(
                 step.around(self._encoder_of(self.layout.offset(start, tile)), tile),
                 *step.arguments(tile),
                 model,
                 threads=each,
+                saving=step.saving,
+                spare=spare,
             )
             for tile in self.layout.tiles
         ]

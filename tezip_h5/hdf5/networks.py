@@ -67,6 +67,11 @@ class NetworkChoice:
         self._saved, self._cost = 0, 0
 
     @property
+    def free(self) -> bool:
+        """Whether using the model costs no bytes of its own."""
+        return self.model is None or store.is_shipped(self.model)
+
+    @property
     def regretted(self) -> bool:
         """Whether the model that was embedded has more bytes than it saved."""
         return self._saved < self._cost
@@ -115,7 +120,7 @@ class NetworkChoice:
         self._next_probe = self._step - 1 + self._gap
 
     def _worth_embedding(self, saved: int) -> bool:
-        if self.used is not None or store.is_shipped(self.model):
+        if self.used is not None or self.free:
             return True
         left = max(self._steps - self._step + 1, 1)
         return saved * left > self._bytes_embedded()
@@ -125,7 +130,7 @@ class NetworkChoice:
         return 0 if path in self._file else embedding.size(self.model)
 
     def _embed_once(self) -> None:
-        if self.used is None and (self._embed or not store.is_shipped(self.model)):
+        if self.used is None and (self._embed or not self.free):
             if not (self._embed or self._pinned):
                 self._cost = self._bytes_embedded()
             embedding.embed(self._file, self.model)

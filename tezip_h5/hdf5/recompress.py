@@ -242,13 +242,15 @@ class _Recoder(StackEncoder):
         return records
 
 
-def _recode(payload, frames, bound, settings, shape, kinds, model, *, threads, device) -> Encoded:
+def _recode(
+    payload, frames, bound, settings, shape, kinds, model, *, threads, device, saving, spare
+) -> Encoded:
     """`recode`, with the arguments that the encoder's pool gives; None was stored raw."""
     model = model if NETWORK_WORTH[settings.level] < 1 else None
+    options = {"threads": threads, "device": device, "spare": spare}
     if payload is None:
-        options = {"threads": threads, "device": device}
         return encode_chunk(frames, ChunkBound(), settings, shape, kinds, model, **options)
-    return recode(payload, frames, settings, kinds, model, threads, device)
+    return recode(payload, frames, settings, kinds, model, **options)
 
 
 def _embeds_model(tables: h5py.Group) -> bool:

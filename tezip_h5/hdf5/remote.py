@@ -160,6 +160,8 @@ def encode_step(
             network if promises or not probe else None,
             threads=options.threads,
             device=device,
+            saving=step.saving,
+            spare=network is not None and not (probe and store.is_shipped(network)),
         )
         for tile in layout.tiles
     ]

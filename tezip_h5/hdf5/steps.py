@@ -8,7 +8,7 @@ import numpy as np
 
 from tezip_h5 import masking
 from tezip_h5.bounds import ErrorBound
-from tezip_h5.codec import network_promises
+from tezip_h5.codec import network_may_pay, network_saving
 from tezip_h5.hdf5.layout import Layout
 from tezip_h5.planning import plan_kinds
 from tezip_h5.settings import Settings
@@ -32,6 +32,8 @@ class Prepared:
     Attributes
     ----------
     frames : with masked pixels `masking.fill`ed
+    saving : float or None
+        What `promises` has found, for `encode_chunk`, if it looked at all that there is.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Prepared:
         self._original, self._layout, self._settings, self._mask = frames, layout, settings, mask
         self.frames = frames if mask is None else self._filled()
         self._bounds, self._kinds = {}, {}
+        self.saving: float | None = None
         for panel in layout.panels:
             part = self.frames[(slice(None), *panel)]
             limits = bound.of_frames(part.reshape((*part.shape[:3], -1)))
@@ -65,7 +68,10 @@ class Prepared:
         """Whether a network may pay; the last panel stands for all."""
         panel = self._layout.panels[-1]
         part = self.frames[(slice(None), *panel)]
-        return network_promises(part, self._bounds[panel], self._settings, model, threads)
+        saving = network_saving(part, self._bounds[panel], self._settings, model, threads)
+        if len(self._layout.tiles) == 1:
+            self.saving = saving
+        return network_may_pay(saving, self._settings.level)
 
     def arguments(self, tile: tuple) -> tuple:
         """What `encode_chunk` is given for a tile, before the model."""
