@@ -17,7 +17,7 @@ import tezip_h5
 from tezip_h5 import FormatError, InputError, TezipError, codec, frames
 from tezip_h5.cli import main
 from tezip_h5.frames import Stack
-from tezip_h5.hdf5 import cluster, networks, remote, steps
+from tezip_h5.hdf5 import cluster, networks, remote
 from tezip_h5.prediction.architecture import Architecture
 from tezip_h5.simulate import colour_sequence, detector_sequence
 
@@ -207,16 +207,16 @@ def test_frames_that_kill_every_worker(tmp_path, walk):
 # --- the network: decisions hang on the steps before, which may be under way ---
 
 
-def hopeful(frames, *_):
-    """The network promises something wherever frames begin so."""
-    return bool(frames[0, 0, 0] % 2)
-
-
 @pytest.mark.parametrize("seed", range(3))
-def test_the_network_is_tried_where_one_process_would(tmp_path, threads, seed, monkeypatch):
+@pytest.mark.parametrize("saving", [None, 1.0], ids=["unclear", "clear"])
+def test_the_network_is_tried_where_one_process_would(tmp_path, threads, seed, saving, monkeypatch):
+    def found(attempt, model):
+        """The network promises something wherever frames begin so."""
+        return saving if attempt.frames[0, 0, 0] % 2 else -9.0
+
     monkeypatch.setitem(codec.NETWORK_WORTH, "balanced", -1.0)  # it is used wherever it is tried
-    monkeypatch.setattr(codec._Attempts, "promises", lambda *_: True)
-    monkeypatch.setattr(steps, "network_promises", hopeful)
+    monkeypatch.setattr(codec._Attempts, "saving", found)
+    monkeypatch.setattr(codec, "_fallback_may_win", lambda *_: False)
     monkeypatch.setattr(networks.NetworkChoice, "regretted", False)  # though it saves nothing
     stack = np.random.default_rng(seed).integers(0, 50, (80, 8, 8), np.uint8)
     stack[:16, 0, 0] |= 1
