@@ -9,7 +9,7 @@ from models import random_model
 
 require_package("numba", "numba.cuda")
 
-from tezip_h5 import codec, kernels, levels, prediction  # noqa: E402
+from tezip_h5 import codec, holes, kernels, levels, prediction  # noqa: E402
 from tezip_h5.bounds import ErrorBound  # noqa: E402
 from tezip_h5.chunk import ChunkEncoder  # noqa: E402
 from tezip_h5.errors import FormatError, TezipError  # noqa: E402
@@ -177,7 +177,8 @@ def chunks(samples, bound, settings, model=None, kinds=None):
     bound = bound.of_frames(planar)
     header = Header(samples.dtype.newbyteorder("<"), samples.shape, samples.shape[:3], coder=0)
     scale = levels.choose(planar, bound)
-    parts = header, planar, bound, settings, scale, "stages", settings.quantizer or "uniform"
+    quantizer = settings.quantizer or "uniform"
+    parts = header, holes.patched(planar), bound, settings, scale, "stages", quantizer
     return [
         ChunkEncoder(*parts, model, 1, device).encode(kinds).payload for device in ("cpu", "cuda")
     ]
@@ -223,7 +224,8 @@ def test_payloads_with_a_network(coder, feedback, launched):
     expected = codec.encode_chunk(samples, bound, settings, model=model)
     planar = samples[..., None]
     header = bitstream.Header(samples.dtype, samples.shape, samples.shape[:3], coder=0)
-    parts = header, planar, bound, settings, levels.choose(planar, bound), coder, "uniform"
+    scale, samples_there = levels.choose(planar, bound), holes.patched(planar)
+    parts = header, samples_there, bound, settings, scale, coder, "uniform"
     found = ChunkEncoder(*parts, model, 1, "cuda").encode(None)
     assert "_output" in launched
     if expected.coder == coder:  # else the fallback was smaller

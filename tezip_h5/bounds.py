@@ -13,6 +13,7 @@ from numbers import Real
 
 import numpy as np
 
+from tezip_h5 import holes
 from tezip_h5.errors import InputError
 
 __all__ = ["MODES", "ChunkBound", "ErrorBound"]
@@ -42,7 +43,8 @@ class ErrorBound:
         |x - x'| <= absolute, in the unit of the stack.
     relative : float, optional
         |x - x'| <= relative * (max - min of the whole frame's channel). With
-        `absolute` as well, both hold.
+        `absolute` as well, both hold. Values that are no measurements, see `holes`, come back
+        exactly and count for nothing here: the bound is tighter where there are any.
     pointwise_relative : float, optional
         |x - x'| <= pointwise_relative * |x|; zeros stay exact. Excludes the others.
     noise : float, optional
@@ -143,7 +145,9 @@ class ErrorBound:
             parts.append(f"noise {self.noise:g}")
         return ", ".join(parts)
 
-    def of_frames(self, frames: np.ndarray, *, padded: bool = False) -> ChunkBound:
+    def of_frames(
+        self, frames: np.ndarray, *, padded: bool = False, loosest: bool = False
+    ) -> ChunkBound:
         """Bound every frame and channel.
 
         Parameters
@@ -154,6 +158,8 @@ class ErrorBound:
             They may be one tile of a frame, padded below and on the right with one value. The
             relative bound then ignores samples like the last one, so that it is never looser
             than that of the whole frame.
+        loosest : bool
+            What was promised, to judge by, not what to encode with: holes do not tighten it.
         """
         if self.lossless:
             return ChunkBound()
@@ -165,15 +171,19 @@ class ErrorBound:
         if self.absolute is not None:
             bounds[:] = self.absolute
         if self.relative is not None:
-            np.minimum(bounds, self.relative * _ranges(frames, padded), out=bounds)
+            np.minimum(bounds, self.relative * _ranges(frames, padded, loosest), out=bounds)
         return ChunkBound(absolute=bounds)
 
 
-def _ranges(frames: np.ndarray, padded: bool) -> np.ndarray:
+def _ranges(frames: np.ndarray, padded: bool, loosest: bool) -> np.ndarray:
     """max - min of the finite samples of every frame and channel, float64 (g, C)."""
     ranges = np.zeros((frames.shape[0], frames.shape[3]))
     for t, frame in enumerate(frames):
-        used = np.isfinite(frame) if frame.dtype.kind == "f" else None
+        if loosest:
+            used = np.isfinite(frame) if frame.dtype.kind == "f" else None
+        else:
+            missing = holes.find(frame[None])
+            used = None if missing is None else ~missing[0]
         if padded:
             used = (True if used is None else used) & (frame != frame[-1, -1])
         if used is None:

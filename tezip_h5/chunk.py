@@ -71,10 +71,11 @@ class ChunkEncoder:
     """One attempt at a chunk: scale, coder, quantizer and network are given."""
 
     def __init__(
-        self, header, frames, bound, settings, scale, coder, quantizer, model, threads, device
+        self, header, samples, bound, settings, scale, coder, quantizer, model, threads, device
     ):
         self._header = header
-        self._frames = frames  # (g, h, w, C), native byte order
+        self._samples = samples  # `Patched`, native byte order
+        self._frames = frames = samples.frames
         self._bound = bound
         self._settings = settings
         self._scale = scale
@@ -120,7 +121,7 @@ class ChunkEncoder:
                 decoded = self._coder.residual(values_levels, guess, self._tolerances[t])
             else:
                 decoded = self._coder.keyframe(values_levels, self._tolerances[t])
-            error = self._account(frame, values_levels, decoded, t)
+            error = self._account(values_levels, decoded, t)
             shown = decoded if closed or kind != Kind.PREDICTED else guess
             predictor.observe(arrays.at(shown, device))
             records.append(FrameRecord(kind, mse=mse, max_error=error))
@@ -172,26 +173,15 @@ class ChunkEncoder:
         return total / frame_levels.size / self._full_scale() ** 2
 
     def _levels_of(self, frame: np.ndarray) -> np.ndarray:
-        """Levels of one frame, int32 (C, h, w); what has no level takes its neighbour's."""
-        moved = np.ascontiguousarray(np.moveaxis(frame, 2, 0))
-        bounded = moved.dtype.kind == "f" and not isinstance(self._scale, levels.OrderedBits)
-        if bounded:
-            finite = np.isfinite(moved).reshape(-1)
-            if not finite.all():
-                source = np.maximum.accumulate(np.where(finite, np.arange(finite.size), -1))
-                first = int(np.argmax(finite)) if finite.any() else -1
-                source[source < 0] = first
-                flat = moved.reshape(-1)
-                moved = (flat[source] if first >= 0 else np.zeros_like(flat)).reshape(moved.shape)
-                if first < 0:  # a frame without any number: any level will do
-                    return np.zeros(moved.shape, np.int32)
-        return self._scale.to_levels(moved)
+        """Levels of one frame, int32 (C, h, w)."""
+        return self._scale.to_levels(np.ascontiguousarray(np.moveaxis(frame, 2, 0)))
 
-    def _account(self, frame, frame_levels, decoded, t) -> float:
+    def _account(self, frame_levels, decoded, t) -> float:
         """Check one frame against its bound and add it to the checksum; its largest error."""
+        frame = self._samples.original[t]
+        holes = None if self._samples.holes is None else self._samples.holes[t]
         if isinstance(self._scale, levels.Integers | levels.OrderedBits):
-            error = self._level_error(frame_levels, decoded, t)
-            self._exceptions.add(None, None)
+            error, bad = self._level_error(frame_levels, decoded, t), holes
             values = np.ascontiguousarray(frame)
             if error:  # else levels are those of the frame
                 values = _pixels(self._scale.to_values(arrays.at(decoded, "cpu")))
@@ -199,10 +189,13 @@ class ChunkEncoder:
             found = arrays.at(decoded, "cpu")
             values = _pixels(self._scale.to_values(found))
             if self._rests is not None:
-                self._rests.add(values, frame, np.moveaxis(found, 0, 2))
+                self._rests.add(values, frame, np.moveaxis(found, 0, 2), holes)
             error, bad = self._bound.check(frame, values, t)
+            if holes is not None:
+                bad |= holes
+        if bad is not None:
             values[bad] = frame[bad]
-            self._exceptions.add(bad, frame)
+        self._exceptions.add(bad, frame)
         self._checksum = zlib.crc32(values.astype(self._header.dtype, copy=False), self._checksum)
         return error
 

@@ -17,11 +17,12 @@ from functools import partial
 
 import numpy as np
 
-from tezip_h5 import bitstream, fallback, levels, parallel, rescue, residual
+from tezip_h5 import bitstream, fallback, holes, levels, parallel, rescue, residual
 from tezip_h5.bitstream import Header, Section
 from tezip_h5.bounds import ChunkBound
 from tezip_h5.chunk import ChunkEncoder, Encoded, FrameRecord, decode_frames, require_checksum
 from tezip_h5.errors import FormatError, InputError
+from tezip_h5.holes import Patched
 from tezip_h5.planning import sample_rows
 from tezip_h5.prediction.integer import IntegerModel
 from tezip_h5.settings import Settings
@@ -128,10 +129,11 @@ def _encode(
             "choose smaller chunks"
         )
     if settings.coder != "fallback":
-        scale = scale or _scale_for(planar, bound, settings)
+        samples = holes.patched(planar)
+        scale = scale or _scale_for(samples, bound, settings)
     if settings.coder == "fallback" or scale is None:
         return _encode_fallback(header, planar, settings.level)
-    attempt = _Attempts(header, planar, bound, settings, scale, kinds, threads, device)
+    attempt = _Attempts(header, samples, bound, settings, scale, kinds, threads, device)
     tried, sure = attempt.judge(model, saving)
     with_model = attempt.smallest(model) if tried else None
     wanted = spare and settings.predictor is None
@@ -167,10 +169,13 @@ def network_saving(
     native = frames.dtype.newbyteorder("=")
     planar = frames.astype(native, copy=False).reshape((*frames.shape[:3], -1))
     header = Header(native.newbyteorder("<"), frames.shape, frames.shape[:3], coder=0)
-    scale = None if settings.coder == "fallback" else _scale_for(planar, bound, settings)
+    if settings.coder == "fallback":
+        return 0.0
+    samples = holes.patched(planar)
+    scale = _scale_for(samples, bound, settings)
     if scale is None:
         return 0.0
-    attempt = _Attempts(header, planar, bound, settings, scale, None, threads, "cpu")
+    attempt = _Attempts(header, samples, bound, settings, scale, None, threads, "cpu")
     return attempt.saving(model)
 
 
@@ -179,9 +184,9 @@ def network_may_pay(saving: float | None, level: str) -> bool:
     return saving is None or saving > _HOPE * NETWORK_WORTH[level]
 
 
-def _scale_for(planar: np.ndarray, bound: ChunkBound, settings: Settings) -> levels.Scale | None:
+def _scale_for(samples: Patched, bound: ChunkBound, settings: Settings) -> levels.Scale | None:
     """How samples become levels; what the other levels write lies on a grid, to be recompressed."""
-    return levels.choose(planar, bound, centred=settings.level == "best")
+    return levels.choose(samples.frames, bound, centred=settings.level == "best")
 
 
 @dataclass(frozen=True)
@@ -189,7 +194,7 @@ class _Attempts:
     """What is tried on one chunk."""
 
     header: Header
-    frames: np.ndarray
+    samples: Patched
     bound: ChunkBound
     settings: Settings
     scale: object
@@ -211,15 +216,16 @@ class _Attempts:
 
     def saving(self, model: IntegerModel) -> float | None:
         """See `network_saving`."""
-        count, (g, h, w) = _SAMPLE_FRAMES, self.frames.shape[:3]
+        count, (g, h, w) = _SAMPLE_FRAMES, self.samples.frames.shape[:3]
         least, most = _SAMPLE_SIDES
         if g * h * w <= 2 * count * least * least:
             return None
         side = min(max(math.isqrt(g * h * w // (_SAMPLE_SHARE * count)), least), most)
         top, left = max(0, h - side) // 2, max(0, w - side) // 2
-        part = np.ascontiguousarray(self.frames[:count, top : top + side, left : left + side])
-        header = Header(self.header.dtype, part.shape, part.shape[:3], coder=0)
-        sample = replace(self, header=header, frames=part, threads=1)
+        part = self.samples.part(np.s_[:count, top : top + side, left : left + side])
+        shape = part.frames.shape
+        header = Header(self.header.dtype, shape, shape[:3], coder=0)
+        sample = replace(self, header=header, samples=part, threads=1)
         without, with_model = parallel.each(
             lambda tried: len(sample.smallest(tried).payload), (None, model), self.threads
         )
@@ -233,7 +239,7 @@ class _Attempts:
             for quantizer in _quantizers(settings, self.bound, main)
         ]
         # It costs little time besides, and is smaller where nearly all residuals are zero.
-        few = 8 * len(runs[0].payload) <= _LINEAR_DOUBT[settings.level] * self.frames.size
+        few = 8 * len(runs[0].payload) <= _LINEAR_DOUBT[settings.level] * self.samples.frames.size
         if main == "mixing" and settings.coder is None and model is None and few:
             runs.append(self._run("linear", "uniform", None))
         return min(runs, key=lambda run: len(run.payload))
@@ -241,7 +247,7 @@ class _Attempts:
     def _run(self, coder: str, quantizer: str, model: IntegerModel | None) -> Encoded:
         return ChunkEncoder(
             self.header,
-            self.frames,
+            self.samples,
             self.bound,
             self.settings,
             self.scale,

@@ -20,7 +20,7 @@ from tezip_h5.errors import InputError
 from tezip_h5.exceptions import ExceptionReader, ExceptionWriter
 from tezip_h5.settings import Settings
 
-__all__ = ["check_mask", "encode_around", "fill"]
+__all__ = ["check_mask", "encode_around"]
 
 
 def check_mask(mask, shape: tuple[int, ...]) -> np.ndarray:
@@ -40,46 +40,6 @@ def check_mask(mask, shape: tuple[int, ...]) -> np.ndarray:
     return mask != 0
 
 
-def fill(frames: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Frames whose masked pixels hold what costs little.
-
-    Parameters
-    ----------
-    frames : (g, H, W[, C]) array of any supported dtype
-    mask : bool (H, W)
-
-    Returns
-    -------
-    A copy: beside a good pixel, the mean of the good ones around and over time; further inside a
-    masked region, one value for all.
-    """
-    filled = frames.copy()
-    if mask.all():
-        filled[:] = 0
-        return filled
-    if not mask.any():
-        return filled
-    with np.errstate(invalid="ignore", over="ignore"):
-        means = np.where(np.isfinite(frames), frames, 0).mean(axis=0, dtype=np.float64)
-    means = means.reshape((*mask.shape, -1))
-    good = ~mask[..., None]
-    sums, counts = _around(np.where(good, means, 0)), _around(good.astype(np.float64))
-    far = np.median(means[~mask], axis=0)
-    values = np.where(counts > 0, sums / np.maximum(counts, 1), far)[mask]
-    kind = frames.dtype
-    if kind.kind in "iu":
-        values = np.rint(values)
-    filled[:, mask] = values.astype(kind).reshape((-1, *frames.shape[3:]))
-    return filled
-
-
-def _around(planes: np.ndarray) -> np.ndarray:
-    """Sums over 3 x 3 neighbourhoods of (H, W, C)."""
-    padded = np.pad(planes, ((1, 1), (1, 1), (0, 0)))
-    rows = padded[:-2] + padded[1:-1] + padded[2:]
-    return rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
-
-
 def encode_around(encode, mask, original, frames, bound, *arguments, **options) -> Encoded:
     """``encode(frames, bound, ...)``, and `original` exactly where `mask` is True.
 
@@ -88,7 +48,7 @@ def encode_around(encode, mask, original, frames, bound, *arguments, **options) 
     encode : as `encode_chunk`
     mask : bool (h, w), with at least one masked pixel
     original, frames : (g, h, w[, C]) arrays
-        As they are, and `fill`ed.
+        As they are, and filled by `holes.fill_still`.
     bound : ChunkBound
     """
     return _with_exact(encode(frames, bound, *arguments, **options), mask, original, frames, bound)

@@ -31,7 +31,7 @@ class RestWriter:
         self._scale = scale
         self._parts: list[bytes] = []
 
-    def add(self, values: np.ndarray, frame: np.ndarray, levels: np.ndarray) -> None:
+    def add(self, values, frame, levels, holes: np.ndarray | None = None) -> None:
         """Add one frame, and complete `values` by it.
 
         Parameters
@@ -39,16 +39,20 @@ class RestWriter:
         values : (h, w, C) float array, what `levels` alone decode to; written
         frame : (h, w, C), the original
         levels : int32 (h, w, C)
+        holes : bool (h, w, C), optional
+            Samples whose rests do not matter.
         """
         scale = self._scale
         widths = scale.widths(levels).reshape(-1)
         bits = np.ascontiguousarray(frame).reshape(-1).view(scale.bits_type)
         rests = bits.astype(np.uint64) & scale.masks(widths)
-        rests[~np.isfinite(frame.reshape(-1))] = 0
+        if holes is not None:
+            bits = np.where(holes.reshape(-1), 0, bits)
+            rests[holes.reshape(-1)] = 0
         planes = np.empty(widths.size * scale.mantissa // 8 + scale.mantissa + 1, np.uint8)
         size = kernels.load("bits").pack_planes(rests, widths, scale.mantissa, planes)
         unknown = levels.reshape(-1) + scale.offset == 0
-        small = np.where(np.isfinite(frame.reshape(-1)), bits, 0)[unknown]
+        small = bits[unknown]
         self._parts += [
             planes[:size].tobytes(),
             small.astype(small.dtype.newbyteorder("<")).tobytes(),

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from tezip_h5 import masking
+from tezip_h5 import holes, masking
 from tezip_h5.bounds import ErrorBound
 from tezip_h5.codec import network_may_pay, network_saving
 from tezip_h5.hdf5.layout import Layout
@@ -31,7 +31,7 @@ class Prepared:
 
     Attributes
     ----------
-    frames : with masked pixels `masking.fill`ed
+    frames : with masked pixels filled, see `holes.fill_still`
     saving : float or None
         What `promises` has found, for `encode_chunk`, if it looked at all that there is.
     """
@@ -61,7 +61,7 @@ class Prepared:
         filled = np.empty_like(self._original)
         for panel in self._layout.panels:
             index = (slice(None), *panel)
-            filled[index] = masking.fill(self._original[index], self._mask[panel])
+            filled[index] = holes.fill_still(self._original[index], self._mask[panel])
         return filled
 
     def promises(self, model, threads: int = 1) -> bool:

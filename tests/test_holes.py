@@ -1,0 +1,128 @@
+"""Samples that are no measurements: found, kept exactly, and no burden for the others."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tezip_h5
+from tezip_h5 import ErrorBound, Settings, holes
+from tezip_h5.codec import decode_chunk, encode_chunk
+
+
+def scene(dtype, seed=0, shape=(6, 40, 48, 1)):
+    rng = np.random.default_rng(seed)
+    y, x = np.indices(shape[1:3])
+    surface = 200 + 100 * np.sin(x / 9) * np.cos(y / 7)
+    return rng.normal(surface[..., None], 5, shape).astype(dtype)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values"),
+    [
+        ("u4", [2**32 - 1, 2**32 - 2]),
+        ("u2", [65535]),
+        ("i4", [-(2**31)]),
+        ("i2", [-32768, 32767]),
+        ("f4", [1e20]),
+        ("f4", [np.nan, np.inf, -9999.0]),
+        ("f8", [9.969209968386869e36, -9999.0]),
+        ("f8", [-np.finfo("f8").max, np.finfo("f8").max]),
+    ],
+)
+def test_what_is_found(dtype, values):
+    frames = scene(dtype)
+    mask = np.zeros(frames.shape, bool)
+    mask[:, 10:14] = True
+    mask[2, 30, 5] = mask[4, 31, 40] = True
+    frames[mask] = np.resize(np.array(values, dtype), mask.sum())
+    np.testing.assert_array_equal(holes.find(frames), mask)
+    filled = holes.patched(frames).frames
+    np.testing.assert_array_equal(filled[~mask], frames[~mask])
+    # Only values that are there, and always the same where there is never a measurement.
+    assert np.isin(filled[mask], frames[~mask]).all()
+    assert (filled[:, 10:14] == filled[:1, 10:14]).all()
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        scene("u2"),
+        scene("f4"),
+        np.full((2, 3, 4, 1), 7, "u4"),
+        np.where(scene("u2") > 200, np.uint16(65535), np.uint16(0)),  # a binary mask
+        np.minimum(scene("u2") // 40, 15) * np.uint16(4000),  # labels
+        np.where(scene("u1") > 250, np.uint8(255), np.uint8(1)),
+        np.arange(60, dtype="u4").reshape(3, 4, 5, 1) ** 5,  # a range, not a gap
+        np.random.default_rng(0).lognormal(8, 2, (3, 40, 40, 1)).astype("u4"),
+        np.zeros((1, 1, 1, 1), "f4"),
+    ],
+    ids=["u2", "f4", "constant", "binary", "labels", "u1", "powers", "lognormal", "one"],
+)
+def test_data_is_not_taken_for_holes(frames):
+    assert holes.find(frames) is None
+    assert holes.patched(frames).frames is frames
+
+
+@pytest.mark.parametrize("level", ["fast", "balanced"])
+@pytest.mark.parametrize("bound", [{}, {"absolute": 3}, {"relative": 0.02}])
+@pytest.mark.parametrize("dtype", ["u2", "u4", "f4"])
+def test_holes_cost_little(level, bound, dtype):
+    plain = scene(dtype, shape=(8, 64, 80, 1))
+    frames = plain.copy()
+    sentinel = 1e20 if dtype == "f4" else np.iinfo(dtype).max
+    frames[:, 20:24] = sentinel
+    frames[:, :, 31:33] = sentinel
+    limits = ErrorBound(**bound).of_frames(frames)
+    encoded = encode_chunk(frames, limits, Settings(level=level))
+    back = decode_chunk(encoded.payload)
+    missing = frames == frames.dtype.type(sentinel)
+    assert (back[missing] == frames[missing]).all()
+    for t, (frame, other) in enumerate(zip(frames, back, strict=True)):
+        assert not limits.check(frame, other, t)[1].any()
+    without = encode_chunk(plain, ErrorBound(**bound).of_frames(plain), Settings(level=level))
+    assert encoded.coder == without.coder != "fallback"
+    assert len(encoded.payload) < 1.02 * len(without.payload) + 150
+
+
+def test_a_relative_bound_does_not_see_holes():
+    frames = scene("u4")
+    plain = ErrorBound(relative=0.01).of_frames(frames)
+    frames[:, 5] = 2**32 - 1
+    assert (ErrorBound(relative=0.01).of_frames(frames).absolute <= plain.absolute).all()
+    loosest = ErrorBound(relative=0.01).of_frames(frames, loosest=True)
+    assert (loosest.absolute > 4e7).all()
+
+
+def test_a_stack_of_nothing(tmp_path):
+    frames = np.full((3, 20, 20), np.nan, "f4")
+    frames[1, 5:] = 3.5
+    for bound in ({}, {"absolute": 0.1}):
+        tezip_h5.write(frames, tmp_path / "a.h5", overwrite=True, **bound)
+        np.testing.assert_array_equal(tezip_h5.read(tmp_path / "a.h5"), frames)
+        tezip_h5.write(frames[:1], tmp_path / "a.h5", overwrite=True, **bound)
+        np.testing.assert_array_equal(tezip_h5.read(tmp_path / "a.h5"), frames[:1])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from(["u2", "i2", "u4", "i4", "f4", "f8"]),
+    st.sampled_from([{}, {"absolute": 2}, {"relative": 0.1}, {"pointwise_relative": 0.05}]),
+    st.sampled_from(["stages", "linear", "mixing"]),
+    st.floats(0, 1),
+)
+def test_any_chunk_with_any_holes(seed, dtype, bound, coder, share):
+    rng = np.random.default_rng(seed)
+    shape = (rng.integers(1, 4), rng.integers(1, 9), rng.integers(1, 9), rng.integers(1, 4))
+    frames = rng.normal(20, 10.0 ** rng.integers(0, 5), shape).astype(dtype)
+    kind = np.finfo(dtype) if frames.dtype.kind == "f" else np.iinfo(dtype)
+    mask = rng.random(shape) < share
+    frames[mask] = rng.choice(np.array([kind.max, kind.min, 99], dtype), mask.sum())
+    limits = ErrorBound(**bound).of_frames(frames)
+    back = decode_chunk(encode_chunk(frames, limits, Settings(level="fast", coder=coder)).payload)
+    for t, (frame, other) in enumerate(zip(frames, back, strict=True)):
+        assert not limits.check(frame, other, t)[1].any()
+    found = holes.find(frames)
+    if found is not None:
+        assert back[found].tobytes() == frames[found].tobytes()

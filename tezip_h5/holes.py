@@ -1,0 +1,200 @@
+"""Samples that are no measurements: NaN, infinities, and the values that detectors and models write
+where they have none, far from all others (2**32 - 1 in the gaps of a pixel detector, -9999, 1e20).
+
+They are *exceptions* of the codec, stored exactly beside the levels. Where they were, levels are
+made of what costs little.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["Patched", "fill", "fill_still", "find", "patched"]
+
+_ROUNDS = 3  # -9999 and 1e20 in one stack
+_FEW = 4  # distinct values that may be no measurements: a gap's and a bad pixel's, say
+_MANY = 16  # distinct values that the others must have, so that masks and labels are data
+_APART = 4  # the others' range is at most such a part of the whole
+_LOOK = 4096  # samples that are looked at first
+
+
+@dataclass(frozen=True)
+class Patched:
+    """Frames of one chunk without their holes.
+
+    Attributes
+    ----------
+    frames : (g, h, w, C) array, to make levels of
+    original : the same samples as they are
+    holes : bool array of that shape, or None where there are none
+    """
+
+    frames: np.ndarray
+    original: np.ndarray
+    holes: np.ndarray | None
+
+    def part(self, index) -> Patched:
+        """These samples alone, C-contiguous."""
+        frames, original = (np.ascontiguousarray(a[index]) for a in (self.frames, self.original))
+        holes = None if self.holes is None else np.ascontiguousarray(self.holes[index])
+        return Patched(frames, original, holes)
+
+
+def patched(frames: np.ndarray) -> Patched:
+    """Find the holes of (g, h, w, C) frames, and fill them."""
+    holes = find(frames)
+    return Patched(frames if holes is None else fill(frames, holes), frames, holes)
+
+
+def find(frames: np.ndarray) -> np.ndarray | None:
+    """Which samples are no measurements.
+
+    Parameters
+    ----------
+    frames : (g, h, w, C) array
+
+    Returns
+    -------
+    bool array of that shape, or None when all are; infinities and NaN always are none
+    """
+    holes = None
+    if frames.dtype.kind == "f":
+        finite = np.isfinite(frames)
+        if not finite.all():
+            holes = ~finite
+    elif frames.dtype.itemsize == 1:  # whatever these are, their range is no burden
+        return None
+    for _ in range(_ROUNDS):
+        far = _far(frames, holes)
+        if far is None:
+            break
+        holes = far if holes is None else holes | far
+    return holes
+
+
+def _far(frames: np.ndarray, holes: np.ndarray | None) -> np.ndarray | None:
+    """Samples of a few values far from all others'; None when there are none such."""
+    good = True if holes is None else ~holes
+    kind = frames.dtype
+    limits = np.finfo(kind) if kind.kind == "f" else np.iinfo(kind)
+    low = frames.min(where=good, initial=limits.max).item()
+    high = frames.max(where=good, initial=limits.min).item()
+    if not low < high:
+        return None
+    reach = high / _APART - low / _APART
+    sample = frames.reshape(-1)[:: max(1, frames.size // _LOOK)]
+    between = sample[(sample > low) & (sample < high)]
+    middle = np.sort(between)[between.size // 2].item() if between.size else low
+    first, last = (
+        limits.dtype.type(np.clip(end, limits.min, limits.max))
+        for end in (middle - reach, middle + reach)
+    )
+    inside = sample[(sample >= first) & (sample <= last)]
+    if inside.max() / _APART - inside.min() / _APART > reach / _APART:
+        return None  # as nearly always
+    far = (frames < first) | (frames > last)
+    if holes is not None:
+        far &= good
+    values = frames[far]
+    if values.size == 0 or any(np.unique(v).size > _FEW for v in (values[:_LOOK], values)):
+        return None
+    others = frames[~far if holes is None else ~far & good]
+    if np.unique(others[:: max(1, others.size // _LOOK)]).size < _MANY:
+        return None
+    return far if others.max() / _APART - others.min() / _APART <= reach / _APART else None
+
+
+def fill(frames: np.ndarray, holes: np.ndarray) -> np.ndarray:
+    """Frames whose holes hold what costs little.
+
+    Parameters
+    ----------
+    frames : (g, h, w, C) array
+    holes : bool array of that shape
+
+    Returns
+    -------
+    A copy: where there are holes in all frames as `fill_still` does; elsewhere the sample before
+    one in its frame and channel.
+    """
+    if holes.all():
+        return np.zeros_like(frames)
+    any_good = frames.reshape(-1)[np.argmin(holes.reshape(-1))]
+    still = holes.all(axis=(0, 3))
+    filled = fill_still(frames, still)
+    holes = holes & ~still[..., None]
+    for t in np.flatnonzero(holes.any(axis=(1, 2, 3))):
+        for c in range(frames.shape[3]):
+            missing = holes[t, :, :, c].reshape(-1)
+            if missing.all():
+                filled[t, :, :, c] = any_good
+                continue
+            source = np.maximum.accumulate(np.where(missing, -1, np.arange(missing.size)))
+            source[source < 0] = np.argmin(missing)  # the first one that is there
+            plane = filled[t, :, :, c].reshape(-1)[source]
+            filled[t, :, :, c] = plane.reshape(frames.shape[1:3])
+    return filled
+
+
+def fill_still(frames: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Frames whose masked pixels hold what costs little, the same in all of them.
+
+    Parameters
+    ----------
+    frames : (g, H, W[, C]) array of any supported dtype
+    mask : bool (H, W)
+
+    Returns
+    -------
+    A copy: about the mean over time of the nearest good pixels left, right, above and below,
+    the nearer the more; only values that good pixels have.
+    """
+    filled = frames.copy()
+    if mask.all():
+        filled[:] = 0
+        return filled
+    if not mask.any():
+        return filled
+    with np.errstate(invalid="ignore", over="ignore"):
+        means = np.where(np.isfinite(frames), frames, 0).mean(axis=0, dtype=np.float64)
+    means = means.reshape((*mask.shape, -1))
+    means[mask] = 0
+    values = _between(means, mask)
+    filled[:, mask] = _nearest(values, frames[0][~mask]).reshape((-1, *frames.shape[3:]))
+    return filled
+
+
+def _between(means: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Values for masked pixels, (n, C), between those of the nearest good ones in four directions,
+    weighted by one over their distance; the median where there are none."""
+    rows, columns = np.nonzero(mask)
+    total, weights = np.zeros((rows.size, means.shape[2])), np.zeros((rows.size, 1))
+    for axis, here in enumerate((rows, columns)):
+        place = np.arange(mask.shape[axis])
+        place = place[:, None] if axis == 0 else place[None, :]
+        size = mask.shape[axis]
+        before = np.maximum.accumulate(np.where(mask, -1, place), axis)[mask]
+        after = np.where(mask, size, place)
+        after = np.flip(np.minimum.accumulate(np.flip(after, axis), axis), axis)[mask]
+        for nearest in (before, after):
+            there = (nearest >= 0) & (nearest < size)
+            at = np.where(there, nearest, here)
+            weight = np.where(there, 1 / np.maximum(np.abs(here - at), 1), 0)[:, None]
+            total += weight * (means[at, columns] if axis == 0 else means[rows, at])
+            weights += weight
+    middle = np.median(means[~mask], axis=0)
+    return np.where(weights > 0, total / np.where(weights > 0, weights, 1), middle)
+
+
+def _nearest(values: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """For each value one that is there and near it: a grid of values stays one."""
+    there = np.unique(there[np.isfinite(there)])
+    if there.size == 0:
+        return np.zeros(values.shape, there.dtype)
+    right = np.clip(np.searchsorted(there, values), 1, max(there.size - 1, 1))
+    right = np.minimum(right, there.size - 1)
+    left = np.maximum(right - 1, 0)
+    nearer = values - there[left] < there[right] - values
+    return np.where(nearer, there[left], there[right])
