@@ -212,7 +212,7 @@ def test_frames_that_kill_every_worker(tmp_path, walk):
 def test_the_network_is_tried_where_one_process_would(tmp_path, threads, seed, saving, monkeypatch):
     def found(attempt, model):
         """The network promises something wherever frames begin so."""
-        return saving if attempt.frames[0, 0, 0] % 2 else -9.0
+        return saving if attempt.samples.frames[0, 0, 0] % 2 else -9.0
 
     monkeypatch.setitem(codec.NETWORK_WORTH, "balanced", -1.0)  # it is used wherever it is tried
     monkeypatch.setattr(codec._Attempts, "saving", found)

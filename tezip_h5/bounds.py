@@ -194,7 +194,8 @@ def _ranges(frames: np.ndarray, padded: bool, loosest: bool) -> np.ndarray:
             low = np.min(frame, axis=(0, 1), where=used, initial=largest)
             high = np.max(frame, axis=(0, 1), where=used, initial=smallest)
         low, high = low.astype(np.float64), high.astype(np.float64)
-        ranges[t] = np.where(high >= low, high - low, 0.0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            ranges[t] = np.where(high >= low, high - low, 0.0)
     return np.where(np.isfinite(ranges), ranges, np.finfo(np.float64).max)
 
 

@@ -23,7 +23,7 @@ from tezip_h5.windows import Kind
 
 __all__ = ["Kept", "recode", "stored_records"]
 
-_GRIDS = (levels.Grid, levels.LogBits, levels.Companded)
+_GRIDS = (levels.Grid, levels.LogBits, levels.Companded, levels.Listed)
 _HOPELESS = 1.5  # the slowest level is seldom a third smaller than the fastest
 _CODER_NAMES = {number: name for name, number in residual.NUMBERS.items()}
 _PREDICTOR_NAMES = {number: name for name, number in prediction.NUMBERS.items()}

@@ -8,11 +8,13 @@ from functools import lru_cache
 import numpy as np
 
 from tezip_h5.bounds import ChunkBound
+from tezip_h5.levels.distinct import gridded, listed, on_grid
 from tezip_h5.levels.scales import (
     LARGEST_TABLE,
     Companded,
     Grid,
     Integers,
+    Listed,
     LogBits,
     OrderedBits,
     Scale,
@@ -21,7 +23,6 @@ from tezip_h5.levels.scales import (
 
 __all__ = ["choose", "tolerances"]
 
-_RARELY = 0.05  # share of samples that may have the next value, too, in a sparse histogram
 _BITS_BELOW = 8  # of a truncated level, below the usual difference of neighbours
 _FINER = 17  # levels in a cell around a prediction: the tolerance is 8 of them
 _CENTRED_MOST = 2**20  # cells; more are noise, and levels would be wide
@@ -44,88 +45,65 @@ def choose(frames: np.ndarray, bound: ChunkBound, *, centred: bool = False) -> S
     if dtype.kind in "iu":
         if bound.absolute is None and not bound.lossless:
             return _companded(frames, bound)
-        if bound.lossless and (scale := _listed(frames)) is not None:
+        reach = _common_reach(bound)
+        if reach is not None and (scale := listed(frames, math.floor(reach))) is not None:
             return scale
         return Integers(dtype).fitted(frames.min(), frames.max())
     low, high = _finite_range(frames)
     if bound.lossless:
-        for made in (_gridded, _truncated):
-            if (scale := made(frames, low, high)) is not None:
-                return scale
-        return OrderedBits(dtype, 0, 2**32 - 1) if dtype == np.float32 else None
-    if low is None:
-        return None
-    if bound.noise:  # of counts, which are integers
+        return _exact(frames, low, high)
+    if low is None or bound.noise:  # that is of counts, which are integers
         return None
     if bound.absolute is None:
-        mantissa = 23 if dtype == np.float32 else 52
-        reach = int(bound.pointwise * 2.0**mantissa)
-        if reach < 1 or bound.pointwise >= 1:
-            return None
-        scale = LogBits(dtype, step=2 * reach + 1)
-    else:
-        # Rounding to the stack's dtype adds half a unit in the last place of the largest value.
-        magnitude = max(abs(low), abs(high))
-        with np.errstate(over="ignore"):
-            rounding = float(np.spacing(dtype.type(magnitude))) / 2
-        usable = float(bound.absolute[bound.absolute > 0].min()) - rounding
-        step = 2.0 * usable
-        if centred and magnitude / step < _CENTRED_MOST:
-            step /= _FINER
-        if not (usable > rounding and magnitude / step < 2.0**52):
-            return None
-        scale = Grid(dtype, step=step)
-    ends = scale.codes(np.array([low, high], dtype))
+        scale = _log_bits(dtype, bound.pointwise)
+        return _fitted(scale, low, high) if scale else None
+    # Rounding to the stack's dtype adds half a unit in the last place of the largest value.
+    magnitude = max(abs(low), abs(high))
+    with np.errstate(over="ignore"):
+        rounding = float(np.spacing(dtype.type(magnitude))) / 2
+    least = float(bound.absolute[bound.absolute > 0].min())
+    usable = least - rounding
+    if usable <= rounding:
+        return _exact(frames, low, high)
+    if (grid := gridded(frames, low, high)) and (scale := on_grid(grid, least, rounding)):
+        return scale
+    if _common_reach(bound) is not None and (scale := listed(frames, least, rounding)):
+        return scale
+    step = 2.0 * usable
+    if centred and magnitude / step < _CENTRED_MOST:
+        step /= _FINER
+    scale = Grid(dtype, step=step) if magnitude / step < 2.0**52 else None
+    return (scale and _fitted(scale, low, high)) or _exact(frames, low, high)
+
+
+def _exact(frames: np.ndarray, low, high) -> Scale | None:
+    """Levels of floats of which nothing may be lost."""
+    for made in (gridded, _listed, _truncated):
+        if (scale := made(frames, low, high)) is not None:
+            return scale
+    return OrderedBits(frames.dtype, 0, 2**32 - 1) if frames.dtype == np.float32 else None
+
+
+def _listed(frames: np.ndarray, low, high) -> Listed | None:
+    return None if low is None else listed(frames)
+
+
+def _log_bits(dtype: np.dtype, pointwise: float) -> LogBits | None:
+    reach = int(pointwise * 2.0 ** (23 if dtype == np.float32 else 52))
+    return LogBits(dtype, step=2 * reach + 1) if reach >= 1 > pointwise else None
+
+
+def _fitted(scale: Scale, low, high) -> Scale | None:
+    ends = scale.codes(np.array([low, high], scale.dtype))
     return scale.fitted(ends.min(), ends.max())
 
 
-def _listed(frames: np.ndarray) -> Companded | None:
-    """Levels that count only the values that occur, where most samples' next value does not:
-    12 bits stored in the upper ones of 16, stretched histograms, labels."""
-    low, high = int(frames.min()), int(frames.max())
-    if low < 0 or not 16 <= high - low < 1 << 16:
-        return None
-    sample = frames.reshape(-1)[:: max(1, frames.size >> 12)]
-    values, counts = np.unique(sample, return_counts=True)
-    if counts[np.diff(values, append=1 << 17) == 1].sum() > _RARELY * sample.size:
-        return None
-    counts = np.bincount((frames - frames.dtype.type(low)).reshape(-1))
-    values = np.flatnonzero(counts)
-    lonely = np.diff(values, append=1 << 17) > 1
-    if counts[values[~lonely]].sum() > _RARELY * frames.size:
-        return None
-    table = values.astype(np.int64) + low
-    if low > 0:
-        table = np.concatenate([[0], table])
-    scale = Companded(frames.dtype, table=table)
-    return scale.fitted(int(low > 0), table.size - 1)
-
-
-@np.errstate(over="ignore", invalid="ignore")
-def _gridded(frames: np.ndarray, low, high) -> Grid | None:
-    """Levels for floats that are multiples of one number, such as calibrated counts."""
-    finite = frames.reshape(-1)[:: max(1, frames.size >> 12)]
-    finite = np.unique(finite[np.isfinite(finite)]).astype(np.float64)
-    if low is None or finite.size < 2:
-        return None
-    step = np.diff(finite).min()
-    farthest = max(-finite[0], finite[-1])
-    if not 1 <= farthest / step <= 2.0**24:
-        return None
-    multiple = np.rint(farthest / step)
-    multiples = np.abs(np.rint(finite * (multiple / farthest)))
-    sizes, multiples = np.abs(finite)[multiples > 0], multiples[multiples > 0]
-    # Every sample was rounded: it says between which two numbers the step is.
-    half = np.spacing(sizes.astype(frames.dtype)).astype(np.float64) / 2
-    between = (((sizes - half) / multiples).max() + ((sizes + half) / multiples).min()) / 2
-    for step in (between, float(frames.dtype.type(between)), farthest / multiple):
-        if not step >= float(np.finfo(np.float64).smallest_normal):  # too small to divide by
-            continue
-        scale = Grid(frames.dtype, step=float(step))
-        if np.array_equal(scale.decode(scale.codes(finite)).astype(np.float64), finite):
-            ends = scale.codes(np.array([low, high], frames.dtype))
-            return scale.fitted(ends.min(), ends.max())
-    return None
+def _common_reach(bound: ChunkBound) -> float | None:
+    """How far every sample may move, if that is the same for all."""
+    if bound.lossless:
+        return 0.0
+    least, most = bound.absolute.min(), bound.absolute.max()
+    return float(least) if least == most else None
 
 
 def _truncated(frames: np.ndarray, low, high) -> Truncated | None:
@@ -143,9 +121,7 @@ def _truncated(frames: np.ndarray, low, high) -> Truncated | None:
     step = float(np.ldexp(1.0, int(np.frexp(magnitude)[1]) - bits))
     if not step >= float(np.finfo(frames.dtype).smallest_normal):
         return None
-    scale = Truncated(frames.dtype, step=step)
-    ends = scale.codes(np.array([low, high], frames.dtype))
-    return scale.fitted(ends.min(), ends.max())
+    return _fitted(Truncated(frames.dtype, step=step), low, high)
 
 
 def _finite_range(frames: np.ndarray):
@@ -168,9 +144,7 @@ def _companded(frames: np.ndarray, bound: ChunkBound) -> Companded | None:
         table = _representatives(bound.pointwise, largest, limit)
     if table is None:
         return None
-    scale = Companded(frames.dtype, table=table)
-    ends = scale.codes(np.array([low, high], frames.dtype))
-    return scale.fitted(ends.min(), ends.max())
+    return _fitted(Companded(frames.dtype, table=table), low, high)
 
 
 @lru_cache(maxsize=64)
@@ -217,11 +191,11 @@ def _reach(noise: float, value: int) -> int:
 def tolerances(scale: Scale, bound: ChunkBound, frames: int, channels: int) -> np.ndarray:
     """Integer tolerance per frame and channel, int64 (frames, channels), in levels."""
     zeros = np.zeros((frames, channels), np.int64)
-    if bound.absolute is None or isinstance(scale, OrderedBits | Truncated):
+    if bound.absolute is None or isinstance(scale, OrderedBits | Truncated | Listed):
         return zeros
     if isinstance(scale, Grid):
-        # The grid itself spends up to half a step of every frame's bound.
-        reach = np.floor(bound.absolute / scale.step - 0.5)
+        slack = scale.step / 2 if scale.slack is None else scale.slack
+        reach = np.floor((bound.absolute - slack) / scale.step)
     else:
         reach = np.floor(bound.absolute)
     return np.clip(reach, 0, min(scale.top, 2**30)).astype(np.int64)

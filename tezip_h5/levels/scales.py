@@ -1,6 +1,6 @@
 """Sample values <-> integer levels: what the predictive codec works on.
 
-Every chunk is brought to int32 levels before prediction and back after it, by one of six
+Every chunk is brought to int32 levels before prediction and back after it, by one of seven
 scales. A scale says how a value becomes a code; the chunk's smallest code is then
 subtracted, so levels count from 0 to `top`. Float values leave and enter by one float64
 operation and one rounding each; everything after that is integers. A value that its scale
@@ -23,6 +23,7 @@ __all__ = [
     "Companded",
     "Grid",
     "Integers",
+    "Listed",
     "LogBits",
     "OrderedBits",
     "Scale",
@@ -40,6 +41,22 @@ LARGEST_TABLE = 1 << 16
 def _bits(values: np.ndarray) -> np.ndarray:
     """The IEEE bit patterns of float values, as signed integers of the same width."""
     return values.view(np.int32 if values.dtype == np.float32 else np.int64)
+
+
+def ordered(values: np.ndarray) -> np.ndarray:
+    """Integers in the order of the values: themselves, or made of the bit patterns of floats."""
+    if values.dtype.kind != "f":
+        return values.astype(np.int64 if values.dtype == np.uint32 else np.int32)
+    bits = _bits(values)
+    return np.where(bits < 0, bits ^ bits.dtype.type(np.iinfo(bits.dtype).max), bits)
+
+
+def unordered(keys: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """The inverse of `ordered`, of integers modulo the range of what it makes."""
+    if dtype.kind != "f":
+        return keys.astype(dtype)
+    keys = keys.astype(np.int32 if dtype == np.float32 else np.int64)
+    return np.where(keys < 0, keys ^ keys.dtype.type(np.iinfo(keys.dtype).max), keys).view(dtype)
 
 
 @dataclass
@@ -124,19 +141,21 @@ class OrderedBits(Scale):
     kind = 1
 
     def codes(self, values):
-        bits = _bits(values)
-        return np.where(bits < 0, bits ^ np.int32(0x7FFFFFFF), bits)
+        return ordered(values)
 
     def decode(self, codes):
-        codes = codes.astype(np.int32)
-        return np.where(codes < 0, codes ^ np.int32(0x7FFFFFFF), codes).view(np.float32)
+        return unordered(codes, np.dtype(np.float32))
 
 
 @dataclass
 class Grid(Scale):
-    """Bounded floats: the nearest multiple of `step`."""
+    """Bounded floats: the nearest multiple of `step`; or floats that are multiples of it.
+
+    `slack` is for the encoder alone: what the grid itself takes of a bound, default half a step.
+    """
 
     step: float = 0.0
+    slack: float | None = None
     kind = 2
 
     def codes(self, values):
@@ -297,13 +316,72 @@ class Truncated(Scale):
             raise FormatError(f"truncated levels from {self.offset} up to {self.top} are too wide")
 
 
+@dataclass
+class Listed(Scale):
+    """The place of a sample's value, or of one near it, in a table of values.
+
+    Attributes
+    ----------
+    table : (n,) array of the stack's dtype, ascending as `ordered`, at most `LARGEST_TABLE` long
+    first : (n,) integers, for the encoder alone
+        The least, as `ordered`, that each entry stands for; default: just itself.
+    """
+
+    table: np.ndarray = field(default_factory=lambda: np.zeros(1, np.uint8))
+    first: np.ndarray | None = None
+    _places: np.ndarray | None = field(default=None, repr=False)  # by value, where it is narrow
+    kind = 6
+
+    def codes(self, values):
+        first = ordered(self.table) if self.first is None else self.first
+        keys = ordered(values)
+        if int(first[-1]) - int(first[0]) >= LARGEST_TABLE:
+            return np.maximum(np.searchsorted(first, keys, "right") - 1, 0)
+        if self._places is None:
+            self._places = np.zeros(int(first[-1] - first[0]) + 1, np.int32)
+            self._places[first[1:] - first[0]] = 1
+            self._places = np.cumsum(self._places, dtype=np.int32)
+        return self._places[np.clip(keys - first[0], 0, self._places.size - 1)]
+
+    def decode(self, codes):
+        return self.table[np.clip(codes, 0, self.table.size - 1)]
+
+    def _pack(self):
+        width = self._key_bytes()
+        keys = ordered(self.table).astype(np.int64)
+        steps = np.diff(keys, prepend=np.int64(0)).astype(f"<u{width}")
+        planes = steps.view(np.uint8).reshape(-1, width).T
+        return struct.pack("<I", self.table.size) + zstandard.compress(planes.tobytes(), 9)
+
+    def _unpack(self, data):
+        if len(data) < 4:
+            raise FormatError(f"the table of values has {len(data)} bytes, expected >= 4")
+        (size,) = struct.unpack_from("<I", data)
+        if not 1 <= size <= LARGEST_TABLE:
+            raise FormatError(f"the table has {size} values; expected 1 to {LARGEST_TABLE}")
+        width = self._key_bytes()
+        raw = inflate(data[4:], width * size, "a table of values")
+        if len(raw) != width * size:
+            raise FormatError(f"the table of {size} values has {len(raw)} bytes")
+        planes = np.frombuffer(raw, np.uint8).reshape(width, size)
+        steps = np.ascontiguousarray(planes.T).view(f"<u{width}").reshape(-1)
+        keys = np.cumsum(steps.astype(np.uint64), dtype=np.uint64)
+        self.table = unordered(keys, self.dtype)
+
+    def _key_bytes(self) -> int:
+        return 8 if self.dtype == np.float64 else 4
+
+
 _SCALES = {
-    scale.kind: scale for scale in (Integers, OrderedBits, Grid, LogBits, Companded, Truncated)
+    scale.kind: scale
+    for scale in (Integers, OrderedBits, Grid, LogBits, Companded, Truncated, Listed)
 }
 
 
 def _takes(scale: type[Scale], dtype: np.dtype) -> bool:
     """Whether `choose` can pick this scale for samples of this dtype."""
+    if scale is Listed:
+        return True
     if scale is OrderedBits:
         return dtype == np.float32
     return (dtype.kind == "f") == (scale in (Grid, LogBits, Truncated))
