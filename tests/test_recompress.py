@@ -57,7 +57,8 @@ def test_samples_stay_bit_for_bit(paths, walk, dtype, how, bound):
 
 @pytest.mark.parametrize("bound", [{"absolute": 2}, {"absolute": 8}])
 def test_lossy_stages_and_grids_become_smaller(paths, walk, bound):
-    for stack, how in ((walk, {"coder": "stages"}), (walk.astype("f4"), {"level": "fast"})):
+    floats = walk + np.linspace(0, 1, walk.size, dtype="f4").reshape(walk.shape)
+    for stack, how in ((walk, {"coder": "stages"}), (floats, {"level": "fast"})):
         tezip_h5.write(np.repeat(np.repeat(stack, 3, 1), 3, 2), paths[0], **bound, **how)
         (stack,) = tezip_h5.recompress(*paths).stacks
         assert stack.kept_chunks < stack.chunks
@@ -277,3 +278,18 @@ def test_damage_leaves_nothing_behind(paths, run_h5):
     with pytest.raises(FormatError, match=r"\(16, 0, 0\)"):
         tezip_h5.recompress(run_h5, paths[1])
     assert [p.name for p in run_h5.parent.iterdir()] == ["run.h5"]
+
+
+def test_exceptions_beyond_the_payloads_levels(paths):
+    """A lossy chunk takes fewer values than its sentinels need to be found again."""
+    rng = np.random.default_rng(0)
+    stack = (50 + 10 * rng.random((4, 40, 44))).astype("f4")
+    stack[:, 10:13] = 1e20
+    stack[2, 30, 4:9] = [np.nan, np.inf, -1e20, 1e20, np.nan]
+    for bound in ({"absolute": 1}, {"absolute": 100}, {"pointwise_relative": 0.1}):
+        tezip_h5.write(stack, paths[0], level="fast", **bound)
+        tezip_h5.recompress(*paths)
+        assert raw(tezip_h5.read(paths[1])) == raw(tezip_h5.read(paths[0]))
+        tezip_h5.verify(paths[1], stack)
+        for path in paths:
+            path.unlink()

@@ -129,8 +129,9 @@ def _encode(
             "choose smaller chunks"
         )
     if settings.coder != "fallback":
-        samples = holes.patched(planar)
-        scale = scale or _scale_for(samples, bound, settings)
+        samples = holes.patched(planar, scale.outside if scale else None)
+        if scale is None or (samples.holes is not None and samples.holes.all()):
+            scale = _scale_for(samples, bound, settings)
     if settings.coder == "fallback" or scale is None:
         return _encode_fallback(header, planar, settings.level)
     attempt = _Attempts(header, samples, bound, settings, scale, kinds, threads, device)

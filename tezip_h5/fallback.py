@@ -1,4 +1,4 @@
-"""The fallback behind every chunk: bitshuffle + zstd (Blosc), exact for every dtype.
+"""The fallback behind every chunk: shuffled bits or bytes + zstd (Blosc), exact for every dtype.
 
 It is the promise that no chunk is larger than what a user has without us (plus 64 bytes),
 and the coder of what the predictive codec does not take: lossless float64, wide integers
@@ -14,7 +14,12 @@ from tezip_h5.errors import FormatError
 __all__ = ["decode", "encode"]
 
 _LIMIT = 2**31 - 64
-_SEARCH = {"fast": (1,), "balanced": (5,), "best": (5, 9)}  # 5 is numcodecs' default
+_BITS, _BYTES = 2, 1  # Blosc's numbers for what it shuffles
+_SEARCH = {
+    "fast": ((1, _BITS),),
+    "balanced": ((5, _BITS), (5, _BYTES)),  # 5 is numcodecs' default
+    "best": ((5, _BITS), (9, _BITS), (9, _BYTES)),
+}
 
 
 def encode(frames: np.ndarray, level: str) -> bytes:
@@ -22,7 +27,7 @@ def encode(frames: np.ndarray, level: str) -> bytes:
     from numcodecs import Blosc
 
     samples = frames.reshape(-1)
-    tries = (Blosc("zstd", effort, Blosc.BITSHUFFLE).encode(samples) for effort in _SEARCH[level])
+    tries = (Blosc("zstd", *way).encode(samples) for way in _SEARCH[level])
     return bytes(min(tries, key=len))
 
 

@@ -42,10 +42,21 @@ class Patched:
         return Patched(frames, original, holes)
 
 
-def patched(frames: np.ndarray) -> Patched:
-    """Find the holes of (g, h, w, C) frames, and fill them."""
+def patched(frames: np.ndarray, outside=None) -> Patched:
+    """Find the holes of (g, h, w, C) frames, and fill them.
+
+    Parameters
+    ----------
+    frames : array
+    outside : callable, optional
+        Says, as a bool array, which samples of an array are holes in any case.
+    """
     holes = find(frames)
-    return Patched(frames if holes is None else fill(frames, holes), frames, holes)
+    filled = frames if holes is None else fill(frames, holes)
+    if outside is not None and (more := outside(filled)).any():
+        holes = more if holes is None else holes | more
+        filled = fill(frames, holes)
+    return Patched(filled, frames, holes)
 
 
 def find(frames: np.ndarray) -> np.ndarray | None:

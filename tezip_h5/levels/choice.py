@@ -25,6 +25,11 @@ __all__ = ["choose", "tolerances"]
 
 _BITS_BELOW = 8  # of a truncated level, below the usual difference of neighbours
 _FINER = 17  # levels in a cell around a prediction: the tolerance is 8 of them
+_CALM, _CALM_SAMPLES = 0.2, 1024  # steps that a prediction may err by, root mean square
+_TAPS = (
+    *((0, 0, -1), (0, -1, 0), (0, -1, -1), (0, -1, 1), (0, 0, -2), (0, -2, 0)),
+    *((-1, 0, 0), (-1, 0, 1), (-1, 0, -1), (-1, 1, 0), (-1, -1, 0)),
+)  # frames, rows and columns from a sample to what it is predicted from there
 _CENTRED_MOST = 2**20  # cells; more are noise, and levels would be wide
 _TRUNCATED_BITS = 16, 28  # of truncated levels, at least and at most
 
@@ -38,8 +43,9 @@ def choose(frames: np.ndarray, bound: ChunkBound, *, centred: bool = False) -> S
     bound : the bound of those frames
     centred : bool
         Whether floats with a bound get several levels in a cell of twice the bound, so that cells
-        lie around predictions; else every cell is a level. The first is smaller on smooth fields,
-        but what came back lies on no grid and cannot be recompressed well.
+        lie around predictions; else every cell is a level, unless predictions err by far less.
+        The first is smaller on smooth fields, but what came back lies on no grid and cannot be
+        recompressed well.
     """
     dtype = frames.dtype
     if dtype.kind in "iu":
@@ -70,10 +76,30 @@ def choose(frames: np.ndarray, bound: ChunkBound, *, centred: bool = False) -> S
     if _common_reach(bound) is not None and (scale := listed(frames, least, rounding)):
         return scale
     step = 2.0 * usable
-    if centred and magnitude / step < _CENTRED_MOST:
+    if magnitude / step < _CENTRED_MOST and (centred or _calm(frames, step)):
         step /= _FINER
     scale = Grid(dtype, step=step) if magnitude / step < 2.0**52 else None
     return (scale and _fitted(scale, low, high)) or _exact(frames, low, high)
+
+
+def _calm(frames: np.ndarray, step: float) -> bool:
+    """Whether what a linear prediction leaves is far below a step, so that on a grid its rounding
+    would be most of what there is to code; judged by a fit to some samples of channel 0."""
+    planes = frames[..., 0]
+    g, h, w = planes.shape
+    taps = _TAPS if g > 1 else [tap for tap in _TAPS if tap[0] == 0]
+    inner = (g - (g > 1), h - 3, w - 3)
+    if min(inner) < 1:
+        return False
+    places = np.arange(_CALM_SAMPLES) * 7919 % math.prod(inner)  # a prime: no column twice in a row
+    t, y, x = np.unravel_index(places, inner)
+    t, y, x = t + (g > 1), y + 2, x + 2
+    known = [planes[t + dt, y + dy, x + dx].astype(np.float64) for dt, dy, dx in taps]
+    wanted = planes[t, y, x].astype(np.float64)
+    known, wanted = np.stack([*known, np.full(wanted.size, step)], 1) / step, wanted / step
+    fitted = np.linalg.lstsq(known[::2], wanted[::2])[0]
+    left = wanted[1::2] - known[1::2] @ fitted
+    return bool(np.sqrt(np.mean(left**2)) < _CALM)
 
 
 def _exact(frames: np.ndarray, low, high) -> Scale | None:

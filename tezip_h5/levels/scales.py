@@ -96,6 +96,11 @@ class Scale:
             codes -= codes.dtype.type(self.offset)
         return np.ascontiguousarray(codes, np.int32)
 
+    def outside(self, values: np.ndarray) -> np.ndarray:
+        """Whether the levels of `values` would lie outside 0..top, bool."""
+        codes = self.codes(values).astype(np.int64)
+        return (codes < self.offset) | (codes > self.offset + self.top)
+
     def to_values(self, levels: np.ndarray) -> np.ndarray:
         """Values of `levels` (int32), in the stack's dtype, same shape."""
         return self.decode(levels.astype(np.int64) + self.offset)
