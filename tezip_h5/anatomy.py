@@ -40,7 +40,7 @@ _WHOLE = {
     Section.LEVELS: "scale of the samples",
     Section.EXCEPTIONS: "samples stored exactly",
     Section.MODEL: "digest of the network",
-    Section.FALLBACK: "bitshuffle + zstd",
+    Section.FALLBACK: "shuffle + zstd",
     Section.TABLES: "contexts and frequencies",
     Section.RESTS: "mantissa bits below the noise",
 }
