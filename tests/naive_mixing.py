@@ -280,7 +280,7 @@ class Channel:
         bit = coder.decide(clip(final >> 2, 32, 65536 - 32))
         target = 65535 if bit else 0
         for row, dot in zip(rows, dots, strict=True):
-            error = (target - SQUASH[dot]) * 7
+            error = (target - SQUASH[dot]) * 3
             for k, value in enumerate(inputs):
                 row[k] = wrapped(row[k] + ((value * error + (1 << 17)) >> 18))
         for c, key in cells:

@@ -66,7 +66,7 @@ MAY_IMPORT = {
     "cli": CODEC
     | GPU
     | {"codec", "chunk", "frames", "images", "hdf5", "page", "zarr", "peers", "simulate"}
-    | {"stackfiles", "version", ""},
+    | {"holes", "stackfiles", "version", ""},
 }
 COMPOSERS = {
     "residual",

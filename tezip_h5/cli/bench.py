@@ -15,6 +15,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from tezip_h5 import holes
 from tezip_h5.errors import InputError
 from tezip_h5.frames import open_stack
 from tezip_h5.hdf5 import container
@@ -168,11 +169,12 @@ def _samples(source) -> np.ndarray:
 
 
 def default_bounds(stack: np.ndarray) -> list[float]:
-    """Lossless, then 1, 2, 5 for uint8, else 1e-4, 1e-3, 1e-2 of the range of the samples."""
+    """Lossless, then 1, 2, 5 for uint8, else 1e-4, 1e-3, 1e-2 of the range of what was measured."""
     if stack.dtype == np.uint8:
         return [0.0, 1.0, 2.0, 5.0]
-    finite = stack[np.isfinite(stack)] if stack.dtype.kind == "f" else stack
-    extent = float(finite.max()) - float(finite.min()) if finite.size else 0.0
+    missing = holes.find(stack.reshape((*stack.shape[:3], -1)))
+    values = stack.reshape(-1) if missing is None else stack.reshape(-1)[~missing.reshape(-1)]
+    extent = float(values.max()) - float(values.min()) if values.size else 0.0
     bounds = {extent * share for share in (1e-4, 1e-3, 1e-2)}
     if stack.dtype.kind in "iu":
         bounds = {max(1.0, math.floor(bound)) for bound in bounds}

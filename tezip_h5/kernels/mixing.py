@@ -84,6 +84,9 @@ chances of lying beyond three edges."""
 SHARE_OF = np.array([0, 65536, 32768, 21845], np.int64)
 """65536 over the number of mixers."""
 
+LEARNING = 3
+"""How fast mixers learn; slowly, which is smaller where nearly all residuals are zero."""
+
 RATES = np.array([65536 // (n + 2) for n in range(1024)], np.uint16)
 """How fast a counter that has seen n decisions goes on, in 1/65536."""
 
@@ -185,9 +188,9 @@ def _decide(
     final = min(max(final >> 2, 32), 65536 - 32)
     bit = _code(decoding, bit, final, coder, stream)
     target = int64(65535) if bit else int64(0)
-    a = (target - int64(squash[uint64(a + LIMIT)])) * 7
-    b = (target - int64(squash[uint64(b + LIMIT)])) * 7
-    c = (target - int64(squash[uint64(c + LIMIT)])) * 7
+    a = (target - int64(squash[uint64(a + LIMIT)])) * LEARNING
+    b = (target - int64(squash[uint64(b + LIMIT)])) * LEARNING
+    c = (target - int64(squash[uint64(c + LIMIT)])) * LEARNING
     for i in range(count):
         value = int64(inputs[i])
         # No need to clip: it takes hundreds of thousands of wrong decisions to leave 32 bits.
