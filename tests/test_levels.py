@@ -268,3 +268,16 @@ def test_counts_stored_as_floats_use_their_bound_fully(dtype, bound, cell):
         for off in (-tolerances.max(), tolerances.max()):
             back = scale.to_values(exact + np.int32(off))
             assert not any(limits.check(frames[t], back[t], t)[1].any() for t in range(3))
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_calm_floats_have_cells_around_predictions(count):
+    """A background far below the bound would go to and fro between two cells of a grid."""
+    rng = np.random.default_rng(0)
+    frames = rng.normal(470, 5, (count, 60, 70, 1)).astype(np.float32)
+    for bound, centred in ((2, False), (10, False), (70, True), (400, True)):
+        limits = ErrorBound(absolute=bound).of_frames(frames)
+        scale = levels.choose(frames, limits)
+        assert (levels.tolerances(scale, limits, count, 1).max() > 0) == centred
+    small = frames[:, :3, :3]
+    assert levels.choose(small, ErrorBound(absolute=70).of_frames(small)) is not None
