@@ -95,7 +95,7 @@ def test_the_fallback_predicts_nothing(walk):
     assert {p.name for p in anatomy.divide(made.payload)} == {
         "header",
         "section table",
-        "bitshuffle + zstd",
+        "shuffle + zstd",
     }
 
 

@@ -15,7 +15,7 @@ __all__ = ["Patched", "fill", "fill_still", "find", "patched"]
 
 _ROUNDS = 3  # -9999 and 1e20 in one stack
 _FEW = 4  # distinct values that may be no measurements: a gap's and a bad pixel's, say
-_MANY = 16  # distinct values that the others must have, so that masks and labels are data
+_MANY = 6  # distinct values that the others must have, so that masks are data; few counts have more
 _APART = 4  # the others' range is at most such a part of the whole
 _LOOK = 4096  # samples that are looked at first
 
