@@ -17,7 +17,7 @@ _LIMIT = 2**31 - 64
 _BITS, _BYTES = 2, 1  # Blosc's numbers for what it shuffles
 _SEARCH = {
     "fast": ((1, _BITS),),
-    "balanced": ((5, _BITS), (5, _BYTES)),  # 5 is numcodecs' default
+    "balanced": ((5, _BITS),),  # 5 is numcodecs' default
     "best": ((5, _BITS), (9, _BITS), (9, _BYTES)),
 }
 

@@ -177,6 +177,7 @@ def fill_still(frames: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return filled
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def _between(means: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Values for masked pixels, (n, C), between those of the nearest good ones in four directions,
     weighted by one over their distance; the median where there are none."""
