@@ -94,6 +94,16 @@ def test_a_relative_bound_does_not_see_holes():
     assert (loosest.absolute > 4e7).all()
 
 
+def test_a_stack_that_cannot_be_written_to(tmp_path):
+    frames = scene("u2")[..., 0]
+    frames[:, 10:14] = 65535
+    np.save(tmp_path / "a.npy", frames)
+    mapped = np.load(tmp_path / "a.npy", mmap_mode="r")
+    for bound in ({}, {"absolute": 2}):
+        tezip_h5.write(mapped, tmp_path / "a.h5", overwrite=True, verify=True, **bound)
+        tezip_h5.verify(tmp_path / "a.h5", frames)
+
+
 def test_a_stack_of_nothing(tmp_path):
     frames = np.full((3, 20, 20), np.nan, "f4")
     frames[1, 5:] = 3.5

@@ -182,8 +182,8 @@ class ChunkEncoder:
         holes = None if self._samples.holes is None else self._samples.holes[t]
         if isinstance(self._scale, levels.Integers | levels.OrderedBits):
             error, bad = self._level_error(frame_levels, decoded, t), holes
-            values = np.ascontiguousarray(frame)
-            if error:  # else levels are those of the frame
+            values = frame  # which may be the user's own array
+            if error:
                 values = _pixels(self._scale.to_values(arrays.at(decoded, "cpu")))
         else:
             found = arrays.at(decoded, "cpu")
@@ -193,10 +193,11 @@ class ChunkEncoder:
             error, bad = self._bound.check(frame, values, t)
             if holes is not None:
                 bad |= holes
-        if bad is not None:
+        if bad is not None and values is not frame:
             values[bad] = frame[bad]
         self._exceptions.add(bad, frame)
-        self._checksum = zlib.crc32(values.astype(self._header.dtype, copy=False), self._checksum)
+        values = np.ascontiguousarray(values, self._header.dtype)
+        self._checksum = zlib.crc32(values, self._checksum)
         return error
 
     def _level_error(self, frame_levels, decoded, t) -> float:
