@@ -222,6 +222,28 @@ def test_listed_values_come_back(dtype):
     assert again.to_values(np.array([-1, 1 << 30], np.int32)).tolist() == [table[0], table[-1]]
 
 
+@pytest.mark.parametrize("dtype", ["int16", "uint32", "float32", "float64"])
+def test_a_table_is_what_the_format_says(dtype):
+    """FORMAT.md, section 5, in Python's integers."""
+    kind = np.dtype(dtype)
+    values = {"int16": [-5, 7, 300], "uint32": [0, 2**31, 2**32 - 1]}.get(dtype, [-2.5, -0.0, 7.1])
+    table = np.array(values, kind)
+    data = levels.Listed(kind, table=table).fitted(0, 2).pack()
+    assert int.from_bytes(data[12:16], "little") == 3
+    width = 8 if dtype == "float64" else 4
+    raw = zstandard.decompress(data[16:])
+    key, keys = 0, []
+    for i in range(3):
+        key += sum(raw[b * 3 + i] << (8 * b) for b in range(width))
+        keys.append(key % 2 ** (8 * width))
+    for key, value in zip(keys, table, strict=True):
+        if kind.kind == "f":
+            bits = key if key < 2 ** (8 * width - 1) else key ^ (2 ** (8 * width - 1) - 1)
+            assert bits.to_bytes(width, "little") == value.tobytes()
+        else:
+            assert (key - int(value)) % 2**32 == 0
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("arithmetic", ["float32", "float64"])
 def test_scaled_integers_with_an_offset_take_few_levels(dtype, arithmetic):
@@ -246,10 +268,15 @@ def test_what_stands_for_values_with_gaps_is_within_the_bound(dtype, bound):
     limits = ErrorBound(absolute=bound).of_frames(frames)
     scale = levels.choose(frames, limits)
     tolerances = levels.tolerances(scale, limits, 3, 1)
-    assert scale.top < np.unique(counts).max() + 1 or isinstance(scale, levels.Grid)
+    span, values = int(np.ptp(counts)) * 12, np.unique(counts).size
     if isinstance(scale, levels.Grid):
-        assert (2 * tolerances.max() + 1) * scale.step >= 12
         assert scale.step in (12, 6)
+        assert (2 * tolerances.max() + 1) * scale.step >= max(12, 2 * bound)
+    else:
+        assert isinstance(scale, levels.Listed)
+        assert (tolerances == 0).all()
+        cell = 2 * bound if np.dtype(dtype).kind == "f" else 2 * int(bound) + 1
+        assert scale.top + 1 <= min(values, span // cell + 1)
     back = through(scale, frames)
     assert not any(limits.check(frames[t], back[t], t)[1].any() for t in range(3))
 

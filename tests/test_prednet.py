@@ -1,5 +1,7 @@
 """The integer PredNet: exact everywhere, near the float one, refused when it is not sound."""
 
+from functools import partial
+
 import h5py
 import numpy as np
 import pytest
@@ -259,6 +261,29 @@ def test_a_network_is_used_only_where_it_pays(moving, network):
     without = codec.encode_chunk(moving, bound, settings)
     tried = codec.encode_chunk(moving, bound, settings, model=network)
     assert len(tried.payload) <= len(without.payload)
+
+
+@pytest.mark.parametrize("level", ["balanced", "best"])
+def test_a_network_that_clearly_pays_is_not_measured_again(moving, network, level, monkeypatch):
+    """Where a sample says so; and what is kept to spare changes nothing of the chunk."""
+    monkeypatch.setattr(codec, "_fallback_may_win", lambda *_: False)
+    bound = ErrorBound().of_frames(moving[..., None])
+    settings = Settings(level=level)
+    worth = codec.NETWORK_WORTH[level]
+    without = codec.encode_chunk(moving, bound, settings)
+    encode = partial(codec.encode_chunk, moving, bound, settings, model=network)
+    clear = encode(saving=2 * worth)
+    assert clear.model is network
+    assert clear.without is None
+    spare = encode(saving=2 * worth, spare=True)
+    assert spare.payload == clear.payload
+    assert spare.without.payload == without.payload
+    unclear = encode(saving=0.9 * worth)  # so both are encoded, and compared
+    smaller = len(clear.payload) < (1 - worth) * len(without.payload)
+    assert unclear.payload == (clear if smaller else without).payload
+    hopeless = encode(saving=0.5 * worth, spare=True)
+    assert hopeless.payload == without.payload
+    assert hopeless.model is None
 
 
 def test_a_payload_with_an_impossible_scale_is_refused(moving, network):

@@ -52,7 +52,7 @@ MAY_IMPORT = {
     "windows": {"kernels", "cost"},
     "residual": {"errors", "kernels", "cost", "inflate", "parallel"},
     "frames_section": {"errors", "windows"},
-    "planning": {"bounds", "levels", "settings", "windows"},
+    "planning": {"bounds", "holes", "levels", "settings", "windows"},
     "chunk": CODEC | {"holes"},
     "codec": CODEC | {"chunk", "holes", "parallel"},
     "recoding": CODEC | {"codec"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tezip_h5 import levels, windows
+from tezip_h5 import holes, levels, windows
 from tezip_h5.bounds import ChunkBound
 from tezip_h5.settings import Settings
 from tezip_h5.windows import Kind
@@ -41,14 +41,13 @@ def plan_kinds(frames: np.ndarray, bound: ChunkBound, settings: Settings) -> lis
     rows = sample_rows(frames.shape[1], settings.level)
     bands = _BANDS[settings.level] if len(rows) < frames.shape[1] else 1
     sample = frames[:, rows]
-    sample = sample.astype(sample.dtype.newbyteorder("="), copy=False)
+    sample = holes.patched(sample.astype(sample.dtype.newbyteorder("="), copy=False)).frames
     scale = levels.choose(sample, bound)
     if scale is None or len(frames) == 1:
         return windows.fixed(len(frames), None)
     g, _, w, channels = sample.shape
     tolerances = levels.tolerances(scale, bound, g, channels)
-    with np.errstate(invalid="ignore"):
-        sampled = scale.to_levels(np.where(np.isfinite(sample), sample, 0))
+    sampled = scale.to_levels(sample)
     banded = sampled.reshape(g, bands, -1, w, channels).transpose(0, 4, 1, 2, 3)
     return windows.planned(
         np.ascontiguousarray(banded).reshape(g, channels * bands, -1, w),

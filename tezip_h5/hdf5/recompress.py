@@ -245,7 +245,10 @@ class _Recoder(StackEncoder):
 def _recode(
     payload, frames, bound, settings, shape, kinds, model, *, threads, device, saving, spare
 ) -> Encoded:
-    """`recode`, with the arguments that the encoder's pool gives; None was stored raw."""
+    """`recode`, with the arguments that the encoder's pool gives; None was stored raw.
+
+    What a network saves under `bound` says nothing here: nothing more may be lost.
+    """
     model = model if NETWORK_WORTH[settings.level] < 1 else None
     options = {"threads": threads, "device": device, "spare": spare}
     if payload is None:
