@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tezip_h5
-from tezip_h5 import ErrorBound, Settings, holes
+from tezip_h5 import BoundError, ErrorBound, Settings, holes
 from tezip_h5.codec import decode_chunk, encode_chunk
 
 
@@ -92,6 +92,24 @@ def test_a_relative_bound_does_not_see_holes():
     assert (ErrorBound(relative=0.01).of_frames(frames).absolute <= plain.absolute).all()
     loosest = ErrorBound(relative=0.01).of_frames(frames, loosest=True)
     assert (loosest.absolute > 4e7).all()
+
+
+@pytest.mark.parametrize("mask", [None, "mask"])
+def test_verify_does_not_see_holes_either(tmp_path, mask):
+    """A relative bound is judged as tightly as it was kept, not by the sentinels' range."""
+    frames = scene("u4")[..., 0]
+    frames[:, 5] = 2**32 - 1
+    masked = np.zeros(frames.shape[1:], bool)
+    masked[:, 7] = True
+    frames[:, masked] = 1000 * np.arange(frames.shape[1]) ** 2
+    options = {} if mask is None else {"mask": masked}
+    tezip_h5.write(frames, tmp_path / "a.h5", relative=0.01, **options)
+    tezip_h5.verify(tmp_path / "a.h5", frames)
+    plain = frames[0][(frames[0] < 2**31) & ~(masked & (mask is not None))]
+    other = frames.copy()
+    other[3, 20, 30] += int(0.01 * np.ptp(plain.astype("i8"))) + 2 * 10**4 * (mask is None) + 10
+    with pytest.raises(BoundError, match="frame 3, sample"):
+        tezip_h5.verify(tmp_path / "a.h5", other)
 
 
 def test_a_stack_that_cannot_be_written_to(tmp_path):
