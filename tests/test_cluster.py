@@ -14,7 +14,7 @@ from conftest import require_package
 from models import random_model
 
 import tezip_h5
-from tezip_h5 import FormatError, InputError, TezipError, codec, frames
+from tezip_h5 import FormatError, InputError, TezipError, attempts, codec, frames
 from tezip_h5.cli import main
 from tezip_h5.frames import Stack
 from tezip_h5.hdf5 import cluster, networks, remote
@@ -214,8 +214,8 @@ def test_the_network_is_tried_where_one_process_would(tmp_path, threads, seed, s
         """The network promises something wherever frames begin so."""
         return saving if attempt.samples.frames[0, 0, 0] % 2 else -9.0
 
-    monkeypatch.setitem(codec.NETWORK_WORTH, "balanced", -1.0)  # it is used wherever it is tried
-    monkeypatch.setattr(codec._Attempts, "saving", found)
+    monkeypatch.setitem(attempts.NETWORK_WORTH, "balanced", -1.0)  # it is used wherever it is tried
+    monkeypatch.setattr(attempts.Attempts, "saving", found)
     monkeypatch.setattr(codec, "_fallback_may_win", lambda *_: False)
     monkeypatch.setattr(networks.NetworkChoice, "regretted", False)  # though it saves nothing
     stack = np.random.default_rng(seed).integers(0, 50, (80, 8, 8), np.uint8)

@@ -107,7 +107,7 @@ def test_edge_shapes(shape, coder):
 @pytest.mark.parametrize("coder", ["stages", "fallback"])
 def test_the_rest_of_a_chunk_is_zero(walk, coder):
     frames = walk[:5, :30, :40]
-    encoded = codec.encode_chunk(frames, ChunkBound(), Settings(coder=coder), (16, 32, 56))
+    encoded = codec.encode_chunk(frames, ChunkBound(), Settings(coder=coder), shape=(16, 32, 56))
     back = codec.decode_chunk(encoded.payload)
     assert back.shape == (16, 32, 56)
     np.testing.assert_array_equal(back[:5, :30, :40], frames)

@@ -171,7 +171,7 @@ def test_regenerate(regenerate, monkeypatch):
     for name, (array, bound, options) in CASES.items():
         limits = ErrorBound(**bound).of_frames(array.reshape((*array.shape[:3], -1)))
         shape = (8, 10, 16, *array.shape[3:]) if name == "uint8-lossless" else None
-        encoded = codec.encode_chunk(array, limits, Settings(**options), shape)
+        encoded = codec.encode_chunk(array, limits, Settings(**options), shape=shape)
         (FOLDER / f"{name}.tezip").write_bytes(encoded.payload)
         index[name] = digest(codec.decode_chunk(encoded.payload))
     (FOLDER / "digests.json").write_text(json.dumps(index, indent=1) + "\n")

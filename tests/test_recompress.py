@@ -83,7 +83,7 @@ def test_a_chunk_anew_decodes_to_the_same(seed, dtype, bound, coder, level, shap
     limits = ErrorBound(**bound).of_frames(frames)
     larger = (shape[0] + 1, *shape[1:])
     payload = codec.encode_chunk(
-        frames, limits, Settings(level="balanced", coder=coder), larger
+        frames, limits, Settings(level="balanced", coder=coder), shape=larger
     ).payload
     decoded = codec.decode_chunk(payload)
     anew = recoding.recode(payload, decoded[: shape[0]], Settings(level=level))

@@ -54,13 +54,13 @@ MAY_IMPORT = {
     "frames_section": {"errors", "windows"},
     "planning": {"bounds", "holes", "levels", "settings", "windows"},
     "chunk": CODEC | {"holes"},
-    "codec": CODEC | {"chunk", "holes", "parallel"},
+    "attempts": CODEC | {"chunk", "holes", "parallel"},
+    "codec": CODEC | {"attempts", "chunk", "holes"},
     "recoding": CODEC | {"codec"},
     "anatomy": CODEC,
-    "masking": CODEC | {"codec"},
     "hdf5": CODEC
     | GPU
-    | {"codec", "chunk", "recoding", "anatomy", "holes", "masking", "frames", "images", "version"},
+    | {"attempts", "codec", "chunk", "recoding", "anatomy", "holes", "frames", "images", "version"},
     "page": {"errors", "anatomy", "bounds", "hdf5", "peers", "prediction", "version"},
     "zarr": CODEC | {"hdf5", "frames"},
     "cli": CODEC

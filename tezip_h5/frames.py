@@ -26,6 +26,7 @@ __all__ = [
     "axis_order",
     "block_ranges",
     "check_frames",
+    "check_mask",
     "cut_steps",
     "open_stack",
     "take",
@@ -78,6 +79,23 @@ def check_frames(shape: tuple[int, ...], panel_axes: int = 0) -> tuple[int, ...]
     if 0 in shape:
         raise InputError(f"a stack of shape {shape} holds no samples; give at least one frame")
     return shape
+
+
+def check_mask(mask, shape: tuple[int, ...]) -> np.ndarray:
+    """The mask as bool of `shape`, (H, W) after panel axes; anything but 0 is masked.
+
+    Raises
+    ------
+    InputError
+        When it has another shape, or holds no numbers.
+    """
+    mask = np.asarray(mask)
+    if mask.shape != tuple(shape) or mask.dtype.kind not in "biu":
+        raise InputError(
+            f"a mask of {mask.dtype} {mask.shape}; expected bool or integers of shape "
+            f"{tuple(shape)}, not 0 where a pixel is masked"
+        )
+    return mask != 0
 
 
 _BLOCK_BYTES = 256 << 20

@@ -1,8 +1,8 @@
 """Samples that are no measurements: NaN, infinities, and the values that detectors and models write
 where they have none, far from all others (2**32 - 1 in the gaps of a pixel detector, -9999, 1e20).
 
-They are *exceptions* of the codec, stored exactly beside the levels. Where they were, levels are
-made of what costs little.
+They and the pixels that a user's mask names are *exceptions* of the codec, stored exactly beside
+the levels. Where they were, levels are made of what costs little.
 """
 
 from __future__ import annotations
@@ -42,17 +42,25 @@ class Patched:
         return Patched(frames, original, holes)
 
 
-def patched(frames: np.ndarray, outside=None) -> Patched:
+def patched(frames: np.ndarray, mask: np.ndarray | None = None, outside=None) -> Patched:
     """Find the holes of (g, h, w, C) frames, and fill them.
 
     Parameters
     ----------
     frames : array
+    mask : bool (h, w) array, optional
+        Pixels that are holes in every frame.
     outside : callable, optional
         Says, as a bool array, which samples of an array are holes in any case.
     """
-    holes = find(frames)
-    filled = frames if holes is None else fill(frames, holes)
+    masked = mask is not None and mask.any()
+    filled = fill_still(frames, mask) if masked else frames
+    holes = find(filled)
+    if masked:
+        still = np.broadcast_to(mask[..., None], frames.shape)
+        holes = still if holes is None else holes | still
+    if holes is not None:
+        filled = fill(filled, holes)
     if outside is not None and (more := outside(filled)).any():
         holes = more if holes is None else holes | more
         filled = fill(frames, holes)

@@ -38,11 +38,13 @@ def recode(
     payload: bytes,
     frames: np.ndarray,
     settings: Settings,
+    *,
     kinds: list[Kind] | None = None,
+    mask: np.ndarray | None = None,
     model: IntegerModel | None = None,
+    spare: bool = False,
     threads: int = 1,
     device: str = "cpu",
-    spare: bool = False,
 ) -> Encoded:
     """Encode a chunk anew such that it decodes to the same samples, bit for bit.
 
@@ -60,7 +62,7 @@ def recode(
         What `payload` decodes to, without padding.
     settings : Settings
         Of the new encoding.
-    kinds, model, threads, device, spare
+    kinds, mask, model, spare, threads, device
         See `encode_chunk`.
 
     Returns
@@ -71,10 +73,21 @@ def recode(
     parsed = bitstream.unpack(payload)
     shape, scale = parsed.header.shape, _scale_of(parsed)
     grid = scale if isinstance(scale, _GRIDS) else None
-    encode = partial(encode_chunk, threads=threads, device=device)
+    encode = partial(
+        encode_chunk,
+        frames,
+        ChunkBound(),
+        settings,
+        shape=shape,
+        kinds=kinds,
+        mask=mask,
+        scale=grid,
+        threads=threads,
+        device=device,
+    )
     found, without = None, _requantized(parsed, frames, scale, settings)
     if not _hopeless(parsed, frames, grid):
-        found = encode(frames, ChunkBound(), settings, shape, kinds, model, grid, spare=spare)
+        found = encode(model=model, spare=spare)
         without = _smaller(found.without, without)
     for attempt in sorted(filter(None, (found, without)), key=lambda e: len(e.payload)):
         if len(attempt.payload) < len(payload) and _decodes_to(attempt, frames):
@@ -87,7 +100,7 @@ def recode(
         return best
     # What there is without a network, should its model not be worth its own bytes.
     if without is None or not _decodes_to(without, frames):
-        without = encode(frames, ChunkBound(), settings, shape, kinds, None, grid)
+        without = encode()
     return replace(best, without=without)
 
 
@@ -104,7 +117,7 @@ def _hopeless(parsed: bitstream.Payload, frames: np.ndarray, grid: levels.Scale 
     if not tolerances.any():
         return False
     quick = encode_chunk(
-        frames, ChunkBound(), Settings(level="fast"), parsed.header.shape, scale=grid
+        frames, ChunkBound(), Settings(level="fast"), shape=parsed.header.shape, scale=grid
     )
     return len(quick.payload) > _HOPELESS * sum(map(len, parsed.sections.values()))
 
@@ -159,7 +172,7 @@ def _requantized(parsed, frames, scale, settings) -> Encoded | None:
     bound = ChunkBound(absolute=tolerances.astype(np.float64))
     if isinstance(scale, levels.Grid):  # its cells take half a step of the bound
         bound = ChunkBound(absolute=(bound.absolute + 0.5) * scale.step * (1 + 1e-9))
-    attempt = encode_chunk(frames, bound, settings, header.shape, kinds, None, scale)
+    attempt = encode_chunk(frames, bound, settings, shape=header.shape, kinds=kinds, scale=scale)
     same = bitstream.peek(attempt.payload)[0].checksum == header.checksum
     return attempt if same else None
 

@@ -51,9 +51,7 @@ class _Step:
     known: np.ndarray  # rows of its first frames, which are written exactly as they are
 
 
-def encode_and_check(
-    frames, bound, settings, shape, kinds, model, *, threads=1, device="cpu", **options
-) -> Encoded:
+def encode_and_check(frames, bound, settings, *, threads=1, device="cpu", **options) -> Encoded:
     """`encode_chunk`, then decode the payload and compare every sample with the original.
 
     It is the CPU that decodes, whatever encoded.
@@ -65,9 +63,7 @@ def encode_and_check(
     """
 
     def work(place: str) -> Encoded:
-        encoded = encode_chunk(
-            frames, bound, settings, shape, kinds, model, threads=threads, device=place, **options
-        )
+        encoded = encode_chunk(frames, bound, settings, threads=threads, device=place, **options)
         _check(encoded, frames, bound, threads)
         return encoded
 
@@ -132,7 +128,7 @@ class StackEncoder:
     embed_model : bool
         Embed the model that was used even if it ships with the package.
     mask : bool array, optional
-        Pixels that come back exactly, see `masking`; kept beside the frames.
+        Pixels that come back exactly, see `encode_chunk`; kept beside the frames.
     most : int, optional
         Frames that the dataset can grow to; default without end.
     written : callable, optional
@@ -212,12 +208,12 @@ class StackEncoder:
         each, spare = self._threads_each(probe), not self.networks.free
         tiles = [
             self._pool.submit(
-                step.around(self._encoder_of(self.layout.offset(start, tile)), tile),
+                self._encoder_of(self.layout.offset(start, tile)),
                 *step.arguments(tile),
-                model,
-                threads=each,
-                saving=step.saving,
+                **step.options(tile),
+                model=model,
                 spare=spare,
+                threads=each,
             )
             for tile in self.layout.tiles
         ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import h5py
 
-from tezip_h5.codec import NETWORK_WORTH, Encoded
+from tezip_h5.attempts import NETWORK_WORTH
+from tezip_h5.codec import Encoded
 from tezip_h5.errors import ModelError
 from tezip_h5.model import embedding, store
 from tezip_h5.prediction.integer import IntegerModel

@@ -10,14 +10,13 @@ import h5py
 
 from tezip_h5 import devices
 from tezip_h5.errors import InputError
-from tezip_h5.frames import Stack, check_dtype, check_frames
+from tezip_h5.frames import Stack, check_dtype, check_frames, check_mask
 from tezip_h5.hdf5 import container
 from tezip_h5.hdf5.encoder import StackEncoder
 from tezip_h5.hdf5.layout import Layout
 from tezip_h5.hdf5.networks import model_to_try
 from tezip_h5.hdf5.progress import progress
 from tezip_h5.hdf5.threads import threads_or_default
-from tezip_h5.masking import check_mask
 from tezip_h5.model import store
 from tezip_h5.settings import Settings
 

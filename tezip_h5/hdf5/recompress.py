@@ -19,9 +19,10 @@ import h5py
 import numpy as np
 
 from tezip_h5 import devices
+from tezip_h5.attempts import NETWORK_WORTH
 from tezip_h5.bitstream import peek
 from tezip_h5.bounds import ChunkBound
-from tezip_h5.codec import NETWORK_WORTH, Encoded, decode_chunk, encode_chunk
+from tezip_h5.codec import Encoded, decode_chunk, encode_chunk
 from tezip_h5.errors import FormatError, InputError
 from tezip_h5.hdf5 import container, reader
 from tezip_h5.hdf5.copying import Tree, check_target, copy_attributes
@@ -242,18 +243,15 @@ class _Recoder(StackEncoder):
         return records
 
 
-def _recode(
-    payload, frames, bound, settings, shape, kinds, model, *, threads, device, saving, spare
-) -> Encoded:
+def _recode(payload, frames, bound, settings, *, saving, shape, model, **options) -> Encoded:
     """`recode`, with the arguments that the encoder's pool gives; None was stored raw.
 
     What a network saves under `bound` says nothing here: nothing more may be lost.
     """
     model = model if NETWORK_WORTH[settings.level] < 1 else None
-    options = {"threads": threads, "device": device, "spare": spare}
     if payload is None:
-        return encode_chunk(frames, ChunkBound(), settings, shape, kinds, model, **options)
-    return recode(payload, frames, settings, kinds, model, **options)
+        return encode_chunk(frames, ChunkBound(), settings, shape=shape, model=model, **options)
+    return recode(payload, frames, settings, model=model, **options)
 
 
 def _embeds_model(tables: h5py.Group) -> bool:

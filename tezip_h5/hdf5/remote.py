@@ -155,12 +155,12 @@ def encode_step(
     encode = encode_and_check if options.verify else encode_chunk
     device = devices.choose(options.device, len(layout.tiles))
     tiles = [
-        step.around(encode, tile)(
+        encode(
             *step.arguments(tile),
-            network if promises or not probe else None,
+            **step.options(tile),
+            model=network if promises or not probe else None,
             threads=options.threads,
             device=device,
-            saving=step.saving,
             spare=network is not None and not (probe and store.is_shipped(network)),
         )
         for tile in layout.tiles

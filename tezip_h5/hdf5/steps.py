@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 
-from tezip_h5 import holes, masking
+from tezip_h5 import holes
+from tezip_h5.attempts import network_may_pay
 from tezip_h5.bounds import ErrorBound
-from tezip_h5.codec import network_may_pay, network_saving
+from tezip_h5.codec import network_saving
 from tezip_h5.hdf5.layout import Layout
 from tezip_h5.planning import plan_kinds
 from tezip_h5.settings import Settings
@@ -25,7 +24,7 @@ class Prepared:
     layout, bound, settings
         How they are encoded.
     mask : bool array, optional
-        Pixels that come back exactly, see `masking`.
+        Pixels that come back exactly, see `encode_chunk`.
     exact : int
         How many of the first frames are kept exactly as they are.
 
@@ -74,19 +73,14 @@ class Prepared:
         return network_may_pay(saving, self._settings.level)
 
     def arguments(self, tile: tuple) -> tuple:
-        """What `encode_chunk` is given for a tile, before the model."""
-        panel = tile[:-2]
-        return (
-            self.frames[(slice(None), *tile)],
-            self._bounds[panel],
-            self._settings,
-            self._layout.payload_shape,
-            self._kinds[panel],
-        )
+        """What `encode_chunk` is given for a tile."""
+        return self._original[(slice(None), *tile)], self._bounds[tile[:-2]], self._settings
 
-    def around(self, encode, tile: tuple):
-        """`encode`, or what keeps the tile's masked pixels as they are around it."""
-        if self._mask is None or not self._mask[tile].any():
-            return encode
-        original = self._original[(slice(None), *tile)]
-        return partial(masking.encode_around, encode, self._mask[tile], original)
+    def options(self, tile: tuple) -> dict:
+        """What it is given by keyword."""
+        return {
+            "shape": self._layout.payload_shape,
+            "kinds": self._kinds[tile[:-2]],
+            "mask": None if self._mask is None else self._mask[tile],
+            "saving": self.saving,
+        }

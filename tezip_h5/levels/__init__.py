@@ -1,18 +1,17 @@
-"""Sample values <-> integer levels: `scales` say how, `choice` picks one for a chunk."""
+"""Sample values <-> integer levels: what the predictive codec works on.
+
+Every chunk is brought to int32 levels before prediction and back after it, by one of seven
+scales. A scale says how a value becomes a code; the chunk's smallest code is then
+subtracted, so levels count from 0 to `top`. Float values leave and enter by one float64
+operation and one rounding each; everything after that is integers. A value that its scale
+cannot bring back within the bound is an *exception*, stored exactly beside the levels.
+"""
 
 from tezip_h5.levels.choice import choose, tolerances
-from tezip_h5.levels.scales import (
-    DTYPES,
-    Companded,
-    Grid,
-    Integers,
-    Listed,
-    LogBits,
-    OrderedBits,
-    Scale,
-    Truncated,
-    unpack,
-)
+from tezip_h5.levels.scale import DTYPES, Scale
+from tezip_h5.levels.scales import Grid, Integers, LogBits, OrderedBits, Truncated
+from tezip_h5.levels.section import unpack
+from tezip_h5.levels.tables import Companded, Listed
 
 __all__ = [
     "DTYPES",

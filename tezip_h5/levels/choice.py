@@ -9,17 +9,9 @@ import numpy as np
 
 from tezip_h5.bounds import ChunkBound
 from tezip_h5.levels.distinct import gridded, listed, on_grid
-from tezip_h5.levels.scales import (
-    LARGEST_TABLE,
-    Companded,
-    Grid,
-    Integers,
-    Listed,
-    LogBits,
-    OrderedBits,
-    Scale,
-    Truncated,
-)
+from tezip_h5.levels.scale import Scale
+from tezip_h5.levels.scales import Grid, Integers, LogBits, OrderedBits, Truncated
+from tezip_h5.levels.tables import LARGEST_TABLE, Companded, Listed
 
 __all__ = ["choose", "tolerances"]
 

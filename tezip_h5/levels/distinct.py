@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from tezip_h5.levels.scales import LARGEST_TABLE, Grid, Listed, ordered, unordered
+from tezip_h5.levels.scale import ordered, unordered
+from tezip_h5.levels.scales import Grid
+from tezip_h5.levels.tables import LARGEST_TABLE, Listed
 
 __all__ = ["gridded", "listed", "on_grid"]
 

@@ -1,0 +1,75 @@
+"""What is tried on a chunk, and which of it stays."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+from tezip_h5 import ErrorBound, Settings, attempts, codec
+from tezip_h5.attempts import MIXING_WORTH, Attempts
+
+
+def noise(shape=(16, 160, 160)):
+    """Photons: nothing to be learned but their rate."""
+    return np.random.default_rng(0).poisson(200, shape).astype("u2")
+
+
+def stripes():
+    """Waves under little noise, which adaptive voters follow far better than fixed weights."""
+    rng = np.random.default_rng(1)
+    t, y, x = np.ogrid[:16, :160, :160]
+    waves = np.sin((x * np.cos(y / 30) + y) / 4 + t / 3) * 60 + np.sin(x * y / 900) * 40
+    return np.rint(waves + 128 + rng.normal(0, 0.3, waves.shape)).astype("u1")
+
+
+def sizes(frames, bound, level):
+    limits = ErrorBound(**bound).of_frames(frames[..., None])
+    encode = partial(codec.encode_chunk, frames, limits)
+    free = encode(Settings(level=level))
+    pinned = {c: encode(Settings(level=level, coder=c)) for c in ("linear", "mixing")}
+    return free, {c: len(encoded.payload) for c, encoded in pinned.items()}
+
+
+@pytest.mark.parametrize("bound", [{}, {"absolute": 3}])
+def test_noise_is_not_mixed_where_that_saves_little(bound):
+    frames = noise()
+    free, size = sizes(frames, bound, "balanced")
+    assert free.coder == "linear"
+    assert len(free.payload) == size["linear"]
+    assert size["linear"] * (1 - 2 * MIXING_WORTH["balanced"]) < size["mixing"]
+    archived, size = sizes(frames, bound, "best")
+    assert len(archived.payload) == min(size.values())
+
+
+@pytest.mark.parametrize("bound", [{}, {"absolute": 2}])
+@pytest.mark.parametrize("level", ["balanced", "best"])
+def test_mixing_stays_where_it_saves(bound, level):
+    free, size = sizes(stripes(), bound, level)
+    assert size["mixing"] < 0.96 * size["linear"]
+    assert free.coder == "mixing"
+    assert len(free.payload) == size["mixing"]
+
+
+def test_a_clear_sample_spares_the_other_coder(monkeypatch):
+    ran, run = [], Attempts._run
+
+    def noted(self, coder, *arguments):
+        ran.append((coder, self.samples.frames.shape[1]))
+        return run(self, coder, *arguments)
+
+    monkeypatch.setattr(Attempts, "_run", noted)
+    for frames, coder in ((noise(), "linear"), (stripes(), "mixing")):
+        ran.clear()
+        codec.encode_chunk(frames, ErrorBound().of_frames(frames[..., None]), Settings())
+        assert [name for name, rows in ran if rows == 160] == [coder]
+        assert sorted(name for name, rows in ran if rows < 160) == ["linear", "mixing"]
+
+
+def test_parts_of_a_sample_are_spread_and_inside():
+    for length, side, parts in ((512, 128, 2), (9, 64, 2), (100, 7, 3), (1, 1, 1), (64, 64, 2)):
+        found = attempts._middles(length, side, parts)
+        assert found.min() >= 0
+        assert found.max() < length
+        assert min(side, length) <= found.size < min(side, length) + parts
+    assert attempts._middles(100, 20, 1).tolist() == list(range(40, 60))
+    assert attempts._middles(100, 20, 2).tolist() == [*range(20, 30), *range(70, 80)]

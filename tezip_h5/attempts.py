@@ -1,0 +1,184 @@
+"""What is tried on one chunk: coders, quantizers, with a network or without; the smallest stays,
+where what is slower to read must be smaller by its worth.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tezip_h5 import bitstream, parallel, residual
+from tezip_h5.bitstream import Header, Section
+from tezip_h5.bounds import ChunkBound
+from tezip_h5.chunk import ChunkEncoder, Encoded
+from tezip_h5.holes import Patched
+from tezip_h5.prediction.integer import IntegerModel
+from tezip_h5.settings import Settings
+from tezip_h5.windows import Kind
+
+__all__ = ["NETWORK_WORTH", "Attempts", "network_may_pay"]
+
+NETWORK_WORTH = {"fast": 1.0, "balanced": 0.01, "best": 0.002}
+"""Share of a chunk's bytes that a network must save to be used: it makes reading slower, about
+as much again as everything else together. At level "fast" none is tried."""
+
+MIXING_WORTH = {"balanced": 0.01, "best": 0.0}
+"""Share of a chunk's bytes that the mixing coder must save beside the linear coder: it takes ten
+times as long to read and write."""
+
+# Of the part that shows what a slower way saves: a sixteenth of the chunk within these limits. In
+# small parts a network gains where the coder's own voters have not learned yet.
+_SAMPLE_SIDES, _SAMPLE_FRAMES, _SAMPLE_SHARE = (64, 128), 8, 16
+_PATCHES = 2  # rows and columns of what must stand for all of the picture
+_HOPE = 0.75  # share of its worth that a network must save there to be tried
+_CLEAR = 2.0  # times its worth: then the mixing coder is not measured against the linear one
+_STILL = 1.0  # bits per sample: parts of such frames say little of the whole
+
+
+def network_may_pay(saving: float | None, level: str) -> bool:
+    """Whether a network is tried for which `Attempts.saving` has said this."""
+    return saving is None or saving > _HOPE * NETWORK_WORTH[level]
+
+
+@dataclass(frozen=True)
+class Attempts:
+    """What may be tried on one chunk.
+
+    Parameters
+    ----------
+    header : Header
+        Its dtype and shapes.
+    samples, bound, settings, scale, kinds, threads, device
+        See `chunk.ChunkEncoder` and `encode_chunk`.
+    """
+
+    header: Header
+    samples: Patched
+    bound: ChunkBound
+    settings: Settings
+    scale: object
+    kinds: list[Kind] | None
+    threads: int
+    device: str = "cpu"
+
+    def judge(self, model: IntegerModel | None, saving: float | None) -> tuple[bool, bool]:
+        """Whether to try a network, and whether it is clear that it pays."""
+        settings = self.settings
+        if settings.predictor == "prednet" or model is None:
+            return model is not None, model is not None
+        if settings.predictor is not None:
+            return False, False
+        if saving is None:
+            saving = self.saving(model)
+        sure = saving is not None and saving > NETWORK_WORTH[settings.level]
+        return network_may_pay(saving, settings.level), sure
+
+    def saving(self, model: IntegerModel) -> float | None:
+        """Share of the bytes that a network saves in a sample; None where a sample says nothing."""
+        sample = self._sample()
+        if sample is None:
+            return None
+        without, with_model = parallel.each(
+            lambda tried: len(sample.smallest(tried).payload), (None, model), self.threads
+        )
+        return 1 - with_model / without
+
+    def _sample(self, patches: int = 1) -> Attempts | None:
+        """A part of the first frames; None where that were most of the chunk.
+
+        It is the middle, or, side by side, the middles of `patches` rows and columns of parts.
+        """
+        count, (g, h, w) = _SAMPLE_FRAMES, self.samples.frames.shape[:3]
+        least, most = _SAMPLE_SIDES
+        if g * h * w <= 2 * count * least * least:
+            return None
+        side = min(max(math.isqrt(g * h * w // (_SAMPLE_SHARE * count)), least), most)
+        rows, columns = (_middles(length, side, patches) for length in (h, w))
+        part = self.samples.part(np.s_[:count, rows[:, None], columns])
+        shape = part.frames.shape
+        header = Header(self.header.dtype, shape, shape[:3], coder=0)
+        kinds = self.kinds and self.kinds[:count]
+        return replace(self, header=header, samples=part, kinds=kinds, threads=1)
+
+    def smallest(self, model: IntegerModel | None) -> Encoded:
+        """The smallest payload over quantizers and coders, with a network or without."""
+        settings, main = self.settings, _coder_for(self.settings, self.scale)
+        if main == "mixing" and settings.coder is None and model is None:
+            return self._mixing_or_linear()
+        runs = [
+            self._run(main, quantizer, model)
+            for quantizer in _quantizers(settings, self.bound, main)
+        ]
+        return min(runs, key=lambda run: len(run.payload))
+
+    def _mixing_or_linear(self) -> Encoded:
+        """The mixing coder's payload, or the linear coder's where that is hardly larger."""
+        worth = MIXING_WORTH[self.settings.level]
+        saved = self._mixing_saves() if worth else None
+        if saved is not None and saved < worth:
+            return self._run("linear")
+        mixing = self._run("mixing")
+        if saved is not None and saved > _CLEAR * worth and not self._still(mixing):
+            return mixing
+        linear = self._run("linear")
+        return linear if len(linear.payload) * (1 - worth) < len(mixing.payload) else mixing
+
+    def _mixing_saves(self) -> float | None:
+        """Share of the bytes that the mixing coder saves beside the linear one, by a sample; None
+        where that says little.
+
+        The linear coder's tables serve all of the chunk; the mixing coder would go on learning.
+        Half of the tables' bytes in proportion and half as they are is where measurements lay.
+        """
+        sample = self._sample(_PATCHES)
+        if sample is None:
+            return None
+        mixing, linear = parallel.each(sample._run, ("mixing", "linear"), self.threads)
+        if sample._still(mixing):
+            return None
+        tables = len(bitstream.unpack(linear.payload).sections[Section.TABLES])
+        share = sample.samples.frames.size / self.samples.frames.size
+        return 1 - len(mixing.payload) / (len(linear.payload) - tables * (1 - share) / 2)
+
+    def _still(self, encoded: Encoded) -> bool:
+        """Whether nearly all levels are as predicted: few events, unevenly spread."""
+        return 8 * len(encoded.payload) <= _STILL * self.samples.frames.size
+
+    def _run(self, coder: str, quantizer: str = "uniform", model: IntegerModel | None = None):
+        return ChunkEncoder(
+            self.header,
+            self.samples,
+            self.bound,
+            self.settings,
+            self.scale,
+            coder,
+            quantizer,
+            model,
+            self.threads,
+            self.device,
+        ).encode(self.kinds)
+
+
+def _middles(length: int, side: int, parts: int) -> np.ndarray:
+    """Indices of `side` samples in all, in the middle of each of `parts` of a length."""
+    side = min(side, length)
+    each = -(-side // parts)
+    starts = (2 * np.arange(parts) + 1) * length // (2 * parts) - each // 2
+    return (np.clip(starts, 0, length - each)[:, None] + np.arange(each)).reshape(-1)
+
+
+def _coder_for(settings: Settings, scale) -> str:
+    """The residual coder: the level's, unless pinned or levels are too wide for it."""
+    if settings.main_coder == "mixing" and scale.top > residual.MIXING_MOST_TOP:
+        return "linear"
+    return settings.main_coder
+
+
+def _quantizers(settings: Settings, bound: ChunkBound, coder: str) -> tuple[str, ...]:
+    if settings.quantizer is not None:
+        return (settings.quantizer,)
+    if bound.lossless or settings.level == "fast" or coder != "stages":
+        return ("uniform",)
+    return ("uniform", "run-merging")

@@ -1,0 +1,101 @@
+"""What a scale is, and values as integers in their order."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+
+from tezip_h5.errors import FormatError
+
+__all__ = ["DTYPES", "Scale", "float_bits", "ordered", "unordered"]
+
+DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
+"""Sample types; the index is the number on the wire."""
+
+_WIDEST = 2**31 - 1  # the largest `top` for which clipping and tolerances are int32-safe
+
+
+def float_bits(values: np.ndarray) -> np.ndarray:
+    """The IEEE bit patterns of float values, as signed integers of the same width."""
+    return values.view(np.int32 if values.dtype == np.float32 else np.int64)
+
+
+def ordered(values: np.ndarray) -> np.ndarray:
+    """Integers in the order of the values: themselves, or made of the bit patterns of floats."""
+    if values.dtype.kind != "f":
+        return values.astype(np.int64 if values.dtype == np.uint32 else np.int32)
+    bits = float_bits(values)
+    return np.where(bits < 0, bits ^ bits.dtype.type(np.iinfo(bits.dtype).max), bits)
+
+
+def unordered(keys: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """The inverse of `ordered`, of integers modulo the range of what it makes."""
+    if dtype.kind != "f":
+        return keys.astype(dtype)
+    keys = keys.astype(np.int32 if dtype == np.float32 else np.int64)
+    return np.where(keys < 0, keys ^ keys.dtype.type(np.iinfo(keys.dtype).max), keys).view(dtype)
+
+
+@dataclass
+class Scale:
+    """How one chunk's values become levels. `codes` and `values` are inverse within a bound.
+
+    Attributes
+    ----------
+    dtype : numpy dtype, the stack's
+    offset : int, subtracted from codes
+    top : int, the largest level; levels lie in 0..top (or wrap, when top = 2**32 - 1)
+    """
+
+    dtype: np.dtype
+    offset: int = 0
+    top: int = 0
+
+    kind = -1
+
+    @property
+    def width(self) -> int:
+        """Bytes that hold a level: 1, 2 or 4."""
+        return 1 if self.top < 1 << 8 else 2 if self.top < 1 << 16 else 4
+
+    def codes(self, values: np.ndarray) -> np.ndarray:
+        """Codes of `values`, any integer dtype, same shape."""
+        raise NotImplementedError
+
+    def decode(self, codes: np.ndarray) -> np.ndarray:
+        """Values of `codes`, in the stack's dtype, same shape."""
+        raise NotImplementedError
+
+    def to_levels(self, values: np.ndarray) -> np.ndarray:
+        """Levels of `values`: int32, C-contiguous, same shape."""
+        codes = self.codes(values)
+        if self.offset:  # wraps in int32 exactly where the difference fits again
+            codes -= codes.dtype.type(self.offset)
+        return np.ascontiguousarray(codes, np.int32)
+
+    def outside(self, values: np.ndarray) -> np.ndarray:
+        """Whether the levels of `values` would lie outside 0..top, bool."""
+        codes = self.codes(values).astype(np.int64)
+        return (codes < self.offset) | (codes > self.offset + self.top)
+
+    def to_values(self, levels: np.ndarray) -> np.ndarray:
+        """Values of `levels` (int32), in the stack's dtype, same shape."""
+        return self.decode(levels.astype(np.int64) + self.offset)
+
+    # The wire form: offset (int64), top (uint32), then what the kind adds.
+    def pack(self) -> bytes:
+        return struct.pack("<qI", self.offset, self.top) + self._pack()
+
+    def _pack(self) -> bytes:
+        return b""
+
+    def _unpack(self, data: bytes):
+        if data:
+            raise FormatError(f"{len(data)} bytes too many in the levels section; expected none")
+
+    def fitted(self, codes_low: int, codes_high: int) -> Scale | None:
+        """Set offset and top for codes in low..high; None when they need more than 31 bits."""
+        self.offset, self.top = int(codes_low), int(codes_high) - int(codes_low)
+        return self if self.top < _WIDEST and abs(self.offset) < 1 << 62 else None

@@ -1,0 +1,121 @@
+"""Scales that are tables, which the encoder makes and the payload holds."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+
+import numpy as np
+import zstandard
+
+from tezip_h5.errors import FormatError
+from tezip_h5.inflate import inflate
+from tezip_h5.levels.scale import Scale, ordered, unordered
+
+__all__ = ["LARGEST_TABLE", "Companded", "Listed"]
+
+LARGEST_TABLE = 1 << 16
+
+
+@dataclass
+class Companded(Scale):
+    """Pointwise-bounded integers: each magnitude's entry in a table of representatives.
+
+    The table is greedy: the entry that serves v is r = v + floor(b * v), and serves every
+    x with |x - r| <= b * x. Zero is an entry of its own, so zeros stay exact.
+    """
+
+    table: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
+    kind = 4
+
+    def codes(self, values):
+        magnitude = np.abs(values.astype(np.int64))
+        right = np.searchsorted(self.table, magnitude)
+        # The magnitude of the most negative value is no positive value of the dtype.
+        last = self.table.size - 1 - (self.table[-1] > np.iinfo(self.dtype).max)
+        right = np.minimum(right, np.where(values < 0, self.table.size - 1, last))
+        left = np.maximum(right - 1, 0)
+        # The greedy table has an entry above within the bound, or the last one below has.
+        nearer = np.abs(magnitude - self.table[left]) < np.abs(self.table[right] - magnitude)
+        nearer &= self.table[left] > 0
+        index = np.where(nearer, left, right)
+        return np.where(values < 0, -index, index)
+
+    def decode(self, codes):
+        index = np.minimum(np.abs(codes.astype(np.int64)), self.table.size - 1)
+        values = np.where(codes < 0, -self.table[index], self.table[index])
+        return values.astype(self.dtype)
+
+    def _pack(self):
+        steps = np.diff(self.table).astype("<u4").tobytes()
+        return struct.pack("<I", self.table.size) + zstandard.compress(steps, 9)
+
+    def _unpack(self, data):
+        if len(data) < 4:
+            raise FormatError(f"the table of representatives has {len(data)} bytes, expected >= 4")
+        (size,) = struct.unpack_from("<I", data)
+        if not 1 <= size <= LARGEST_TABLE + 1:
+            raise FormatError(f"the table has {size} representatives; at most {LARGEST_TABLE}")
+        raw = inflate(data[4:], 4 * size, "a table of representatives")
+        if len(raw) % 4:
+            raise FormatError(f"the table of representatives has {len(raw)} bytes")
+        steps = np.frombuffer(raw, "<u4")
+        if steps.size != size - 1:
+            raise FormatError(f"the table has {steps.size + 1} representatives, expected {size}")
+        self.table = np.concatenate([[0], np.cumsum(steps, dtype=np.int64)])
+
+
+@dataclass
+class Listed(Scale):
+    """The place of a sample's value, or of one near it, in a table of values.
+
+    Attributes
+    ----------
+    table : (n,) array of the stack's dtype, ascending as `ordered`, at most `LARGEST_TABLE` long
+    first : (n,) integers, for the encoder alone
+        The least, as `ordered`, that each entry stands for; default: just itself.
+    """
+
+    table: np.ndarray = field(default_factory=lambda: np.zeros(1, np.uint8))
+    first: np.ndarray | None = None
+    _places: np.ndarray | None = field(default=None, repr=False)  # by value, where it is narrow
+    kind = 6
+
+    def codes(self, values):
+        first = ordered(self.table) if self.first is None else self.first
+        keys = ordered(values)
+        if int(first[-1]) - int(first[0]) >= LARGEST_TABLE:
+            return np.maximum(np.searchsorted(first, keys, "right") - 1, 0)
+        if self._places is None:
+            self._places = np.zeros(int(first[-1] - first[0]) + 1, np.int32)
+            self._places[first[1:] - first[0]] = 1
+            self._places = np.cumsum(self._places, dtype=np.int32)
+        return self._places[np.clip(keys - first[0], 0, self._places.size - 1)]
+
+    def decode(self, codes):
+        return self.table[np.clip(codes, 0, self.table.size - 1)]
+
+    def _pack(self):
+        width = self._key_bytes()
+        keys = ordered(self.table).astype(np.int64)
+        steps = np.diff(keys, prepend=np.int64(0)).astype(f"<u{width}")
+        planes = steps.view(np.uint8).reshape(-1, width).T
+        return struct.pack("<I", self.table.size) + zstandard.compress(planes.tobytes(), 9)
+
+    def _unpack(self, data):
+        if len(data) < 4:
+            raise FormatError(f"the table of values has {len(data)} bytes, expected >= 4")
+        (size,) = struct.unpack_from("<I", data)
+        if not 1 <= size <= LARGEST_TABLE:
+            raise FormatError(f"the table has {size} values; expected 1 to {LARGEST_TABLE}")
+        width = self._key_bytes()
+        raw = inflate(data[4:], width * size, "a table of values")
+        if len(raw) != width * size:
+            raise FormatError(f"the table of {size} values has {len(raw)} bytes")
+        planes = np.frombuffer(raw, np.uint8).reshape(width, size)
+        steps = np.ascontiguousarray(planes.T).view(f"<u{width}").reshape(-1)
+        keys = np.cumsum(steps.astype(np.uint64), dtype=np.uint64)
+        self.table = unordered(keys, self.dtype)
+
+    def _key_bytes(self) -> int:
+        return 8 if self.dtype == np.float64 else 4
