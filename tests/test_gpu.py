@@ -13,7 +13,7 @@ from conftest import require_package
 from PIL import Image
 
 import tezip_h5
-from tezip_h5 import codec, devices, gpu_arrays, rescue
+from tezip_h5 import attempts, codec, devices, gpu_arrays, rescue
 from tezip_h5.cli import legacy, main
 from tezip_h5.errors import BoundError, InputError
 from tezip_h5.hdf5 import encoder, reader
@@ -302,15 +302,18 @@ def test_a_gpu_array_where_no_gpu_can_be_reached(small, monkeypatch):
 
 def failing(monkeypatch, error, verb="encode_frames"):
     """Every chunk fails on the device."""
-    name = {"encode": "ChunkEncoder", "decode": "decode_frames"}[verb]
-    original = getattr(codec, name)
+    place, name = {
+        "encode": (attempts, "ChunkEncoder"),
+        "decode": (codec, "decode_frames"),
+    }[verb]
+    original = getattr(place, name)
 
     def wrapper(*arguments):
         if arguments[-1] == "cuda":
             raise error
         return original(*arguments)
 
-    monkeypatch.setattr(codec, name, wrapper)
+    monkeypatch.setattr(place, name, wrapper)
 
 
 @pytest.mark.parametrize(
@@ -378,7 +381,7 @@ def test_verify_has_the_cpu_decode(small, tmp_path, monkeypatch):
     frames, bound = small, tezip_h5.ErrorBound(absolute=2).of_frames(small[..., None])
     settings = tezip_h5.Settings(coder="stages")
     with pytest.warns(devices.DeviceWarning, match="does not decode within its bound"):
-        made = encoder.encode_and_check(frames, bound, settings, None, None, None, device="cuda")
+        made = encoder.encode_and_check(frames, bound, settings, device="cuda")
     assert made_there
     assert made.payload == encode(frames, bound, settings).payload
     assert devices.status().given_up

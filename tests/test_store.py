@@ -237,7 +237,7 @@ def test_the_size_of_an_embedded_model(tmp_path, foreign):
 
 
 def written(path, frames, model):
-    tezip_h5.write(frames, path, model=model, level="balanced", preview=False)
+    tezip_h5.write(frames, path, model=model, coder="mixing", preview=False)
     with h5py.File(path) as file:
         return (
             path.stat().st_size,

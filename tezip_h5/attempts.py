@@ -24,7 +24,7 @@ NETWORK_WORTH = {"fast": 1.0, "balanced": 0.01, "best": 0.002}
 """Share of a chunk's bytes that a network must save to be used: it makes reading slower, about
 as much again as everything else together. At level "fast" none is tried."""
 
-MIXING_WORTH = {"balanced": 0.01, "best": 0.0}
+MIXING_WORTH = {"balanced": 0.02, "best": 0.0}
 """Share of a chunk's bytes that the mixing coder must save beside the linear coder: it takes ten
 times as long to read and write."""
 
@@ -33,7 +33,7 @@ times as long to read and write."""
 _SAMPLE_SIDES, _SAMPLE_FRAMES, _SAMPLE_SHARE = (64, 128), 8, 16
 _PATCHES = 2  # rows and columns of what must stand for all of the picture
 _HOPE = 0.75  # share of its worth that a network must save there to be tried
-_CLEAR = 2.0  # times its worth: then the mixing coder is not measured against the linear one
+_CLEAR = 0.5, 1.5  # times its worth, below and above which a sample decides upon the mixing coder
 _STILL = 1.0  # bits per sample: parts of such frames say little of the whole
 
 
@@ -117,10 +117,10 @@ class Attempts:
         """The mixing coder's payload, or the linear coder's where that is hardly larger."""
         worth = MIXING_WORTH[self.settings.level]
         saved = self._mixing_saves() if worth else None
-        if saved is not None and saved < worth:
+        if saved is not None and saved < _CLEAR[0] * worth:
             return self._run("linear")
         mixing = self._run("mixing")
-        if saved is not None and saved > _CLEAR * worth and not self._still(mixing):
+        if saved is not None and saved > _CLEAR[1] * worth and not self._still(mixing):
             return mixing
         linear = self._run("linear")
         return linear if len(linear.payload) * (1 - worth) < len(mixing.payload) else mixing
