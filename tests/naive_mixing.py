@@ -8,11 +8,11 @@ import zstandard
 
 FRACTION = 6
 SIZES = {
-    0: ((80, 81, 81, 90, 64), (20,), (10,), 12),
+    0: ((256, 81, 81, 90, 64), (20,), (10,), 12),
     1: (
-        (80, 225, 225, 225, 256, 225, 225, 150, 324, 320, 405, 225, 256, 225, 256, 225),
-        (20, 15, 16),
-        (20, 25),
+        (80, 225, 225, 225, 256, 225, 225, 150, 324, 320, 405, 225, 256, 225, 256, 225, 1024),
+        (20, 15, 32),
+        (20, 25, 64),
         22,
     ),
 }
@@ -242,7 +242,8 @@ class Channel:
         contexts, mixers, refiners, slots = SIZES[model]
         self.slots = slots
         self.planes = [Plane(), Plane(), Plane()]
-        self.mean = Plane()
+        self.mean, self.usual = Plane(), Plane()
+        self.tones = [[0, 0] for _ in range(64)]
         self.symbols, self.errors = [Plane(), Plane()], Plane()
         self.misses = [Plane(), Plane()]
         self.fit = LeastSquares(10, 8, [1 << 15, 1 << 15])
@@ -253,9 +254,9 @@ class Channel:
         self.bias = [[0, 0] for _ in range(128)]
         self.repeats = 0
         self.counters = [{} for _ in contexts]
-        count = len(contexts) + (3 if model else 0)
+        count = len(contexts) + (5 if model else 0)
         self.new_weights = [78643 // count] * count + [0]
-        self.weights = [{} for _ in mixers]
+        self.weights, self.learned = [{} for _ in mixers], [{} for _ in mixers]
         self.new_table = [SQUASH[clip(128 * j - 2048, -2047, 2047)] for j in range(33)]
         self.tables = [{} for _ in refiners]
         self.seen = 0
@@ -279,10 +280,12 @@ class Channel:
             final += (line[j] * (128 - i) + line[j + 1] * i) >> 7
         bit = coder.decide(clip(final >> 2, 32, 65536 - 32))
         target = 65535 if bit else 0
-        for row, dot in zip(rows, dots, strict=True):
-            error = (target - SQUASH[dot]) * 3
+        for row, dot, learned, choice in zip(rows, dots, self.learned, mixers, strict=True):
+            seen = learned.get((choice, slot), 0)
+            learned[choice, slot] = min(seen + 1, 61504)
+            error = (target - SQUASH[dot]) * (4 + (65536 // (64 + seen // 64) * 5 >> 7))
             for k, value in enumerate(inputs):
-                row[k] = wrapped(row[k] + ((value * error + (1 << 17)) >> 18))
+                row[k] = wrapped(row[k] + ((value * error + (1 << 19)) >> 20))
         for c, key in cells:
             chance, n = divmod(c.get(key, 1 << 31), 1024)
             rate = 65536 // (n + 2)
@@ -347,7 +350,7 @@ class Channel:
         for bit in range(k - 1, k - 1 - modelled, -1):
             mid = [d.beyond(edge + (2 << bit), sign) for d in distributions]
             parts = zip(near, mid, far, strict=True)
-            chance = sum(((m - f + 1) << 16) // (n - f + 2) for n, m, f in parts) // 3
+            chance = sum(((m - f + 1) << 16) // (n - f + 2) for n, m, f in parts) // 5
             one = coder.decide(clip(chance, 64, 65472))
             low = 2 * low + one
             if one:
@@ -411,6 +414,8 @@ class Stream:
             for x in range(-4, w + 4):
                 change = (channel.planes[0][y, x] << self.finer) - channel.mean[y, x]
                 channel.mean[y, x] += (change * share) >> 16
+                change = (channel.misses[0][y, x] << 5) - channel.usual[y, x]
+                channel.usual[y, x] += (change * share) >> 16
 
     def past(self, channel, c):
         """P, Q, S' and M', as bright as this frame, and moved; A stays so."""
@@ -430,6 +435,7 @@ class Stream:
         if channel.seen > 0 and self.frame < len(self.vectors):
             planes = [plane.moved(self.vectors[self.frame], h, w) for plane in planes]
             channel.mean = channel.mean.moved(self.vectors[self.frame], h, w)
+            channel.usual = channel.usual.moved(self.vectors[self.frame], h, w)
             for plane in (*planes[:2], channel.mean):
                 plane.repeat_edges(h, w)
         return planes
@@ -605,6 +611,7 @@ class Stream:
         pred = clip(pred, 0, top << 6)
         centre = (pred + 32) >> 6
         part = (pred - (centre << 6) + 32) >> 4
+        tone = pred >> max(top.bit_length(), 6)
 
         def c(difference):
             t = (difference * u >> 24) >> k
@@ -626,7 +633,7 @@ class Stream:
         tests = (n == w, w == nw, centre == w, centre == p, p == w, ne == n, n == nw, p == n)
         equal = sum(test << bit for bit, test in enumerate(tests))
         contexts = [
-            4 * level + part,
+            4 * (level if model else tone) + part,
             dw * wide + dn,
             c((quick - pred) >> 4) * wide + c((slow - pred) >> 4),
             c(ne - centre) * wide + c(nw - centre),
@@ -659,21 +666,34 @@ class Stream:
                 close += (close * 43691) >> 16
             contexts.append(8 * min(log_class(close >> 1), 31) + ((pred - (centre << 6) + 32) >> 3))
             contexts.append(c((fit - pred) >> 4) * 15 + c((votes[first - 2] - pred) >> 4))
+            contexts.append(pred >> max(top.bit_length() - 4, 6))
+            usual = 4 * at(channel.usual, 0, 0)
+            for dy, dx in ((0, -1), (-1, 0), (0, 1), (1, 0)):
+                usual += 2 * at(channel.usual, dy, dx)
+            for dy, dx in ((-1, -1), (-1, 1), (1, -1), (1, 1)):
+                usual += at(channel.usual, dy, dx)
+            usual = 10 * (usual >> 4)
+            far = usual >> 5 if has_p else close
 
-            def distribution(value, weight, off):
+            def distribution(value, weight, off, finer=0):
                 return Distribution(
-                    ((value - (centre << 6)) * u) >> 24, weight * 2**22 // (off + 40)
+                    ((value - (centre << 6)) * u) >> 24,
+                    (weight << 22 + finer) // (off + (40 << finer)),
                 )
 
             distributions = [
                 distribution(pred, 14, close),
                 distribution(fit, 11, recent[first - 1]),
                 distribution(blend, 11, wider),
+                distribution(pred, 14, usual, 5),
+                distribution(pred, 14, 10 * channel.tones[tone][0], 4),
             ]
             if not has_p:
-                distributions[2] = distributions[1]
-            mixers = (level, dp, apart)
-            refiners = (level, 5 * q(sw >> k, 2) + q(sn >> k, 2))
+                distributions[2:4] = distributions[1], distributions[0]
+            if channel.tones[tone][1] == 0:
+                distributions[4] = distributions[0]
+            mixers = (level, dp, min(log_class(far >> 1), 31))
+            refiners = (level, 5 * q(sw >> k, 2) + q(sn >> k, 2), tone)
         else:
             if O is not None:
                 contexts[3] = c(wrong) * 9 + min(half, 8)
@@ -694,6 +714,9 @@ class Stream:
         exact = value << 6
         if model:
             M[y, x] = min(abs(exact - pred) * u >> 24, 1 << 24)
+            known, seen = channel.tones[tone]
+            known += (((M[y, x] << 4) - known) * (65536 // (seen + 2))) >> 16
+            channel.tones[tone] = [known, min(seen + 1, 1023)]
             channel.fit.add(y, x, fitted, (value - base) >> narrow)
             off = clip((exact - blend) >> narrow, -(1 << 25), 1 << 25)
             channel.correction.add(y, x, offs, off)

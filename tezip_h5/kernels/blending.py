@@ -15,7 +15,8 @@ from __future__ import annotations
 from numba import int64
 
 from tezip_h5.kernels import nearby
-from tezip_h5.kernels.mixing import CENTRE, MATCH, SHARPNESS, code_symbol
+from tezip_h5.kernels.curves import place_curve, repeat_curve
+from tezip_h5.kernels.mixing import MATCH, code_symbol
 from tezip_h5.kernels.pixels import (
     ACTIVITIES,
     BOTTOM,
@@ -28,25 +29,31 @@ from tezip_h5.kernels.pixels import (
     TOP,
     UNUSED,
     adapt,
+    add_up,
     begin_row,
     bit_length,
     blended,
     class_of,
     clipped,
+    equalities,
     gather,
     gradient_adjusted,
     log_class,
     median,
+    moving,
     narrowed,
+    note,
     pad,
     quantized,
+    smoothed,
     surroundings,
     vote,
 )
-from tezip_h5.kernels.sizes import Sizes
+from tezip_h5.kernels.sizes import MISSED_MOST, Sizes
 
 _REPEATS = 16 * 8  # the cell of `bias` that says how often lively samples repeat a neighbour
 _REPEATING = 1 << 14  # of 65536
+_TONED, _USUAL = 4, 5  # fraction bits of misses that are usual for a tone, and at a place
 _FAR = 1 << 25  # most that a vote is off the blend, for sums of squares that fit
 
 
@@ -64,7 +71,7 @@ def build(sizes: Sizes):
 
     def code_plane(
         decoding, levels, tolerance, top, flags, alone, planes, finer, traces, squares,
-        voter_errors, filters, learned, bias,
+        voter_errors, filters, learned, tones, bias,
         counters, weights, refined, tables, shares, scratch, solving, coder, stream,
     ):  # fmt: skip
         """Encode or decode one plane of one frame.
@@ -81,16 +88,19 @@ def build(sizes: Sizes):
             Padded reconstructions: of this frame (written), the last, the one before, the
             running mean of the last ones (with `finer` fraction bits), the network's prediction,
             this frame's channel before this one, and that one's errors.
-        traces : five padded like those
-            This frame's symbols (written), the last frame's, this frame's errors (written); and
-            by how much predictions missed, in 1/64 symbols, now (written) and in the last frame,
-            fine models only.
+        traces : six padded like those
+            This frame's symbols (written), the last frame's, this frame's errors (written); and,
+            fine models only, by how much predictions missed, in 1/64 symbols: now (written), in
+            the last frame, and the running mean of the last ones (with `_USUAL` more bits).
         squares : sums, past sums and weights, see `nearby.Sums`; fine models only
         voter_errors : int32 (2, columns + 8, VOTERS), scratch
         filters : int32 (3, TAPS)
         learned : int32 (classes, TAPS)
             Weights that the encoder learnt, with 16 fraction bits, for every kind of surroundings
             and last for keyframes; may be empty.
+        tones : int32 (2, TONES)
+            By how much predictions of every tone missed, with `_TONED` more bits, and how many
+            there were; fine models only.
         bias : int64 (n, 2), counters, weights, refined : the adaptive state
         tables, shares : `mixing.TABLES`, `pixels.SHARES`
         scratch, solving : tuples of arrays of any content; see ``planes.py``
@@ -101,7 +111,7 @@ def build(sizes: Sizes):
         Bytes of the stream so far.
         """
         current, previous, before, mean, guess, other, other_errors = planes
-        symbols, past_symbols, errors, misses, past_misses = traces
+        symbols, past_symbols, errors, misses, past_misses, usual = traces
         sums, past_sums, fitted = squares
         rows, columns = current.shape[0] - TOP - BOTTOM, current.shape[1] - LEFT - RIGHT
         has_previous = flags & HAS_PREVIOUS != 0
@@ -113,6 +123,8 @@ def build(sizes: Sizes):
         taps_seen, votes_seen = scratch[9:]
         voter_errors[:] = 0
         narrow = narrowed(top)
+        darker = max(bit_length(top), int64(FRACTION))
+        shaded = max(bit_length(top) - 4, int64(FRACTION))
         square = min(step >> narrow, int64(1) << 20) ** 2
         floor = 16 * min(step, int64(1) << 20) ** 2 + 1  # beyond, filters stand still anyway
         near_count = 8 + (11 if has_previous else 0) + (1 if has_guess else 0)
@@ -233,12 +245,7 @@ def build(sizes: Sizes):
                 # --- activity
                 qw, qn = int64(symbols[y, x - 1]), int64(symbols[y - 1, x])
                 qp = int64(past_symbols[y, x])
-                here = 3 * (abs(qw) + abs(qn))
-                here += 2 * (abs(int64(symbols[y - 1, x - 1])) + abs(int64(symbols[y - 1, x + 1])))
-                here += abs(int64(symbols[y, x - 2])) + abs(int64(symbols[y - 2, x]))
-                around = abs(int64(past_symbols[y, x + 1])) + abs(int64(past_symbols[y + 1, x]))
-                around += abs(int64(past_symbols[y, x - 1])) + abs(int64(past_symbols[y - 1, x]))
-                there = 2 * abs(qp) + around
+                here, there = moving(symbols, past_symbols, y, x)
                 activity = 2 * here + 4 * there if has_previous else 4 * here
                 activity = (activity * 21845) >> 16  # a third
                 scale = max(bit_length(activity) - 5, int64(0))
@@ -257,6 +264,7 @@ def build(sizes: Sizes):
                 centre = (predicted + (1 << (FRACTION - 1))) >> FRACTION
                 offset = predicted - (centre << FRACTION)  # -32..31
                 part = (offset + (1 << (FRACTION - 1))) >> (FRACTION - 2)
+                tone = predicted >> darker
 
                 # --- contexts
                 dw = class_of(w - centre, per_step, scale, most)
@@ -264,7 +272,7 @@ def build(sizes: Sizes):
                 dp = class_of(p - centre, per_step, scale, most) if has_previous else int64(most)
                 qws, qns = qw >> scale, qn >> scale
                 half = min(level >> 1, 9)
-                chosen[0] = level * 4 + part
+                chosen[0] = (level if fine else tone) * 4 + part
                 chosen[1] = dw * wide + dn
                 filtered = votes[first + 1 if fine else first - 1]
                 chosen[2] = class_of(
@@ -275,9 +283,7 @@ def build(sizes: Sizes):
                 chosen[3] = class_of(ne - centre, per_step, scale, most) * wide + class_of(
                     nw - centre, per_step, scale, most
                 )
-                equal = (1 if n == w else 0) + (2 if w == nw else 0) + (4 if centre == w else 0)
-                equal += (8 if centre == p else 0) + (16 if p == w else 0) + (32 if ne == n else 0)
-                equal += (64 if n == nw else 0) + (128 if p == n else 0)
+                equal = equalities(w, n, nw, ne, p, centre)
                 chosen[MATCH] = equal if fine else equal & 63
                 if fine:
                     chosen[5] = dp * wide + dw
@@ -310,18 +316,24 @@ def build(sizes: Sizes):
                         close += int64(past_misses[y, x + 1]) + past_misses[y + 1, x]
                     else:
                         close += (close * 43691) >> 16  # two thirds
-                    # Means of misses, in 1/64 symbols: of ten weights, of eight.
-                    curves[0, CENTRE] = (offset * per_step) >> 24
-                    curves[0, SHARPNESS] = (int64(64) << 16) * 14 // (close + 40)
-                    fit = votes[first - 1] - (centre << FRACTION)
-                    curves[1, CENTRE] = (fit * per_step) >> 24
-                    curves[1, SHARPNESS] = (int64(64) << 16) * 11 // (int64(recent[first - 1]) + 40)
+                    far = close
                     if has_previous:
-                        curves[2, CENTRE] = ((blend - (centre << FRACTION)) * per_step) >> 24
-                        curves[2, SHARPNESS] = (int64(64) << 16) * 11 // (wider + 40)
-                    else:
-                        for i in range(5):
-                            curves[2, i] = curves[1, i]
+                        long = smoothed(usual, y, x)
+                        far = (10 * long) >> _USUAL
+                    fit = votes[first - 1] - (centre << FRACTION)
+                    # Of misses, close has ten, wider eight.
+                    place_curve(curves, 0, offset, per_step, 14, close, 0)
+                    place_curve(curves, 1, fit, per_step, 11, int64(recent[first - 1]), 0)
+                    repeat_curve(curves, 2, 1)
+                    repeat_curve(curves, 3, 0)
+                    repeat_curve(curves, 4, 0)
+                    if has_previous:
+                        place_curve(curves, 2, blend - (centre << FRACTION), per_step, 11, wider, 0)
+                        place_curve(curves, 3, offset, per_step, 14, 10 * long, _USUAL)
+                    if tones[1, tone] > 0:
+                        place_curve(
+                            curves, 4, offset, per_step, 14, 10 * int64(tones[0, tone]), _TONED
+                        )
                     chosen[14] = min(log_class(close >> 1), 31) * 8
                     chosen[14] += (offset + (1 << (FRACTION - 1))) >> (FRACTION - 3)
                     chosen[15] = class_of(
@@ -329,6 +341,7 @@ def build(sizes: Sizes):
                     ) * wide + class_of(
                         (votes[first - 2] - predicted) >> (FRACTION - 2), per_step, scale, most
                     )
+                    chosen[16] = predicted >> shaded
                 elif has_other:
                     last = class_of(int64(other_errors[y, x]), per_step, scale, most)
                     chosen[3] = last * wide + min(half, wide - 1)
@@ -338,9 +351,10 @@ def build(sizes: Sizes):
                 chosen[mixer] = level
                 if fine:
                     chosen[mixer + 1] = dp
-                    chosen[mixer + 2] = apart
+                    chosen[mixer + 2] = min(log_class(far >> 1), 31)
                     chosen[refiner] = level
                     chosen[refiner + 1] = clipped(qws, 2) * 5 + clipped(qns, 2)
+                    chosen[refiner + 2] = tone
                 else:
                     chosen[refiner] = half
                 for i in range(choices):
@@ -369,7 +383,9 @@ def build(sizes: Sizes):
                 exact = value << FRACTION
                 if fine:
                     missed = (abs(exact - predicted) * per_step) >> 24
-                    misses[y, x] = min(missed, int64(1) << 24)
+                    missed = min(missed, int64(MISSED_MOST))
+                    misses[y, x] = missed
+                    note(tones, tone, missed << _TONED, tables[2])
                     off = (exact - blend) >> narrow
                     off_votes[count] = min(max(off, -_FAR), _FAR)
                     near_taps[near_count] = (value - base) >> narrow
@@ -387,11 +403,7 @@ def build(sizes: Sizes):
                 if lively:
                     repeats = int64(65536) if value in (w, n, p) else int64(0)
                     bias[_REPEATS, 0] += (repeats - bias[_REPEATS, 0]) >> 8
-                bias[cell, 0] += exact - predicted
-                bias[cell, 1] += 1
-                if bias[cell, 1] >= 512:
-                    bias[cell, 0] >>= 1
-                    bias[cell, 1] >>= 1
+                add_up(bias, cell, exact - predicted)
                 for v in range(count):
                     missed = (abs(exact - votes[v]) * per_step) >> 24
                     voter_errors[now, x, v] = min(missed, int64(1) << 27)

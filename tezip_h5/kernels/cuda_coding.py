@@ -13,7 +13,7 @@ import numpy as np
 from numba import boolean, cuda, int8, int16, int32, int64, uint8, uint16, uint32, void
 
 from tezip_h5 import kernels
-from tezip_h5.kernels import blending, mean, mixing, motion, nearby, pixels
+from tezip_h5.kernels import blending, curves, mean, mixing, motion, nearby, pixels
 from tezip_h5.kernels.cuda_launch import device, kernel
 from tezip_h5.kernels.cuda_typed import shared
 from tezip_h5.kernels.pixels import (
@@ -29,7 +29,7 @@ from tezip_h5.kernels.pixels import (
     TOP,
     VOTERS,
 )
-from tezip_h5.kernels.sizes import COARSE, FINE, FIRST_COUNTER, Sizes
+from tezip_h5.kernels.sizes import COARSE, FINE, FIRST_COUNTER, MISSED_MOST, TONES, Sizes
 
 __all__ = ["CELLS", "MOVED", "PLAN", "TABLES", "THREADS", "begin", "gather", "planes_of"]
 
@@ -45,9 +45,9 @@ PLAN = 15
 THREADS = 32
 """Of a block: as few as a warp has, so that few streams use many multiprocessors."""
 CELLS = 16 * 8 + 1  # of bias cancellation
-MOVED = 5
-"""Planes of the last frames as blocks have moved: two frames, symbols, misses, mean."""
-TABLES = (mixing.STRETCH, mixing.SQUASH, mixing.RATES, pixels.SHARES, mixing.CURVE)
+MOVED = 6
+"""Planes of the last frames as blocks have moved: two frames, symbols, misses, usual ones, mean."""
+TABLES = (mixing.STRETCH, mixing.SQUASH, mixing.RATES, pixels.SHARES, curves.CURVE)
 
 _FITTED = nearby.MOST + 1
 _SEEN = (_FITTED, nearby.COLUMNS)
@@ -61,8 +61,9 @@ _remember = shared(mean.remember.py_func, mean.remember, (3,))
 
 
 def planes_of(sizes: Sizes) -> int:
-    """Padded planes of a channel: three frames, two of symbols, errors; two of misses, a mean."""
-    return 9 if sizes.fine else 6
+    """Padded planes of a channel: three frames, two of symbols, errors; two of misses, a mean, and
+    usual misses."""
+    return 10 if sizes.fine else 6
 
 
 @device
@@ -124,7 +125,7 @@ _SIGNATURE = void(
     boolean, int64[:, ::1], int64[:, ::1], int64[:, :, ::1], int8[:, :, :, ::1],
     _volume, _volume, uint8[::1],
     _volume, _volume, _space, int64[:, :, :, :, ::1], _volume, _volume, _volume,
-    int64[:, :, :, ::1], uint32[:, :, ::1], int32[:, :, :, ::1], uint16[:, :, :, ::1],
+    _volume, int64[:, :, :, ::1], uint32[:, :, ::1], int32[:, :, :, ::1], uint16[:, :, :, ::1],
     int64[:, ::1], int64[:, ::1], int64[:, :, :, ::1],
     int16[::1], uint16[::1], uint16[::1], int32[::1], int64[::1],
 )  # fmt: skip
@@ -137,20 +138,21 @@ def _coder(sizes: Sizes):
     def compiled(
         decoding, levels, tolerance, top, flags, alone,
         current, previous, before, average, guess, other, other_errors, finer,
-        symbols, past_symbols, errors, misses, past_misses, sums, past_sums, fitted, *rest,
+        symbols, past_symbols, errors, misses, past_misses, usual, sums, past_sums, fitted,
+        *rest,
     ):  # fmt: skip
-        state, coder, stream = rest[:7], rest[-2], rest[-1]
+        state, coder, stream = rest[:8], rest[-2], rest[-1]
         if not fine:
-            average = misses = past_misses = nothing
+            average = misses = past_misses = usual = nothing
         return kernels.load("fine" if fine else "coarse").code_plane(
             decoding, levels, tolerance, top, flags, alone,
             current, previous, before, average, finer, guess, other, other_errors,
-            symbols, past_symbols, errors, misses, past_misses, sums, past_sums, fitted,
+            symbols, past_symbols, errors, misses, past_misses, usual, sums, past_sums, fitted,
             *state, coder, stream,
         )  # fmt: skip
 
     # This frame's plane, symbols, errors, misses, sums, weights, and all that adapts.
-    written = (6, 14, 16, *((17, 19, 21) if fine else ()), 22, 23, 25, 26, 27, 28, 46, 47)
+    written = (6, 14, 16, *((17, 20, 22) if fine else ()), 23, 24, *range(26, 31), 50, 51)
     return shared(plane, compiled, written)
 
 
@@ -164,7 +166,7 @@ def _build(sizes: Sizes, name: str):
     def code_frame(
         decoding, plan, tolerances, brightness, vectors, samples, guesses, data,
         planes, moved, sums, fitted, voter_errors, filters, learned,
-        bias, counters, weights, refined, coder, totals, solving,
+        tones, bias, counters, weights, refined, coder, totals, solving,
         stretches, squashes, all_rates, all_shares, curve,
     ):  # fmt: skip
         """Code a frame of every stream in `plan`.
@@ -237,6 +239,7 @@ def _build(sizes: Sizes, name: str):
             misses = planes[own + 6 + now if fine else own, :high, :wide, lane]
             past_misses = planes[own + 6 + then if fine else own, :high, :wide, lane]
             average = planes[own + 8 if fine else own, :high, :wide, lane]
+            usual = planes[own + 9 if fine else own, :high, :wide, lane]
             # Of the first channel there is none before.
             other = planes[own - per + newest if c else own, :high, :wide, lane]
             other_errors = planes[own - per + 5 if c else own, :high, :wide, lane]
@@ -286,14 +289,17 @@ def _build(sizes: Sizes, name: str):
                     elif m == 3:
                         source = past_misses
                     elif m == 4:
+                        source = usual
+                    elif m == 5:
                         source = average
                     target = moved[m, :high, :wide, lane]
                     _clear(target)
                     _follow(source, TOP, LEFT, rows, columns, field, target)
-                    if m < 2 or m == 4:
+                    if m < 2 or m == 5:
                         _pad(target, rows, columns)
                 if fine:
-                    _copy(moved[4, :high, :wide, lane], average)
+                    _copy(moved[4, :high, :wide, lane], usual)
+                    _copy(moved[5, :high, :wide, lane], average)
                     past_misses = moved[3, :high, :wide, lane]
                 previous = moved[0, :high, :wide, lane]
                 before = moved[1, :high, :wide, lane]
@@ -302,10 +308,10 @@ def _build(sizes: Sizes, name: str):
             code_plane(
                 decoding, samples[i, c], tolerances[i, c], top, flags, plan[i, ALONE] != 0,
                 (current, previous, before, average, guess, other, other_errors), finer,
-                (symbols, past_symbols, errors, misses, past_misses),
+                (symbols, past_symbols, errors, misses, past_misses, usual),
                 (known, past_known, weights_here),
                 voter_errors[:, :wide, :, lane], filters[c, :, :, lane],
-                learned[c, : plan[i, TAUGHT], :, lane], bias[lane, c],
+                learned[c, : plan[i, TAUGHT], :, lane], tones[lane, c], bias[lane, c],
                 counters[lane, c], weights[lane, c], refined[lane, c],
                 (stretch, squash, rates, curve), shares, scratch,
                 (totals[:, lane], solving[0, :, :, lane], solving[1, :, :, lane]),
@@ -317,6 +323,10 @@ def _build(sizes: Sizes, name: str):
                 _remember(
                     planes[c * per + newest, :high, :wide, lane], seen, top,
                     planes[c * per + 8, :high, :wide, lane],
+                )  # fmt: skip
+                _remember(
+                    planes[c * per + 6 + now, :high, :wide, lane], seen, MISSED_MOST,
+                    planes[c * per + 9, :high, :wide, lane],
                 )  # fmt: skip
                 _turn(
                     sums[2 * c, :, :down, : across + 2 * nearby.MARGIN, :, lane],
@@ -333,13 +343,13 @@ code_coarse, code_fine = _build(COARSE, "code_coarse"), _build(FINE, "code_fine"
 
 @kernel(
     void(
-        int64[::1], _volume, _space, _volume, _volume, _volume, int64[:, :, :, ::1],
+        int64[::1], _volume, _space, _volume, _volume, _volume, _volume, int64[:, :, :, ::1],
         uint32[:, :, ::1], int32[:, :, :, ::1], uint16[:, :, :, ::1], int64[:, ::1],
         int64[:, ::1], int64, uint16[::1],
     )
 )  # fmt: skip
 def begin(
-    lanes, planes, sums, filters, learned, lessons, bias, counters, weights, refined, coder,
+    lanes, planes, sums, filters, learned, lessons, tones, bias, counters, weights, refined, coder,
     codes, first_weight, first_refined,
 ):  # fmt: skip
     """Make streams as they begin: a block for each.
@@ -375,6 +385,9 @@ def begin(
         for k in range(learned.shape[1]):
             for t in range(first, TAPS, step):
                 learned[c, k, t, lane] = lessons[cuda.blockIdx.x, c, k, t]
+        for k in range(first, TONES, step):
+            tones[lane, c, 0, k] = 0
+            tones[lane, c, 1, k] = 0
         for k in range(first, bias.shape[2], step):
             bias[lane, c, k, 0] = 0
             bias[lane, c, k, 1] = 0
@@ -382,7 +395,7 @@ def begin(
             counters[lane, c, k] = FIRST_COUNTER
         for k in range(first, weights.shape[2], step):
             for t in range(weights.shape[3]):
-                weights[lane, c, k, t] = first_weight if t < weights.shape[3] - 1 else 0
+                weights[lane, c, k, t] = first_weight if t < weights.shape[3] - 2 else 0
         for k in range(first, refined.shape[2], step):
             for t in range(refined.shape[3]):
                 refined[lane, c, k, t] = first_refined[t]

@@ -3,8 +3,8 @@
 A `Slab` has arrays for a number of streams, its lanes, of the same model and channels and of about
 the same size. Streams are shorter or narrower than its lanes by a bit where chunks are cut at the
 edge of a stack, or bands are not quite even; a launch codes one frame of those of its lanes that
-are asked for. A lane of one channel takes 31 bytes per sample in the coarse model and 149 in the
-fine one; 33 KB and 494 KB of them are what adapts. A launch takes 20 more while it runs, mostly
+are asked for. A lane of one channel takes 31 bytes per sample in the coarse model and 153 in the
+fine one; 43 KB and 729 KB of them are what adapts. A launch takes 20 more while it runs, mostly
 for bytes.
 
 Slabs stay when their lanes are given back, for the next chunks, until memory is needed for others.
@@ -20,7 +20,7 @@ import numpy as np
 from tezip_h5.kernels import cuda_coding, cuda_memory, mixing, nearby
 from tezip_h5.kernels.cuda_launch import SIMULATED, finish
 from tezip_h5.kernels.pixels import BOTTOM, KINDS, LEFT, RIGHT, TAPS, TOP, VOTERS
-from tezip_h5.kernels.sizes import COARSE, FINE
+from tezip_h5.kernels.sizes import COARSE, FINE, TONES
 
 __all__ = ["Lane", "Slab", "Work"]
 
@@ -112,7 +112,7 @@ class Slab:
     ----------
     planes : int32 (planes, rows + 6, columns + 8, lanes)
         Of every channel three frames, two frames' symbols, errors and, of fine models, two
-        frames' misses and a mean; behind them one for a network's prediction.
+        frames' misses, a mean and usual misses; behind them one for a network's prediction.
     moved : int32, like those
         What blocks that moved came from; none until the first of them.
     sums : int64 (2 C, USES, blocks down + 4, blocks across + 4, ENTRIES, lanes)
@@ -121,7 +121,7 @@ class Slab:
     voter_errors : int32 (2, columns + 8, VOTERS, lanes)
     filters : int32 (C, 3, TAPS, lanes)
     learned : int32 (C, KINDS + 1, TAPS, lanes)
-    bias, counters, weights, refined : those of the coder, (lanes, C, ...)
+    tones, bias, counters, weights, refined : those of the coder, (lanes, C, ...)
     coder : int64 (lanes, 4)
     totals, solving : where normal equations are solved, (ENTRIES, lanes) and
         (2, MOST + 1, MOST, lanes), by fine models; of what a model has not, 1 per lane
@@ -148,10 +148,11 @@ class Slab:
         self.filters = empty((channels, 3, TAPS, lanes), np.int32)
         self.learned = empty((channels, KINDS + 1, TAPS, lanes), np.int32)
         each = (lanes, channels)
+        self.tones = empty((*each, 2, TONES), np.int32)
         self.bias = empty((*each, cuda_coding.CELLS, 2), np.int64)
         self.counters = empty((*each, sum(sizes.contexts) * sizes.slots), np.uint32)
         rows_of_weights = sum(sizes.mixers) * sizes.slots
-        self.weights = empty((*each, rows_of_weights, sizes.inputs + 1), np.int32)
+        self.weights = empty((*each, rows_of_weights, sizes.weights), np.int32)
         self.refined = empty((*each, sum(sizes.refiners) * sizes.slots, 33), np.uint16)
         self.coder = empty((lanes, 4), np.int64)
         solved = (nearby.MOST + 1, nearby.MOST) if sizes.fine else (1, 1)
@@ -195,8 +196,9 @@ class Slab:
         numbers = send(np.array([lane.number for lane in lanes], np.int64))
         cuda_coding.begin(
             len(lanes), _THREADS, numbers, self.planes, self.sums, self.filters, self.learned,
-            send(lessons), self.bias, self.counters, self.weights, self.refined, self.coder,
-            send(np.ascontiguousarray(codes, np.int64)), self._sizes.first_weight, self._first,
+            send(lessons), self.tones, self.bias, self.counters, self.weights, self.refined,
+            self.coder, send(np.ascontiguousarray(codes, np.int64)), self._sizes.first_weight,
+            self._first,
         )  # fmt: skip
         finish()
 
@@ -256,8 +258,8 @@ class Slab:
             decoding, send(plan), send(np.array([work.tolerances for work in works], np.int64)),
             send(brightness), send(vectors), samples, send(guesses), data,
             self.planes, self.moved, self.sums, self.fitted, self.voter_errors, self.filters,
-            self.learned, self.bias, self.counters, self.weights, self.refined, self.coder,
-            self.totals, self.solving, *self._tables,
+            self.learned, self.tones, self.bias, self.counters, self.weights, self.refined,
+            self.coder, self.totals, self.solving, *self._tables,
         )  # fmt: skip
         coders = cuda_memory.to_host(self.coder)
         self._fetch(works, plan, data, coders, cuda_memory.to_host(samples))

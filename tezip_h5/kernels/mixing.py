@@ -4,8 +4,7 @@ The model is the same code in both directions, so encoder and decoder cannot dri
 Everything is integer. Probabilities have 16 bits in the arithmetic coder
 and 22 in the counters; `STRETCH` and `SQUASH` (ln(p / (1 - p)) and its inverse, in units of
 1/256) are made from integers alone. Mixing: Mahoney, *Adaptive Weighing of Context Models for
-Lossless Data Compression*, Florida Tech. CS-2005-16. Distributions around predictions as inputs
-of the mixing: Meyer, Tischer, *TMW*, 1997.
+Lossless Data Compression*, Florida Tech. CS-2005-16.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import numpy as np
 from numba import int64, uint32, uint64
 
 from tezip_h5.kernels.compiling import inlined
+from tezip_h5.kernels.curves import BETWEEN, CURVE, CURVE_BITS, FARTHER, NEARER, beyond
 
 LADDER = 20
 """A magnitude of so many steps up the ladder goes on as raw bits."""
@@ -55,37 +55,12 @@ def _tables() -> tuple[np.ndarray, np.ndarray]:
 
 
 SQUASH, STRETCH = _tables()
-CURVE_BITS, _CURVE_STEP = 40, 64
-_CURVE_MOST = 20 * _CURVE_STEP
-
-
-def _curve() -> np.ndarray:
-    """CURVE[z + 1280] = 2**40 / (1 + exp(z / 64)), the logistic distribution's tail."""
-    one = 1 << 96
-    ratio, term, n = 0, one, 0
-    while term:  # the series of exp(-1/64)
-        ratio += -term if n % 2 else term
-        n += 1
-        term //= _CURVE_STEP * n
-    tails = np.zeros(2 * _CURVE_MOST + 1, np.int64)
-    power = one
-    for z in range(_CURVE_MOST + 1):
-        value = (power << CURVE_BITS) // (one + power)
-        tails[_CURVE_MOST + z], tails[_CURVE_MOST - z] = value, (1 << CURVE_BITS) - value
-        power = power * ratio >> 96
-    return tails
-
-
-CURVE = _curve()
-CENTRE, SHARPNESS, NEARER, FARTHER, BETWEEN = range(5)
-"""Places of a distribution: its centre in 1/64 symbols, 2**16 over its scale in symbols, and the
-chances of lying beyond three edges."""
 
 SHARE_OF = np.array([0, 65536, 32768, 21845], np.int64)
 """65536 over the number of mixers."""
 
-LEARNING = 3
-"""How fast mixers learn; slowly, which is smaller where nearly all residuals are zero."""
+MOST_SEEN = 961 << 6
+"""Decisions that a row of mixers' weights counts: it learns the slower, the more it has seen."""
 
 RATES = np.array([65536 // (n + 2) for n in range(1024)], np.uint16)
 """How fast a counter that has seen n decisions goes on, in 1/65536."""
@@ -130,6 +105,15 @@ def _code(decoding, bit, probability, coder, stream):
         low = middle + 1
     _settle(decoding, low, high, coder, stream)
     return bit
+
+
+@inlined
+def _pace(rates, weights, row, count):
+    """How fast a row of weights learns, in 2**-20: 4 and what falls from 40 to 2 as it has seen
+    more; its counter, behind the weights, goes on."""
+    seen = int64(weights[row, count])
+    weights[row, count] = min(seen + 1, MOST_SEEN)
+    return 4 + ((int64(rates[uint64((seen >> 6) + 62)]) * 5) >> 7)
 
 
 @inlined
@@ -188,17 +172,19 @@ def _decide(
     final = min(max(final >> 2, 32), 65536 - 32)
     bit = _code(decoding, bit, final, coder, stream)
     target = int64(65535) if bit else int64(0)
-    a = (target - int64(squash[uint64(a + LIMIT)])) * LEARNING
-    b = (target - int64(squash[uint64(b + LIMIT)])) * LEARNING
-    c = (target - int64(squash[uint64(c + LIMIT)])) * LEARNING
+    a = (target - int64(squash[uint64(a + LIMIT)])) * _pace(rates, weights, first, count)
+    if mixers > 1:
+        b = (target - int64(squash[uint64(b + LIMIT)])) * _pace(rates, weights, second, count)
+    if mixers > 2:
+        c = (target - int64(squash[uint64(c + LIMIT)])) * _pace(rates, weights, third, count)
     for i in range(count):
         value = int64(inputs[i])
         # No need to clip: it takes hundreds of thousands of wrong decisions to leave 32 bits.
-        weights[first, i] = int64(weights[first, i]) + ((value * a + (1 << 17)) >> 18)
+        weights[first, i] = int64(weights[first, i]) + ((value * a + (1 << 19)) >> 20)
         if mixers > 1:
-            weights[second, i] = int64(weights[second, i]) + ((value * b + (1 << 17)) >> 18)
+            weights[second, i] = int64(weights[second, i]) + ((value * b + (1 << 19)) >> 20)
         if mixers > 2:
-            weights[third, i] = int64(weights[third, i]) + ((value * c + (1 << 17)) >> 18)
+            weights[third, i] = int64(weights[third, i]) + ((value * c + (1 << 19)) >> 20)
     for i in range(contexts):
         place = uint64(rows[i] + slot)
         counter = int64(counters[place])
@@ -239,14 +225,6 @@ def _raw(decoding, value, bits, coder, stream):
 
 
 @inlined
-def _beyond(tail, curve, edge, sign):
-    """Chance, of 2**40, of lying more than `edge` / 2 symbols up (sign 1) or down (-1); `tail` is
-    `CURVE`."""
-    z = ((edge * 32 - sign * curve[CENTRE]) * curve[SHARPNESS]) >> 16
-    return tail[min(max(z, -_CURVE_MOST), _CURVE_MOST) + _CURVE_MOST]
-
-
-@inlined
 def _stretched(stretch, part, whole):
     """STRETCH of part / whole."""
     return int64(stretch[min(uint64(part << 12) // uint64(whole + 1), uint64(4095))])
@@ -275,13 +253,13 @@ def _low_bits(decoding, low, bits, inner, sign, tail, curves, coder, stream):
     count = curves.shape[0]
     left, found = bits, int64(0)
     for m in range(count):
-        curves[m, NEARER] = _beyond(tail, curves[m], inner, sign)
-        curves[m, FARTHER] = _beyond(tail, curves[m], inner + (int64(2) << bits), sign)
+        curves[m, NEARER] = beyond(tail, curves[m], inner, sign)
+        curves[m, FARTHER] = beyond(tail, curves[m], inner + (int64(2) << bits), sign)
     while left > 0 and bits - left < MODELLED:
         left -= 1
         chance = int64(0)
         for m in range(count):
-            curves[m, BETWEEN] = _beyond(tail, curves[m], inner + (int64(2) << left), sign)
+            curves[m, BETWEEN] = beyond(tail, curves[m], inner + (int64(2) << left), sign)
             upper = curves[m, BETWEEN] - curves[m, FARTHER]
             chance += ((upper + 1) << 16) // (curves[m, NEARER] - curves[m, FARTHER] + 2)
         chance = min(max(chance // count, 64), 65536 - 64)
@@ -323,7 +301,7 @@ def code_symbol(
     """One residual symbol: zero?, sign, a ladder of magnitudes, low bits; returns it.
 
     With scale k > 0, symbols share a rung of the ladder with 2**k - 1 others of their sign, and
-    zero counts as positive. `curves` (int64 (distributions, 5)) say what is likely; see `CENTRE`.
+    zero counts as positive. `curves` (int64 (distributions, 5)) say what is likely; see `curves`.
     `marks` (int64) are symbols that would repeat a neighbour: on the ladder, context
     `MATCH` is which of them a rung has, counted from row `first_match`.
     """
@@ -331,8 +309,8 @@ def code_symbol(
     stretch, _, _, tail = tables
     one = int64(1) << CURVE_BITS
     for m in range(count):
-        curves[m, NEARER] = _beyond(tail, curves[m], int64(-1), int64(1))
-        curves[m, FARTHER] = _beyond(tail, curves[m], int64(1), int64(1))
+        curves[m, NEARER] = beyond(tail, curves[m], int64(-1), int64(1))
+        curves[m, FARTHER] = beyond(tail, curves[m], int64(1), int64(1))
     if scale == 0:
         for m in range(count):
             inside = curves[m, NEARER] - curves[m, FARTHER]
@@ -365,10 +343,10 @@ def code_symbol(
     # Twice the distance of the first rung's inner edge from the centre, in symbols.
     edge = int64(1) if scale == 0 or negative else int64(-1)
     for m in range(count):
-        curves[m, NEARER] = _beyond(tail, curves[m], edge, sign)
+        curves[m, NEARER] = beyond(tail, curves[m], edge, sign)
     while height < LADDER:
         for m in range(count):
-            curves[m, FARTHER] = _beyond(
+            curves[m, FARTHER] = beyond(
                 tail, curves[m], (((height + 1) << scale) << 1) + edge, sign
             )
             inputs[first + m] = _stretched(stretch, curves[m, FARTHER], curves[m, NEARER])

@@ -238,6 +238,54 @@ def class_of(difference, per_step, scale, most):
     return 4 + size if scaled >= 0 else 4 - size
 
 
+@inlined
+def equalities(w, n, nw, ne, p, centre):
+    """Which of a pixel's neighbours and its prediction are the same, a bit for each pair."""
+    equal = (1 if n == w else 0) + (2 if w == nw else 0) + (4 if centre == w else 0)
+    equal += (8 if centre == p else 0) + (16 if p == w else 0) + (32 if ne == n else 0)
+    return equal + (64 if n == nw else 0) + (128 if p == n else 0)
+
+
+@inlined
+def add_up(sums, place, value):
+    """Take a value into a sum and its count; both are halved at 512."""
+    sums[place, 0] += value
+    sums[place, 1] += 1
+    if sums[place, 1] >= 512:
+        sums[place, 0] >>= 1
+        sums[place, 1] >>= 1
+
+
+@inlined
+def moving(symbols, past_symbols, y, x):
+    """How large symbols around a pixel are, in this frame and in the last."""
+    here = 3 * (abs(int64(symbols[y, x - 1])) + abs(int64(symbols[y - 1, x])))
+    here += 2 * (abs(int64(symbols[y - 1, x - 1])) + abs(int64(symbols[y - 1, x + 1])))
+    here += abs(int64(symbols[y, x - 2])) + abs(int64(symbols[y - 2, x]))
+    around = abs(int64(past_symbols[y, x + 1])) + abs(int64(past_symbols[y + 1, x]))
+    around += abs(int64(past_symbols[y, x - 1])) + abs(int64(past_symbols[y - 1, x]))
+    return here, 2 * abs(int64(past_symbols[y, x])) + around
+
+
+@inlined
+def smoothed(plane, y, x):
+    """A plane here and around: a weighted mean of nine."""
+    total = 4 * int64(plane[y, x]) + plane[y - 1, x - 1] + plane[y - 1, x + 1]
+    total += int64(plane[y + 1, x - 1]) + plane[y + 1, x + 1]
+    total += 2 * (int64(plane[y, x - 1]) + plane[y - 1, x] + plane[y, x + 1] + plane[y + 1, x])
+    return total >> 4
+
+
+@inlined
+def note(means, place, value, rates):
+    """Take a value into the mean of a place; the counts are behind the means, `rates` says how
+    much a value counts."""
+    seen = int64(means[1, place])
+    change = (value - int64(means[0, place])) * int64(rates[uint64(seen)])
+    means[0, place] = int64(means[0, place]) + (change >> 16)
+    means[1, place] = min(seen + 1, int64(rates.size - 1))
+
+
 @numba.njit(nogil=True)
 def pad(plane, rows, columns):
     """Repeat a plane's edges into its margins, except above."""

@@ -18,7 +18,8 @@ from numba import boolean, int32, int64, uint8, uint16, uint32
 
 from tezip_h5.kernels import blending, nearby
 from tezip_h5.kernels.compiling import kernel, uncounted
-from tezip_h5.kernels.mixing import CURVE, RATES, SQUASH, STRETCH
+from tezip_h5.kernels.curves import CURVE
+from tezip_h5.kernels.mixing import RATES, SQUASH, STRETCH
 from tezip_h5.kernels.pixels import SHARES, TAPS, VOTERS
 from tezip_h5.kernels.sizes import Sizes
 
@@ -26,9 +27,9 @@ _plane = int32[:, ::1]
 _signature = int64(
     boolean, int32[:, :], int64, int64, int64, boolean,
     _plane, _plane, _plane, _plane, int64, _plane, _plane, _plane,
-    _plane, _plane, _plane, _plane, _plane,
+    _plane, _plane, _plane, _plane, _plane, _plane,
     int64[:, :, :, ::1], int64[:, :, :, ::1], int64[:, :, ::1],
-    int32[:, :, ::1], _plane, _plane, int64[:, ::1],
+    int32[:, :, ::1], _plane, _plane, _plane, int64[:, ::1],
     uint32[::1], _plane, uint16[:, ::1], int64[::1], uint8[::1],
 )  # fmt: skip
 
@@ -40,7 +41,7 @@ core = None
 def _made_of() -> int:
     """A number that changes when a source that the kernel is made of does."""
     found = 0
-    for name in ("blending", "compiling", "mixing", "nearby", "pixels"):
+    for name in ("blending", "compiling", "curves", "mixing", "nearby", "pixels"):
         found = zlib.crc32(Path(__file__).with_name(f"{name}.py").read_bytes(), found)
     return found
 
@@ -54,8 +55,8 @@ def compiled(sizes: Sizes):
     def code_plane(
         decoding, levels, tolerance, top, flags, alone,
         current, previous, before, mean, finer, guess, other, other_errors,
-        symbols, past_symbols, errors, misses, past_misses, sums, past_sums, fitted,
-        voter_errors, filters, learned, bias,
+        symbols, past_symbols, errors, misses, past_misses, usual, sums, past_sums, fitted,
+        voter_errors, filters, learned, tones, bias,
         counters, weights, refined, coder, stream,
     ):  # fmt: skip
         if made_of < 0:  # never: it makes `made_of` one of the values closed over
@@ -63,8 +64,8 @@ def compiled(sizes: Sizes):
         return core(
             decoding, levels, tolerance, top, flags, alone,
             (current, previous, before, mean, guess, other, other_errors), finer,
-            (symbols, past_symbols, errors, misses, past_misses), (sums, past_sums, fitted),
-            voter_errors, filters, learned, bias,
+            (symbols, past_symbols, errors, misses, past_misses, usual), (sums, past_sums, fitted),
+            voter_errors, filters, learned, tones, bias,
             counters, weights, refined, (STRETCH, SQUASH, RATES, CURVE), SHARES,
             (
                 np.zeros(VOTERS, np.int64), np.zeros(VOTERS, np.int32), np.zeros(TAPS, np.int32),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["COARSE", "FINE", "FIRST_COUNTER", "Sizes"]
+__all__ = ["COARSE", "FINE", "FIRST_COUNTER", "MISSED_MOST", "TONES", "Sizes"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,12 @@ class Sizes:
         return len(self.contexts) + self.curves
 
     @property
+    def weights(self) -> int:
+        """Length of a row of a mixer's weights: the constant input's is among them, and behind
+        them stands how many decisions the row has seen."""
+        return self.inputs + 2
+
+    @property
     def places(self) -> int:
         """Rows chosen for one pixel, and behind them room for the mixers' dot products."""
         return len(self.contexts) + 2 * len(self.mixers) + len(self.refiners)
@@ -64,18 +70,27 @@ class Sizes:
     @property
     def state_bytes(self) -> int:
         """Bytes of one channel's counters, weights and refining tables."""
-        weights = 4 * (self.inputs + 1) * sum(self.mixers)
+        weights = 4 * self.weights * sum(self.mixers)
         return self.slots * (4 * sum(self.contexts) + weights + 2 * 33 * sum(self.refiners))
 
+
+TONES = 64
+"""Classes of the predicted level, from dark to bright."""
+
+MISSED_MOST = 1 << 24
+"""By how much a prediction can miss, in 1/64 symbols."""
 
 FIRST_COUNTER = 1 << 31
 """What counters begin with: even chances, and nothing seen."""
 
-COARSE = Sizes(contexts=(80, 81, 81, 90, 64), mixers=(20,), refiners=(10,), slots=12, curves=0)
+COARSE = Sizes(contexts=(256, 81, 81, 90, 64), mixers=(20,), refiners=(10,), slots=12, curves=0)
 FINE = Sizes(
-    contexts=(80, 225, 225, 225, 256, 225, 225, 150, 324, 320, 405, 225, 256, 225, 256, 225),
-    mixers=(20, 15, 16),
-    refiners=(20, 25),
+    contexts=(
+        *(80, 225, 225, 225, 256, 225, 225, 150, 324, 320, 405, 225, 256, 225, 256, 225),
+        1024,
+    ),
+    mixers=(20, 15, 32),
+    refiners=(20, 25, 64),
     slots=22,
-    curves=3,
+    curves=5,
 )

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from tezip_h5 import kernels, parallel
-from tezip_h5.kernels.sizes import COARSE, FINE, FIRST_COUNTER, Sizes
+from tezip_h5.kernels.sizes import COARSE, FINE, FIRST_COUNTER, MISSED_MOST, TONES, Sizes
 
 __all__ = ["MODELS", "Bands", "Stream", "Weights", "follow"]
 
@@ -37,14 +37,16 @@ class _Channel:
         self.symbols = np.zeros((2, *padded), np.int32)
         self.errors = np.zeros(padded, np.int32)
         self.misses = np.zeros((2, *(padded if model.fine else (0, 0))), np.int32)
+        self.usual = np.zeros(padded if model.fine else (0, 0), np.int32)
+        self.tones = np.zeros((2, TONES), np.int32)
         self.sums = kernels.load("nearby").Sums(*(size if model.fine else (0, 0)))
         self.filters = np.zeros((3, kernel.TAPS), np.int32)
         self.filters[0, :2] = 1 << 15
         self.filters[1:, 12] = 1 << 16
         self.bias = np.zeros((16 * 8 + 1, 2), np.int64)
         self.counters = np.full(sum(model.contexts) * model.slots, FIRST_COUNTER, np.uint32)
-        self.weights = np.zeros((sum(model.mixers) * model.slots, model.inputs + 1), np.int32)
-        self.weights[:, :-1] = model.first_weight
+        self.weights = np.zeros((sum(model.mixers) * model.slots, model.weights), np.int32)
+        self.weights[:, : model.inputs] = model.first_weight
         tables = kernels.load("mixing")
         self.refined = np.zeros((sum(model.refiners) * model.slots, 33), np.uint16)
         self.refined[:] = tables.FIRST_REFINED
@@ -63,7 +65,9 @@ class _Channel:
     def turn(self, top: int) -> None:
         """The frame is done: this one becomes the last."""
         if self.mean.size:
-            kernels.load("mean").remember(self.planes[0], self.seen, top, self.mean)
+            remember = kernels.load("mean").remember
+            remember(self.planes[0], self.seen, top, self.mean)
+            remember(self.misses[0], self.seen, MISSED_MOST, self.usual)
         self.seen += 1
         self.sums.turn()
         self.planes = [self.planes[2], *self.planes[:2]]
@@ -188,12 +192,14 @@ class Stream:
                 channel.errors,
                 channel.misses[0],
                 misses,
+                channel.usual,
                 channel.sums.now,
                 channel.sums.past,
                 channel.sums.weights,
                 voter_errors,
                 channel.filters,
                 learned[c] if learned else no_weights,
+                channel.tones,
                 channel.bias,
                 channel.counters,
                 channel.weights,
@@ -241,13 +247,14 @@ class Stream:
         if vectors is None or channel.seen == 0:
             return planes
         kernel, (_, rows, columns) = self._kernel, self.shape
-        moved = tuple(np.zeros_like(plane) for plane in (*planes, channel.mean))
-        for plane, out in zip((*planes, channel.mean), moved, strict=True):
+        planes += (channel.usual, channel.mean)
+        moved = tuple(np.zeros_like(plane) for plane in planes)
+        for plane, out in zip(planes, moved, strict=True):
             if plane.size:
                 kernels.load("motion").follow(
                     plane, kernel.TOP, kernel.LEFT, rows, columns, vectors, out
                 )
-        *planes, channel.mean = moved
+        *planes, channel.usual, channel.mean = moved
         for plane in (*planes[:2], channel.mean):
             if plane.size:
                 kernel.pad(plane, rows, columns)
