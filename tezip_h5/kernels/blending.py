@@ -316,10 +316,8 @@ def build(sizes: Sizes):
                         close += int64(past_misses[y, x + 1]) + past_misses[y + 1, x]
                     else:
                         close += (close * 43691) >> 16  # two thirds
-                    far = close
-                    if has_previous:
-                        long = smoothed(usual, y, x)
-                        far = (10 * long) >> _USUAL
+                    long = smoothed(usual, y, x)
+                    far = (10 * long) >> _USUAL if has_previous else close
                     fit = votes[first - 1] - (centre << FRACTION)
                     # Of misses, close has ten, wider eight.
                     place_curve(curves, 0, offset, per_step, 14, close, 0)
