@@ -39,9 +39,9 @@ chances of lying beyond three edges."""
 
 @inlined
 def place_curve(curves, m, off_centre, per_step, times, missed, finer):
-    """Distribution `m`: `off_centre` of the symbols' centre, in 1/64 levels; the sharper, the less
-    predictions missed, `missed` / `times` / 0.7 or so on the mean in 1/64 symbols, with `finer`
-    more bits."""
+    """Distribution `m`, centred `off_centre` (in 1/64 levels) beside the symbols' centre, the
+    sharper the less was missed: `missed` is a sum of `times` / 1.4 misses, in 1/64 symbols with
+    `finer` more bits."""
     curves[m, CENTRE] = (off_centre * per_step) >> 24
     curves[m, SHARPNESS] = (int64(64 * times) << (16 + finer)) // (missed + (40 << finer))
 
