@@ -18,13 +18,13 @@ from tezip_h5.prediction.integer import IntegerModel
 from tezip_h5.settings import Settings
 from tezip_h5.windows import Kind
 
-__all__ = ["NETWORK_WORTH", "Attempts", "network_may_pay"]
+__all__ = ["MIXING_WORTH", "NETWORK_WORTH", "Attempts", "network_may_pay"]
 
 NETWORK_WORTH = {"fast": 1.0, "balanced": 0.01, "best": 0.002}
 """Share of a chunk's bytes that a network must save to be used: it makes reading slower, about
 as much again as everything else together. At level "fast" none is tried."""
 
-MIXING_WORTH = {"balanced": 0.02, "best": 0.0}
+MIXING_WORTH = {"fast": 0.0, "balanced": 0.02, "best": 0.0}
 """Share of a chunk's bytes that the mixing coder must save beside the linear coder: it takes ten
 times as long to read and write."""
 
@@ -52,6 +52,8 @@ class Attempts:
         Its dtype and shapes.
     samples, bound, settings, scale, kinds, threads, device
         See `chunk.ChunkEncoder` and `encode_chunk`.
+    worth : float
+        Share of the bytes that the mixing coder must save beside the linear coder.
     """
 
     header: Header
@@ -62,6 +64,7 @@ class Attempts:
     kinds: list[Kind] | None
     threads: int
     device: str = "cpu"
+    worth: float = 0.0
 
     def judge(self, model: IntegerModel | None, saving: float | None) -> tuple[bool, bool]:
         """Whether to try a network, and whether it is clear that it pays."""
@@ -76,14 +79,19 @@ class Attempts:
         return network_may_pay(saving, settings.level), sure
 
     def saving(self, model: IntegerModel) -> float | None:
-        """Share of the bytes that a network saves in a sample; None where a sample says nothing."""
+        """Share of the bytes that a network saves in a sample, `weighed`; None where a sample says
+        nothing."""
         sample = self._sample()
         if sample is None:
             return None
         without, with_model = parallel.each(
-            lambda tried: len(sample.smallest(tried).payload), (None, model), self.threads
+            lambda tried: self.weighed(sample.smallest(tried)), (None, model), self.threads
         )
         return 1 - with_model / without
+
+    def weighed(self, encoded: Encoded) -> float:
+        """Bytes of a payload, and fewer of one of the linear coder: it is so much faster."""
+        return len(encoded.payload) * (1 - self.worth * (encoded.coder == "linear"))
 
     def _sample(self, patches: int = 1) -> Attempts | None:
         """A part of the first frames; None where that were most of the chunk.
@@ -92,7 +100,7 @@ class Attempts:
         """
         count, (g, h, w) = _SAMPLE_FRAMES, self.samples.frames.shape[:3]
         least, most = _SAMPLE_SIDES
-        if g * h * w <= 2 * count * least * least:
+        if g * h * w <= count * most * most:  # so a sample has none itself
             return None
         side = min(max(math.isqrt(g * h * w // (_SAMPLE_SHARE * count)), least), most)
         rows, columns = (_middles(length, side, patches) for length in (h, w))
@@ -115,15 +123,13 @@ class Attempts:
 
     def _mixing_or_linear(self) -> Encoded:
         """The mixing coder's payload, or the linear coder's where that is hardly larger."""
-        worth = MIXING_WORTH[self.settings.level]
-        saved = self._mixing_saves() if worth else None
-        if saved is not None and saved < _CLEAR[0] * worth:
+        saved = self._mixing_saves() if self.worth else None
+        if saved is not None and saved < _CLEAR[0] * self.worth:
             return self._run("linear")
         mixing = self._run("mixing")
-        if saved is not None and saved > _CLEAR[1] * worth and not self._still(mixing):
+        if saved is not None and saved > _CLEAR[1] * self.worth and not self._still(mixing):
             return mixing
-        linear = self._run("linear")
-        return linear if len(linear.payload) * (1 - worth) < len(mixing.payload) else mixing
+        return min(mixing, self._run("linear"), key=self.weighed)
 
     def _mixing_saves(self) -> float | None:
         """Share of the bytes that the mixing coder saves beside the linear one, by a sample; None

@@ -17,7 +17,7 @@ from functools import partial
 import numpy as np
 
 from tezip_h5 import bitstream, fallback, holes, levels, rescue, residual
-from tezip_h5.attempts import NETWORK_WORTH, Attempts
+from tezip_h5.attempts import MIXING_WORTH, NETWORK_WORTH, Attempts
 from tezip_h5.bitstream import Header, Section
 from tezip_h5.bounds import ChunkBound
 from tezip_h5.chunk import Encoded, FrameRecord, decode_frames, require_checksum
@@ -147,7 +147,8 @@ def _attempts(
         scale = levels.choose(samples.frames, bound, centred=settings.level == "best")
     if scale is None:
         return None
-    return Attempts(header, samples, bound, settings, scale, kinds, threads)
+    worth = MIXING_WORTH[settings.level]
+    return Attempts(header, samples, bound, settings, scale, kinds, threads, worth=worth)
 
 
 def _smallest(attempts: Attempts, planar, model, saving, spare, device) -> Encoded:
@@ -166,7 +167,7 @@ def _smallest(attempts: Attempts, planar, model, saving, spare, device) -> Encod
         return replace(best, without=without) if best is with_model else best
     if with_model is not None:
         share = 1 - NETWORK_WORTH[settings.level]
-        if len(with_model.payload) < len(best.payload) * share:
+        if len(with_model.payload) < attempts.weighed(best) * share:
             return replace(with_model, without=best)
     return best
 
