@@ -308,3 +308,16 @@ def test_calm_floats_have_cells_around_predictions(count):
         assert (levels.tolerances(scale, limits, count, 1).max() > 0) == centred
     small = frames[:, :3, :3]
     assert levels.choose(small, ErrorBound(absolute=70).of_frames(small)) is not None
+
+
+def test_threads_may_share_a_table():
+    """Its places are made on first use, by whichever thread is first; none sees them half made."""
+    frames = (np.arange(1 << 16) % 4000 * 16).astype(np.uint16).reshape(1, 256, 256, 1)
+    scale = levels.choose(frames, ChunkBound())
+    assert isinstance(scale, levels.Listed)
+    expected = scale.to_levels(frames)
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(50):
+            scale._places = None
+            for found in pool.map(scale.to_levels, [frames[:, :64]] * 8):
+                np.testing.assert_array_equal(found, expected[:, :64])

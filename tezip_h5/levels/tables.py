@@ -87,9 +87,9 @@ class Listed(Scale):
         if int(first[-1]) - int(first[0]) >= LARGEST_TABLE:
             return np.maximum(np.searchsorted(first, keys, "right") - 1, 0)
         if self._places is None:
-            self._places = np.zeros(int(first[-1] - first[0]) + 1, np.int32)
-            self._places[first[1:] - first[0]] = 1
-            self._places = np.cumsum(self._places, dtype=np.int32)
+            steps = np.zeros(int(first[-1] - first[0]) + 1, np.int32)
+            steps[first[1:] - first[0]] = 1
+            self._places = np.cumsum(steps, dtype=np.int32)  # whole at once: threads share it
         return self._places[np.clip(keys - first[0], 0, self._places.size - 1)]
 
     def decode(self, codes):
