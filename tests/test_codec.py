@@ -277,3 +277,15 @@ def test_settings_refuse_what_makes_no_sense():
     ]:
         with pytest.raises(InputError, match=words):
             Settings(**options)
+
+
+@pytest.mark.parametrize("coder", ["stages", "linear", "mixing"])
+def test_levels_out_of_range_are_an_error_not_a_crash(walk, monkeypatch, coder):
+    """Kernels trust levels; a scale that is at odds with itself must not reach them."""
+    original = levels.Integers.codes
+    for factor in (-1, 3000):
+        monkeypatch.setattr(
+            levels.Integers, "codes", lambda self, v, f=factor: original(self, v).astype("i8") * f
+        )
+        with pytest.raises(BoundError, match="their scale says 0 to"):
+            codec.encode_chunk(walk, ChunkBound(), Settings(coder=coder))

@@ -52,8 +52,6 @@ class Attempts:
         Its dtype and shapes.
     samples, bound, settings, scale, kinds, threads, device
         See `chunk.ChunkEncoder` and `encode_chunk`.
-    worth : float
-        Share of the bytes that the mixing coder must save beside the linear coder.
     """
 
     header: Header
@@ -64,7 +62,6 @@ class Attempts:
     kinds: list[Kind] | None
     threads: int
     device: str = "cpu"
-    worth: float = 0.0
 
     def judge(self, model: IntegerModel | None, saving: float | None) -> tuple[bool, bool]:
         """Whether to try a network, and whether it is clear that it pays."""
@@ -90,11 +87,15 @@ class Attempts:
         return 1 - with_model / without
 
     def weighed(self, encoded: Encoded) -> float:
-        """Bytes of a payload, and fewer of one of the linear coder: it is so much faster."""
-        return len(encoded.payload) * (1 - self.worth * (encoded.coder == "linear"))
+        """Bytes of a payload; of one of the linear coder fewer, by `MIXING_WORTH`."""
+        return len(encoded.payload) * (1 - self._worth * (encoded.coder == "linear"))
+
+    @property
+    def _worth(self) -> float:
+        return MIXING_WORTH[self.settings.level]
 
     def _sample(self, patches: int = 1) -> Attempts | None:
-        """A part of the first frames; None where that were most of the chunk.
+        """A part of the first frames; None where it would be much of the chunk.
 
         It is the middle, or, side by side, the middles of `patches` rows and columns of parts.
         """
@@ -123,11 +124,11 @@ class Attempts:
 
     def _mixing_or_linear(self) -> Encoded:
         """The mixing coder's payload, or the linear coder's where that is hardly larger."""
-        saved = self._mixing_saves() if self.worth else None
-        if saved is not None and saved < _CLEAR[0] * self.worth:
+        saved = self._mixing_saves() if self._worth else None
+        if saved is not None and saved < _CLEAR[0] * self._worth:
             return self._run("linear")
         mixing = self._run("mixing")
-        if saved is not None and saved > _CLEAR[1] * self.worth and not self._still(mixing):
+        if saved is not None and saved > _CLEAR[1] * self._worth and not self._still(mixing):
             return mixing
         return min(mixing, self._run("linear"), key=self.weighed)
 
@@ -152,7 +153,9 @@ class Attempts:
         """Whether nearly all levels are as predicted: few events, unevenly spread."""
         return 8 * len(encoded.payload) <= _STILL * self.samples.frames.size
 
-    def _run(self, coder: str, quantizer: str = "uniform", model: IntegerModel | None = None):
+    def _run(
+        self, coder: str, quantizer: str = "uniform", model: IntegerModel | None = None
+    ) -> Encoded:
         return ChunkEncoder(
             self.header,
             self.samples,

@@ -174,7 +174,15 @@ class ChunkEncoder:
 
     def _levels_of(self, frame: np.ndarray) -> np.ndarray:
         """Levels of one frame, int32 (C, h, w)."""
-        return self._scale.to_levels(np.ascontiguousarray(np.moveaxis(frame, 2, 0)))
+        found = self._scale.to_levels(np.ascontiguousarray(np.moveaxis(frame, 2, 0)))
+        top = self._scale.top
+        # Kernels trust them: beyond the top they would write beyond their arrays.
+        if top < 1 << 31 and (found.min() < 0 or found.max() > top):
+            raise BoundError(
+                f"levels from {found.min()} to {found.max()}, their scale says 0 to {top}; nothing "
+                "was written, please report this"
+            )
+        return found
 
     def _account(self, frame_levels, decoded, t) -> float:
         """Check one frame against its bound and add it to the checksum; its largest error."""

@@ -17,7 +17,7 @@ from functools import partial
 import numpy as np
 
 from tezip_h5 import bitstream, fallback, holes, levels, rescue, residual
-from tezip_h5.attempts import MIXING_WORTH, NETWORK_WORTH, Attempts
+from tezip_h5.attempts import NETWORK_WORTH, Attempts
 from tezip_h5.bitstream import Header, Section
 from tezip_h5.bounds import ChunkBound
 from tezip_h5.chunk import Encoded, FrameRecord, decode_frames, require_checksum
@@ -115,6 +115,7 @@ def network_saving(
 ) -> float | None:
     """Share of the bytes of `encode_chunk` that this network saves in a sample of the frames.
 
+    Beside the linear coder it must also save what `MIXING_WORTH` says before it saves anything.
     Negative where it costs some; None where the frames are too few to take a sample of.
     """
     attempts = _attempts(*_opened(frames, None), bound, settings, threads=threads)
@@ -147,8 +148,7 @@ def _attempts(
         scale = levels.choose(samples.frames, bound, centred=settings.level == "best")
     if scale is None:
         return None
-    worth = MIXING_WORTH[settings.level]
-    return Attempts(header, samples, bound, settings, scale, kinds, threads, worth=worth)
+    return Attempts(header, samples, bound, settings, scale, kinds, threads)
 
 
 def _smallest(attempts: Attempts, planar, model, saving, spare, device) -> Encoded:

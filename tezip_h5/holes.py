@@ -56,11 +56,11 @@ def patched(frames: np.ndarray, mask: np.ndarray | None = None, outside=None) ->
     masked = mask is not None and mask.any()
     filled = fill_still(frames, mask) if masked else frames
     holes = find(filled)
+    if holes is not None:
+        filled = fill(filled, holes)
     if masked:
         still = np.broadcast_to(mask[..., None], frames.shape)
         holes = still if holes is None else holes | still
-    if holes is not None:
-        filled = fill(filled, holes)
     if outside is not None and (more := outside(filled)).any():
         holes = more if holes is None else holes | more
         filled = fill(frames, holes)

@@ -132,6 +132,8 @@ def _decide(
         every slot. Behind them is room for the dot products.
     inputs : int32 (contexts + distributions + 1)
         What the distributions say is there already.
+    weights : int32 (rows, inputs + 1)
+        Behind its weights a row has how many decisions it has seen.
     """
     contexts, curves, mixers, refiners, _, _ = sizes
     stretch, squash, rates, _ = tables
