@@ -64,23 +64,24 @@ def test_data_is_not_taken_for_holes(frames):
     assert holes.patched(frames).frames is frames
 
 
-@pytest.mark.parametrize("coder", ["linear", "mixing"])
+@pytest.mark.parametrize(("level", "coder"), [("fast", "linear"), ("balanced", "mixing")])
 @pytest.mark.parametrize("bound", [{}, {"absolute": 3}, {"relative": 0.02}])
 @pytest.mark.parametrize("dtype", ["u2", "u4", "f4"])
-def test_holes_cost_little(coder, bound, dtype):
+def test_holes_cost_little(level, coder, bound, dtype):
+    settings = Settings(level=level, coder=coder)
     plain = scene(dtype, shape=(8, 64, 80, 1))
     frames = plain.copy()
     sentinel = 1e20 if dtype == "f4" else np.iinfo(dtype).max
     frames[:, 20:24] = sentinel
     frames[:, :, 31:33] = sentinel
     limits = ErrorBound(**bound).of_frames(frames)
-    encoded = encode_chunk(frames, limits, Settings(coder=coder))
+    encoded = encode_chunk(frames, limits, settings)
     back = decode_chunk(encoded.payload)
     missing = frames == frames.dtype.type(sentinel)
     assert (back[missing] == frames[missing]).all()
     for t, (frame, other) in enumerate(zip(frames, back, strict=True)):
         assert not limits.check(frame, other, t)[1].any()
-    without = encode_chunk(plain, ErrorBound(**bound).of_frames(plain), Settings(coder=coder))
+    without = encode_chunk(plain, ErrorBound(**bound).of_frames(plain), settings)
     assert encoded.coder == without.coder == coder
     assert len(encoded.payload) < 1.02 * len(without.payload) + 150
 

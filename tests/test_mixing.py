@@ -13,6 +13,7 @@ from models import random_model
 from tezip_h5 import FormatError, bitstream, codec, kernels
 from tezip_h5.bitstream import Section
 from tezip_h5.bounds import ErrorBound
+from tezip_h5.kernels.sizes import COARSE
 from tezip_h5.levels import Integers
 from tezip_h5.prediction.architecture import Architecture
 from tezip_h5.residual import brightness, mixing, motion, streams
@@ -382,3 +383,10 @@ def test_the_naive_decoder_agrees(
         section, frames.shape[1:], top, keyframes, tolerances, guesses if guided else None
     )
     np.testing.assert_array_equal(back, coded)
+
+
+def test_the_state_of_a_stream_at_balanced_is_small():
+    """So that thousands fit on a GPU: what adapts, besides planes, of one channel."""
+    channel = streams._Channel(kernels.load("pixels"), COARSE, (8, 8))
+    adapting = ("filters", "tones", "bias", "counters", "weights", "refined")
+    assert sum(getattr(channel, name).nbytes for name in adapting) <= 48 * 1024

@@ -85,8 +85,8 @@ def recode(
         threads=threads,
         device=device,
     )
-    found, without = None, _requantized(parsed, frames, scale, settings)
-    if not _hopeless(parsed, frames, grid):
+    found, without = None, _requantized(parsed, frames, mask, scale, settings)
+    if not _hopeless(parsed, frames, mask, grid):
         found = encode(model=model, spare=spare)
         without = _smaller(found.without, without)
     for attempt in sorted(filter(None, (found, without)), key=lambda e: len(e.payload)):
@@ -109,7 +109,7 @@ def _smaller(one: Encoded | None, other: Encoded | None) -> Encoded | None:
     return min(known, key=lambda encoded: len(encoded.payload), default=None)
 
 
-def _hopeless(parsed: bitstream.Payload, frames: np.ndarray, grid: levels.Scale | None) -> bool:
+def _hopeless(parsed: bitstream.Payload, frames, mask, grid: levels.Scale | None) -> bool:
     """Whether a lossless encoding will be larger than this lossy payload, by a quick attempt."""
     if parsed.header.coder == residual.NUMBERS["fallback"]:
         return False
@@ -117,7 +117,12 @@ def _hopeless(parsed: bitstream.Payload, frames: np.ndarray, grid: levels.Scale 
     if not tolerances.any():
         return False
     quick = encode_chunk(
-        frames, ChunkBound(), Settings(level="fast"), shape=parsed.header.shape, scale=grid
+        frames,
+        ChunkBound(),
+        Settings(level="fast"),
+        shape=parsed.header.shape,
+        mask=mask,
+        scale=grid,
     )
     return len(quick.payload) > _HOPELESS * sum(map(len, parsed.sections.values()))
 
@@ -148,7 +153,7 @@ def _model_of(parsed: bitstream.Payload) -> IntegerModel | None:
     return store.find(Network.unpack(parsed.section(Section.MODEL)).digest)
 
 
-def _requantized(parsed, frames, scale, settings) -> Encoded | None:
+def _requantized(parsed, frames, mask, scale, settings) -> Encoded | None:
     """The stages once more, with the same decisions: what they decode to can be the same.
 
     They predict from reconstructions alone, so the samples of a uniformly quantised chunk are
@@ -172,7 +177,9 @@ def _requantized(parsed, frames, scale, settings) -> Encoded | None:
     bound = ChunkBound(absolute=tolerances.astype(np.float64))
     if isinstance(scale, levels.Grid):  # its cells take half a step of the bound
         bound = ChunkBound(absolute=(bound.absolute + 0.5) * scale.step * (1 + 1e-9))
-    attempt = encode_chunk(frames, bound, settings, shape=header.shape, kinds=kinds, scale=scale)
+    attempt = encode_chunk(
+        frames, bound, settings, shape=header.shape, kinds=kinds, mask=mask, scale=scale
+    )
     same = bitstream.peek(attempt.payload)[0].checksum == header.checksum
     return attempt if same else None
 

@@ -152,7 +152,7 @@ class Slab:
         self.bias = empty((*each, cuda_coding.CELLS, 2), np.int64)
         self.counters = empty((*each, sum(sizes.contexts) * sizes.slots), np.uint32)
         rows_of_weights = sum(sizes.mixers) * sizes.slots
-        self.weights = empty((*each, rows_of_weights, sizes.weights), np.int32)
+        self.weights = empty((*each, rows_of_weights, sizes.weight_columns), np.int32)
         self.refined = empty((*each, sum(sizes.refiners) * sizes.slots, 33), np.uint16)
         self.coder = empty((lanes, 4), np.int64)
         solved = (nearby.MOST + 1, nearby.MOST) if sizes.fine else (1, 1)

@@ -41,7 +41,7 @@ class Sizes:
         return len(self.contexts) + self.curves
 
     @property
-    def weights(self) -> int:
+    def weight_columns(self) -> int:
         """Length of a row of a mixer's weights: the constant input's is among them, and behind
         them stands how many decisions the row has seen."""
         return self.inputs + 2
@@ -66,12 +66,6 @@ class Sizes:
         """First row of every context, mixer and refining table, each among its kind."""
         starts = [np.cumsum((0, *s[:-1])) for s in (self.contexts, self.mixers, self.refiners)]
         return np.concatenate(starts).astype(np.int64)
-
-    @property
-    def state_bytes(self) -> int:
-        """Bytes of one channel's counters, weights and refining tables."""
-        weights = 4 * self.weights * sum(self.mixers)
-        return self.slots * (4 * sum(self.contexts) + weights + 2 * 33 * sum(self.refiners))
 
 
 TONES = 64

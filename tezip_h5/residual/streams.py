@@ -45,7 +45,7 @@ class _Channel:
         self.filters[1:, 12] = 1 << 16
         self.bias = np.zeros((16 * 8 + 1, 2), np.int64)
         self.counters = np.full(sum(model.contexts) * model.slots, FIRST_COUNTER, np.uint32)
-        self.weights = np.zeros((sum(model.mixers) * model.slots, model.weights), np.int32)
+        self.weights = np.zeros((sum(model.mixers) * model.slots, model.weight_columns), np.int32)
         self.weights[:, : model.inputs] = model.first_weight
         tables = kernels.load("mixing")
         self.refined = np.zeros((sum(model.refiners) * model.slots, 33), np.uint16)
