@@ -3,7 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import zstandard
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -79,6 +79,7 @@ def test_log_bits_keep_the_bound(dtype, relative):
     hnp.arrays(np.float64, 30, elements=st.floats(-1e4, 1e4)),
     st.sampled_from(["float32", "float64"]),
 )
+@example(28.0, np.array([1.55371566e-307, 0.0]), "float64")  # infinitely many steps in the bound
 @settings(deadline=None, max_examples=200)
 def test_the_grid_leaves_few_exceptions(bound, values, dtype):
     frames = as_frames(values.astype(dtype))

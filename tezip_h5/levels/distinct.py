@@ -158,6 +158,8 @@ def on_grid(grid: Grid, bound: float, rounding: float) -> Grid | None:
     -------
     Grid, or None where cells of twice the bound are about as wide
     """
+    if bound > (_MOST_REACH + 1) * grid.step:  # or infinitely many
+        return None
     most = max(abs(grid.offset), abs(grid.offset + grid.top))
     numerator, _ = grid.step.as_integer_ratio()
     odd = numerator // (numerator & -numerator)
