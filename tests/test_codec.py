@@ -23,15 +23,20 @@ from tezip_h5.bounds import ChunkBound
 from tezip_h5.windows import Kind
 
 DTYPES = st.sampled_from(levels.DTYPES)
-BOUNDS = st.sampled_from(
-    [
-        ErrorBound(),
-        ErrorBound(absolute=1),
-        ErrorBound(absolute=2.7),
-        ErrorBound(relative=0.01),
-        ErrorBound(absolute=3, relative=0.2),
-        ErrorBound(pointwise_relative=0.05),
-    ]
+BOUNDS = st.one_of(
+    st.sampled_from(
+        [
+            ErrorBound(),
+            ErrorBound(absolute=1),
+            ErrorBound(absolute=2.7),
+            ErrorBound(relative=0.01),
+            ErrorBound(absolute=3, relative=0.2),
+            ErrorBound(pointwise_relative=0.05),
+        ]
+    ),
+    st.floats(1e-300, 1e300).map(lambda b: ErrorBound(absolute=b)),
+    st.floats(1e-12, 2).map(lambda b: ErrorBound(relative=b)),
+    st.floats(1e-12, 0.999).map(lambda b: ErrorBound(pointwise_relative=b)),
 )
 
 

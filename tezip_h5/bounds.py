@@ -51,7 +51,8 @@ class ErrorBound:
         |x - x'| <= noise * sqrt(|x|): a part of the noise of x counted photons, for integers;
         zeros stay exact. Excludes the others.
 
-    Nothing, or any 0, means lossless.
+    Nothing, or any 0, means lossless. Differences, products and roots are those of float64: what
+    rounds to the bound there is within it.
 
     Raises
     ------

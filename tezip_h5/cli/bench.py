@@ -327,8 +327,11 @@ def save(rows: Iterable[Row], path) -> None:
         writer = csv.DictWriter(file, [field.name for field in fields(Row)])
         writer.writeheader()
         for row in rows:
-            cells = asdict(row).items()
-            writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in cells})
+            cells = asdict(row)
+            writer.writerow(
+                {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in cells.items()}
+                | {"bound": f"{row.bound:.17g}"}  # rows of several runs are put together by it
+            )
 
 
 def saved(path) -> list[Row]:

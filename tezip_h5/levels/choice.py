@@ -44,8 +44,10 @@ def choose(frames: np.ndarray, bound: ChunkBound, *, centred: bool = False) -> S
         if bound.absolute is None and not bound.lossless:
             return _companded(frames, bound)
         reach = _common_reach(bound)
-        if reach is not None and (scale := listed(frames, math.floor(reach))) is not None:
-            return scale
+        if reach is not None:
+            reach = math.floor(min(reach, 2.0**32))  # all that integers can differ by
+            if (scale := listed(frames, reach)) is not None:
+                return scale
         return Integers(dtype).fitted(frames.min(), frames.max())
     low, high = _finite_range(frames)
     if bound.lossless:
