@@ -56,8 +56,9 @@ def test_what_is_found(dtype, values):
         np.arange(60, dtype="u4").reshape(3, 4, 5, 1) ** 5,  # a range, not a gap
         np.random.default_rng(0).lognormal(8, 2, (3, 40, 40, 1)).astype("u4"),
         np.zeros((1, 1, 1, 1), "f4"),
+        np.resize(np.array([4000, 0], "u2"), (2, 64, 64, 1)),  # a look sees one of the two
     ],
-    ids=["u2", "f4", "constant", "binary", "labels", "u1", "powers", "lognormal", "one"],
+    ids=["u2", "f4", "constant", "binary", "labels", "u1", "powers", "lognormal", "one", "unseen"],
 )
 def test_data_is_not_taken_for_holes(frames):
     assert holes.find(frames) is None

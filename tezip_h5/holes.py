@@ -111,7 +111,7 @@ def _far(frames: np.ndarray, holes: np.ndarray | None) -> np.ndarray | None:
         for end in (middle - reach, middle + reach)
     )
     inside = sample[(sample >= first) & (sample <= last)]
-    if inside.max() / _APART - inside.min() / _APART > reach / _APART:
+    if inside.size and inside.max() / _APART - inside.min() / _APART > reach / _APART:
         return None  # as nearly always
     far = (frames < first) | (frames > last)
     if holes is not None:
