@@ -1,6 +1,7 @@
 """The stages and the codec on a device: the CPU's bytes and frames, wherever arrays lie."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ require_package("numba", "numba.cuda")
 
 from tezip_h5 import codec, holes, kernels, levels, prediction  # noqa: E402
 from tezip_h5.bounds import ErrorBound  # noqa: E402
-from tezip_h5.chunk import ChunkEncoder  # noqa: E402
+from tezip_h5.chunk import ChunkEncoder, Task  # noqa: E402
 from tezip_h5.errors import FormatError, TezipError  # noqa: E402
 from tezip_h5.kernels import arrays, cuda_launch  # noqa: E402
 from tezip_h5.model import store  # noqa: E402
@@ -178,10 +179,9 @@ def chunks(samples, bound, settings, model=None, kinds=None):
     header = Header(samples.dtype.newbyteorder("<"), samples.shape, samples.shape[:3], coder=0)
     scale = levels.choose(planar, bound)
     quantizer = settings.quantizer or "uniform"
-    parts = header, holes.patched(planar), bound, settings, scale, "stages", quantizer
-    return [
-        ChunkEncoder(*parts, model, 1, device).encode(kinds).payload for device in ("cpu", "cuda")
-    ]
+    task = Task(header, holes.patched(planar), bound, settings, scale, kinds)
+    tasks = [replace(task, device=device) for device in ("cpu", "cuda")]
+    return [ChunkEncoder(task, "stages", quantizer, model).encode().payload for task in tasks]
 
 
 @pytest.mark.parametrize(
@@ -225,8 +225,8 @@ def test_payloads_with_a_network(coder, feedback, launched):
     planar = samples[..., None]
     header = bitstream.Header(samples.dtype, samples.shape, samples.shape[:3], coder=0)
     scale, samples_there = levels.choose(planar, bound), holes.patched(planar)
-    parts = header, samples_there, bound, settings, scale, coder, "uniform"
-    found = ChunkEncoder(*parts, model, 1, "cuda").encode(None)
+    task = Task(header, samples_there, bound, settings, scale, device="cuda")
+    found = ChunkEncoder(task, coder, model=model).encode()
     assert "_output" in launched
     if expected.coder == coder:  # else the fallback was smaller
         assert found.payload == expected.payload

@@ -309,7 +309,7 @@ def failing(monkeypatch, error, verb="encode_frames"):
     original = getattr(place, name)
 
     def wrapper(*arguments):
-        if arguments[-1] == "cuda":
+        if "cuda" in (arguments[-1], getattr(arguments[0], "device", None)):
             raise error
         return original(*arguments)
 

@@ -5,18 +5,16 @@ where what is slower to read must be smaller by its worth.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from tezip_h5 import bitstream, parallel, residual
 from tezip_h5.bitstream import Header, Section
 from tezip_h5.bounds import ChunkBound
-from tezip_h5.chunk import ChunkEncoder, Encoded
-from tezip_h5.holes import Patched
+from tezip_h5.chunk import ChunkEncoder, Encoded, Task
 from tezip_h5.prediction.integer import IntegerModel
 from tezip_h5.settings import Settings
-from tezip_h5.windows import Kind
 
 __all__ = ["MIXING_WORTH", "NETWORK_WORTH", "Attempts", "network_may_pay"]
 
@@ -42,26 +40,8 @@ def network_may_pay(saving: float | None, level: str) -> bool:
     return saving is None or saving > _HOPE * NETWORK_WORTH[level]
 
 
-@dataclass(frozen=True)
-class Attempts:
-    """What may be tried on one chunk.
-
-    Parameters
-    ----------
-    header : Header
-        Its dtype and shapes.
-    samples, bound, settings, scale, kinds, threads, device
-        See `chunk.ChunkEncoder` and `encode_chunk`.
-    """
-
-    header: Header
-    samples: Patched
-    bound: ChunkBound
-    settings: Settings
-    scale: object
-    kinds: list[Kind] | None
-    threads: int
-    device: str = "cpu"
+class Attempts(Task):
+    """What may be tried on one chunk."""
 
     def judge(self, model: IntegerModel | None, saving: float | None) -> tuple[bool, bool]:
         """Whether to try a network, and whether it is clear that it pays."""
@@ -156,18 +136,7 @@ class Attempts:
     def _run(
         self, coder: str, quantizer: str = "uniform", model: IntegerModel | None = None
     ) -> Encoded:
-        return ChunkEncoder(
-            self.header,
-            self.samples,
-            self.bound,
-            self.settings,
-            self.scale,
-            coder,
-            quantizer,
-            model,
-            self.threads,
-            self.device,
-        ).encode(self.kinds)
+        return ChunkEncoder(self, coder, quantizer, model).encode()
 
 
 def _middles(length: int, side: int, parts: int) -> np.ndarray:

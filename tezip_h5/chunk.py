@@ -17,17 +17,27 @@ from tezip_h5 import (
     windows,
 )
 from tezip_h5.bitstream import Header, Section
+from tezip_h5.bounds import ChunkBound
 from tezip_h5.errors import BoundError, FormatError
 from tezip_h5.exceptions import ExceptionReader, ExceptionWriter
+from tezip_h5.holes import Patched
 from tezip_h5.kernels import arrays
 from tezip_h5.model import store
 from tezip_h5.planning import plan_kinds
 from tezip_h5.prediction.integer import IntegerModel
 from tezip_h5.prediction.scaling import Network, choose_scale
 from tezip_h5.rests import RestReader, RestWriter
+from tezip_h5.settings import Settings
 from tezip_h5.windows import Kind
 
-__all__ = ["ChunkEncoder", "Encoded", "FrameRecord", "decode_frames", "require_checksum"]
+__all__ = [
+    "ChunkEncoder",
+    "Encoded",
+    "FrameRecord",
+    "Task",
+    "decode_frames",
+    "require_checksum",
+]
 
 _SECTION_OF = {
     "keyframes": Section.KEYFRAMES,
@@ -67,48 +77,75 @@ class Encoded:
         return max(record.max_error for record in self.frames)
 
 
+@dataclass(frozen=True)
+class Task:
+    """What every attempt at a chunk has in common.
+
+    Parameters
+    ----------
+    header : Header
+        Its dtype and shapes.
+    samples : Patched
+        In native byte order.
+    bound, settings, kinds, threads, device
+        See `codec.encode_chunk`.
+    scale : Scale
+        What makes levels of the samples.
+    """
+
+    header: Header
+    samples: Patched
+    bound: ChunkBound
+    settings: Settings
+    scale: levels.Scale
+    kinds: list[Kind] | None = None
+    threads: int = 1
+    device: str = "cpu"
+
+
 class ChunkEncoder:
-    """One attempt at a chunk: scale, coder, quantizer and network are given."""
+    """One attempt at a chunk: coder, quantizer and network are chosen."""
 
     def __init__(
-        self, header, samples, bound, settings, scale, coder, quantizer, model, threads, device
+        self,
+        task: Task,
+        coder: str,
+        quantizer: str = "uniform",
+        model: IntegerModel | None = None,
     ):
-        self._header = header
-        self._samples = samples  # `Patched`, native byte order
-        self._frames = frames = samples.frames
-        self._bound = bound
-        self._settings = settings
-        self._scale = scale
+        self._task = task
+        self._samples, self._scale, self._settings = task.samples, task.scale, task.settings
+        self._frames = frames = task.samples.frames
         g, h, w, channels = frames.shape
         self._shape = (channels, h, w)
-        self._tolerances = levels.tolerances(scale, bound, g, channels)
+        self._tolerances = levels.tolerances(task.scale, task.bound, g, channels)
         self._name = coder
-        self._number = residual.NUMBERS[self._name]
+        self._number = residual.NUMBERS[coder]
         self._coder = residual.encoder_for(self._number)(
-            self._shape, scale, settings, quantizer, guided=model is not None
+            self._shape, task.scale, task.settings, quantizer, guided=model is not None
         )
-        self._coder.threads = self._threads = threads
-        self._coder.device = self._device = device
+        self._coder.threads, self._coder.device = task.threads, task.device
         self._exceptions = ExceptionWriter()
-        self._rests = RestWriter(scale) if isinstance(scale, levels.Truncated) else None
+        truncated = isinstance(task.scale, levels.Truncated)
+        self._rests = RestWriter(task.scale) if truncated else None
         self._checksum = 0
         self._model, self._network = model, None
         if model is not None:
             first, skip = self._levels_of(frames[0]), model.architecture.skip
-            offset, shift = choose_scale(first, scale.top, skip)
+            offset, shift = choose_scale(first, task.scale.top, skip)
             self._network = Network(model.digest, offset, shift)
 
-    def encode(self, kinds) -> Encoded:
+    def encode(self) -> Encoded:
         """Encode the chunk."""
-        kinds, chooser = self._windows(kinds)
+        kinds, chooser = self._windows(self._task.kinds)
         self._prepare(kinds)
         number = prediction.NUMBERS["previous" if self._model is None else "prednet"]
         place = self._coder.place
-        device = place if self._model is None else self._device
+        device = place if self._model is None else self._task.device
         predictor = prediction.create(
             number, self._shape, self._scale.top, self._network, self._model, device
         )
-        predictor.threads = self._threads
+        predictor.threads = self._task.threads
         closed = self._settings.feedback == "reconstruction"
         records = []
         for t, frame in enumerate(self._frames):
@@ -157,7 +194,7 @@ class ChunkEncoder:
         if kinds is not None:
             return kinds, None
         if settings.mse_threshold is None or settings.predictor == "none":
-            return plan_kinds(self._frames, self._bound, settings), None
+            return plan_kinds(self._frames, self._task.bound, settings), None
         return None, windows.MseWindows(settings.mse_threshold, self._full_scale(), settings.warmup)
 
     def _full_scale(self) -> float:
@@ -198,13 +235,13 @@ class ChunkEncoder:
             values = _pixels(self._scale.to_values(found))
             if self._rests is not None:
                 self._rests.add(values, frame, np.moveaxis(found, 0, 2), holes)
-            error, bad = self._bound.check(frame, values, t)
+            error, bad = self._task.bound.check(frame, values, t)
             if holes is not None:
                 bad |= holes
         if bad is not None and values is not frame:
             values[bad] = frame[bad]
         self._exceptions.add(bad, frame)
-        values = np.ascontiguousarray(values, self._header.dtype)
+        values = np.ascontiguousarray(values, self._task.header.dtype)
         self._checksum = zlib.crc32(values, self._checksum)
         return error
 
@@ -237,7 +274,7 @@ class ChunkEncoder:
             sections[Section.MODEL] = self._network.pack()
         open_loop = self._settings.feedback == "prediction" and predicted
         header = replace(
-            self._header,
+            self._task.header,
             coder=self._number,
             predictor=number if predicted else prediction.NUMBERS["none"],
             scale=self._scale.kind,
