@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import warnings
 
 import h5py
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 import tezip_h5
+from tezip_h5 import cli
 from tezip_h5.cli import legacy, main
 
 
@@ -134,6 +136,60 @@ def test_wrong_command_lines_exit_with_1(args, capsys):
 
 
 @pytest.mark.parametrize(
+    ("args", "named"),
+    [
+        (["verify", "run.h5", "--against", ""], "the argument after --against"),
+        (["verify", "run.h5", "--against="], "--against="),
+        (["decompress", "run.h5", ""], "the argument after run.h5"),
+        (["inspect", "run.h5", "--html", "x.html", "--pictures", ""], "after --pictures"),
+        (["compress", "", "images", "x.h5"], "the argument after compress"),
+        (["model", "show", ""], "the argument after show"),
+        ([""], "the argument after tezip-h5"),
+    ],
+)
+def test_an_empty_argument_is_no_name(images, run_h5, tmp_path, args, named, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(SystemExit) as exit:
+        main(args)
+    assert exit.value.code == 1
+    error = capsys.readouterr().err
+    assert named in error
+    assert "is empty; give a name" in error
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_manuals_programs_take_no_empty_argument(capsys):
+    with pytest.raises(SystemExit) as exit:
+        legacy.main(["-u", "default", "packed", ""])
+    assert exit.value.code == 1
+    assert "the argument after packed is empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("program", [cli, legacy])
+def test_interrupted_while_it_is_imported(program, monkeypatch, capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(program, "_parser", interrupted)
+    assert program.main(["inspect", "run.h5"]) == 130
+    assert capsys.readouterr().err.endswith(": interrupted\n")
+
+
+def test_a_warning_is_one_line(capsys):
+    def run():
+        warnings.warn("something is odd\nbut goes on", stacklevel=1)
+
+    usual = warnings.formatwarning
+    with warnings.catch_warnings():  # pytest records them otherwise
+        warnings.simplefilter("always")
+        warnings.showwarning = lambda *found: sys.stderr.write(warnings.formatwarning(*found[:4]))
+        assert cli.guarded("tezip-h5", run) == 0
+    assert capsys.readouterr().err == "tezip-h5: warning: something is odd but goes on\n"
+    assert warnings.formatwarning is usual
+
+
+@pytest.mark.parametrize(
     ("model", "words"), [("nowhere", "holds no integer model"), (".", "holds no integer model")]
 )
 def test_models_that_are_none(images, tmp_path, model, words, capsys, monkeypatch):
@@ -247,6 +303,20 @@ def test_the_demo(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert printed.count("yes") == 3
     assert (tmp_path / "demo" / "run_lossless.h5").exists()
+
+
+def test_the_demo_looks_at_its_options_first(tmp_path, capsys):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").touch()
+    for option, words in [
+        (["--threads", "0", "--folder", str(tmp_path / "new")], "--threads 0: give a number >= 1"),
+        (["--folder", str(tmp_path / "full")], "is not empty"),
+    ]:
+        assert main(["demo", *option]) == 1
+        printed = capsys.readouterr()
+        assert words in printed.err
+        assert printed.out == ""
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_module_can_be_run(run_h5):

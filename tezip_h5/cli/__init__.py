@@ -7,10 +7,12 @@ broken, 130 interrupted.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 
-from tezip_h5.errors import TezipError
+from tezip_h5.errors import InputError, TezipError
 from tezip_h5.version import __version__
 
 __all__ = ["Parser", "guarded", "main"]
@@ -19,15 +21,33 @@ __all__ = ["Parser", "guarded", "main"]
 class Parser(argparse.ArgumentParser):
     """argparse's parser, but a wrong command line exits with 1 as all wrong input does."""
 
+    def parse_args(self, args=None, namespace=None):
+        """As argparse does, but nothing takes an empty argument: it is a name left out, which
+        would mean the current folder, or that an option was not given."""
+        args = sys.argv[1:] if args is None else list(args)
+        for before, text in zip([self.prog, *args], args, strict=False):
+            advice = "give a name or a value (is a variable of the shell not set?)"
+            if not text:
+                self.error(f"the argument after {before} is empty; {advice}")
+            if text.startswith("--") and text.partition("=")[1:] == ("=", ""):
+                self.error(f"{text} is empty; {advice}")
+        return super().parse_args(args, namespace)
+
     def error(self, message):
         self.print_usage(sys.stderr)
         self.exit(1, f"{self.prog}: {message}\n")
 
 
 def guarded(prog: str, run: Callable[[], int | None]) -> int:
-    """Run a command; turn the errors it may raise into one line and an exit code."""
+    """Run a command; turn the errors it may raise into one line and an exit code.
+
+    What takes time to import is to be imported by `run`: it can then be interrupted, too.
+    """
     try:
-        return run() or 0
+        if sys.stdout is None:  # print would say nothing, and not fail
+            raise InputError("standard output is closed; send it to a file, or to /dev/null")
+        with _plain_warnings(prog):
+            return run() or 0
     except TezipError as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return error.exit_code
@@ -37,6 +57,19 @@ def guarded(prog: str, run: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)
         return 130
+
+
+@contextlib.contextmanager
+def _plain_warnings(prog: str) -> Iterator[None]:
+    """Warnings as one line each, without the line of our source that gave them."""
+    usual = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: (
+        f"{prog}: warning: {' '.join(str(message).split())}\n"
+    )
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
 
 
 def _parser() -> Parser:
@@ -89,5 +122,9 @@ def _parser() -> Parser:
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point of ``tezip-h5``."""
+    return guarded("tezip-h5", lambda: _run(argv))
+
+
+def _run(argv: list[str] | None) -> int | None:
     args = _parser().parse_args(argv)
-    return guarded("tezip-h5", lambda: args.run(args))
+    return args.run(args)

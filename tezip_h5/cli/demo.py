@@ -55,6 +55,8 @@ def add_parser(commands) -> None:
 
 def run(args) -> int:
     """Run the demonstration; a broken bound or a damaged file ends it with an error."""
+    if args.threads is not None and args.threads < 1:
+        raise InputError(f"--threads {args.threads}: give a number >= 1")
     with contextlib.ExitStack() as cleanup:
         scratch = Path(cleanup.enter_context(tempfile.TemporaryDirectory()))
         folder = _new_folder(args.folder) if args.folder else scratch

@@ -90,5 +90,4 @@ def _run(args) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point of ``tezip``."""
-    args = _parser().parse_args(argv)
-    return guarded("tezip", lambda: _run(args))
+    return guarded("tezip", lambda: _run(_parser().parse_args(argv)))

@@ -30,6 +30,7 @@ def add_parser(commands) -> None:
 
 def run(args) -> int:
     """Verify; print what was checked."""
-    with open_source(args.against) if args.against else contextlib.nullcontext() as original:
+    alone = args.against is None
+    with contextlib.nullcontext() if alone else open_source(args.against) as original:
         print(tezip_h5.verify(args.file, original, name=args.name, threads=args.threads))
     return 0
