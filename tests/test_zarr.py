@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import subprocess
+import sys
 
 import h5py
 import numcodecs
@@ -331,6 +333,23 @@ def test_kerchunk_describes_the_rest(tmp_path, walk):
     )
 
 
+def test_the_command_warns_in_one_line(tmp_path, walk):
+    path = tmp_path / "run.h5"
+    tezip_h5.write(walk, path, level="fast")
+    with h5py.File(path, "r+") as f:
+        f.create_dataset("odd", data=walk, chunks=True, compression="lzf")
+    command = [sys.executable, "-m", "tezip_h5.cli", "references", str(path)]
+    result = subprocess.run(
+        [*command, str(tmp_path / "run.json"), "--others"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (line,) = [line for line in result.stderr.splitlines() if "odd" in line]
+    assert line.startswith("tezip-h5: warning: ")
+    assert "warnings.warn" not in result.stderr
+
+
 def test_references_that_cannot_be(tmp_path, walk, capsys):
     path = tmp_path / "x.h5"
     with h5py.File(path, "w") as f:
@@ -350,6 +369,7 @@ def test_references_that_cannot_be(tmp_path, walk, capsys):
         )
     with pytest.raises(InputError, match="further filters"):
         references(path)
-    out = tmp_path / "no" / "out.json"
+    out = tmp_path / "out.json"
     assert main(["references", str(path), str(out)]) == 1
     assert "further filters" in capsys.readouterr().err
+    assert not out.exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tezip_h5.cli.compress import open_source
+from tezip_h5.cli.outputs import check_out, place
 from tezip_h5.errors import InputError, ModelError
 from tezip_h5.frames import open_stack
 from tezip_h5.hdf5 import container
@@ -76,20 +77,19 @@ def _export(args) -> int:
             f"{args.model} holds {len(models)} models "
             f"({', '.join(m.digest.hex()[:12] for m in models)}); give one"
         )
-    out = Path(args.out)
-    if out.exists():
-        raise InputError(f"{out} exists; give another name")
-    out.write_bytes(models[0].to_bytes())
-    print(f"{out}: {out.stat().st_size} bytes, digest {models[0].digest.hex()}")
+    check_out(args.out, advice="give another name")
+    made = models[0].to_bytes()
+    place(args.out, made)
+    print(f"{args.out}: {len(made)} bytes, digest {models[0].digest.hex()}")
     return 0
 
 
 def _embed(args) -> int:
     models = _models(args.model)
     with container.closing(container.open_existing(args.file, "r+")) as file:
-        for model in models:
-            group = embedding.embed(file, model)
-            print(f"{args.file}:{group.name}")
+        names = [embedding.embed(file, model).name for model in models]
+    for name in names:  # only once the file is closed they are in it
+        print(f"{args.file}:{name}")
     return 0
 
 
@@ -105,7 +105,7 @@ def _import(args) -> int:
             return clip_of(block, 0, len(block), block.shape[3])
 
     model = store.load(folder, sample)
-    out = folder / store.INTEGER_FILE
-    out.write_bytes(model.to_bytes())
-    print(f"{out}: {out.stat().st_size} bytes, digest {model.digest.hex()}")
+    out, made = folder / store.INTEGER_FILE, model.to_bytes()
+    place(out, made)
+    print(f"{out}: {len(made)} bytes, digest {model.digest.hex()}")
     return 0

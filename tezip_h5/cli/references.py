@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import tezip_h5
+from tezip_h5.cli.outputs import check_out, place
 
 __all__ = ["add_parser"]
 
@@ -26,15 +26,22 @@ def add_parser(commands) -> None:
     parser.add_argument(
         "--others", action="store_true", help="also what kerchunk makes of all other datasets"
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT.json if it is there")
     parser.set_defaults(run=run)
 
 
 def run(args) -> int:
     """Write the references; print how many there are."""
+    check_out(
+        args.out,
+        [args.path],
+        replace=args.overwrite,
+        advice="give another name, or --overwrite to replace it",
+    )
     found = tezip_h5.references(
         args.path, args.name, url=args.url, zarr_format=args.zarr_format, others=args.others
     )
-    Path(args.out).write_text(json.dumps(found))
+    place(args.out, json.dumps(found).encode())
     chunks = sum(isinstance(value, list) for value in found["refs"].values())
     print(f"{args.out}: references to {chunks} chunks of {args.path}")
     return 0

@@ -1,0 +1,50 @@
+"""Files that a command makes: refused before the work starts, there in one step when it is done."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+
+from tezip_h5.errors import InputError
+
+__all__ = ["check_out", "place"]
+
+
+def check_out(out, sources: Iterable = (), *, replace: bool = False, advice: str) -> None:
+    """Raise InputError unless a command may make the file `out`.
+
+    Parameters
+    ----------
+    out : str or path
+    sources : paths
+        What the command reads; none of it is ever replaced.
+    replace : bool
+        Whether any other file that is there may be.
+    advice : str
+        What to do about a file that may not.
+    """
+    path = Path(out)
+    if path.is_dir() or not path.parent.is_dir():
+        raise InputError(f"{out} cannot be a file: its folder is missing, or it is a folder")
+    for source in sources:
+        if path.exists() and os.path.exists(source) and path.samefile(source):
+            raise InputError(f"{out} is what is read, and would be lost; give another name")
+    if path.is_file() and not replace:
+        raise InputError(f"{out} exists; {advice}")
+
+
+def place(out, data: bytes) -> None:
+    """Make the file `out` by way of a temporary one beside it, so that no half file stays."""
+    path = Path(out)
+    if path.exists() and not path.is_file():  # a pipe, or a device: nothing may take its place
+        path.write_bytes(data)
+        return
+    path = Path(os.path.realpath(path))  # a link stays one
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        beside.write_bytes(data)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
