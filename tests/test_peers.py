@@ -7,9 +7,10 @@ import dataclasses
 import h5py
 import numpy as np
 import pytest
+from conftest import require_package
 
 from tezip_h5 import peers as peers_module
-from tezip_h5.cli import bench
+from tezip_h5.cli import bench, main
 from tezip_h5.errors import InputError
 from tezip_h5.peers import Encoded, Peer, peers
 
@@ -243,6 +244,67 @@ def test_paths(stack_h5, tmp_path):
         bench.load(f"{stack_h5}:d")
     with pytest.raises(InputError):
         bench.load(str(tmp_path / "missing.h5"))
+
+
+def test_files_of_a_stack(tmp_path):
+    stack = STACKS["uint8"]
+    np.savez(tmp_path / "two.npz", a=stack, b=stack[:2])
+    for name, expected in (("a", stack), ("b", stack[:2])):
+        found, samples = bench.load(f"{tmp_path}/two.npz:{name}")
+        assert found == f"two.npz:{name}"
+        assert np.array_equal(samples, expected)
+    with pytest.raises(InputError, match="holds a, b; name one"):
+        bench.load(f"{tmp_path}/two.npz")
+
+
+def test_a_tiff_with_panels(tmp_path):
+    tifffile = require_package("tifffile")
+    stack = np.arange(2 * 3 * 16 * 20, dtype=np.uint16).reshape(2, 3, 16, 20)
+    tifffile.imwrite(tmp_path / "run.tif", stack, imagej=True, metadata={"axes": "TZYX"})
+    name, samples = bench.load(f"{tmp_path}/run.tif")
+    assert name == "run"
+    assert np.array_equal(samples, stack.reshape(2, 48, 20))
+
+
+def test_stacks_that_are_none(tmp_path, capsys):
+    np.save(tmp_path / "whole.npy", STACKS["uint8"])
+    whole = (tmp_path / "whole.npy").read_bytes()
+    (tmp_path / "truncated.npy").write_bytes(whole[:-100])
+    (tmp_path / "empty.npy").touch()
+    np.save(tmp_path / "object.npy", np.array([[[{}]]]), allow_pickle=True)
+    np.save(tmp_path / "nothing.npy", np.zeros((0, 8, 8), "u1"))
+    np.save(tmp_path / "complex.npy", np.zeros((2, 8, 8), "c8"))
+    whole = str(tmp_path / "whole.npy")
+    for name in ("truncated", "empty", "object", "nothing", "complex", "missing"):
+        # The damaged one is found before anything is measured, though it is not the first.
+        assert main(["bench", whole, f"{tmp_path}/{name}.npy"]) == 1, name
+        printed = capsys.readouterr()
+        assert printed.out == "", name
+        assert len(printed.err.splitlines()) == 1, (name, printed.err)
+
+
+def test_words_that_name_no_codec(stack_h5):
+    args = options(stack_h5, "--only", "fast", "zzz")
+    with pytest.raises(InputError, match=r"--only zzz: no codec .* tezip fast; .*gzip-9"):
+        args.run(args)
+
+
+def test_words_that_name_what_cannot_be_run(stack_h5, monkeypatch):
+    monkeypatch.setattr(
+        bench, "peers", lambda: [Peer(name="far", needs="q.y"), Peer(name="snail", slow=True)]
+    )
+    args = options(stack_h5, "--only", "far", "snail")
+    with pytest.raises(InputError, match="far: q is not installed; snail: it is slow; add --slow"):
+        args.run(args)
+
+
+def test_nothing_measured_is_a_failure(stack_h5, tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "peers", lambda: [Peer(name="hopeless")])
+    saved = tmp_path / "rows.csv"
+    args = options(stack_h5, "--only", "hopeless", "--bounds", 0, "--csv", saved)
+    with pytest.raises(InputError, match="nothing was measured"):
+        args.run(args)
+    assert not saved.exists()
 
 
 def test_a_folder_of_images(tmp_path):

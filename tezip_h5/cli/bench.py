@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import sys
 import tempfile
@@ -12,13 +13,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from tezip_h5 import holes
+from tezip_h5.cli import sources
+from tezip_h5.cli.outputs import check_out, place
+from tezip_h5.cli.sources import load
 from tezip_h5.errors import InputError
-from tezip_h5.frames import open_stack
-from tezip_h5.hdf5 import container
 from tezip_h5.hdf5.threads import default_threads
 from tezip_h5.peers import Encoded, Peer, peers
 from tezip_h5.settings import LEVELS
@@ -108,10 +109,11 @@ def add_parser(commands) -> None:
         description="Measure bytes, speed and largest error of this codec and of every peer "
         "installed, lossless and at equal guaranteed bounds, with the same number of threads.",
     )
-    text = "FILE.h5 (its first stack), FILE.h5:/DATASET, FILE.npy, or a folder of images"
+    text = "FILE.h5 (its first stack), FILE.h5:/DATASET, a folder of images, FILE.tif, FILE.npy, "
+    text += "or FILE.npz:NAME"
     parser.add_argument("paths", nargs="+", metavar="PATH", help=text)
     add_options(parser)
-    parser.add_argument("--csv", metavar="FILE", help="save the rows there")
+    parser.add_argument("--csv", metavar="FILE.csv", help="save the rows there")
     parser.set_defaults(run=run)
 
 
@@ -126,46 +128,6 @@ def add_options(parser) -> None:
     add("--only", nargs="+", metavar="WORD", help="codecs whose name has one of these words in it")
     add("--slow", action="store_true", help="also peers that run at 1 MB/s or less")
     add("--repeat", type=int, default=1, metavar="N", help="take the best time of N")
-
-
-def load(path: str) -> tuple[str, np.ndarray]:
-    """Name and samples, (T, H, W) or (T, H, W, C > 1), of the stack that `path` means."""
-    file, inside = path, ""
-    if not Path(path).exists() and ":" in path:
-        file, _, inside = path.rpartition(":")
-    if Path(file).is_dir():
-        return Path(file).name, _samples(file)
-    if file.endswith(".npy") and Path(file).exists():
-        return Path(file).stem, _samples(np.load(file, mmap_mode="r"))
-    with container.open_existing(file) as opened:
-        return Path(file).stem, _samples(_dataset(opened, inside))
-
-
-def _dataset(file: h5py.File, inside: str) -> h5py.Dataset:
-    if inside:
-        item = file.get(inside.strip("/") or "/")
-        if not isinstance(item, h5py.Dataset):
-            raise InputError(f"{file.filename} holds no dataset {inside!r}")
-        return item
-    found = []
-    file.visititems(lambda _, item: found.append(item) if _is_stack(item) else None)
-    if not found:
-        raise InputError(f"{file.filename} holds no stack, (T, H, W) or (T, H, W, C)")
-    if len(found) > 1:
-        others = ", ".join(item.name for item in found[1:])
-        print(f"{file.filename}: taking {found[0].name}, not {others}", file=sys.stderr)
-    return found[0]
-
-
-def _is_stack(item) -> bool:
-    if not isinstance(item, h5py.Dataset) or item.dtype.kind not in "iuf" or not item.size:
-        return False
-    return item.ndim == 3 or (item.ndim == 4 and item.shape[3] <= 4)
-
-
-def _samples(source) -> np.ndarray:
-    stack = np.concatenate(list(open_stack(source).blocks(64)))
-    return stack[..., 0] if stack.ndim == 4 and stack.shape[3] == 1 else stack
 
 
 def default_bounds(stack: np.ndarray) -> list[float]:
@@ -186,14 +148,26 @@ _STAGES = Tezip(
 )
 
 
-def candidates(stack: np.ndarray, bound: float, only=None, slow=False) -> Iterator[Peer]:
-    """This codec at every level, then the peers that can be run here on such a stack."""
+def known(only=None) -> list[Peer]:
+    """This codec at every level, then the peers: those that have a word of `only` in the name."""
     ours = [Tezip(name=f"tezip {level}", level=level) for level in LEVELS]
-    for peer in (*ours, _STAGES, *peers()):
-        wanted = not only or any(word.lower() in peer.name.lower() for word in only)
-        fits = peer.supports(stack.dtype, stack.shape, bound)
-        if wanted and fits and (slow or not peer.slow) and not peer.available():
+    return [
+        peer
+        for peer in (*ours, _STAGES, *peers())
+        if not only or any(word.lower() in peer.name.lower() for word in only)
+    ]
+
+
+def candidates(stack: np.ndarray, bound: float, only=None, slow=False) -> Iterator[Peer]:
+    """Of the codecs known, those that can be run here on such a stack."""
+    for peer in known(only):
+        if peer.supports(stack.dtype, stack.shape, bound) and not _left_out(peer, slow):
             yield peer
+
+
+def _left_out(peer: Peer, slow: bool) -> str | None:
+    """Why a codec is not measured on any stack."""
+    return peer.available() or ("it is slow; add --slow" if peer.slow and not slow else None)
 
 
 def measure(name, stack, bound, peer, threads, repeat=1) -> Row:
@@ -323,21 +297,22 @@ def _same(one: Row, other: Row) -> bool:
 
 def save(rows: Iterable[Row], path) -> None:
     """Write the rows as CSV, a column for each field of `Row`."""
-    with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Row)])
-        writer.writeheader()
-        for row in rows:
-            cells = asdict(row)
-            writer.writerow(
-                {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in cells.items()}
-                | {"bound": f"{row.bound:.17g}"}  # rows of several runs are put together by it
-            )
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, [field.name for field in fields(Row)])
+    writer.writeheader()
+    for row in rows:
+        cells = asdict(row)
+        writer.writerow(
+            {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in cells.items()}
+            | {"bound": f"{row.bound:.17g}"}  # rows of several runs are put together by it
+        )
+    place(path, text.getvalue().encode("utf-8", "surrogateescape"))
 
 
 def saved(path) -> list[Row]:
     """The rows that `save` wrote."""
     types = {field.name: {"int": int, "float": float}.get(field.type, str) for field in fields(Row)}
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
         return [
             Row(**{name: types[name](value) for name, value in row.items()})
             for row in csv.DictReader(file)
@@ -352,11 +327,33 @@ def check_options(args) -> None:
     for bound in args.bounds or ():
         if not 0 <= bound < math.inf:
             raise InputError(f"--bounds {bound:g}: give finite numbers >= 0")
+    for word in args.only or ():
+        if not known([word]):
+            names = "; ".join(peer.name for peer in known())  # some have commas in them
+            raise InputError(f"--only {word}: no codec has that in its name; there are: {names}")
+    reasons = {peer.name: _left_out(peer, args.slow) for peer in known(args.only)}
+    if all(reasons.values()):
+        left_out = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        raise InputError(f"--only {' '.join(args.only)}: none can be run: {left_out}")
+
+
+def check_csv(out, paths: Iterable[str]) -> None:
+    """Raise InputError unless the rows of `paths` may be saved as `out`."""
+    check_out(
+        out,
+        map(sources.file_of, paths),
+        replace=Path(out).suffix.lower() == ".csv",
+        advice="only a file that ends in .csv is replaced by rows; give another name",
+    )
 
 
 def run(args) -> int:
     """Measure everything; print rows as they come."""
     check_options(args)
+    if args.csv is not None:
+        check_csv(args.csv, args.paths)
+    for path in args.paths:
+        sources.check(path)
     print(ABOUT)
     for peer in peers():
         if reason := peer.available():
@@ -364,7 +361,9 @@ def run(args) -> int:
     rows: list[Row] = []
     for path in args.paths:
         rows += bench(path, args, lambda text: print(text, flush=True))
-        if args.csv:
+        if args.csv is not None and rows:
             save(rows, args.csv)
+    if not rows:
+        raise InputError("nothing was measured: no codec took these stacks at these bounds")
     print("\n" + summary(rows))
     return 0 if all(row.good for row in rows if row.ours) else 2

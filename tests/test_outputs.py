@@ -1,0 +1,147 @@
+"""What the commands write: nothing of the user's is lost, nothing half written stays."""
+
+import json
+import os
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+
+import tezip_h5
+from tezip_h5.cli import main, outputs
+from tezip_h5.hdf5 import container
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_is_there_in_one_step_or_stays_as_it_was(tmp_path, monkeypatch):
+    out = tmp_path / "out.txt"
+    outputs.place(out, b"first")
+    outputs.place(out, b"second")
+    (tmp_path / "link").symlink_to(out)
+    outputs.place(tmp_path / "link", b"third")
+    assert (tmp_path / "link").is_symlink()
+    assert out.read_bytes() == b"third"
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(outputs.os, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        outputs.place(out, b"fourth")
+    assert out.read_bytes() == b"third"
+    assert names(tmp_path) == ["link", "out.txt"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a pipe with a name")
+def test_a_pipe_keeps_its_place(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE)
+    outputs.check_out(pipe, advice="")
+    outputs.place(pipe, b"through it")
+    assert reader.communicate(timeout=60)[0] == b"through it"
+    assert pipe.is_fifo()
+
+
+# --- references ---
+
+
+@pytest.mark.parametrize("options", [[], ["--overwrite"]])
+def test_references_never_replace_their_file(run_h5, tmp_path, options, capsys):
+    before = run_h5.read_bytes()
+    (tmp_path / "link.json").symlink_to(run_h5)
+    for out in (run_h5, tmp_path / "link.json"):
+        assert main(["references", str(run_h5), str(out), *options]) == 1
+        assert "is what is read" in capsys.readouterr().err
+    assert run_h5.read_bytes() == before
+
+
+def test_references_replace_a_file_when_told(run_h5, tmp_path, capsys):
+    out = tmp_path / "notes.txt"
+    out.write_text("mine")
+    assert main(["references", str(run_h5), str(out)]) == 1
+    assert "notes.txt exists; give another name, or --overwrite" in capsys.readouterr().err
+    assert out.read_text() == "mine"
+    assert main(["references", str(run_h5), str(out), "--overwrite"]) == 0
+    assert "scan/data/.zarray" in json.loads(out.read_text())["refs"]
+    assert names(tmp_path) == ["notes.txt", "run.h5"]
+    assert main(["references", str(run_h5), str(tmp_path / "no" / "out.json")]) == 1
+    assert "its folder is missing" in capsys.readouterr().err
+
+
+# --- bench ---
+
+
+@pytest.fixture
+def stack_npy(tmp_path, walk):
+    np.save(tmp_path / "x.npy", walk)
+    return tmp_path / "x.npy"
+
+
+def test_rows_replace_no_stack(stack_npy, tmp_path, walk, capsys):
+    with h5py.File(tmp_path / "x.csv", "w") as file:  # an odd name, but a stack
+        file["x"] = walk
+    (tmp_path / "mine.txt").write_text("mine")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for path, out, words in [
+        (stack_npy, stack_npy, "is what is read"),
+        (f"{tmp_path}/x.csv:/x", tmp_path / "x.csv", "is what is read"),
+        (stack_npy, tmp_path / "mine.txt", "ends in .csv"),
+        (stack_npy, tmp_path / "no" / "x.csv", "its folder is missing"),
+        (stack_npy, tmp_path, "it is a folder"),
+    ]:
+        assert main(["bench", str(path), "--csv", str(out)]) == 1
+        printed = capsys.readouterr()
+        assert words in printed.err
+        assert printed.out == ""
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_rows_replace_rows(stack_npy, tmp_path):
+    out = tmp_path / "rows.csv"
+    out.write_text("old rows")
+    options = ["--bounds", "0", "--only", "tezip fast", "--csv", str(out)]
+    assert main(["bench", str(stack_npy), *options]) == 0
+    assert out.read_text().startswith("stack,shape,dtype")
+    assert names(tmp_path) == ["rows.csv", "x.npy"]
+
+
+# --- models ---
+
+
+def test_an_embedded_model_is_named_once_the_file_is_closed(run_h5, monkeypatch, capsys):
+    def full(file, failed):
+        file.close()
+        if not failed:
+            raise tezip_h5.InputError("no space left")
+
+    monkeypatch.setattr(container, "close", full)
+    assert main(["model", "embed", str(run_h5), "default"]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "no space left" in printed.err
+    monkeypatch.undo()
+    assert main(["model", "embed", str(run_h5), "default"]) == 0
+    assert capsys.readouterr().out.count("/tezip/models/") == 2
+
+
+# --- standard output ---
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a POSIX shell")
+def test_a_closed_standard_output_is_a_failure(run_h5):
+    command = '"$0" -m tezip_h5.cli inspect "$1" >&-'
+    result = subprocess.run(
+        ["sh", "-c", command, sys.executable, str(run_h5)],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert "standard output is closed" in result.stderr

@@ -1,0 +1,79 @@
+"""What the paths of ``tezip-h5 bench`` mean: the stack that each names."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from tezip_h5.errors import InputError
+from tezip_h5.frames import Stack, open_stack
+from tezip_h5.hdf5 import container
+from tezip_h5.hdf5.layout import panels_joined
+from tezip_h5.stackfiles import is_stack_file
+
+__all__ = ["check", "file_of", "load"]
+
+
+def file_of(path: str) -> str:
+    """The file or folder that `path` is in, without a dataset's or an array's name."""
+    return path if Path(path).exists() or ":" not in path else path.rpartition(":")[0]
+
+
+def check(path: str) -> None:
+    """Raise InputError unless `path` means a stack; its samples are not read yet."""
+    with _opened(path):
+        pass
+
+
+def load(path: str) -> tuple[str, np.ndarray]:
+    """Name and samples, (T, H, W) or (T, H, W, C > 1), of the stack that `path` means.
+
+    Panels stand one below the other: most other codecs know none.
+    """
+    with _opened(path) as (name, stack, others):
+        if others:
+            taken, *others = others
+            print(f"{file_of(path)}: taking {taken}, not {', '.join(others)}", file=sys.stderr)
+        samples = panels_joined(np.concatenate(list(stack.blocks(64))), stack.panel_axes)
+    return name, samples[..., 0] if samples.ndim == 4 and samples.shape[3] == 1 else samples
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[tuple[str, Stack, list[str]]]:
+    """A name for the stack, the stack, and which there are where none was named."""
+    if Path(path).is_dir():
+        yield Path(path).resolve().name, open_stack(path), []
+        return
+    if is_stack_file(path):
+        # Arrays of one file must have names that differ: the summary tells stacks apart by them.
+        yield Path(path).stem if Path(path).is_file() else Path(path).name, open_stack(path), []
+        return
+    file = file_of(path)
+    with container.open_existing(file) as opened:
+        dataset, known = _dataset(opened, path[len(file) + 1 :])
+        yield Path(file).stem, open_stack(dataset), known
+
+
+def _dataset(file: h5py.File, inside: str) -> tuple[h5py.Dataset, list[str]]:
+    """The dataset named, or the first stack, with the names of all if there are several."""
+    if inside:
+        item = file.get(inside.strip("/") or "/")
+        if not isinstance(item, h5py.Dataset):
+            raise InputError(f"{file.filename} holds no dataset {inside!r}")
+        return item, []
+    found = []
+    file.visititems(lambda _, item: found.append(item) if _is_stack(item) else None)
+    if not found:
+        raise InputError(f"{file.filename} holds no stack, (T, H, W) or (T, H, W, C)")
+    return found[0], [item.name for item in found] if len(found) > 1 else []
+
+
+def _is_stack(item) -> bool:
+    if not isinstance(item, h5py.Dataset) or item.dtype.kind not in "iuf" or not item.size:
+        return False
+    return item.ndim == 3 or (item.ndim == 4 and item.shape[3] <= 4)
