@@ -275,6 +275,41 @@ def test_wrong_files(path, tmp_path, capsys):
     assert path.read_bytes() == before
 
 
+def test_only_a_page_is_replaced(path, tmp_path, capsys):
+    options = ["--pictures", "0", "--no-peers"]
+    out = tmp_path / "page.html"
+    np.save(tmp_path / "other.npy", np.arange(4))
+    out.write_text("<!DOCTYPE html><title>tezip_h5 and others</title>")
+    before = [file.read_bytes() for file in (tmp_path / "other.npy", out)]
+    for file in (tmp_path / "other.npy", out):
+        assert main(["inspect", str(path), "--html", str(file), *options]) == 1
+        assert "exists, and is no page that tezip_h5 made" in capsys.readouterr().err
+    assert [file.read_bytes() for file in (tmp_path / "other.npy", out)] == before
+    out.unlink()
+    for _ in range(2):
+        assert main(["inspect", str(path), "--html", str(out), *options]) == 0
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["other.npy", "page.html"]
+
+
+def test_a_page_is_known_by_whatever_name(tmp_path, stack):
+    path = tmp_path / f"{'<&>' * 80}.h5"
+    tezip_h5.write(stack[:2], tmp_path / "run.h5", level="fast")
+    (tmp_path / "run.h5").rename(path)
+    out = tmp_path / "page.html"
+    for _ in range(2):  # the second time it is there
+        tezip_h5.report(path, out, pictures=0, peers=False)
+
+
+def test_messages_of_the_command_name_its_options(path, tmp_path, capsys):
+    for given, words in [
+        ("-3", "--pictures -3: give a number"),
+        ("50:60", "pictures of 50:60 are none of 20 frames"),
+    ]:
+        out = str(tmp_path / "x.html")
+        assert main(["inspect", str(path), "--html", out, f"--pictures={given}"]) == 1
+        assert words in capsys.readouterr().err
+
+
 def test_the_command(path, tmp_path, capsys):
     out = tmp_path / "page.html"
     options = ["--pictures", "9:11", "--no-peers"]

@@ -40,13 +40,13 @@ def run(args) -> int:
             args.file,
             args.html,
             name=args.name,
-            pictures=_pictures(args.pictures or "48"),
+            pictures=_pictures("48" if args.pictures is None else args.pictures),
             peers=not args.no_peers,
             slow=args.slow,
         )
         print(f"{made} ({made.stat().st_size / 1e6:.1f} MB): open it in a browser")
         return 0
-    if args.name or args.pictures or args.no_peers or args.slow:
+    if args.name is not None or args.pictures is not None or args.no_peers or args.slow:
         raise InputError("--name, --pictures, --no-peers and --slow are for a page; add --html")
     report = tezip_h5.inspect(args.file, frames=args.frames, chunks=args.chunks)
     print(json.dumps(report.to_dict(), indent=2) if args.json else report)
@@ -61,12 +61,15 @@ def _pictures(text: str) -> int | slice | None:
     """
     if text == "all":
         return None
+    first, colon, stop = text.partition(":")
     try:
-        first, colon, stop = text.partition(":")
-        if not colon:
-            return int(text)
-        return slice(int(first) if first else None, int(stop) if stop else None)
+        if colon:
+            return slice(int(first) if first else None, int(stop) if stop else None)
+        count = int(text)
     except ValueError:
+        count = -1
+    if count < 0:
         raise InputError(
             f"--pictures {text}: give a number of frames, A:B for frames A to B - 1, or all"
-        ) from None
+        )
+    return count

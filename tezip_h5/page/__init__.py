@@ -12,7 +12,7 @@ from pathlib import Path
 from tezip_h5.errors import InputError
 from tezip_h5.hdf5 import container
 from tezip_h5.hdf5.report import inspect
-from tezip_h5.page.document import page
+from tezip_h5.page.document import is_page, page
 from tezip_h5.page.findings import gather
 from tezip_h5.page.pictures import MOST_FRAMES
 
@@ -39,7 +39,7 @@ def report(
     path : str or path
         The HDF5 file.
     out : str or path
-        The page; it is replaced if it is there, in one step.
+        The page. One that is there is replaced, in one step; a file of another kind never is.
     name : str, optional
         Only this stack; default all.
     pictures : int, slice or None
@@ -58,7 +58,8 @@ def report(
     Raises
     ------
     InputError
-        When the file is missing or holds no such stack, or the options do not fit.
+        When the file is missing or holds no such stack, the options do not fit, or `out` is a
+        file that is no page of ours.
     FormatError, ModelError
         When a chunk cannot be decoded.
 
@@ -76,6 +77,10 @@ def report(
         raise InputError(f"{out} cannot be a file: its folder is missing, or it is a folder")
     if out.exists() and Path(path).exists() and out.samefile(path):
         raise InputError(f"{out} is the file to be reported on; give the page another name")
+    if out.exists() and not is_page(out):
+        raise InputError(
+            f"{out} exists, and is no page that tezip_h5 made; give the page another name"
+        )
     whole = inspect(path)
     chosen = [s for s in whole.stacks if name is None or name.strip("/") in (s.name, s.dataset)]
     if not chosen:
@@ -109,13 +114,14 @@ def _check_pictures(pictures, frames: int) -> None:
     count = frames
     if isinstance(pictures, slice):
         if pictures.step not in (None, 1):
-            raise InputError(f"pictures={pictures}: give frames without a step")
+            raise InputError(f"pictures of {pictures}: give frames without a step")
         count = len(range(*pictures.indices(frames)))
         if not count:
-            raise InputError(f"pictures={pictures} are none of {frames} frames; give others")
+            shown = ":".join("" if n is None else str(n) for n in (pictures.start, pictures.stop))
+            raise InputError(f"pictures of {shown} are none of {frames} frames; give others")
     elif pictures is not None:
         if not isinstance(pictures, int) or pictures < 0:
-            raise InputError(f"pictures={pictures!r} is no number of frames; give one >= 0")
+            raise InputError(f"pictures of {pictures!r}: no number of frames; give one >= 0")
         count = min(pictures, frames)
     if count > MOST_FRAMES:
         raise InputError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from html import escape
 from importlib.resources import files
+from pathlib import Path
 
 from tezip_h5.hdf5.listing import counted_bytes
 from tezip_h5.hdf5.report import FileReport
@@ -11,10 +12,12 @@ from tezip_h5.page import bytes_part, frames_part
 from tezip_h5.page.findings import Findings
 from tezip_h5.version import __version__
 
-__all__ = ["page"]
+__all__ = ["is_page", "page"]
 
 # Browsers then refuse to load anything, whatever a file's names might smuggle in.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+
+_TITLE_END = " · tezip_h5</title>"
 
 # Grey to colours, for residuals: below 0, 0, above 0. (Brewer's RdBu, and one for dark pages.)
 _SIGNED = {
@@ -54,13 +57,21 @@ def page(report: FileReport, findings: list[Findings]) -> str:
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{name} · tezip_h5</title><style>{style}</style></head><body>"
+        f"<title>{name}{_TITLE_END}<style>{style}</style></head><body>"
         f'{_filters()}<div class="top"><span class="brand"><b>tezip_h5</b> report</span>'
         '<button id="theme" hidden>Dark</button></div>'
         f"<main>{head}{stacks}</main>"
         f"<footer>Made by tezip_h5 {escape(__version__)}. This page is one file; it loads nothing "
         f"from elsewhere.</footer><script>{script}</script></body></html>\n"
     )
+
+
+def is_page(path: Path) -> bool:
+    """Whether a file is a page made here: the title says so, after the name of what it is of."""
+    if not path.is_file():  # a pipe or a device: reading it may never end
+        return False
+    with path.open("rb") as file:
+        return _TITLE_END.encode() in file.read(8192)
 
 
 def _filters() -> str:
