@@ -19,10 +19,23 @@ QUANTIZERS = ("uniform", "run-merging")
 PREDICTORS = ("none", "previous", "prednet")
 CODERS = ("fallback", "stages", "linear", "mixing")
 
+_MOST_FRAMES = 2**31 - 1  # what is packed as one of the filter's 32-bit numbers
+
 
 def _choice(name, value, choices):
     if value not in choices:
         raise InputError(f"{name}={value!r} is unknown; choose one of {', '.join(choices)}")
+
+
+def _check_frames(name, value, least):
+    try:
+        whole = value == int(value)
+    except (TypeError, ValueError, OverflowError):  # none, text, nan, infinite
+        whole = False
+    if not whole or not least <= value <= _MOST_FRAMES:
+        raise InputError(
+            f"{name}={value!r} is no number of frames; give one from {least} to {_MOST_FRAMES}"
+        )
 
 
 @dataclass(frozen=True)
@@ -93,8 +106,8 @@ class Settings:
                 "window (-w) and mse_threshold (-t) were both given; they place keyframes in "
                 "two different ways, give only one"
             )
-        if self.window is not None and (self.window != int(self.window) or self.window < 1):
-            raise InputError(f"window={self.window!r} is no number of frames; give one >= 1")
+        if self.window is not None:
+            _check_frames("window", self.window, 1)
         if self.mse_threshold is not None and not (
             math.isfinite(self.mse_threshold) and self.mse_threshold >= 0
         ):
@@ -102,8 +115,7 @@ class Settings:
                 f"mse_threshold={self.mse_threshold!r} is no mean squared error on the 0..1 "
                 "scale; give a finite number >= 0"
             )
-        if self.warmup != int(self.warmup) or self.warmup < 0:
-            raise InputError(f"warmup={self.warmup!r} is no number of frames; give one >= 0")
+        _check_frames("warmup", self.warmup, 0)
         if self.predictor == "prednet" and self.model is None:
             raise InputError("predictor='prednet' needs a model, but model=None was given")
         if not self.entropy:
