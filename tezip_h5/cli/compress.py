@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from tezip_h5.settings import FEEDBACKS, LEVELS
 from tezip_h5.stackfiles import is_stack_file, open_file
 
 __all__ = ["add_bound_options", "add_parser", "add_window_options", "compress", "open_source"]
+
+_DATASET = re.compile(r"(?P<file>.+?\.(?:h5|hdf5|nxs)):(?P<inside>.*)", re.IGNORECASE | re.DOTALL)
 
 
 def add_bound_options(parser) -> None:
@@ -88,12 +91,14 @@ def add_parser(commands) -> None:
 @contextlib.contextmanager
 def open_source(images: str):
     """The stack a command line names: a folder, a dataset of an HDF5 file, a file of a stack."""
-    path, _, inside = images.partition(".h5:")
-    if inside or images.endswith(".h5:"):
-        with container.open_existing(f"{path}.h5") as file:
-            item = file.get(inside.strip("/") or "/")
+    if not images:  # not the current folder, which an empty path is elsewhere
+        raise InputError("the name of the images is empty; give a folder, FILE.h5:/DATASET or file")
+    found = _DATASET.fullmatch(images)
+    if found:
+        with container.open_existing(found["file"]) as file:
+            item = file.get(found["inside"].strip("/") or "/")
             if not hasattr(item, "dtype"):
-                raise InputError(f"{path}.h5 holds no dataset {inside!r}")
+                raise InputError(f"{found['file']} holds no dataset {found['inside']!r}")
             yield item
         return
     if Path(images).is_file() and not is_stack_file(images):
@@ -106,6 +111,8 @@ def open_source(images: str):
 
 def read_mask(path: str) -> np.ndarray:
     """The array that --mask names."""
+    if not path:
+        raise InputError("--mask names no file; give FILE.h5:/DATASET or FILE.npy, or leave it out")
     if is_stack_file(path):
         return np.asarray(open_file(path)[0])
     with open_source(path) as item:
@@ -146,6 +153,10 @@ def print_frames(path, name: str) -> None:
 
 def run(args) -> int:
     """Compress; print the summary."""
+    if args.axes == "":  # which would mean that of the file
+        raise InputError(
+            "--axes is empty; give the order of the axes, such as TYX, or leave it out"
+        )
     summary = compress(
         args,
         args.out,
@@ -159,7 +170,7 @@ def run(args) -> int:
         verify=args.verify,
         scheduler=args.scheduler,
         axes=args.axes,
-        mask=read_mask(args.mask) if args.mask else None,
+        mask=read_mask(args.mask) if args.mask is not None else None,
     )
     if args.verbose:
         print_frames(args.out, summary.name)
