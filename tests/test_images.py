@@ -7,9 +7,11 @@ import struct
 import zlib
 from pathlib import Path
 
+import h5py
 import numpy as np
 import PIL
 import pytest
+from conftest import require_package
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, features
@@ -333,6 +335,20 @@ if features.check("jpg_2000"):
     LOSSES["12-bit JPEG 2000"] = deep_jp2(), "12 bits per channel"
 
 
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize("dtype", ["float64", "float16", "uint64", "int64", "complex64"])
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_samples_that_no_image_holds_are_named(folder, dtype, big):
+    tifffile = require_package("tifffile")
+    tifffile.imwrite(folder / "a.tif", np.ones((4, 5), dtype), bigtiff=big)
+    words = rf"a.tif has {dtype} samples, .*; compress the TIFF file itself"
+    with pytest.raises(InputError, match=words):
+        ImageFolder(folder, expand=False)
+    (folder / "a.tif").write_bytes((folder / "a.tif").read_bytes()[:20])
+    with pytest.raises(InputError, match="header is damaged"):
+        ImageFolder(folder, expand=False)
+
+
 @pytest.mark.parametrize("case", LOSSES)
 def test_samples_are_never_narrowed_silently(folder, case):
     data, words = LOSSES[case]
@@ -398,7 +414,7 @@ def test_a_file_that_changed_is_refused(folder):
 
 def text(folder):
     (folder / "notes.txt").write_text("hello")
-    return "notes.txt is no image, .*remove it"
+    return "notes.txt is no image, .*restore it, or move it"
 
 
 def nothing(folder):
@@ -442,7 +458,7 @@ def animated_png(folder):
 
 def pages(folder):
     image("L", 0).save(folder / "b.tif", save_all=True, append_images=[image("L", 1)] * 2)
-    return "b.tif holds 3 images; split"
+    return "b.tif holds 3 images; split .* or compress this file itself"
 
 
 def inner_folder(folder):
@@ -452,7 +468,12 @@ def inner_folder(folder):
 
 def broken_link(folder):
     (folder / "b.png").symlink_to(folder / "nowhere")
-    return "b.png is .*no plain file"
+    return "b.png is a link to nothing"
+
+
+def hdf5(folder):
+    h5py.File(folder / "out.h5", "w").close()
+    return "out.h5 is HDF5, no image; move it"
 
 
 def other_format(folder):
@@ -470,6 +491,7 @@ def other_colours(folder):
     "spoil",
     [
         *(text, nothing, truncated_palette, other_size, other_mode, other_expansion, animation),
+        hdf5,
         *(animated_png, pages, inner_folder, broken_link, other_format, other_colours),
     ],
 )
@@ -486,7 +508,7 @@ def test_folders_that_make_no_stack(folder, tmp_path, spoil):
 def test_missing_and_empty_folders(folder):
     with pytest.raises(InputError, match="images holds no image"):
         ImageFolder(folder, expand=False)
-    with pytest.raises(InputError, match="nowhere is no folder"):
+    with pytest.raises(InputError, match="nowhere is not there; give a folder of images or a file"):
         ImageFolder(folder / "nowhere", expand=False)
     image("L").save(folder / "a.png")
     with pytest.raises(InputError, match=r"a.png is no folder"):

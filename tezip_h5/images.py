@@ -12,13 +12,13 @@ import json
 import os
 import re
 from base64 import b64decode, b64encode
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from uuid import uuid4
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from tezip_h5.errors import InputError
 
@@ -82,6 +82,8 @@ def _from_json(value):
 class ImageFolder:
     """The images of a folder, as frames.
 
+    Has `filenames`, `shape` (T, H, W) or (T, H, W, C), `dtype`, `image_format`; reads lazily.
+
     Parameters
     ----------
     folder : str or path
@@ -91,13 +93,6 @@ class ImageFolder:
         Turn palette and 1-bit images into the samples they mean (RGB, 0 and 255), as an error
         bound needs; otherwise frames hold palette indices and 0/1, and come back as they were.
 
-    Attributes
-    ----------
-    filenames : list of str
-    shape : (T, H, W) or (T, H, W, C)
-    dtype : numpy dtype
-    image_format : ImageFormat
-
     Raises
     ------
     InputError
@@ -106,16 +101,12 @@ class ImageFolder:
     """
 
     def __init__(self, folder, *, expand: bool):
-        self.folder = Path(folder)
-        self._paths = _image_paths(self.folder)
-        self._expand = expand
+        self._paths, self._expand, self._first = _image_paths(Path(folder)), expand, None
         self.filenames = [path.name for path in self._paths]
-        self._first = None
         extras = [self._look(path) for path in self._paths]
         mode, (width, height) = self._first
-        bands = Image.getmodebands(mode)
+        self.dtype, bands = _DTYPES[mode], Image.getmodebands(mode)
         self.shape = (len(extras), height, width) + ((bands,) if bands > 1 else ())
-        self.dtype = _DTYPES[mode]
         lists = [v[:1] if len(set(v)) == 1 else v for v in zip(*extras, strict=True)]
         self.image_format = ImageFormat(mode, *lists)
 
@@ -136,15 +127,12 @@ class ImageFolder:
         return len(self._paths)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Frame `index`: (H, W) or (H, W, C)."""
+        """Frame `index`: (H, W) or (H, W, C); IndexError behind the last, which ends a loop."""
         path = self._paths[index]
         with _opened(path) as image:
             if (_mode_of(path, image, self._expand), image.size) != self._first:
                 raise InputError(f"{path} has changed since its folder was looked at; start anew")
             return _samples(image, self._first[0])
-
-    def __iter__(self):
-        return (self[i] for i in range(len(self)))
 
 
 def natural_key(name: str):
@@ -155,11 +143,13 @@ def natural_key(name: str):
 
 def _image_paths(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        raise InputError(f"{folder} is no folder; give a folder of images")
+        found = "no folder" if folder.exists() else "not there"
+        raise InputError(f"{folder} is {found}; give a folder of images or a file of a stack")
     paths = [p for p in folder.iterdir() if p.name[0] != "." and p.name.lower() not in _LITTER]
     for path in sorted(paths):
         if not path.is_file():
-            raise InputError(f"{path} is a folder or no plain file; give a folder of images only")
+            found = "a folder or no plain file" if path.exists() else "a link to nothing"
+            raise InputError(f"{path} is {found}; give a folder of images only")
     if not paths:
         raise InputError(f"{folder} holds no image; give a folder of images")
     return sorted(paths, key=lambda path: natural_key(path.name))
@@ -174,20 +164,37 @@ def _opened(path, data: bytes | None = None):
     except (InputError, MemoryError):
         raise
     except UnidentifiedImageError:
-        raise InputError(f"{path} is no image, or its header is damaged; remove it") from None
+        raise InputError(f"{path} {_unidentified(path)}") from None
     except Exception as error:  # plugins raise whatever parsing damaged bytes raises
         bomb = isinstance(error, Image.DecompressionBombError)
         advice = "raise PIL.Image.MAX_IMAGE_PIXELS if you trust it" if bomb else "restore it"
         raise InputError(f"{path} cannot be read as an image: {error}; {advice}") from error
 
 
+def _unidentified(path) -> str:
+    """What is wrong with a file that Pillow does not know, and what to do."""
+    samples = "uint8"
+    with suppress(Exception), open(path, "rb") as file:  # it may be no TIFF, or a damaged one
+        head = file.read(16)
+        tags = TiffImagePlugin.ImageFileDirectory_v2(head[: 16 if 43 in head[2:4] else 8])
+        file.seek(tags.next)
+        tags.load(file)
+        samples = np.dtype("_uif__c"[tags.get(339, (1,))[0]] + str(max(tags[258]) // 8)).name
+    if samples in ("uint8", "uint16"):
+        return "is no image, or its header is damaged; restore it, or move it out of the folder"
+    return f"has {samples} samples, which Pillow cannot read so; compress the TIFF file itself"
+
+
 def _refuse_loss(path, image: Image.Image) -> None:
     """Raise where Pillow would, without a word, give other samples than the file holds."""
     if image.format in _REFUSED:
         raise InputError(f"{path} is {image.format}, which Pillow may not read in full; convert it")
+    if isinstance(image, ImageFile.StubImageFile):  # a header without samples
+        raise InputError(f"{path} is {image.format}, no image; move it out of the folder")
     count = getattr(image, "n_frames", 1)
     if count > 1:
-        raise InputError(f"{path} holds {count} images; split it into files of one image each")
+        itself = ", or compress this file itself" * (image.format == "TIFF")
+        raise InputError(f"{path} holds {count} images; split it into files of one each{itself}")
     bits, loss = _bits_of(path, image), None
     if image.mode in _BYTES and bits > 8:
         loss = f"{bits} bits per channel, and Pillow would read it with 8 bits per channel"
@@ -207,8 +214,7 @@ def _bits_of(path, image: Image.Image) -> int:
     if image.format == "TIFF":
         return max(image.tag_v2.get(258, (1,)))
     if image.format == "JPEG2000":  # Ssiz of the SIZ marker
-        data = Path(path).read_bytes()
-        return (data[data.index(b"\xff\x4f\xff\x51") + 42] & 127) + 1
+        return (Path(path).read_bytes().partition(b"\xff\x4f\xff\x51")[2][38] & 127) + 1
     codec, _, _, raw = (*image.tile, ("", None, None, ""))[0]
     if codec.startswith("ppm") and isinstance(raw, tuple):  # the mode and the largest sample
         return raw[1].bit_length()
@@ -240,9 +246,8 @@ def _extras_of(image: Image.Image, mode: str) -> tuple:
 
 
 def _samples(image: Image.Image, mode: str) -> np.ndarray:
-    if mode not in (image.mode, "I;16"):
-        image = image.convert(mode)
-    return np.asarray(image).astype(_DTYPES[mode])
+    converted = image if mode in (image.mode, "I;16") else image.convert(mode)
+    return np.asarray(converted).astype(_DTYPES[mode])
 
 
 def write_images(
@@ -261,8 +266,7 @@ def write_images(
 
     Returns
     -------
-    dict
-        Recorded names that had to change, and the (last) name written for each.
+    dict of recorded names that had to change, and the (last) name written for each
 
     Raises
     ------
@@ -316,8 +320,7 @@ class _Names:
 
     def __init__(self, recorded):
         self._taken = {name.casefold() for name in recorded}
-        self._owned = set(self._taken)
-        self._numbers = {}
+        self._owned, self._numbers = set(self._taken), {}
 
     def target(self, name: str, mode: str | None) -> str:
         """The name to try for a frame: its own, the first time, if that can be lossless."""
@@ -347,9 +350,7 @@ def _lossless_name(name: str, mode: str | None) -> str:
     (stem, suffix), exact = os.path.splitext(name), _exact_suffix(mode)
     kind = Image.registered_extensions().get(suffix.lower())
     may = kind in _LOSSLESS and mode and (kind != "GIF" or mode in ("P", "L"))
-    if may or suffix.lower() == exact:
-        return name
-    return (stem if kind else name) + exact
+    return name if may or suffix.lower() == exact else (stem if kind else name) + exact
 
 
 def _fits(frame: np.ndarray, mode: str) -> bool:
