@@ -34,9 +34,11 @@ BOUNDS = st.one_of(
             ErrorBound(pointwise_relative=0.05),
         ]
     ),
-    st.floats(1e-300, 1e300).map(lambda b: ErrorBound(absolute=b)),
-    st.floats(1e-12, 2).map(lambda b: ErrorBound(relative=b)),
-    st.floats(1e-12, 0.999).map(lambda b: ErrorBound(pointwise_relative=b)),
+    st.floats(1e-300, 1.7e308).map(lambda b: ErrorBound(absolute=b)),
+    st.floats(1e-12, 1e3).map(lambda b: ErrorBound(relative=b)),
+    st.one_of(st.floats(1e-12, 2), st.floats(1e-12, 1.7e308)).map(
+        lambda b: ErrorBound(pointwise_relative=b)
+    ),
 )
 
 

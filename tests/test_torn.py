@@ -40,7 +40,7 @@ def recorder(monkeypatch):
     monkeypatch.setattr(live, "open_to_add", lambda *_, **__: file)
 
     class Space:
-        """The file is made longer by other means than HDF5's, see `encoder._Space`."""
+        """The file is made longer by other means than HDF5's, see `space`."""
 
         def __init__(self, file):
             pass
@@ -48,7 +48,7 @@ def recorder(monkeypatch):
         def reserve(self, size):
             pass
 
-    monkeypatch.setattr(encoder, "_Space", Space)
+    monkeypatch.setattr(encoder, "Space", Space)
     return recorder
 
 

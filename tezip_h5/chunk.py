@@ -235,6 +235,8 @@ class ChunkEncoder:
             values = _pixels(self._scale.to_values(found))
             if self._rests is not None:
                 self._rests.add(values, frame, np.moveaxis(found, 0, 2), holes)
+            if holes is not None:  # they come back as they are, and are no errors
+                values[holes] = frame[holes]
             error, bad = self._task.bound.check(frame, values, t)
             if holes is not None:
                 bad |= holes

@@ -13,6 +13,7 @@ A dataset that was compressed where it stood has these tables in /tezip/stacks/<
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 
 import h5py
@@ -22,10 +23,12 @@ from tezip_h5.errors import FormatError, InputError
 from tezip_h5.hdf5 import nexus
 from tezip_h5.hdf5.layout import Layout
 from tezip_h5.hdf5.options import FILTER_ID, ChunkOptions
+from tezip_h5.hdf5.space import give_back
 from tezip_h5.version import __version__
 
 __all__ = [
     "FRAME_DTYPE",
+    "as_path",
     "check_place",
     "check_table",
     "close",
@@ -43,13 +46,17 @@ __all__ = [
     "note",
     "open_existing",
     "read_filenames",
+    "replacing",
     "staging_group",
     "tables_of",
+    "target_of",
+    "visit_all",
     "write_filenames",
 ]
 
 STACKS = "/tezip/stacks"
 INCOMING = "/tezip/incoming"
+REPLACED = "/tezip/replaced"
 READ_ME = (
     "Compressed image stack. Read `data` with plain h5py after `import tezip_h5` "
     "(pip install tezip_h5); `preview` needs no plugin."
@@ -128,6 +135,10 @@ def read_filenames(group: h5py.Group) -> list[str] | None:
     """File names of a stack's frames, or None."""
     if "filenames" not in group:
         return None
+    table = group["filenames"]
+    # gzip makes a thousandth of what is all the same, no less.
+    if not isinstance(table, h5py.Dataset) or table.nbytes > 2000 * table.id.get_storage_size():
+        raise FormatError(f"{group.name}/filenames of {group.file.filename} is damaged")
     return [name.decode("utf-8", "surrogateescape") for name in group["filenames"][()]]
 
 
@@ -171,8 +182,16 @@ def find_stacks(file: h5py.File) -> dict[str, h5py.Dataset]:
         if is_tezip(item) and not f"/{name}".startswith(INCOMING):
             found[_name_of(item)] = item
 
-    file.visititems(visit)
+    visit_all(file, visit)
     return found
+
+
+def visit_all(file: h5py.File, function) -> None:
+    """``file.visititems``; FormatError where the file's structure is damaged."""
+    try:
+        file.visititems(function)
+    except RuntimeError as error:
+        raise FormatError(f"{file.filename} is damaged: {error}") from None
 
 
 def _name_of(data: h5py.Dataset) -> str:
@@ -199,6 +218,25 @@ def drop_staging(file: h5py.File) -> None:
         del file[INCOMING]
     if "/tezip" in file and len(file["/tezip"]) == 0:
         del file["/tezip"]
+
+
+@contextlib.contextmanager
+def replacing(file: h5py.File, name: str):
+    """Make something under a name: what was there goes when that is done, and comes back when it
+    fails."""
+    if name in file:
+        file.move(name, REPLACED)
+    try:
+        yield
+    except BaseException:
+        if name in file:
+            del file[name]
+        if REPLACED in file:
+            file.move(REPLACED, name)
+        drop_staging(file)
+        raise
+    if REPLACED in file:
+        del file[REPLACED]
 
 
 def link_keyframes(group: h5py.Group, data: h5py.Dataset, keyframes: np.ndarray) -> None:
@@ -249,8 +287,16 @@ def check_place(file: h5py.File, path, name: str, overwrite: bool) -> None:
         place = "/".join(above[:depth])
         if place in file and not isinstance(file.get(place), h5py.Group):
             raise InputError(f"{place} of {path} is no group; give another name than {name!r}")
-    if name in file and not overwrite:
+    if name not in file:
+        return
+    if not overwrite:
         raise name_taken(path, name)
+    item = file.get(name)
+    if isinstance(item, h5py.Group) and not is_tezip(item.get("data")):
+        raise InputError(
+            f"{name!r} of {path} is a group that holds no stack, and is not replaced; give "
+            "another name, or delete it yourself"
+        )
 
 
 def note(group: h5py.Group, name: str, value) -> None:
@@ -271,7 +317,11 @@ def name_taken(path, name) -> InputError:
 def close(file: h5py.File, *, failed: bool) -> None:
     """Close a file; when that fails (a full disk), raise OSError unless one is on its way."""
     try:
-        file.close()
+        try:
+            if not failed:
+                give_back(file)
+        finally:
+            file.close()
     except (RuntimeError, OSError) as error:
         if not failed:
             raise OSError(f"{error}: the file could not be closed, its last part is lost") from None
@@ -288,13 +338,31 @@ def closing(file: h5py.File):
     close(file, failed=False)
 
 
+def as_path(path) -> Path:
+    """What a user gave as the name of a file; InputError where it can be none."""
+    try:
+        text = os.fsdecode(path)
+        valid = text != "" and b"\0" not in os.fsencode(text)
+    except (TypeError, UnicodeError):
+        valid = False
+    if not valid:
+        raise InputError(f"{path!r} cannot be the name of a file; give its path")
+    return Path(text)
+
+
+def target_of(path) -> Path:
+    """Where a file is written that `path` names: a link stays, what it leads to is replaced."""
+    path = as_path(path)
+    return path.resolve() if path.is_symlink() else path
+
+
 def open_existing(path, mode: str = "r", **options) -> h5py.File:
     """Open an HDF5 file, or say in our words why not.
 
     A file that is being written so that others may read it, or whose writer died so, is opened for
     reading as those do.
     """
-    path = Path(path)
+    path = as_path(path)
     if not path.is_file():
         raise InputError(f"{path} is no file; give the path of an HDF5 file")
     if not h5py.is_hdf5(path):

@@ -133,11 +133,11 @@ def convert(
     '/entry/images'
     """
     started = time.perf_counter()
-    source = Path(source)
+    source = container.as_path(source)
     bound = ErrorBound(absolute, relative, pointwise_relative, noise)
     if (target is None) != in_place:
         raise InputError("give either the path of a new file, or in_place=True")
-    target = source if in_place else Path(target)
+    target = container.target_of(source if in_place else target)
     if not in_place:
         check_target(source, target)
     part = target.with_name(f".{target.name}.part")
@@ -188,7 +188,7 @@ def _chosen(file: h5py.File, datasets) -> dict[str, h5py.Dataset]:
             if _is_stack(item):
                 found[f"/{name}"] = item
 
-        file.visititems(visit)
+        container.visit_all(file, visit)
         if not found:
             raise InputError(
                 f"{file.filename} holds no image stack that is not compressed with tezip yet; "

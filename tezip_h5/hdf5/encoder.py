@@ -6,8 +6,6 @@ GIL, and touch no h5py object) and written in order by the caller's thread.
 
 from __future__ import annotations
 
-import errno
-import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -27,6 +25,7 @@ from tezip_h5.hdf5.networks import NetworkChoice
 from tezip_h5.hdf5.options import ChunkOptions
 from tezip_h5.hdf5.past import Past, Totals, past_of
 from tezip_h5.hdf5.preview import Preview
+from tezip_h5.hdf5.space import Space
 from tezip_h5.hdf5.steps import Prepared
 from tezip_h5.hdf5.threads import chunks_under_way
 from tezip_h5.model import embedding
@@ -36,7 +35,6 @@ from tezip_h5.windows import Kind
 __all__ = ["StackEncoder"]
 
 _BYTES_IN_FLIGHT = {"cpu": 128 << 20, "cuda": 1 << 30}
-_CANNOT_RESERVE = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
 
 @dataclass
@@ -77,33 +75,6 @@ def _check(encoded: Encoded, frames, bound, threads: int) -> None:
         pixels = (*frame.shape[:2], -1)
         if bound.check(frame.reshape(pixels), back.reshape(pixels), t)[1].any():
             raise BoundError(f"frame {t} of a chunk does not decode within its bound; not written")
-
-
-class _Space:
-    """Room on the disk, taken before HDF5 needs it.
-
-    When a disk fills up inside HDF5, the dataset already counts frames that were not written,
-    and the file may not close. Here it is an OSError before anything has changed.
-    """
-
-    _MARGIN = 1 << 16  # for HDF5's own structures
-
-    def __init__(self, file: h5py.File):
-        self._file = file if file.driver == "sec2" and hasattr(os, "posix_fallocate") else None
-        self._margin = self._MARGIN
-
-    def reserve(self, size: int) -> None:
-        """Make the file larger by `size` bytes. What HDF5 does not use, it cuts off at the end."""
-        if self._file is None:
-            return
-        descriptor = self._file.id.get_vfd_handle()
-        try:
-            os.posix_fallocate(descriptor, os.fstat(descriptor).st_size, size + self._margin)
-        except OSError as error:
-            if error.errno not in _CANNOT_RESERVE:
-                raise
-            self._file = None  # a file system that cannot: HDF5 will meet the end of the disk
-        self._margin = 0
 
 
 class StackEncoder:
@@ -190,7 +161,7 @@ class StackEncoder:
         self._keyframes: list[np.ndarray] = [self.past.keyframes]
         self._windows = len(self.past.keyframes)
         self._written = written or (lambda frames: None)
-        self._space = _Space(group.file)
+        self._space = Space(group.file)
 
     # --- encoding ---
 

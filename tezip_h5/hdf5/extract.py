@@ -48,6 +48,10 @@ def extract(
                 f"{data.name} has panel axes, {data.shape}, and its frames are no images; read it, "
                 "and write images of the panels you want"
             )
+        if data.ndim not in (3, 4) or data.dtype.kind not in "iuf":
+            raise InputError(
+                f"{data.name} is {data.dtype} {data.shape}; frames are numbers in (T, H, W[, C])"
+            )
         tables = container.tables_of(data)
         names = image_format = None
         if tables is not None and "filenames" in tables:

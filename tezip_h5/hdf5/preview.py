@@ -48,17 +48,18 @@ class Preview:
         self._seen += 1
 
     def _thumbnail(self, frame: np.ndarray) -> np.ndarray:
-        small = shrunk(frame).astype(np.float64)
+        with np.errstate(invalid="ignore"):  # signalling NaN
+            small = shrunk(frame).astype(np.float64)
         small = small[..., :3] if small.ndim == 3 and small.shape[2] != 2 else small
         small = small[..., 0] if small.ndim == 3 and small.shape[2] < 3 else small
         finite = np.isfinite(small)
         if self._range is None and finite.any():
-            low, high = np.percentile(small[finite], (0.5, 99.5))
+            low, high = 2 * np.percentile(small[finite] / 2, (0.5, 99.5))
             self._range = float(low), float(high)
-        low, high = self._range or (0.0, 1.0)
-        with np.errstate(invalid="ignore"):
-            scaled = (small - low) * (255.0 / (high - low if high > low else 1.0))
-        return np.clip(np.where(finite, scaled, 0), 0, 255).astype(np.uint8)
+        low, high = (end / 2 for end in self._range or (0.0, 1.0))
+        span = high - low if high > low else 0.5  # of halves: that of numbers may be infinite
+        scaled = (np.where(finite, small, 0) / 2 - low) / span * 255
+        return np.where(finite, np.clip(scaled, 0, 255), 0).astype(np.uint8)
 
     def write(self, group: h5py.Group) -> None:
         """Store the thumbnails as ``preview`` in `group`."""

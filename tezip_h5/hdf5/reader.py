@@ -31,6 +31,8 @@ __all__ = [
     "stored_chunk",
 ]
 
+_AT_ONCE = 16  # frames of a dataset without chunks
+
 
 def read(
     path_or_dataset, selection=None, *, name=None, threads=None, cache_bytes=None, device="auto"
@@ -294,6 +296,7 @@ def blocks(
     dataset: h5py.Dataset, threads: int | None = None, device: str = "cpu"
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (first frame, frames) for every step of chunks in time; frames on the host."""
-    for start in progress(range(0, dataset.shape[0], dataset.chunks[0])):
-        stop = min(start + dataset.chunks[0], dataset.shape[0])
+    step = dataset.chunks[0] if dataset.chunks else _AT_ONCE
+    for start in progress(range(0, dataset.shape[0], step)):
+        stop = min(start + step, dataset.shape[0])
         yield start, _read_dataset(dataset, slice(start, stop), threads, device)

@@ -13,7 +13,6 @@ import uuid
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -123,7 +122,7 @@ def recompress(
     'scan'
     """
     started = time.perf_counter()
-    source, target = Path(source), Path(target)
+    source, target = container.as_path(source), container.target_of(target)
     Settings(level=level)  # says what is wrong with it
     threads = threads_or_default(threads)
     check_target(source, target)

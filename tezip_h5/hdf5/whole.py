@@ -16,6 +16,7 @@ from tezip_h5.errors import InputError
 from tezip_h5.frames import open_stack
 from tezip_h5.hdf5 import cluster, container, inplace, nexus, report
 from tezip_h5.hdf5.plan import Job, Plan, checked_name
+from tezip_h5.hdf5.space import Space
 from tezip_h5.hdf5.summary import Summary, summarise
 from tezip_h5.model import embedding
 from tezip_h5.model.batches import clip_of
@@ -76,7 +77,7 @@ def write(
         Read back what was written and compare every sample with the original. (Compressing in
         place always does. The stack must be readable twice.)
     overwrite : bool
-        Replace a stack of the same name.
+        Replace a stack or a dataset of the same name; other groups are left alone.
     progress : bool, optional
         Show a progress bar; default: on a terminal, after two seconds.
     scheduler : str or distributed.Client, optional
@@ -140,7 +141,8 @@ def write(
         job = Job(source, plan, preview, progress, workers)
         if path is None:
             return inplace.compress(stack, job, started)
-        return _write_file(stack, job, Path(path), checked_name(name), overwrite, verify, started)
+        path = container.target_of(path)
+        return _write_file(stack, job, path, checked_name(name), overwrite, verify, started)
 
 
 def _write_file(stack, job, path, name, overwrite, verify, started) -> Summary:
@@ -211,6 +213,7 @@ def _add_to_file(path: Path, beside: Path, name: str) -> int:
     replaced = 0
     target = container.open_existing(path, "r+")
     with h5py.File(beside) as finished, container.closing(target) as file:
+        Space(file).reserve(beside.stat().st_size)
         staging = container.staging_group(file)
         finished.copy(finished[name], staging, "scan")
         if name in file:

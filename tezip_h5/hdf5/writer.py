@@ -6,7 +6,6 @@ import logging
 import os
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 
@@ -56,7 +55,7 @@ class Writer:
     verify : bool
         Decode every chunk again before it is written, and compare every sample.
     overwrite : bool
-        Replace a stack that is there already.
+        Replace a stack or a dataset that is there already, now; other groups are left alone.
     append : bool
         Go on with a stack that is there already. Its options hold: `frame_shape`, `dtype` and the
         rest may be left out, or must agree (`level` may differ).
@@ -139,7 +138,8 @@ class Writer:
         bound = ErrorBound(absolute, relative, pointwise_relative, noise)
         if append and overwrite:
             raise InputError("append=True goes on with a stack, overwrite=True replaces it")
-        self._name, self._path, self._swmr = checked_name(name), Path(path), swmr
+        self._name, self._path = checked_name(name), container.as_path(path)
+        self._swmr = swmr
         self._lock = threading.Lock()  # frames of several threads keep together
         self.summary: Summary | None = None
         plan = None
@@ -168,20 +168,14 @@ class Writer:
             if there and append:
                 if mask is not None:
                     raise InputError(f"{name!r} keeps the mask it was begun with; leave mask out")
-                given = {
-                    "frame_shape": frame_shape,
-                    "dtype": dtype,
-                    "chunk_frames": chunk_frames,
-                    "tile": tile,
-                }
+                given = {"frame_shape": frame_shape, "dtype": dtype}
+                given |= {"chunk_frames": chunk_frames, "tile": tile}
                 plan = plan_of(self._file[self._name], bound, settings, threads, device, **given)
                 self._make_line(plan, queue_frames, when_full)
             elif plan is None:
                 raise InputError(f"{path} holds no stack {name!r} to append to; give frame_shape")
             self._begin(plan, there and append, overwrite, preview, verify, metadata or {})
         except BaseException:
-            if not there and self._name in self._file:
-                del self._file[self._name]
             self._file.close()
             if new_file:
                 self._path.unlink()
@@ -200,12 +194,22 @@ class Writer:
         self._line = Line(int(queue_frames), when_full)
 
     def _begin(self, plan, going_on, overwrite, preview, verify, metadata) -> None:
-        """Make, or open, the stack's group and its encoder."""
         self._plan = plan
-        if not going_on:
+        if going_on:
+            self._open(plan, preview, verify, metadata)
+        else:
             container.check_place(self._file, self._path, self._name, overwrite)
-            if self._name in self._file:
-                del self._file[self._name]
+            with container.replacing(self._file, self._name):
+                self._open(plan, preview, verify, metadata)
+        try:
+            self._live = live.begin(self._group, self._encoder) if self._swmr else None
+            self._file.flush()
+        except BaseException:
+            self._encoder.close()
+            raise
+
+    def _open(self, plan, preview, verify, metadata) -> None:
+        """Make, or open, the stack's group and its encoder."""
         self._group = self._file.require_group(self._name)
         self._encoder: StackEncoder = plan.encoder(
             self._group, durable=True, preview=preview, verify=verify, written=self._line.leave
@@ -228,10 +232,6 @@ class Writer:
                 if not self._swmr:
                     self._keep_off_the_end()
             self._appended = past.with_tail.frames
-            self._live = None
-            if self._swmr:
-                self._live = live.begin(self._group, self._encoder)
-            self._file.flush()
         except BaseException:
             self._encoder.close()
             raise

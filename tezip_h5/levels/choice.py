@@ -23,6 +23,7 @@ _TAPS = (
     *((-1, 0, 0), (-1, 0, 1), (-1, 0, -1), (-1, 1, 0), (-1, -1, 0)),
 )  # frames, rows and columns from a sample to what it is predicted from there
 _CENTRED_MOST = 2**20  # cells; more are noise, and levels would be wide
+_LOOSEST = float(np.finfo(np.float64).max) / 8  # bound that steps are made for
 _TRUNCATED_BITS = 16, 28  # of truncated levels, at least and at most
 
 
@@ -61,7 +62,7 @@ def choose(frames: np.ndarray, bound: ChunkBound, *, centred: bool = False) -> S
     magnitude = max(abs(low), abs(high))
     with np.errstate(over="ignore"):
         rounding = float(np.spacing(dtype.type(magnitude))) / 2
-    least = float(bound.absolute[bound.absolute > 0].min())
+    least = min(float(bound.absolute[bound.absolute > 0].min()), _LOOSEST)
     usable = least - rounding
     if usable <= rounding:
         return _exact(frames, low, high)
@@ -109,8 +110,10 @@ def _listed(frames: np.ndarray, low, high) -> Listed | None:
 
 
 def _log_bits(dtype: np.dtype, pointwise: float) -> LogBits | None:
+    if pointwise >= 1:
+        return None
     reach = int(pointwise * 2.0 ** (23 if dtype == np.float32 else 52))
-    return LogBits(dtype, step=2 * reach + 1) if reach >= 1 > pointwise else None
+    return LogBits(dtype, step=2 * reach + 1) if reach >= 1 else None
 
 
 def _fitted(scale: Scale, low, high) -> Scale | None:

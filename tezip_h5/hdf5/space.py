@@ -1,0 +1,56 @@
+"""Room on the disk, taken before HDF5 needs it.
+
+When a disk fills up inside HDF5, a dataset already counts frames that were not written, and the
+file may not close. Here it is an OSError before anything has changed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import h5py
+
+__all__ = ["Space", "give_back"]
+
+_CANNOT_RESERVE = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+
+
+def _can_reserve(file: h5py.File) -> bool:
+    return file.driver == "sec2" and hasattr(os, "posix_fallocate")
+
+
+class Space:
+    """Room in one open file."""
+
+    _MARGIN = 1 << 16  # for HDF5's own structures
+
+    def __init__(self, file: h5py.File):
+        self._file = file if _can_reserve(file) else None
+        self._margin = self._MARGIN
+
+    def reserve(self, size: int) -> None:
+        """Make the file larger by `size` bytes; `give_back` ends that."""
+        if self._file is None:
+            return
+        descriptor = self._file.id.get_vfd_handle()
+        try:
+            os.posix_fallocate(descriptor, os.fstat(descriptor).st_size, size + self._margin)
+        except OSError as error:
+            if error.errno not in _CANNOT_RESERVE:
+                raise
+            self._file = None  # a file system that cannot: HDF5 will meet the end of the disk
+        self._margin = 0
+
+
+def give_back(file: h5py.File) -> None:
+    """Cut off what was reserved and not used, before the file is closed.
+
+    HDF5 does not: it does not know that the file has become longer.
+    """
+    if not _can_reserve(file) or file.mode == "r":
+        return
+    file.flush()
+    used, descriptor = file.id.get_filesize(), file.id.get_vfd_handle()
+    if os.fstat(descriptor).st_size > used:
+        os.ftruncate(descriptor, used)
