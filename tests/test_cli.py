@@ -342,3 +342,13 @@ def test_bench(tmp_path, walk, capsys):
     assert len(lines) >= 1 + 3 + 2 + 3
     assert main(["bench", str(tmp_path / "rows.csv")]) == 1
     assert main(["bench", f"{tmp_path}/in.h5", "--threads", "0"]) == 1
+
+
+def test_what_hdf5_says_of_damage(tmp_path, capsys):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        assert cli.guarded("tezip-h5", lambda: h5py.h5t.open(file.id, b"nothing")) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("tezip-h5: a file is damaged, HDF5 says: ")
+    assert said.count("\n") == 1
+    with pytest.raises(KeyError):
+        cli.guarded("tezip-h5", lambda: {}["ours"])

@@ -11,8 +11,9 @@ import contextlib
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
-from tezip_h5.errors import InputError, TezipError
+from tezip_h5.errors import FormatError, InputError, TezipError
 from tezip_h5.version import __version__
 
 __all__ = ["Parser", "guarded", "main"]
@@ -54,9 +55,23 @@ def guarded(prog: str, run: Callable[[], int | None]) -> int:
     except OSError as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return 1
+    except (RuntimeError, LookupError, ValueError, MemoryError) as error:
+        if not _of_hdf5(error):
+            raise
+        text = " ".join(str(error).split())
+        print(f"{prog}: a file is damaged, HDF5 says: {text}; restore it", file=sys.stderr)
+        return FormatError.exit_code
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)
         return 130
+
+
+def _of_hdf5(error: BaseException) -> bool:
+    """Whether it was h5py that raised an error: that is how it tells of a damaged structure."""
+    innermost = error.__traceback__
+    while innermost.tb_next is not None:
+        innermost = innermost.tb_next
+    return "h5py" in Path(innermost.tb_frame.f_code.co_filename).parts
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from tezip_h5.cli.outputs import check_out, place
 from tezip_h5.errors import InputError, ModelError
 from tezip_h5.frames import open_stack
 from tezip_h5.hdf5 import container
+from tezip_h5.hdf5.space import Space
 from tezip_h5.model import embedding, original, store
 from tezip_h5.model.batches import clip_of
 from tezip_h5.prediction.integer import IntegerModel
@@ -87,6 +88,7 @@ def _export(args) -> int:
 def _embed(args) -> int:
     models = _models(args.model)
     with container.closing(container.open_existing(args.file, "r+")) as file:
+        Space(file).reserve(sum(embedding.size(model) for model in models))
         names = [embedding.embed(file, model).name for model in models]
     for name in names:  # only once the file is closed they are in it
         print(f"{args.file}:{name}")
