@@ -106,6 +106,17 @@ def test_images_of_other_datasets(tmp_path, stack):
             tezip_h5.extract(path, tmp_path / "other", name=name)
 
 
+def test_all_of_the_images_or_none(tmp_path, stack):
+    """Without recorded names too a name that is taken shows before anything is written."""
+    path, folder = tmp_path / "a.h5", tmp_path / "out"
+    tezip_h5.write(stack, path, **FAST)
+    folder.mkdir()
+    (folder / "frame_000004.png").write_bytes(b"mine")
+    with pytest.raises(InputError, match=r"frame_000004\.png"):
+        tezip_h5.extract(path, folder)
+    assert os.listdir(folder) == ["frame_000004.png"]
+
+
 def test_a_damaged_structure(tmp_path, stack, monkeypatch):
     path = tmp_path / "a.h5"
     tezip_h5.write(stack, path, **FAST)

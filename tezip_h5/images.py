@@ -287,14 +287,13 @@ def write_images(
     first = list(itertools.islice(frames, 1))
     modes = (image_format.mode,) if image_format else ("L", "LA", "RGB", "RGBA", "I;16", "I", "F")
     mode = next((m for m in modes if image_format or (first and _fits(*first, m))), None)
-    for name in filenames or ():
+    digits, suffix = max(6, len(str((count or 1) - 1))), _exact_suffix(mode or "L")
+    numbered = f"frame_{{:0{digits}}}{suffix}".format
+    for name in map(numbered, range(count or 0)) if filenames is None else filenames:
         _check_free(folder / _lossless_name(name, mode), overwrite)
     frames = itertools.chain(first, frames)
-    if filenames is None:
-        digits, suffix = max(6, len(str((count or 1) - 1))), _exact_suffix(mode or "L")
-        pairs = ((f, f"frame_{i:0{digits}}{suffix}") for i, f in enumerate(frames))
-    else:
-        pairs = itertools.zip_longest(frames, filenames)
+    together = zip if filenames is None else itertools.zip_longest
+    pairs = together(frames, map(numbered, itertools.count()) if filenames is None else filenames)
     folder.mkdir(parents=True, exist_ok=True)
     names, renamed = _Names(filenames or ()), {}
     for index, (frame, name) in enumerate(pairs):
