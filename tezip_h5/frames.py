@@ -28,6 +28,7 @@ __all__ = [
     "check_frames",
     "check_mask",
     "cut_steps",
+    "is_count",
     "open_stack",
     "take",
 ]
@@ -43,7 +44,11 @@ _ADVICE = {
 
 def check_dtype(dtype: np.dtype) -> np.dtype:
     """The little-endian form of a supported dtype; InputError with advice for another."""
-    dtype = np.dtype(dtype)
+    try:
+        dtype = np.dtype(dtype)
+    except (TypeError, ValueError, SyntaxError):  # the last is numpy's word for "2,"
+        known = ", ".join(DTYPES)
+        raise InputError(f"{dtype!r} is no dtype of numpy; give one of {known}") from None
     if dtype.newbyteorder("=").name in DTYPES:
         return dtype.newbyteorder("<")
     advice = _ADVICE.get(dtype.newbyteorder("=").name) or _ADVICE.get(dtype.kind)
@@ -53,8 +58,18 @@ def check_dtype(dtype: np.dtype) -> np.dtype:
     )
 
 
+def is_count(value, least: int = 1) -> bool:
+    """Whether a value is a whole number, of Python's or numpy's, and at least `least`."""
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    return whole and value >= least
+
+
 def check_frames(shape: tuple[int, ...], panel_axes: int = 0) -> tuple[int, ...]:
     """Check the shape of a stack, (T, H, W) or (T, H, W, C), with `panel_axes` axes after T."""
+    if not is_count(panel_axes, least=0):
+        raise InputError(f"panel_axes={panel_axes!r} is no number of axes; give an int >= 0")
+    if not isinstance(shape, Iterable) or not all(is_count(n, least=0) for n in shape):
+        raise InputError(f"{shape!r} is no shape of a stack; give ints, such as (T, H, W)")
     shape = tuple(int(n) for n in shape)
     if panel_axes:
         check_frames((shape[0], *shape[1 + panel_axes :]))
@@ -89,7 +104,12 @@ def check_mask(mask, shape: tuple[int, ...]) -> np.ndarray:
     InputError
         When it has another shape, or holds no numbers.
     """
-    mask = np.asarray(mask)
+    try:
+        mask = np.asarray(mask)
+    except ValueError:
+        raise InputError(
+            f"a mask whose rows differ in length; expected bool or integers of shape {tuple(shape)}"
+        ) from None
     if mask.shape != tuple(shape) or mask.dtype.kind not in "biu":
         raise InputError(
             f"a mask of {mask.dtype} {mask.shape}; expected bool or integers of shape "
@@ -124,8 +144,23 @@ class Stack:
     """Axes of a frame before its rows and columns."""
 
     def blocks(self, size: int, first: int = 0) -> Iterator[np.ndarray]:
-        """Yield (k, *frame_shape) arrays, k = `size` except for the last, from frame `first` on."""
-        return self._read(size, first) if first else self._read(size)
+        """Yield (k, *frame_shape) arrays, k = `size` except for the last, from frame `first` on.
+
+        Raises
+        ------
+        InputError
+            When what the source gives is not what it declared, be it the number of frames.
+        """
+        stop = first
+        for block in self._read(size, first):
+            stop += len(block)
+            yield block
+            del block  # before the next one takes as much memory
+        if self.count is not None and stop != self.count:
+            raise InputError(
+                f"the stack gave {stop} frames, but said that it has {self.count}; give one that "
+                "does not change while it is read"
+            )
 
 
 def open_stack(
@@ -161,6 +196,7 @@ def open_stack(
         return _folder(Path(stack), lossy)
     if is_gpu_array(stack):
         stack = OnGpu(stack)
+    _refuse_masked(stack)  # all of it, before anything is written
     if hasattr(stack, "shape") and hasattr(stack, "dtype"):
         return _array_like(stack, axes, panel_axes)
     if isinstance(stack, bytes) or not isinstance(stack, Iterable):
@@ -168,9 +204,7 @@ def open_stack(
             f"{type(stack).__name__} is no stack; give an array, an HDF5 dataset, a folder of "
             "images or an iterable of frames"
         )
-    if isinstance(stack, list | tuple):
-        return _frames(iter(stack), len(stack))
-    return _frames(iter(stack), None)
+    return _frames(stack, len(stack) if isinstance(stack, list | tuple) else None)
 
 
 def _array_like(array, axes: str | None, panel_axes: int) -> Stack:
@@ -184,13 +218,14 @@ def _array_like(array, axes: str | None, panel_axes: int) -> Stack:
     shape = check_frames(tuple(array.shape[i] for i in order), panel_axes)
     dtype = check_dtype(array.dtype)
 
-    def read(size, first=0):
+    def read(size, first):
         if not hasattr(array, "dask"):
             for start in range(first, shape[0], size):
                 yield take(array, order, start, min(start + size, shape[0]))
             return
         ordered = array.transpose(order)[first:]
-        parts = ((a, b, np.asarray(ordered[a:b])) for a, b in block_ranges(ordered, size))
+        ranges = block_ranges(ordered, size)
+        parts = ((a, b, take(array, order, first + a, first + b)) for a, b in ranges)
         for cuts in cut_steps(parts, ordered.shape[0], size):
             frames = [part[start:stop] for part, start, stop in cuts]
             yield frames[0] if len(frames) == 1 else np.concatenate(frames)
@@ -199,10 +234,49 @@ def _array_like(array, axes: str | None, panel_axes: int) -> Stack:
 
 
 def take(array, order: tuple[int, ...], start: int, stop: int) -> np.ndarray:
-    """Frames `start` to `stop` of an array-like whose axes T, ..., Y, X, C stand at `order`."""
-    index = [slice(None)] * len(order)
-    index[order[0]] = slice(start, stop)
-    return np.asarray(array[tuple(index)]).transpose(order)
+    """Frames `start` to `stop` of an array-like whose axes T, ..., Y, X, C stand at `order`.
+
+    Raises
+    ------
+    InputError
+        When the array gives another shape or dtype than it says it has.
+    """
+    index, shape = [slice(None)] * len(order), list(array.shape)
+    index[order[0]], shape[order[0]] = slice(start, stop), stop - start
+    part = array[tuple(index)]
+    if hasattr(part, "dask"):  # which stretches or casts blocks that do not fit the others
+        how = {"dtype": part.dtype, "meta": part._meta, "time_axis": order[0], "first": start}
+        part = part.map_blocks(_checked_block, **how)
+    return _as_declared(part, array.dtype, tuple(shape), start, stop).transpose(order)
+
+
+def _as_declared(frames, dtype, shape: tuple[int, ...], start: int, stop: int) -> np.ndarray:
+    """What an array gave for frames `start` to `stop`: it is written as what was declared."""
+    _refuse_masked(frames)
+    found = np.asarray(frames)
+    dtype = np.dtype(dtype)
+    if found.shape != shape or found.dtype.newbyteorder("=") != dtype.newbyteorder("="):
+        name = "None" if frames is None else f"{found.dtype} {found.shape}"
+        raise InputError(
+            f"frames {start} to {stop - 1} came as {name}; the array says {dtype} {shape}: "
+            "correct what it says (of a dask array its meta, dtype or chunks), or what it gives"
+        )
+    return found
+
+
+def _checked_block(block, time_axis: int, first: int, block_info=None):
+    """A block of a dask array whose frame 0 is frame `first`, checked where it is computed."""
+    said = block_info[None]
+    start, stop = said["array-location"][time_axis]
+    return _as_declared(block, said["dtype"], said["chunk-shape"], first + start, first + stop)
+
+
+def _refuse_masked(frames) -> None:
+    if isinstance(frames, np.ma.MaskedArray) and np.ma.is_masked(frames):
+        raise InputError(
+            "a masked array would lose its mask; give its .data and the pixels as mask=, or its "
+            ".filled() with a value that means none"
+        )
 
 
 def block_ranges(array, size: int) -> list[tuple[int, int]]:
@@ -257,18 +331,28 @@ def axis_order(axes: str | None, rank: int) -> tuple[tuple[int, ...], int]:
     return tuple(letters.index(letter) for letter in wanted), len(panels)
 
 
-def _frames(iterator: Iterator, count: int | None) -> Stack:
+def _frame(frame) -> np.ndarray:
+    _refuse_masked(frame)
+    return to_host(frame)
+
+
+def _frames(frames: Iterable, count: int | None) -> Stack:
+    """Frames of a list of `count`, or whatever an iterator yields, once."""
+    iterator = iter(frames)
     first = next(iterator, None)
     if first is None:
         raise InputError("the iterable yields no frame; give at least one")
-    first = to_host(first)
+    first = _frame(first)
+    unread = [chain([first], iterator)]
+
+    def read(size, start):
+        if count is None and (start or not unread):
+            raise InputError("an iterator gives its frames only once; give a list or an array")
+        numbered = enumerate(unread.pop() if count is None else frames)
+        return _gathered(islice(numbered, start, None), size, first)
+
     shape = check_frames((1, *first.shape))
-    dtype = check_dtype(first.dtype)
-
-    def read(size):
-        return _gathered(enumerate(chain([first], iterator)), size, first)
-
-    return Stack(shape[1:], dtype, count, read)
+    return Stack(shape[1:], check_dtype(first.dtype), count, read)
 
 
 def _gathered(frames: Iterator, size: int, first: np.ndarray) -> Iterator[np.ndarray]:
@@ -277,7 +361,7 @@ def _gathered(frames: Iterator, size: int, first: np.ndarray) -> Iterator[np.nda
         block = np.empty((size, *first.shape), first.dtype)
         filled = 0
         for number, frame in islice(frames, size):
-            block[filled] = _same(to_host(frame), first, number)
+            block[filled] = _same(_frame(frame), first, number)
             filled += 1
         if filled:
             yield block[:filled]
@@ -300,8 +384,9 @@ def _folder(folder: Path, lossy: bool) -> Stack:
 
     images = ImageFolder(folder, expand=lossy)
 
-    def read(size):
-        return _gathered(enumerate(images), size, np.empty(images.shape[1:], images.dtype))
+    def read(size, first):
+        alike = np.empty(images.shape[1:], images.dtype)
+        return _gathered(islice(enumerate(images), first, None), size, alike)
 
     return Stack(
         images.shape[1:],
