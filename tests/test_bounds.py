@@ -1,3 +1,5 @@
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
@@ -22,7 +24,7 @@ def test_mode(keywords, mode):
     assert ErrorBound(**keywords).mode == mode
 
 
-@pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), "2", True, 1j])
+@pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), "2", True, 1j, np.complex64(1)])
 def test_a_bound_that_is_no_bound_is_refused(value):
     with pytest.raises(InputError, match="absolute"):
         ErrorBound(absolute=value)
@@ -72,6 +74,24 @@ def test_relative_ignores_what_is_not_finite():
 def test_relative_of_the_widest_integers():
     frames = np.array([-(2**31), 2**31 - 1], np.int32).reshape(1, 1, 2, 1)
     assert ErrorBound(relative=1).of_frames(frames).absolute[0, 0] == 2**32 - 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_no_warning_of_numpy_reaches_the_user():
+    widest = np.array([-1.7e308, 1.7e308]).reshape(1, 1, 2, 1)
+    limits = ErrorBound(relative=1e308).of_frames(widest)
+    assert limits.absolute[0, 0] == np.inf
+    assert not limits.check(widest[0], widest[0], 0)[1].any()
+    signalling = np.array([0x7F800001, 0x3F800000], "u4").view("f4").reshape(1, 1, 2, 1)
+    limits = ErrorBound(relative=0.5, absolute=1).of_frames(signalling)
+    assert not limits.check(signalling[0], signalling[0], 0)[1].any()
+    assert not ChunkBound(noise=1.0).check(signalling[0], signalling[0], 0)[1].any()
+
+
+def test_bounds_beyond_all_numbers():
+    for value in (10**400, 10**5000, Fraction(10**400)):  # the second Python does not print
+        with pytest.raises(InputError, match="noise is beyond"):
+            ErrorBound(noise=value)
 
 
 def test_check_is_strict():

@@ -25,9 +25,14 @@ MODES = ("lossless", "abs", "rel", "absrel", "pwrel", "noise")
 def _checked(name: str, value) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, Real | np.number):
+    if isinstance(value, bool) or not isinstance(value, Real | np.integer | np.floating):
         raise InputError(f"{name}={value!r} is not a number; give a number >= 0")
-    value = float(value)
+    try:
+        value = float(value)
+    except OverflowError:  # not shown: Python refuses to print integers of many digits
+        raise InputError(
+            f"{name} is beyond all numbers of float64; give a finite number >= 0"
+        ) from None
     if not math.isfinite(value) or value < 0:
         raise InputError(f"{name}={value!r} cannot bound an error; give a finite number >= 0")
     return value
@@ -172,7 +177,9 @@ class ErrorBound:
         if self.absolute is not None:
             bounds[:] = self.absolute
         if self.relative is not None:
-            np.minimum(bounds, self.relative * _ranges(frames, padded, loosest), out=bounds)
+            with np.errstate(over="ignore"):  # infinite then, which bounds nothing, as it should
+                allowed = self.relative * _ranges(frames, padded, loosest)
+            np.minimum(bounds, allowed, out=bounds)
         return ChunkBound(absolute=bounds)
 
 
@@ -241,8 +248,9 @@ class ChunkBound:
             raw = f"u{frame.dtype.itemsize}"
             bits, back = (np.ascontiguousarray(a).view(raw) for a in (frame, decoded))
             return 0.0, bits != back
-        original = frame.astype(np.float64)
+        # Infinities, signalling NaN and bounds beyond all numbers compare as they should.
         with np.errstate(invalid="ignore", over="ignore"):
+            original = frame.astype(np.float64)
             error = np.abs(original - decoded.astype(np.float64))
             if self.absolute is not None:
                 allowed = self.absolute[t]
