@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+
 import h5py
 import numpy as np
 
@@ -23,20 +26,37 @@ def write_metadata(group: h5py.Group, metadata: dict) -> None:
     Raises
     ------
     InputError
-        When one cannot be written there.
+        When it is no dict, or one cannot be written there.
     """
+    if not isinstance(metadata, Mapping):
+        raise InputError(
+            f"metadata={metadata!r} is no dict; give values by path and attributes by path@name, "
+            "such as {'/entry/sample/name': 'x', 'data@units': 'counts'}"
+        )
     for key, value in metadata.items():
         place, at, name = str(key).rpartition("@") if "@" in str(key) else (str(key), "", "")
         path = place if place.startswith("/") else f"{group.name}/{place}"
         try:
+            _check_place(group.file, path, name if at else None)
             if at:
                 item = group.file.get(path)
                 item = group.file.require_group(path) if item is None else item
                 item.attrs[name] = value
             else:
                 _write_value(group.file, path.rstrip("/"), value)
-        except (TypeError, ValueError, KeyError, OSError) as error:
+        except (TypeError, ValueError, KeyError, OSError, RuntimeError) as error:
             raise InputError(f"metadata {key!r}: {value!r} cannot be written: {error}") from None
+
+
+def _check_place(file: h5py.File, path: str, attribute: str | None) -> None:
+    """What HDF5 has no clear word for."""
+    if attribute == "":
+        raise ValueError("there is no attribute's name behind the @")
+    if "\0" in path + (attribute or ""):
+        raise ValueError("HDF5 would end the name at its NUL")
+    for parent in PurePosixPath(path).parents:
+        if isinstance(file.get(str(parent)), h5py.Dataset):
+            raise ValueError(f"{parent} is a dataset, and nothing can lie in one")
 
 
 def _write_value(file: h5py.File, path: str, value) -> None:
