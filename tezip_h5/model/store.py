@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tezip_h5.errors import ModelError
+from tezip_h5.errors import InputError, ModelError
 from tezip_h5.model import embedding, original
 from tezip_h5.model.export import export
 from tezip_h5.model.weights import WEIGHTS_FILE
@@ -70,7 +70,7 @@ def load(path, sample=None) -> IntegerModel:
     ModelError
         When there is none, it is damaged, or an original's network has no `sample`.
     """
-    path = Path(path)
+    path = Path(_name_or_path(path))
     if path.is_dir() and not (path / INTEGER_FILE).is_file() and original.is_original(path):
         if sample is None:
             raise ModelError(
@@ -119,6 +119,14 @@ def is_shipped(model: IntegerModel) -> bool:
     return shipped is not None and shipped.digest == model.digest
 
 
+def _name_or_path(model):
+    if not isinstance(model, str | os.PathLike):
+        raise InputError(
+            f"model={model!r} is no model; give 'default', 'none', a path or a loaded model"
+        )
+    return model
+
+
 def name_of(model, sample=None) -> str | None:
     """What `Settings.model` calls a model.
 
@@ -133,11 +141,15 @@ def name_of(model, sample=None) -> str | None:
     ------
     ModelError
         When a path holds no model.
+    InputError
+        When it is none of these.
     """
-    if model in (None, "none"):
+    if model is None:
         return None
     if isinstance(model, IntegerModel):
         return register(model).digest.hex()
+    if _name_or_path(model) == "none":
+        return None
     if model == DEFAULT:
         return DEFAULT
     for digest in _registered:
