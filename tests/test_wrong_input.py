@@ -1,12 +1,15 @@
 """What callers get wrong: each is an `InputError` that says what was found, and no file is left."""
 
+import time
+
 import numpy as np
 import pytest
 from conftest import require_package
 
 import tezip_h5
-from tezip_h5 import InputError
+from tezip_h5 import InputError, Writer
 from tezip_h5.frames import open_stack
+from tezip_h5.hdf5.layout import Layout
 
 STACK = np.arange(6 * 8 * 9, dtype="u2").reshape(6, 8, 9)
 
@@ -113,3 +116,126 @@ def test_iterators_are_not():
     assert sum(map(len, stack.blocks(4))) == 6
     with pytest.raises(InputError, match="only once"):
         list(stack.blocks(4))
+
+
+# --- frames that are too large, and shapes that are none ---
+
+
+@pytest.mark.parametrize("shape", [(2**33, 1), (1, 2**33), (10**9, 10**9), (2**20, 2**20, 2)])
+def test_frames_that_are_too_large(tmp_path, shape):
+    with pytest.raises(InputError, match=f"at most {2**40} are allowed, and {2**31 - 1} along"):
+        Writer(tmp_path / "x.h5", "scan", shape, "u2")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "shape", [(200_000, 200_000), (2**31 - 1, 1), (1, 2**31 - 1), (2**31 - 1, 200)]
+)
+def test_the_largest_frames_have_a_layout_soon(shape):
+    began = time.perf_counter()
+    layout = Layout.choose(shape, 2)
+    assert layout.tiled
+    assert np.prod(layout.chunk[1:]) * 2 <= 1 << 20
+    assert time.perf_counter() - began < 5
+
+
+@pytest.mark.parametrize("shape", [(37, 53), (5, 7, 3), (4321, 1234), (2, 3, 900, 700)])
+def test_tiles_are_counted_as_they_are_listed(shape):
+    layout = Layout.choose(shape, 4, panel_axes=len(shape) - 2 if len(shape) == 4 else 0)
+    assert layout.tile_count == len(layout.tiles)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"chunk_frames": 10**12}, "smaller chunk_frames"),
+        ({"frame_shape": (3000, 3000), "tile": (1, 1)}, "larger tile"),
+    ],
+)
+def test_chunks_that_are_too_large_or_too_many(tmp_path, options, words):
+    with pytest.raises(InputError, match=words):
+        Writer(tmp_path / "x.h5", "scan", **{"frame_shape": (8, 9), "dtype": "u2", **options})
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- options ---
+
+WRONG = [
+    *(("chunk_frames", value) for value in ("a", np.inf, np.nan, [3], np.array([3]), 2.5, True)),
+    *(("tile", value) for value in (5, "ab", (None, 3), (np.nan, 2), (2.5, 3), (3,), (True, 3))),
+    *(("frame_shape", value) for value in ((-8, 9), 5, "ab", (8.5, 9), (0, 9), (), ("8", "9"))),
+    *(("dtype", value) for value in ("zz", 5, "2,")),
+    *(("panel_axes", value) for value in (1.5, "a", True, -1)),
+    *(("metadata", value) for value in (5, {"@": 1}, {"a@": 1}, {"x": 1, "x/y": 2}, {"a\0b": 1})),
+    *(("mask", value) for value in ([[1, 2], [3]], "ab", [None])),
+    *(("model", value) for value in (5, [1], b"x", np.zeros(3), True)),
+    *(("name", value) for value in ("a\0b", "\ud800", "a/\udc80", 5, None)),
+    ("absolute", 10**400),
+    ("relative", np.complex64(1)),
+    ("mse_threshold", "a"),
+]
+
+
+@pytest.mark.parametrize(("option", "value"), WRONG)
+def test_options_of_a_writer_that_cannot_be(tmp_path, option, value):
+    given = {"name": "scan", "frame_shape": (8, 9), "dtype": "u2", "level": "fast", option: value}
+    with pytest.raises(InputError, match=option):
+        Writer(tmp_path / "x.h5", **given)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [case for case in WRONG if case[0] not in ("frame_shape", "dtype", "panel_axes", "metadata")],
+)
+def test_options_of_write_that_cannot_be(tmp_path, option, value):
+    with pytest.raises(InputError, match=option):
+        tezip_h5.write(STACK, tmp_path / "x.h5", **{"level": "fast", option: value})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_numpys_numbers_are_numbers(tmp_path):
+    options = {"chunk_frames": np.int64(2), "tile": np.array([4, 9]), "absolute": np.float32(1)}
+    with Writer(tmp_path / "x.h5", "scan", np.array([8, 9]), "u2", **options) as w:
+        w.append(STACK)
+    assert tezip_h5.read(tmp_path / "x.h5").shape == STACK.shape
+
+
+def test_unknown_options_are_named_and_the_known_ones_listed(tmp_path):
+    calls = [
+        lambda: tezip_h5.write(STACK, tmp_path / "x.h5", foo=1),
+        lambda: Writer(tmp_path / "x.h5", "scan", (8, 9), "u2", foo=1),
+        lambda: tezip_h5.TEZip(foo=1),
+    ]
+    for call in calls:
+        with pytest.raises(InputError, match=r"unknown option 'foo'.* level, window, .*model"):
+            call()
+    with pytest.raises(InputError) as error:
+        tezip_h5.TEZip(mse_threshold="a")
+    assert "unknown option" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("filename", "words"),
+    [
+        ("a\0b", "NUL"),
+        ("\ud800", "surrogate"),
+        (["x" * 256], "more than 255 bytes"),
+        (b"x", "no file name"),
+        ([b"x"], "no file name"),
+        ([None], "no file name"),
+        ([3], "no file name"),
+    ],
+)
+def test_file_names_that_cannot_be(tmp_path, filename, words):
+    with Writer(tmp_path / "x.h5", "scan", (8, 9), "u2", level="fast") as w:
+        with pytest.raises(InputError, match=words):
+            w.append(STACK[0], filename=filename)
+        w.append(STACK[0], filename="\udcff.tif")  # as the system gives what is no UTF-8
+    assert tezip_h5.read(tmp_path / "x.h5").shape == (1, 8, 9)
+
+
+def test_models_that_cannot_be_loaded():
+    for model in (5, b"x", None):
+        with pytest.raises(InputError, match="model"):
+            tezip_h5.load_model(model)

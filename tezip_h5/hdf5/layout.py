@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
+from tezip_h5.bitstream import MAX_CHUNK_BYTES
 from tezip_h5.errors import InputError
+from tezip_h5.frames import is_count
 
 __all__ = ["Layout", "panels_joined"]
 
@@ -18,6 +21,8 @@ _BYTES_PER_CHUNK, _BYTES_PER_TILE = 16 << 20, 1 << 20
 _SHORT = 8  # chunks: more keep threads busy whatever is left over at the end
 FRAMES_PER_CHUNK, _MOST_FRAMES = 16, 64
 _BYTES_PER_STEP = 128 << 20  # of all tiles of one chunk of time
+_LONGEST_SIDE, _LARGEST_FRAME = 2**31 - 1, 1 << 40  # beyond any detector; bytes of all panels
+_MOST_TILES = 1 << 22  # of a frame: each is listed, encoded and found again by itself
 
 
 @dataclass(frozen=True)
@@ -58,8 +63,10 @@ class Layout:
         Raises
         ------
         InputError
-            When `chunk_frames`, `tile` or `warmup` do not go together with the frames.
+            When `chunk_frames`, `tile` or `warmup` do not go together with the frames, or those
+            are too large.
         """
+        _check_size(frame_shape, itemsize)
         panels, (height, width, *channel) = frame_shape[:panel_axes], frame_shape[panel_axes:]
         channels = math.prod(channel)
         chosen = chunk_frames is not None
@@ -70,14 +77,14 @@ class Layout:
             chunk_frames = max(FRAMES_PER_CHUNK, min(_MOST_FRAMES, fitting))
             while chunk_frames > 4 and chunk_frames * step_bytes > _BYTES_PER_STEP:
                 chunk_frames //= 2
-        elif chunk_frames != int(chunk_frames) or chunk_frames < 1:
-            raise InputError(f"chunk_frames={chunk_frames!r} is no number of frames; give >= 1")
+        elif not is_count(chunk_frames):
+            raise InputError(
+                f"chunk_frames={chunk_frames!r} is no number of frames; give an int >= 1"
+            )
         if tile is None:
             tile = _near_square(height, width, channels * itemsize)
-        tile = tuple(int(n) for n in tile)
-        if len(tile) != 2 or min(tile) < 1:
-            raise InputError(f"tile={tile} is no (rows, columns); give two numbers >= 1")
-        tile = (min(tile[0], height), min(tile[1], width))
+        rows, columns = _checked_tile(tile)
+        tile = (min(rows, height), min(columns, width))
         if count is not None:
             if warmup > count:
                 raise InputError(
@@ -95,7 +102,22 @@ class Layout:
                 "give fewer, or a larger chunk_frames"
             )
         chunk = (int(chunk_frames), *(1,) * panel_axes, *tile, *channel)
-        return cls(tuple(frame_shape), chunk, panel_axes)
+        layout = cls(tuple(frame_shape), chunk, panel_axes)
+        layout._check_chunks(itemsize)
+        return layout
+
+    def _check_chunks(self, itemsize: int) -> None:
+        size = math.prod(self.chunk) * itemsize
+        if size > MAX_CHUNK_BYTES:
+            raise InputError(
+                f"chunks of {self.chunk} samples have {size} bytes, at most {MAX_CHUNK_BYTES} are "
+                "allowed; give a smaller chunk_frames or tile"
+            )
+        if self.tile_count > _MOST_TILES:
+            raise InputError(
+                f"frames of {self.frame_shape} cut into {self.tile_count} chunks of "
+                f"{self.payload_shape[1:3]}, at most {_MOST_TILES} are allowed; give a larger tile"
+            )
 
     @property
     def payload_shape(self) -> tuple[int, ...]:
@@ -132,9 +154,32 @@ class Layout:
         return (start, *corner, *(0,) * (len(self.frame_shape) - len(corner)))
 
     @property
+    def tile_count(self) -> int:
+        """How many `tiles` there are, without a list of them."""
+        parts = zip(self.frame_shape, self.chunk[1:], strict=True)
+        return math.prod(-(-whole // part) for whole, part in parts)
+
+    @property
     def tiled(self) -> bool:
         """Whether a frame is more than one tile."""
-        return len(self.tiles) > 1
+        return self.tile_count > 1
+
+
+def _check_size(frame_shape: tuple[int, ...], itemsize: int) -> None:
+    size = math.prod(frame_shape) * itemsize
+    if max(frame_shape) > _LONGEST_SIDE or size > _LARGEST_FRAME:
+        raise InputError(
+            f"frames of {tuple(frame_shape)} samples have {size} bytes; at most {_LARGEST_FRAME} "
+            f"are allowed, and {_LONGEST_SIDE} along an axis: write their parts as stacks of their "
+            "own"
+        )
+
+
+def _checked_tile(tile) -> tuple[int, int]:
+    parts = tuple(tile) if isinstance(tile, Iterable) else ()
+    if len(parts) != 2 or not all(is_count(n) for n in parts):
+        raise InputError(f"tile={tile!r} is no (rows, columns); give two ints >= 1")
+    return int(parts[0]), int(parts[1])
 
 
 def _even_frames(count: int, frames: int, even: int, longest: int) -> int:
@@ -162,11 +207,10 @@ def panels_joined(frames: np.ndarray, panel_axes: int) -> np.ndarray:
 def _near_square(height: int, width: int, pixel_bytes: int) -> tuple[int, int]:
     """Tile of at most 1 MiB: the fewest tiles, then the least difference of its sides."""
     best = None
-    for rows in range(1, height + 1):
+    highest = _BYTES_PER_TILE // pixel_bytes  # of a tile of one column
+    for rows in range(-(-height // highest), height + 1):
         h = -(-height // rows)
         widest = _BYTES_PER_TILE // (h * pixel_bytes)
-        if widest < 1:
-            continue
         columns = -(-width // widest)
         w = -(-width // columns)
         key = (rows * columns, abs(h - w))

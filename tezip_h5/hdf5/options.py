@@ -18,7 +18,15 @@ from tezip_h5.levels import DTYPES
 from tezip_h5.model import store
 from tezip_h5.settings import CODERS, FEEDBACKS, LEVELS, PREDICTORS, QUANTIZERS, Settings
 
-__all__ = ["FILTER_ID", "FILTER_NAME", "ChunkOptions", "TEZip", "options_of", "panel_axes_of"]
+__all__ = [
+    "FILTER_ID",
+    "FILTER_NAME",
+    "ChunkOptions",
+    "TEZip",
+    "options_of",
+    "panel_axes_of",
+    "settings_of",
+]
 
 FILTER_ID = 36471
 """Ours until The HDF Group assigns one: 32768..65535 are for internal use, untracked."""
@@ -156,6 +164,29 @@ class ChunkOptions:
         return cls(dtype, shape, bound, settings)
 
 
+def settings_of(given: dict, sample=None) -> Settings:
+    """`Settings` of what a caller gave by keyword; a `model` may be whatever `store.name_of` takes.
+
+    Raises
+    ------
+    InputError
+        For a keyword that is none of them, or a value of a type that has no meaning there.
+    """
+    known = Settings.__dataclass_fields__
+    for name in given:
+        if name not in known:
+            raise InputError(
+                f"unknown option {name!r}; those of encoding are {', '.join(known)}, all others "
+                "stand in the documentation of the call"
+            )
+    if "model" in given:
+        given = given | {"model": store.name_of(given["model"], sample)}
+    try:
+        return Settings(**given)
+    except TypeError as error:
+        raise InputError(f"an option of {given} has a value of the wrong type: {error}") from None
+
+
 def options_of(data: h5py.Dataset) -> ChunkOptions:
     """What a dataset's filter pipeline says."""
     pipeline = data.id.get_create_plist()
@@ -205,12 +236,7 @@ class TEZip(h5py.filters.FilterRefBase):
     def __init__(
         self, absolute=None, relative=None, pointwise_relative=None, noise=None, **settings
     ):
-        if "model" in settings:
-            settings["model"] = store.name_of(settings["model"])
-        try:
-            self._settings = Settings(**settings)
-        except TypeError as error:
-            raise InputError(f"unknown option: {error}") from None
+        self._settings = settings_of(settings)
         self._bound = ErrorBound(absolute, relative, pointwise_relative, noise)
         self.filter_options = ChunkOptions(None, None, self._bound, self._settings).pack()
 

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import h5py
 
 from tezip_h5 import devices
 from tezip_h5.errors import InputError
-from tezip_h5.frames import Stack, check_dtype, check_frames, check_mask
+from tezip_h5.frames import Stack, check_dtype, check_frames, check_mask, is_count
 from tezip_h5.hdf5 import container
 from tezip_h5.hdf5.encoder import StackEncoder
 from tezip_h5.hdf5.layout import Layout
 from tezip_h5.hdf5.networks import model_to_try
+from tezip_h5.hdf5.options import settings_of
 from tezip_h5.hdf5.progress import progress
 from tezip_h5.hdf5.threads import threads_or_default
-from tezip_h5.model import store
-from tezip_h5.settings import Settings
 
 __all__ = [
     "Job",
@@ -37,17 +37,46 @@ def checked_name(name: str) -> str:
     parts = [] if not isinstance(name, str) else name.strip("/").split("/")
     if not parts or any(part in ("", ".", "..") for part in parts) or parts[0] == "tezip":
         raise InputError(f"{name!r} cannot name a stack; give a name such as 'scan'")
+    if "\0" in name or not _is_text(name):  # HDF5 ends a name at a NUL
+        raise InputError(
+            f"{name!r} cannot name a stack: it holds a NUL or half a surrogate pair; give a name "
+            "such as 'scan'"
+        )
     return "/".join(parts)
+
+
+def _is_text(name: str, errors: str = "strict") -> bool:
+    try:
+        name.encode("utf-8", errors)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def checked_filename(name) -> str:
     """A file name that fits into the table."""
-    text = os.fspath(name)
-    if len(text.encode("utf-8", "surrogateescape")) > container.NAME_BYTES or "\0" in text:
+    text = os.fspath(name) if isinstance(name, str | os.PathLike) else None
+    if not isinstance(text, str):
+        raise InputError(f"{name!r} is no file name; give a str or a path")
+    if "\0" in text or not _is_text(text, "surrogateescape"):
+        raise InputError(
+            f"the file name {text[:60]!r} holds a NUL or half a surrogate pair; rename it"
+        )
+    if len(text.encode("utf-8", "surrogateescape")) > container.NAME_BYTES:
         raise InputError(
             f"the file name {text[:60]!r}… has more than {container.NAME_BYTES} bytes; shorten it"
         )
     return text
+
+
+def _checked_shape(frame_shape, panel_axes: int) -> tuple[int, ...]:
+    lengths = tuple(frame_shape) if isinstance(frame_shape, Iterable) else ()
+    if not lengths or not all(is_count(n) for n in lengths):
+        raise InputError(
+            f"frame_shape={frame_shape!r} is no shape of frames; give ints >= 1, (rows, columns) "
+            "or (rows, columns, channels)"
+        )
+    return check_frames((1, *lengths), panel_axes)[1:]
 
 
 class Plan:
@@ -69,7 +98,7 @@ class Plan:
         mask=None,
         device=None,
     ):
-        self.frame_shape = check_frames((1, *frame_shape), panel_axes)[1:]
+        self.frame_shape = _checked_shape(frame_shape, panel_axes)
         self.dtype = check_dtype(dtype)
         if bound.mode == "noise" and self.dtype.kind == "f":
             raise InputError(
@@ -81,12 +110,7 @@ class Plan:
             self.mask = check_mask(mask, self.frame_shape[: panel_axes + 2])
         self.bound = bound
         self._count, self._embed_model = count, embed_model
-        if "model" in settings:
-            settings = settings | {"model": store.name_of(settings["model"], sample)}
-        try:
-            self.settings = Settings(**settings)
-        except TypeError as error:
-            raise InputError(f"unknown option: {error}") from None
+        self.settings = settings_of(settings, sample)
         self.threads = threads_or_default(threads)
         if self.settings.mse_threshold is not None and tile is None:
             tile = self.frame_shape[panel_axes:][:2]  # tiles could not agree where keyframes go
@@ -110,7 +134,7 @@ class Plan:
 
         # Now, not when a file has been made, or a stack been deleted that is to be replaced.
         steps = 1 << 30 if count is None else -(-count // self.layout.chunk[0])
-        self.device = devices.choose(device, steps * len(self.layout.tiles))
+        self.device = devices.choose(device, steps * self.layout.tile_count)
         model_to_try(self.settings, self.layout.channels)
 
     def encoder(self, group, make=StackEncoder, **options) -> StackEncoder:
