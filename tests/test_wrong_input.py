@@ -111,6 +111,11 @@ def test_lists_are_read_twice(tmp_path, kind):
     np.testing.assert_array_equal(np.concatenate(list(stack.blocks(2, first=3))), STACK[3:])
 
 
+def test_frames_whose_rows_differ_in_length():
+    with pytest.raises(InputError, match="no array"):
+        open_stack([[[1, 2], [3]]])
+
+
 def test_iterators_are_not():
     stack = open_stack(iter(STACK))
     assert sum(map(len, stack.blocks(4))) == 6

@@ -333,7 +333,10 @@ def axis_order(axes: str | None, rank: int) -> tuple[tuple[int, ...], int]:
 
 def _frame(frame) -> np.ndarray:
     _refuse_masked(frame)
-    return to_host(frame)
+    try:
+        return to_host(frame)
+    except ValueError as error:  # numpy's, of nested lists
+        raise InputError(f"a frame is no array, nor can one be made of it: {error}") from None
 
 
 def _frames(frames: Iterable, count: int | None) -> Stack:
