@@ -106,6 +106,30 @@ def test_images_of_other_datasets(tmp_path, stack):
             tezip_h5.extract(path, tmp_path / "other", name=name)
 
 
+@pytest.mark.parametrize("filename", [3, b"x", [b"x"], [None], "a\0b", ["a.png", "b.png"]])
+def test_what_is_no_file_name(tmp_path, filename):
+    with Writer(tmp_path / "a.h5", "scan", (8, 9), "u2", **FAST) as writer:
+        with pytest.raises(InputError):
+            writer.append(np.zeros((8, 9), "u2"), filename=filename)
+        writer.append(np.zeros((8, 9), "u2"), filename="a.png")
+    assert tezip_h5.read(tmp_path / "a.h5").shape == (1, 8, 9)
+
+
+@pytest.mark.parametrize("name", [5, [], [5], "other"])
+def test_what_is_no_stack_to_recompress(tmp_path, stack, name):
+    tezip_h5.write(stack, tmp_path / "a.h5", **FAST)
+    with pytest.raises(InputError):
+        tezip_h5.recompress(tmp_path / "a.h5", tmp_path / "b.h5", name=name)
+    assert os.listdir(tmp_path) == ["a.h5"]
+
+
+@pytest.mark.parametrize("queue_frames", ["a", 2.5, np.inf, [512], True])
+def test_what_is_no_queue(tmp_path, queue_frames):
+    with pytest.raises(InputError, match="queue_frames="):
+        Writer(tmp_path / "a.h5", "scan", (8, 9), "u2", queue_frames=queue_frames, **FAST)
+    assert not os.listdir(tmp_path)
+
+
 def test_all_of_the_images_or_none(tmp_path, stack):
     """Without recorded names too a name that is taken shows before anything is written."""
     path, folder = tmp_path / "a.h5", tmp_path / "out"

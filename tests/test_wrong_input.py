@@ -7,7 +7,7 @@ import pytest
 from conftest import require_package
 
 import tezip_h5
-from tezip_h5 import InputError, Writer
+from tezip_h5 import InputError, Settings, Writer
 from tezip_h5.frames import open_stack
 from tezip_h5.hdf5.layout import Layout
 
@@ -244,3 +244,28 @@ def test_models_that_cannot_be_loaded():
     for model in (5, b"x", None):
         with pytest.raises(InputError, match="model"):
             tezip_h5.load_model(model)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"spatial": 5},
+        {"spatial": "zz"},
+        {"ranks": np.ones(2)},
+        {"level": np.array(["fast"])},
+        {"mse_threshold": "a"},
+        {"mse_threshold": np.inf},
+    ],
+)
+def test_settings_of_a_wrong_type(options):
+    with pytest.raises(InputError, match=f"{next(iter(options))}="):
+        Settings(**options)
+
+
+@pytest.mark.parametrize("given", [{"dtype": "zz"}, {"tile": 5}, {"frame_shape": 5, "dtype": "u2"}])
+def test_going_on_with_what_has_no_meaning(tmp_path, given):
+    path = tmp_path / "a.h5"
+    tezip_h5.write(np.zeros((4, 8, 9), "u2"), path, level="fast", model=None)
+    with pytest.raises(InputError):
+        tezip_h5.Writer(path, "scan", append=True, **given)
+    assert tezip_h5.read(path).shape == (4, 8, 9)

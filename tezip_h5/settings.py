@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 
 from tezip_h5.errors import InputError
 
@@ -23,8 +24,11 @@ _MOST_FRAMES = 2**31 - 1  # what is packed as one of the filter's 32-bit numbers
 
 
 def _choice(name, value, choices):
-    if value not in choices:
-        raise InputError(f"{name}={value!r} is unknown; choose one of {', '.join(choices)}")
+    known = value is None or isinstance(value, str | bool)  # arrays are neither in nor not
+    if not known or value not in choices:
+        raise InputError(
+            f"{name}={value!r} is unknown; choose one of {', '.join(map(str, choices))}"
+        )
 
 
 def _check_frames(name, value, least):
@@ -101,6 +105,8 @@ class Settings:
         ):
             if getattr(self, name) is not None:
                 _choice(name, getattr(self, name), choices)
+        for name in ("spatial", "ranks"):
+            _choice(name, getattr(self, name), (None, True, False))
         if self.window is not None and self.mse_threshold is not None:
             raise InputError(
                 "window (-w) and mse_threshold (-t) were both given; they place keyframes in "
@@ -109,7 +115,7 @@ class Settings:
         if self.window is not None:
             _check_frames("window", self.window, 1)
         if self.mse_threshold is not None and not (
-            math.isfinite(self.mse_threshold) and self.mse_threshold >= 0
+            isinstance(self.mse_threshold, Real) and 0 <= self.mse_threshold < math.inf
         ):
             raise InputError(
                 f"mse_threshold={self.mse_threshold!r} is no mean squared error on the 0..1 "

@@ -78,6 +78,9 @@ def plan_of(
 
 def _plain(name: str, value):
     """What a caller gave, in the form that is compared."""
-    if name == "dtype":
-        return np.dtype(value).newbyteorder("<")
-    return tuple(value) if name in ("frame_shape", "tile") else value
+    try:
+        if name == "dtype":
+            return np.dtype(value).newbyteorder("<")
+        return tuple(value) if name in ("frame_shape", "tile") else value
+    except TypeError:
+        raise InputError(f"{name}={value!r} has no meaning; leave it out") from None

@@ -150,7 +150,9 @@ def _chosen(file: h5py.File, name) -> dict[str, h5py.Dataset]:
         raise InputError(f"{file.filename} holds no dataset compressed with tezip")
     if name is None:
         return stacks
-    names = [name] if isinstance(name, str) else list(name)
+    names = list(name) if isinstance(name, list | tuple | set) else [name]
+    if not names:
+        raise InputError("name names no stack; give some, or leave it out for all")
     chosen = {}
     for wanted in names:
         data = reader.stack_named(file, wanted)

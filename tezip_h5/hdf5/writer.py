@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -186,7 +187,8 @@ class Writer:
         if queue_frames is None:
             frame_bytes = int(np.prod(plan.frame_shape)) * plan.dtype.itemsize
             queue_frames = max(2 * chunk, _QUEUE_BYTES // frame_bytes)
-        if queue_frames != int(queue_frames) or queue_frames < 2 * chunk:
+        whole = isinstance(queue_frames, int | np.integer) and not isinstance(queue_frames, bool)
+        if not whole or queue_frames < 2 * chunk:
             raise InputError(
                 f"queue_frames={queue_frames!r}; give at least {2 * chunk}, the frames of two "
                 "chunks, or a smaller chunk_frames"
@@ -295,8 +297,8 @@ class Writer:
     def _checked_names(filename, count: int) -> list[str] | None:
         if filename is None:
             return None
-        names = [filename] if isinstance(filename, str | os.PathLike) else list(filename)
-        names = [checked_filename(n) for n in names]
+        one = isinstance(filename, str | bytes | os.PathLike) or not isinstance(filename, Iterable)
+        names = [checked_filename(n) for n in ([filename] if one else filename)]
         if len(names) != count:
             raise InputError(f"{len(names)} file names for {count} frames; give one for each")
         return names

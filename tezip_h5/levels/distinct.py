@@ -86,7 +86,8 @@ def _cells(values: np.ndarray, reach: float) -> np.ndarray:
     if reach == 0:
         return np.arange(values.size)
     numbers = values.astype(np.float64)
-    following = np.searchsorted(numbers, numbers + 2 * reach, "right")
+    with np.errstate(over="ignore"):  # infinity is far enough
+        following = np.searchsorted(numbers, numbers + 2 * reach, "right")
     starts = [0]
     while (start := int(following[starts[-1]])) < numbers.size:
         starts.append(start)

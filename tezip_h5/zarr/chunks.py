@@ -65,10 +65,7 @@ class ChunkCodec:
             except (binascii.Error, TypeError, ValueError) as error:
                 raise InputError(f"models= holds no model in base64: {error}") from None
             store.register(IntegerModel.from_bytes(data))
-        try:
-            self.options = TEZip(**options)
-        except TypeError as error:
-            raise InputError(f"unknown option: {error}") from None
+        self.options = TEZip(**options)
 
     def get_config(self) -> dict:
         """The options that differ from their defaults, and the models; JSON."""
