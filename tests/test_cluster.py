@@ -289,8 +289,17 @@ def test_errors_of_the_array_are_passed_on(tmp_path, walk, workers):
     wrong = dask.array.from_array(walk, chunks=(5, 40, 56)).map_blocks(
         lambda block: block.astype("f4"), dtype=walk.dtype
     )
-    with pytest.raises(InputError, match="computed as float32"):
+    with pytest.raises(InputError, match="came as float32"):
         tezip_h5.write(wrong, tmp_path / "x.h5")
+    stretched = dask.array.from_array(walk, chunks=(5, 20, 56)).map_blocks(
+        lambda block, block_info=None: (
+            block[:, :1] if block_info[0]["chunk-location"][1] else block
+        ),
+        dtype=walk.dtype,
+        meta=walk[:0, :0, :0],
+    )
+    with pytest.raises(InputError, match=r"came as uint16 \(5, 1, 56\)"):
+        tezip_h5.write(stretched, tmp_path / "x.h5")
     unknown = dask.array.from_array(walk)
     unknown = unknown[unknown[:, 0, 0] > 0]
     with pytest.raises(InputError, match="compute_chunk_sizes"):

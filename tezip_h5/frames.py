@@ -25,6 +25,7 @@ __all__ = [
     "Stack",
     "axis_order",
     "block_ranges",
+    "blocks_checked",
     "check_frames",
     "check_mask",
     "cut_steps",
@@ -244,10 +245,16 @@ def take(array, order: tuple[int, ...], start: int, stop: int) -> np.ndarray:
     index, shape = [slice(None)] * len(order), list(array.shape)
     index[order[0]], shape[order[0]] = slice(start, stop), stop - start
     part = array[tuple(index)]
-    if hasattr(part, "dask"):  # which stretches or casts blocks that do not fit the others
-        how = {"dtype": part.dtype, "meta": part._meta, "time_axis": order[0], "first": start}
-        part = part.map_blocks(_checked_block, **how)
+    if hasattr(part, "dask"):
+        part = blocks_checked(part, order[0], start)
     return _as_declared(part, array.dtype, tuple(shape), start, stop).transpose(order)
+
+
+def blocks_checked(part, time_axis: int, first: int):
+    """A dask array from frame `first` of a stack on, refused where a block is not what it says:
+    dask stretches or casts blocks that do not fit the others."""
+    how = {"dtype": part.dtype, "meta": part._meta, "time_axis": time_axis, "first": first}
+    return part.map_blocks(_checked_block, **how)
 
 
 def _as_declared(frames, dtype, shape: tuple[int, ...], start: int, stop: int) -> np.ndarray:

@@ -21,7 +21,7 @@ import h5py
 import numpy as np
 
 from tezip_h5.errors import InputError, TezipError
-from tezip_h5.frames import Stack, axis_order, block_ranges, cut_steps
+from tezip_h5.frames import Stack, axis_order, block_ranges, blocks_checked, cut_steps
 from tezip_h5.hdf5.container import FRAME_DTYPE
 from tezip_h5.hdf5.encoder import StackEncoder
 from tezip_h5.hdf5.remote import EncodedStep, StepOptions, StoredFrames, encode_step
@@ -209,7 +209,7 @@ def _parts(client, array, ranges: list[tuple[int, int]]) -> Iterator[tuple]:
         base = group[0][0]
         (section,) = dask.optimize(array[base : group[-1][1]])
         for number, (begin, end) in enumerate(group, at):
-            part = section[begin - base : end - base]
+            part = blocks_checked(section[begin - base : end - base], 0, begin)
             yield begin, end, client.compute(part, priority=-number, retries=_RETRIES)
 
 
