@@ -39,12 +39,13 @@ MAY_IMPORT = {
     "settings": {"errors"},
     "fallback": {"errors"},
     "inflate": {"errors"},
+    "placing": set(),
     "holes": set(),
     "exceptions": {"errors"},
     "rests": {"errors", "inflate", "kernels", "levels"},
-    "images": {"errors"},
+    "images": {"errors", "placing"},
     "stackfiles": {"errors"},
-    "model": {"errors", "prediction", "frames", "images", "simulate"},
+    "model": {"errors", "prediction", "frames", "images", "placing", "simulate"},
     "levels": {"errors", "bounds", "inflate"},
     "frames": {"errors", "gpu_arrays", "levels", "images", "stackfiles"},
     "bitstream": {"errors", "levels"},
@@ -61,12 +62,12 @@ MAY_IMPORT = {
     "hdf5": CODEC
     | GPU
     | {"attempts", "codec", "chunk", "recoding", "anatomy", "holes", "frames", "images", "version"},
-    "page": {"errors", "anatomy", "bounds", "hdf5", "peers", "prediction", "version"},
+    "page": {"errors", "anatomy", "bounds", "hdf5", "peers", "placing", "prediction", "version"},
     "zarr": CODEC | {"hdf5", "frames"},
     "cli": CODEC
     | GPU
     | {"codec", "chunk", "frames", "images", "hdf5", "page", "zarr", "peers", "simulate"}
-    | {"holes", "stackfiles", "version", ""},
+    | {"holes", "placing", "stackfiles", "version", ""},
 }
 COMPOSERS = {
     "residual",

@@ -15,12 +15,12 @@ from base64 import b64decode, b64encode
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from uuid import uuid4
 
 import numpy as np
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from tezip_h5.errors import InputError
+from tezip_h5.placing import place
 
 __all__ = ["ImageFolder", "ImageFormat", "write_images"]
 
@@ -301,7 +301,8 @@ def write_images(
             raise InputError(f"there are {len(filenames)} filenames, for another number of frames")
         extras = image_format.extras(index) if image_format else (None, None)
         target, data = _encoded(frame, mode, extras, names.target(name, mode), names)
-        _place(folder / target, data, overwrite)
+        _check_free(folder / target, overwrite)
+        place(folder / target, data)
         if target != name:
             renamed[name] = target
     return renamed
@@ -406,14 +407,3 @@ def _image_of(frame: np.ndarray, mode: str, palette: bytes | None) -> Image.Imag
 def _check_free(path: Path, overwrite: bool) -> None:
     if not overwrite and os.path.lexists(path):
         raise InputError(f"{path} is there already; give an empty folder, or overwrite=True")
-
-
-def _place(path: Path, data: bytes, overwrite: bool) -> None:
-    """Make `path` by way of a temporary file beside it, so that no half file stays."""
-    _check_free(path, overwrite)
-    beside = path.with_name(f".{uuid4().hex}.tmp")
-    try:
-        beside.write_bytes(data)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
+from tezip_h5 import placing
 from tezip_h5.errors import InputError
 
 __all__ = ["check_out", "place"]
@@ -36,15 +36,9 @@ def check_out(out, sources: Iterable = (), *, replace: bool = False, advice: str
 
 
 def place(out, data: bytes) -> None:
-    """Make the file `out` by way of a temporary one beside it, so that no half file stays."""
+    """Make the file `out`: whole or not at all, unless it is a pipe or a device; a link stays."""
     path = Path(out)
-    if path.exists() and not path.is_file():  # a pipe, or a device: nothing may take its place
+    if path.exists() and not path.is_file():  # nothing may take its place
         path.write_bytes(data)
-        return
-    path = Path(os.path.realpath(path))  # a link stays one
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        beside.write_bytes(data)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    else:
+        placing.place(Path(os.path.realpath(path)), data)

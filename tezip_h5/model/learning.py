@@ -13,6 +13,7 @@ from tezip_h5.model import store, weights
 from tezip_h5.model.batches import SYMMETRIES, Clips, Scenes, Stack
 from tezip_h5.model.export import export, floating, judge
 from tezip_h5.model.sequences import open_sequences
+from tezip_h5.placing import place
 from tezip_h5.prediction.architecture import Architecture
 from tezip_h5.prediction.integer import IntegerModel
 
@@ -178,9 +179,7 @@ def train(
         "validation error relative to the previous frame": round(trained.best, 4),
     }
     model = export(architecture, learned, samples, provenance=provenance)
-    fresh = out / f".{store.INTEGER_FILE}.new"
-    fresh.write_bytes(model.to_bytes())
-    os.replace(fresh, out / store.INTEGER_FILE)
+    place(out / store.INTEGER_FILE, model.to_bytes())
     _plot(out, trained.history)
     exact, _, previous = judge(model, learned, samples)
     say(

@@ -26,6 +26,7 @@ from tezip_h5.errors import InputError, ModelError
 from tezip_h5.model import weights as files
 from tezip_h5.model.batches import Batch, Clips
 from tezip_h5.model.network import PredNet
+from tezip_h5.placing import place
 from tezip_h5.prediction.architecture import Architecture
 
 __all__ = ["HISTORY", "UNFINISHED", "Options", "Trained", "fit", "on_gpu"]
@@ -162,7 +163,7 @@ class _Keeper(keras.callbacks.Callback):
             return
         del trained.history[epoch:]  # an epoch that is done again, after a kill behind its end
         trained.history.append(row)
-        _replace(self._folder / HISTORY, json.dumps(trained.history, indent=1))
+        place(self._folder / HISTORY, json.dumps(trained.history, indent=1).encode())
         if row["validation"] < trained.best:
             self.keep(row["validation"])
         elif trained.since_best() >= self._options.patience:
@@ -319,10 +320,3 @@ def _resume(folder: Path, architecture: Architecture, trained: Trained) -> None:
             f"{folder / HISTORY} is damaged ({error}); remove {folder / UNFINISHED} to begin anew"
         ) from None
     trained.weights = weights
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file that is never half-written."""
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.write_text(text)
-    os.replace(fresh, path)

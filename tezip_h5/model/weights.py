@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 
 from tezip_h5.errors import ModelError
+from tezip_h5.placing import place
 from tezip_h5.prediction.architecture import Architecture
 
 __all__ = ["MODEL_FILE", "WEIGHTS_FILE", "load", "save"]
@@ -27,9 +28,7 @@ def save(folder: Path, architecture: Architecture, weights: dict) -> None:
             file[f"{name}/kernel"] = np.asarray(kernel, np.float32)
             file[f"{name}/bias"] = np.asarray(bias, np.float32)
     os.replace(fresh, folder / WEIGHTS_FILE)
-    fresh = folder / f".{MODEL_FILE}.new"
-    fresh.write_text(architecture.to_json())
-    os.replace(fresh, folder / MODEL_FILE)
+    place(folder / MODEL_FILE, architecture.to_json().encode())
 
 
 def load(folder: Path) -> tuple[Architecture, dict[str, tuple[np.ndarray, np.ndarray]]]:

@@ -5,8 +5,6 @@ findings (file) -> pictures, chunks, comparison -> frames_part, bytes_part -> do
 
 from __future__ import annotations
 
-import os
-import uuid
 from pathlib import Path
 
 from tezip_h5.errors import InputError
@@ -15,6 +13,7 @@ from tezip_h5.hdf5.report import inspect
 from tezip_h5.page.document import is_page, page
 from tezip_h5.page.findings import gather
 from tezip_h5.page.pictures import MOST_FRAMES
+from tezip_h5.placing import place
 
 __all__ = ["report"]
 
@@ -100,12 +99,7 @@ def report(
             )
             for stack in chosen
         ]
-    beside = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        beside.write_text(page(whole, findings), encoding="utf-8", errors="replace")
-        os.replace(beside, out)
-    finally:
-        beside.unlink(missing_ok=True)
+    place(out, page(whole, findings).encode("utf-8", "replace"))
     return out
 
 

@@ -1,0 +1,19 @@
+"""Files that are there whole, or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from uuid import uuid4
+
+__all__ = ["place"]
+
+
+def place(path: Path, data: bytes) -> None:
+    """Make `path`, or replace it, by way of a temporary file beside it."""
+    beside = path.with_name(f".{uuid4().hex}.tmp")  # a name of 255 bytes has no room for more
+    try:
+        beside.write_bytes(data)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
