@@ -114,6 +114,14 @@ def test_verify_does_not_see_holes_either(tmp_path, mask):
         tezip_h5.verify(tmp_path / "a.h5", other)
 
 
+def test_holes_are_no_errors():
+    """A hole comes back as it was; what stood for it among the levels was within the bound, too."""
+    frames = np.array([[[0.5, 0, 2, 12, 1.5], [3, 1, 1, 1, 1]]])
+    bound = ErrorBound(absolute=11).of_frames(frames[..., None])
+    encoded = encode_chunk(frames, bound, Settings())
+    assert encoded.max_error == np.abs(frames - decode_chunk(encoded.payload)).max()
+
+
 def test_a_stack_that_cannot_be_written_to(tmp_path):
     frames = scene("u2")[..., 0]
     frames[:, 10:14] = 65535

@@ -31,6 +31,28 @@ def test_a_group_that_is_no_stack_is_not_replaced(tmp_path, stack):
         np.testing.assert_array_equal(file["scan/mine"], stack)
 
 
+def test_a_group_in_which_a_dataset_was_compressed_is_not_replaced(tmp_path, stack):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["entry/scan/data"], file["entry/scan/angles"] = stack, np.arange(6)
+        tezip_h5.write(file["entry/scan/data"], **FAST)
+    with pytest.raises(InputError, match="holds no stack, and is not replaced"):
+        tezip_h5.write(stack, path, "entry/scan", overwrite=True, **FAST)
+    with h5py.File(path) as file:
+        assert set(file["entry/scan"]) == {"data", "angles"}
+
+
+def test_what_a_killed_writer_had_set_aside_stays(tmp_path, stack):
+    path = tmp_path / "a.h5"
+    tezip_h5.write(stack, path, **FAST)
+    with h5py.File(path, "r+") as file:
+        file[f"{container.REPLACED}/data"] = stack
+    with Writer(path, "scan", (8, 9), "u2", overwrite=True, **FAST) as writer:
+        writer.append(stack[:2])
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file[f"{container.REPLACED}/data"], stack)
+
+
 @pytest.mark.parametrize("options", [{"overwrite": True}, {}])
 def test_a_writer_that_does_not_begin_leaves_what_was(tmp_path, stack, options):
     path = tmp_path / "a.h5"

@@ -55,7 +55,7 @@ def guarded(prog: str, run: Callable[[], int | None]) -> int:
     except OSError as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return 1
-    except (RuntimeError, LookupError, ValueError, MemoryError) as error:
+    except (RuntimeError, MemoryError) as error:
         if not _of_hdf5(error):
             raise
         text = " ".join(str(error).split())

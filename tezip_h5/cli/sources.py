@@ -67,7 +67,7 @@ def _dataset(file: h5py.File, inside: str) -> tuple[h5py.Dataset, list[str]]:
             raise InputError(f"{file.filename} holds no dataset {inside!r}")
         return item, []
     found = []
-    file.visititems(lambda _, item: found.append(item) if _is_stack(item) else None)
+    container.visit_all(file, lambda _, item: found.append(item) if _is_stack(item) else None)
     if not found:
         raise InputError(f"{file.filename} holds no stack, (T, H, W) or (T, H, W, C)")
     return found[0], [item.name for item in found] if len(found) > 1 else []

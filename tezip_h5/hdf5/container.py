@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
+from uuid import uuid4
 
 import h5py
 import numpy as np
@@ -224,19 +225,20 @@ def drop_staging(file: h5py.File) -> None:
 def replacing(file: h5py.File, name: str):
     """Make something under a name: what was there goes when that is done, and comes back when it
     fails."""
+    aside = f"{REPLACED}-{uuid4().hex[:8]}"  # a killed writer's may still be there
     if name in file:
-        file.move(name, REPLACED)
+        file.move(name, aside)
     try:
         yield
     except BaseException:
         if name in file:
             del file[name]
-        if REPLACED in file:
-            file.move(REPLACED, name)
+        if aside in file:
+            file.move(aside, name)
         drop_staging(file)
         raise
-    if REPLACED in file:
-        del file[REPLACED]
+    if aside in file:
+        del file[aside]
 
 
 def link_keyframes(group: h5py.Group, data: h5py.Dataset, keyframes: np.ndarray) -> None:
@@ -292,11 +294,18 @@ def check_place(file: h5py.File, path, name: str, overwrite: bool) -> None:
     if not overwrite:
         raise name_taken(path, name)
     item = file.get(name)
-    if isinstance(item, h5py.Group) and not is_tezip(item.get("data")):
+    if isinstance(item, h5py.Group) and not _is_whole_stack(item):
         raise InputError(
             f"{name!r} of {path} is a group that holds no stack, and is not replaced; give "
             "another name, or delete it yourself"
         )
+
+
+def _is_whole_stack(group: h5py.Group) -> bool:
+    """Whether `group` is a stack that was made here, with its tables: not a group of others' in
+    which a dataset was compressed."""
+    data = group.get("data")
+    return is_tezip(data) and tables_of(data) == group
 
 
 def note(group: h5py.Group, name: str, value) -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 
-import numpy as np
-
 from tezip_h5.errors import InputError
+from tezip_h5.frames import is_count
 
 __all__ = ["chunks_under_way", "default_threads", "threads_or_default"]
 
@@ -37,6 +36,6 @@ def threads_or_default(threads) -> int:
     """
     if threads is None:
         return default_threads()
-    if isinstance(threads, bool) or not isinstance(threads, int | np.integer) or threads < 1:
+    if not is_count(threads):
         raise InputError(f"threads={threads!r} is no number of threads; give an int >= 1")
     return int(threads)

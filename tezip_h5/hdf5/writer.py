@@ -12,6 +12,7 @@ import numpy as np
 
 from tezip_h5.bounds import ErrorBound
 from tezip_h5.errors import InputError
+from tezip_h5.frames import is_count
 from tezip_h5.gpu_arrays import to_host
 from tezip_h5.hdf5 import container, live, nexus
 from tezip_h5.hdf5.appending import plan_of
@@ -187,8 +188,7 @@ class Writer:
         if queue_frames is None:
             frame_bytes = int(np.prod(plan.frame_shape)) * plan.dtype.itemsize
             queue_frames = max(2 * chunk, _QUEUE_BYTES // frame_bytes)
-        whole = isinstance(queue_frames, int | np.integer) and not isinstance(queue_frames, bool)
-        if not whole or queue_frames < 2 * chunk:
+        if not is_count(queue_frames, 2 * chunk):
             raise InputError(
                 f"queue_frames={queue_frames!r}; give at least {2 * chunk}, the frames of two "
                 "chunks, or a smaller chunk_frames"

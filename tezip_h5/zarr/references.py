@@ -215,7 +215,7 @@ class _Refs:
             if not known and f"{name}/.zarray" not in self.refs:
                 left_out.append(name)
 
-        file.visititems(visit)
+        container.visit_all(file, visit)
         if left_out:
             warnings.warn(
                 f"kerchunk cannot describe these datasets of {path}: {', '.join(left_out)}",
