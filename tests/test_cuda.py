@@ -282,7 +282,8 @@ def test_every_kernel_compiles_for_a_device():
     if done.returncode == 77:
         pytest.skip(f"no NVVM: {done.stdout.strip()}")
     assert done.returncode == 0, done.stdout + done.stderr
-    expected = sum(kernel.signatures for kernel in cuda_launch.KERNELS.values())
+    ours = [kernel for name, kernel in cuda_launch.KERNELS.items() if name.startswith("cuda")]
+    expected = sum(kernel.signatures for kernel in ours)  # without those of the benchmark
     assert len(done.stdout.splitlines()) >= expected > 25
 
 

@@ -289,8 +289,9 @@ def write_images(
     mode = next((m for m in modes if image_format or (first and _fits(*first, m))), None)
     digits, suffix = max(6, len(str((count or 1) - 1))), _exact_suffix(mode or "L")
     numbered = f"frame_{{:0{digits}}}{suffix}".format
-    for name in map(numbered, range(count or 0)) if filenames is None else filenames:
-        _check_free(folder / _lossless_name(name, mode), overwrite)
+    if folder.is_dir() and any(folder.iterdir()):  # or a million names are looked for in vain
+        for name in map(numbered, range(count or 0)) if filenames is None else filenames:
+            _check_free(folder / _lossless_name(name, mode), overwrite)
     frames = itertools.chain(first, frames)
     together = zip if filenames is None else itertools.zip_longest
     pairs = together(frames, map(numbered, itertools.count()) if filenames is None else filenames)

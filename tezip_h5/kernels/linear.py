@@ -107,6 +107,14 @@ def border(plane, y, width):
     row[width + 2] = row[width + 3] = row[width + 1]
 
 
+@inlined
+def repeat_last(plane, height):
+    """Let the row after the last repeat it. (A loop: numba compiles `a[i] = b[j]` for seconds.)"""
+    last, beyond = plane[height + 1], plane[height + 2]
+    for x in range(last.size):
+        beyond[x] = last[x]
+
+
 @kernel(void(int32[:, ::1], _PLANE))
 def surround(samples, plane):
     """Copy samples (h, w) into a plane, with what lies around them."""
@@ -117,4 +125,4 @@ def surround(samples, plane):
         for x in range(width):
             row[x + 2] = samples[y, x]
         border(plane, y, width)
-    plane[height + 2] = plane[height + 1]
+    repeat_last(plane, height)

@@ -17,6 +17,7 @@ from tezip_h5.kernels.linear import (
     SMALL,
     TOLERANCE,
     border,
+    repeat_last,
 )
 from tezip_h5.kernels.linear_emit import CONTEXT as ROW_CONTEXT
 from tezip_h5.kernels.linear_emit import FIELDS as ROW_FIELDS
@@ -145,7 +146,7 @@ def _model(kind, levels, own, taps, plan, classes, found, bits, filled):
             go_on(wave)
         for y in range(top, top + rows):
             border(frame[channel], y, width)
-    frame[channel, height + 2] = frame[channel, height + 1]
+    repeat_last(frame[channel], height)
 
 
 @kernel(MODEL)

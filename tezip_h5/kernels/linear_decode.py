@@ -21,6 +21,7 @@ from tezip_h5.kernels.linear import (
     SMALL,
     TOLERANCE,
     border,
+    repeat_last,
 )
 from tezip_h5.kernels.linear_sample import ACTIVITY, PATTERN, rules_of
 from tezip_h5.kernels.linear_wave import (
@@ -138,7 +139,7 @@ def _decode(kind, own, taps, plan, classes, coder, words, bits, lanes, limits):
         for lane in range(rows):
             if lanes[1, lane] > limits[0, lane] or lanes[2, lane] > limits[1, lane]:
                 return 1
-    frame[channel, height + 2] = frame[channel, height + 1]
+    repeat_last(frame[channel], height)
     return 0
 
 

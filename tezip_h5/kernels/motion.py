@@ -6,7 +6,7 @@ import numba
 import numpy as np
 from numba import float64, int8, int16, int32, int64, uint64
 
-from tezip_h5.kernels.compiling import inlined, kernel
+from tezip_h5.kernels.compiling import inlined, kernel, uncounted
 
 BLOCK = 16
 """Rows and columns that move together."""
@@ -47,7 +47,7 @@ def _apart(a, b, count):
     return total
 
 
-@inlined
+@uncounted  # not inlined at its ten places: that took seconds to compile
 def _difference(frame, last, y0, y1, x0, x1, dy, dx, skip, least):
     """Sum of |frame - last shifted| over every `skip`-th row of a block; stops beyond `least`, or
     outside."""
