@@ -48,7 +48,7 @@ def _models(name: str) -> list[IntegerModel]:
         models = [store.default(channels) for channels in (1, 3)]
         return [model for model in models if model is not None]
     path = Path(name)
-    if path.is_file() and path.read_bytes()[:4] != b"TZM0":
+    if path.is_file() and path.suffix.lower() != ".tzm" and not store.is_model(path):
         with container.open_existing(path) as file:
             found = [embedding.read(file, digest) for digest in embedding.embedded(file)]
         if not found:
@@ -106,7 +106,7 @@ def _import(args) -> int:
             block = block.reshape((*block.shape[:3], -1))
             return clip_of(block, 0, len(block), block.shape[3])
 
-    model = store.load(folder, sample)
+    model = store.calibrated(folder, sample)  # whatever an earlier import left in the folder
     out, made = folder / store.INTEGER_FILE, model.to_bytes()
     place(out, made)
     print(f"{out}: {len(made)} bytes, digest {model.digest.hex()}")
