@@ -2,16 +2,19 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import h5py
 import numpy as np
 import pytest
 
 import tezip_h5
+from tezip_h5 import cli
 from tezip_h5.cli import main, outputs
-from tezip_h5.hdf5 import container
+from tezip_h5.hdf5 import container, recompress
 
 
 def names(folder):
@@ -132,6 +135,12 @@ def test_an_embedded_model_is_named_once_the_file_is_closed(run_h5, monkeypatch,
 
 # --- standard output ---
 
+PRINTING = """
+import sys
+from tezip_h5 import cli
+sys.exit(cli.guarded("tezip-h5", lambda: print("line\\n" * int(sys.argv[1]))))
+"""
+
 
 @pytest.mark.skipif(os.name != "posix", reason="a POSIX shell")
 def test_a_closed_standard_output_is_a_failure(run_h5):
@@ -145,3 +154,71 @@ def test_a_closed_standard_output_is_a_failure(run_h5):
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1
     assert "standard output is closed" in result.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a POSIX shell")
+def test_who_reads_may_have_seen_enough():
+    """`head` ends before there is anything to read, or in the middle of more than a pipe holds."""
+    for lines in (1, 100_000):
+        program = subprocess.Popen(
+            [sys.executable, "-c", PRINTING, str(lines)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        program.stdout.close()
+        assert program.communicate(timeout=60)[1] == b""
+        assert program.returncode == 141
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device that is full")
+def test_what_was_printed_and_not_kept_is_a_failure():
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-c", PRINTING, "1"]
+        result = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert "No space left" in result.stderr
+
+
+def test_another_broken_pipe_is_said(capsys):
+    def run():
+        raise BrokenPipeError(32, "of a cluster")
+
+    assert cli.guarded("tezip-h5", run) == 1
+    assert "of a cluster" in capsys.readouterr().err
+
+
+# --- ended in the middle ---
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_terminated_it_cleans_up(run_h5, tmp_path, monkeypatch, capsys):
+    def terminated(*_):
+        assert len(names(tmp_path)) == 2
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    monkeypatch.setattr(recompress, "_copy", terminated)
+    assert main(["recompress", str(run_h5), str(tmp_path / "out.h5")]) == 130
+    assert capsys.readouterr().err == "tezip-h5: interrupted\n"
+    assert names(tmp_path) == ["run.h5"]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+# --- advice ---
+
+
+def test_advice_is_in_flags(run_h5, tmp_path, capsys):
+    np.save(tmp_path / "x.npy", np.zeros((4, 8, 9), "u2"))
+    out = tmp_path / "images"
+    assert main(["decompress", str(run_h5), str(out)]) == 0
+    for command in (
+        ["compress", "none", str(tmp_path / "x.npy"), str(run_h5)],
+        ["decompress", str(run_h5), str(out)],
+    ):
+        assert main(command) == 1
+        error = capsys.readouterr().err
+        assert "--overwrite" in error
+        assert "overwrite=True" not in error
