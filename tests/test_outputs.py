@@ -13,8 +13,9 @@ import pytest
 
 import tezip_h5
 from tezip_h5 import cli
-from tezip_h5.cli import main, outputs
+from tezip_h5.cli import bench, main, outputs
 from tezip_h5.hdf5 import container, recompress
+from tezip_h5.model import store
 
 
 def names(folder):
@@ -114,6 +115,15 @@ def test_rows_replace_rows(stack_npy, tmp_path):
     assert names(tmp_path) == ["rows.csv", "x.npy"]
 
 
+def test_rows_of_two_stacks_of_a_file_have_different_names(tmp_path, walk):
+    with h5py.File(tmp_path / "in.h5", "w") as file:
+        file["a"], file["b"] = walk[:4], walk[4:8]
+    stacks = [f"{tmp_path}/in.h5:/a", f"{tmp_path}/in.h5:/b"]
+    options = ["--bounds", "0", "--only", "tezip fast", "--csv", f"{tmp_path}/rows.csv"]
+    assert main(["bench", *stacks, *options]) == 0
+    assert [row.stack for row in bench.saved(tmp_path / "rows.csv")] == ["in", stacks[1]]
+
+
 # --- models ---
 
 
@@ -131,6 +141,18 @@ def test_an_embedded_model_is_named_once_the_file_is_closed(run_h5, monkeypatch,
     monkeypatch.undo()
     assert main(["model", "embed", str(run_h5), "default"]) == 0
     assert capsys.readouterr().out.count("/tezip/models/") == 2
+
+
+def test_one_of_several_models_is_exported(tmp_path, capsys):
+    out = tmp_path / "x.tzm"
+    digests = [store.default(channels).digest.hex() for channels in (1, 3)]
+    for options in ([], ["--digest", "0" * 12]):
+        assert main(["model", "export", "default", str(out), *options]) == 1
+        error = capsys.readouterr().err
+        assert all(digest[:12] in error for digest in digests)
+        assert "--digest" in error
+    assert main(["model", "export", "default", str(out), "--digest", digests[1][:12].upper()]) == 0
+    assert out.read_bytes()[4:36].hex() == digests[1]
 
 
 # --- standard output ---

@@ -32,6 +32,8 @@ def add_parser(commands) -> None:
     export = verbs.add_parser("export", help="write a model as a .tzm file")
     export.add_argument("model", metavar="MODEL", help=text)
     export.add_argument("out", metavar="OUT.tzm")
+    text = "which of several models: how its digest begins, as show prints it"
+    export.add_argument("--digest", default="", metavar="DIGEST", help=text)
     export.set_defaults(run=_export)
     embed = verbs.add_parser("embed", help="put a model into an HDF5 file")
     embed.add_argument("file", metavar="FILE.h5")
@@ -72,11 +74,12 @@ def _show(args) -> int:
 
 
 def _export(args) -> int:
-    models = _models(args.model)
-    if len(models) > 1:
+    there = {model.digest.hex(): model for model in _models(args.model)}
+    models = [m for digest, m in there.items() if digest.startswith(args.digest.lower())]
+    if len(models) != 1:
         raise InputError(
-            f"{args.model} holds {len(models)} models "
-            f"({', '.join(m.digest.hex()[:12] for m in models)}); give one"
+            f"{len(models)} of the models of {args.model} ({', '.join(d[:12] for d in there)}) "
+            f"begin with {args.digest!r}; choose one with --digest"
         )
     check_out(args.out, advice="give another name")
     made = models[0].to_bytes()
