@@ -244,3 +244,7 @@ def test_advice_is_in_flags(run_h5, tmp_path, capsys):
         error = capsys.readouterr().err
         assert "--overwrite" in error
         assert "overwrite=True" not in error
+    for axes, words in [([], "--axes 'TCYX'"), (["--axes", "TYX"], "--axes 'TYX' for an array")]:
+        np.save(tmp_path / "x.npy", np.zeros((4, 5, 8, 9), "u2"))
+        assert main(["compress", "none", f"{tmp_path}/x.npy", f"{tmp_path}/y.h5", *axes]) == 1
+        assert words in capsys.readouterr().err

@@ -85,7 +85,7 @@ def check_frames(shape: tuple[int, ...], panel_axes: int = 0) -> tuple[int, ...]
     if len(shape) == 4 and shape[3] > 4:
         raise InputError(
             f"a stack of shape {shape} has {shape[3]} channels, at most 4 are allowed; if its "
-            "axes mean something else, name them with axes=, for example axes='TCYX', or "
+            "axes mean something else, name them, for example axes='TCYX', or "
             "axes='TMYX' where each frame has several modules M, or fold them into T"
         )
     if 0 in shape:

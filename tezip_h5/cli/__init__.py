@@ -76,7 +76,7 @@ def guarded(prog: str, run: Callable[[], int | None]) -> int:
 
 def _in_flags(message: str) -> str:
     """What the library advises to callers, in the words of a command line."""
-    return re.sub(r"\boverwrite=True\b", "--overwrite", message)
+    return re.sub(r"\baxes=(?=')", "--axes ", message.replace("overwrite=True", "--overwrite"))
 
 
 def _is_output_lost(error: OSError) -> bool:
