@@ -157,6 +157,7 @@ def test_one_of_several_models_is_exported(tmp_path, capsys):
 
 # --- standard output ---
 
+BUFFERED = {name: text for name, text in os.environ.items() if name != "PYTHONUNBUFFERED"}
 PRINTING = """
 import sys
 from tezip_h5 import cli
@@ -186,6 +187,7 @@ def test_who_reads_may_have_seen_enough():
             [sys.executable, "-c", PRINTING, str(lines)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            env=BUFFERED,
         )
         program.stdout.close()
         assert program.communicate(timeout=60)[1] == b""
@@ -195,9 +197,13 @@ def test_who_reads_may_have_seen_enough():
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device that is full")
 def test_what_was_printed_and_not_kept_is_a_failure():
     with open("/dev/full", "w") as full:
-        command = [sys.executable, "-c", PRINTING, "1"]
         result = subprocess.run(
-            command, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+            [sys.executable, "-c", PRINTING, "1"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=BUFFERED,
+            text=True,
+            check=False,
         )
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1
