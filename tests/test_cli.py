@@ -67,6 +67,13 @@ def test_an_hdf5_dataset(tmp_path, walk, capsys):
     assert (tmp_path / "frames" / "frame_000019.png").exists()
 
 
+def test_a_dataset_is_not_compressed_into_its_own_file(run_h5, capsys):
+    before = run_h5.read_bytes()
+    assert main(["compress", "none", f"{run_h5}:/scan/data", str(run_h5), "--name", "again"]) == 1
+    assert "is the file that is read; give another one" in capsys.readouterr().err
+    assert run_h5.read_bytes() == before
+
+
 def test_inspect(run_h5, capsys):
     assert main(["inspect", str(run_h5)]) == 0
     assert "lossless" in capsys.readouterr().out
@@ -260,6 +267,20 @@ def test_the_manuals_mistakes(images, tmp_path, capsys):
     with pytest.raises(SystemExit) as exit:
         legacy.main(["-c", "a", "b", "c", "-u", "a", "b", "c"])
     assert exit.value.code == 1
+
+
+def test_the_manuals_out_folder(images, tmp_path, capsys):
+    there = sorted(tmp_path.rglob("*"))
+    out = tmp_path / "a" / "b"
+    for source, options in [(tmp_path / "gone", []), (images, ["-w", "99999999999999999999"])]:
+        assert legacy.main(["-c", "none", str(source), str(out), *options]) == 1
+        assert sorted(tmp_path.rglob("*")) == there
+    (tmp_path / "file").touch()
+    for no_folder in ("file", "file/a"):
+        assert legacy.main(["-c", "none", str(images), str(tmp_path / no_folder)]) == 1
+        assert "is no folder, nor can it be one" in capsys.readouterr().err
+    assert legacy.main(["-c", "none", str(images), str(out)]) == 0
+    assert [path.name for path in out.iterdir()] == ["tezip.h5"]
 
 
 def test_learning_by_the_manual(tmp_path, monkeypatch, capsys):

@@ -14,7 +14,7 @@ from conftest import require_package
 from models import random_model
 
 import tezip_h5
-from tezip_h5 import FormatError, InputError, TezipError, attempts, codec, frames
+from tezip_h5 import FormatError, InputError, TezipError, attempts, codec, dask_blocks
 from tezip_h5.cli import main
 from tezip_h5.frames import Stack
 from tezip_h5.hdf5 import cluster, networks, remote
@@ -100,7 +100,7 @@ def test_axes_and_byte_orders(tmp_path, dtype, workers):
 def test_blocks_too_large_to_keep_are_computed_as_far_as_they_go(
     tmp_path, walk, workers, monkeypatch
 ):
-    monkeypatch.setattr(frames, "_BLOCK_BYTES", 4 * walk[0].nbytes)
+    monkeypatch.setattr(dask_blocks, "_BLOCK_BYTES", 4 * walk[0].nbytes)
     monkeypatch.setattr(cluster, "_PARTS_AT_ONCE", 1)
     array = dask.array.from_array(walk, chunks=(13, 40, 56))
     assert_alike(walk, {"level": "fast", "chunk_frames": 3}, tmp_path, array)
@@ -270,7 +270,7 @@ def test_without_a_cluster_blocks_are_computed_once_too(tmp_path, walk, monkeypa
     array = dask.array.from_array(walk, chunks=(9, 40, 56)).map_blocks(counted, meta=walk[:0])
     computed = []
     for limit in (1 << 20, 0):
-        monkeypatch.setattr(frames, "_BLOCK_BYTES", limit)
+        monkeypatch.setattr(dask_blocks, "_BLOCK_BYTES", limit)
         COMPUTED.clear()
         with dask.config.set(scheduler="synchronous"):
             tezip_h5.write(array, tmp_path / f"{limit}.h5", chunk_frames=6, level="fast")

@@ -120,6 +120,21 @@ def test_the_command_line_imports_it(tmp_path, weights, frames, capsys):
     assert (folder / store.INTEGER_FILE).is_file()
 
 
+def test_imported_again_it_is_calibrated_again(tmp_path, weights, frames, capsys):
+    folder = save(tmp_path / "model", weights)
+    np.save(tmp_path / "dark.npy", frames // 8)
+    np.save(tmp_path / "right.npy", frames)
+    (folder / store.INTEGER_FILE).write_bytes(b"damaged")
+    made = []
+    for name in ("dark", "right", "right"):
+        assert main(["model", "import", str(folder), f"{tmp_path}/{name}.npy"]) == 0
+        made.append((folder / store.INTEGER_FILE).read_bytes())
+    assert made[0] != made[1] == made[2]
+    assert main(["model", "import", str(folder), str(tmp_path / "gone")]) == 1
+    assert "gone" in capsys.readouterr().err
+    assert (folder / store.INTEGER_FILE).read_bytes() == made[1]
+
+
 def test_without_frames_it_says_what_to_do(tmp_path, weights):
     with pytest.raises(ModelError, match="model import"):
         store.load(save(tmp_path / "model", weights))

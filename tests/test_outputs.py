@@ -2,16 +2,20 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import h5py
 import numpy as np
 import pytest
 
 import tezip_h5
-from tezip_h5.cli import main, outputs
-from tezip_h5.hdf5 import container
+from tezip_h5 import cli
+from tezip_h5.cli import bench, main, outputs
+from tezip_h5.hdf5 import container, recompress
+from tezip_h5.model import store
 
 
 def names(folder):
@@ -111,6 +115,15 @@ def test_rows_replace_rows(stack_npy, tmp_path):
     assert names(tmp_path) == ["rows.csv", "x.npy"]
 
 
+def test_rows_of_two_stacks_of_a_file_have_different_names(tmp_path, walk):
+    with h5py.File(tmp_path / "in.h5", "w") as file:
+        file["a"], file["b"] = walk[:4], walk[4:8]
+    stacks = [f"{tmp_path}/in.h5:/a", f"{tmp_path}/in.h5:/b"]
+    options = ["--bounds", "0", "--only", "tezip fast", "--csv", f"{tmp_path}/rows.csv"]
+    assert main(["bench", *stacks, *options]) == 0
+    assert [row.stack for row in bench.saved(tmp_path / "rows.csv")] == ["in", stacks[1]]
+
+
 # --- models ---
 
 
@@ -130,7 +143,26 @@ def test_an_embedded_model_is_named_once_the_file_is_closed(run_h5, monkeypatch,
     assert capsys.readouterr().out.count("/tezip/models/") == 2
 
 
+def test_one_of_several_models_is_exported(tmp_path, capsys):
+    out = tmp_path / "x.tzm"
+    digests = [store.default(channels).digest.hex() for channels in (1, 3)]
+    for options in ([], ["--digest", "0" * 12]):
+        assert main(["model", "export", "default", str(out), *options]) == 1
+        error = capsys.readouterr().err
+        assert all(digest[:12] in error for digest in digests)
+        assert "--digest" in error
+    assert main(["model", "export", "default", str(out), "--digest", digests[1][:12].upper()]) == 0
+    assert out.read_bytes()[4:36].hex() == digests[1]
+
+
 # --- standard output ---
+
+BUFFERED = {name: text for name, text in os.environ.items() if name != "PYTHONUNBUFFERED"}
+PRINTING = """
+import sys
+from tezip_h5 import cli
+sys.exit(cli.guarded("tezip-h5", lambda: print("line\\n" * int(sys.argv[1]))))
+"""
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a POSIX shell")
@@ -145,3 +177,80 @@ def test_a_closed_standard_output_is_a_failure(run_h5):
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1
     assert "standard output is closed" in result.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a POSIX shell")
+def test_who_reads_may_have_seen_enough():
+    """`head` ends before there is anything to read, or in the middle of more than a pipe holds."""
+    for lines in (1, 100_000):
+        program = subprocess.Popen(
+            [sys.executable, "-c", PRINTING, str(lines)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=BUFFERED,
+        )
+        program.stdout.close()
+        assert program.communicate(timeout=60)[1] == b""
+        assert program.returncode == 141
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device that is full")
+def test_what_was_printed_and_not_kept_is_a_failure():
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            [sys.executable, "-c", PRINTING, "1"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=BUFFERED,
+            text=True,
+            check=False,
+        )
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert "No space left" in result.stderr
+
+
+def test_another_broken_pipe_is_said(capsys):
+    def run():
+        raise BrokenPipeError(32, "of a cluster")
+
+    assert cli.guarded("tezip-h5", run) == 1
+    assert "of a cluster" in capsys.readouterr().err
+
+
+# --- ended in the middle ---
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_terminated_it_cleans_up(run_h5, tmp_path, monkeypatch, capsys):
+    def terminated(*_):
+        assert len(names(tmp_path)) == 2
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    monkeypatch.setattr(recompress, "_copy", terminated)
+    assert main(["recompress", str(run_h5), str(tmp_path / "out.h5")]) == 130
+    assert capsys.readouterr().err == "tezip-h5: interrupted\n"
+    assert names(tmp_path) == ["run.h5"]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+# --- advice ---
+
+
+def test_advice_is_in_flags(run_h5, tmp_path, capsys):
+    np.save(tmp_path / "x.npy", np.zeros((4, 8, 9), "u2"))
+    out = tmp_path / "images"
+    assert main(["decompress", str(run_h5), str(out)]) == 0
+    for command in (
+        ["compress", "none", str(tmp_path / "x.npy"), str(run_h5)],
+        ["decompress", str(run_h5), str(out)],
+    ):
+        assert main(command) == 1
+        error = capsys.readouterr().err
+        assert "--overwrite" in error
+        assert "overwrite=True" not in error
+    for axes, words in [([], "--axes 'TCYX'"), (["--axes", "TYX"], "--axes 'TYX' for an array")]:
+        np.save(tmp_path / "x.npy", np.zeros((4, 5, 8, 9), "u2"))
+        assert main(["compress", "none", f"{tmp_path}/x.npy", f"{tmp_path}/y.h5", *axes]) == 1
+        assert words in capsys.readouterr().err

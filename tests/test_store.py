@@ -11,6 +11,7 @@ from models import random_model, random_weights
 import tezip_h5
 from tezip_h5 import ModelError
 from tezip_h5.cli import main
+from tezip_h5.errors import DamagedModelError
 from tezip_h5.hdf5 import networks
 from tezip_h5.model import embedding, store, weights
 from tezip_h5.prediction.architecture import Architecture
@@ -76,11 +77,45 @@ def test_truncated_model_files_are_refused(tmp_path, model, moving, size, capsys
     (folder / store.INTEGER_FILE).write_bytes(model.to_bytes()[:size])
     with h5py.File(tmp_path / "in.h5", "w") as file:
         file["x"] = moving
-    assert main(["compress", str(folder), f"{tmp_path}/in.h5:/x", f"{tmp_path}/out.h5"]) == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "integer model" in line
-    assert str(folder / store.INTEGER_FILE) in line
+    code = 1 if size < 4 else 2  # it does not begin as a model, or is a damaged one
+    compressing = ["compress", str(folder), f"{tmp_path}/in.h5:/x", f"{tmp_path}/out.h5"]
+    for command in (compressing, ["model", "show", str(folder / store.INTEGER_FILE)]):
+        assert main(command) == code
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "integer model" in line
+        assert str(folder / store.INTEGER_FILE) in line
     assert not (tmp_path / "out.h5").exists()
+
+
+def test_a_large_file_that_is_no_model_is_not_read(tmp_path, moving, capsys):
+    with open(tmp_path / "huge.h5", "wb") as file:
+        file.truncate(1 << 42)
+    with h5py.File(tmp_path / "in.h5", "w") as file:
+        file["x"] = moving
+    huge = str(tmp_path / "huge.h5")
+    assert main(["model", "show", huge]) == 1
+    assert "no HDF5 file" in capsys.readouterr().err
+    assert main(["compress", huge, f"{tmp_path}/in.h5:/x", f"{tmp_path}/out.h5"]) == 1
+    assert "no integer model" in capsys.readouterr().err
+
+
+def test_a_large_file_that_begins_as_a_model(tmp_path, model, monkeypatch):
+    monkeypatch.setattr(store, "MAX_BYTES", 1 << 20)  # of what is read
+    with open(tmp_path / "huge.tzm", "wb") as file:
+        file.write(model.to_bytes()[:50])
+        file.truncate(1 << 42)
+    with pytest.raises(DamagedModelError, match=r"huge\.tzm"):
+        tezip_h5.load_model(tmp_path / "huge.tzm")
+
+
+def test_the_search_passes_over_what_is_no_model(tmp_path, model, monkeypatch):
+    (tmp_path / "a.tzm").symlink_to(tmp_path / "gone")
+    (tmp_path / "b.tzm").mkdir()
+    (tmp_path / "c.tzm").touch()
+    (tmp_path / "d.tzm").write_bytes(model.to_bytes())
+    monkeypatch.setenv(store.SEARCH_PATH, str(tmp_path))
+    monkeypatch.setattr(store, "_registered", {})
+    assert store.find(model.digest).digest == model.digest
 
 
 def test_a_model_for_other_channels_is_refused(tmp_path, model, moving):
@@ -91,6 +126,9 @@ def test_a_model_for_other_channels_is_refused(tmp_path, model, moving):
     with pytest.raises(ModelError, match="has none for 2 channels"):
         tezip_h5.write(colour[..., :2], tmp_path / "run.h5", predictor="prednet")
     assert not (tmp_path / "run.h5").exists()
+
+
+PARTS = ["a1/bias", "gates0/shift", "ahat0/bound", "tables/tanh_cell", "conformance", "description"]
 
 
 def spoil(file, digest, part):
@@ -106,10 +144,20 @@ def spoil(file, digest, part):
         group[part][...] = data
 
 
-@pytest.mark.parametrize(
-    "part",
-    ["a1/bias", "gates0/shift", "ahat0/bound", "tables/tanh_cell", "conformance", "description"],
-)
+@pytest.mark.parametrize("part", PARTS)
+def test_one_bit_of_an_embedded_model_is_damage(tmp_path, model, part):
+    with h5py.File(tmp_path / "run.h5", "w") as file:
+        embedding.embed(file, model)
+        spoil(file, model.digest, part)
+    with (
+        h5py.File(tmp_path / "run.h5") as file,
+        pytest.raises(DamagedModelError, match=r"embedded in .*run\.h5.*damaged"),
+    ):
+        embedding.read(file, model.digest)
+    assert main(["model", "show", str(tmp_path / "run.h5")]) == 2
+
+
+@pytest.mark.parametrize("part", PARTS)
 def test_one_bit_of_an_embedded_model(tmp_path, model, moving, part, in_fresh_process):
     path = tmp_path / "run.h5"
     tezip_h5.write(moving, path, model=model, predictor="prednet", coder="stages")

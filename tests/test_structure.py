@@ -47,7 +47,8 @@ MAY_IMPORT = {
     "stackfiles": {"errors"},
     "model": {"errors", "prediction", "frames", "images", "placing", "simulate"},
     "levels": {"errors", "bounds", "inflate"},
-    "frames": {"errors", "gpu_arrays", "levels", "images", "stackfiles"},
+    "dask_blocks": set(),
+    "frames": {"errors", "dask_blocks", "gpu_arrays", "levels", "images", "stackfiles"},
     "bitstream": {"errors", "levels"},
     "prediction": {"errors", "kernels", "parallel"},
     "windows": {"kernels", "cost"},
@@ -61,7 +62,8 @@ MAY_IMPORT = {
     "anatomy": CODEC,
     "hdf5": CODEC
     | GPU
-    | {"attempts", "codec", "chunk", "recoding", "anatomy", "holes", "frames", "images", "version"},
+    | {"attempts", "codec", "chunk", "recoding", "anatomy", "holes", "frames", "images", "version"}
+    | {"dask_blocks"},
     "page": {"errors", "anatomy", "bounds", "hdf5", "peers", "placing", "prediction", "version"},
     "zarr": CODEC | {"hdf5", "frames"},
     "cli": CODEC

@@ -5,6 +5,7 @@ import time
 import numpy as np
 import pytest
 from conftest import require_package
+from PIL import Image
 
 import tezip_h5
 from tezip_h5 import InputError, Settings, Writer
@@ -114,6 +115,16 @@ def test_lists_are_read_twice(tmp_path, kind):
 def test_frames_whose_rows_differ_in_length():
     with pytest.raises(InputError, match="no array"):
         open_stack([[[1, 2], [3]]])
+
+
+@pytest.mark.parametrize("axes", ["QQQ", "YXT", "TYXC", "TMYX"])
+def test_axes_that_frames_one_by_one_do_not_have(tmp_path, axes):
+    (tmp_path / "images").mkdir()
+    Image.fromarray(STACK[0]).save(tmp_path / "images" / "a.png")
+    for stack in (tmp_path / "images", list(STACK), iter(STACK)):
+        assert open_stack(stack, "tyx").frame_shape == (8, 9)
+        with pytest.raises(InputError, match="one by one, which are TYX"):
+            open_stack(stack, axes)
 
 
 def test_iterators_are_not():

@@ -6,6 +6,7 @@ line turns the classes into exit codes; nothing else does.
 
 __all__ = [
     "BoundError",
+    "DamagedModelError",
     "FormatError",
     "InputError",
     "ModelError",
@@ -26,6 +27,12 @@ class InputError(TezipError, ValueError):
 
 class ModelError(TezipError, LookupError):
     """A model is missing, foreign, or computes something else than it promised."""
+
+
+class DamagedModelError(ModelError):
+    """The bytes of a model are damaged."""
+
+    exit_code = 2
 
 
 class FormatError(TezipError, ValueError):

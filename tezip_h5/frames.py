@@ -6,10 +6,7 @@ a few at a time, so memory stays a few blocks whatever the stack's size.
 
 from __future__ import annotations
 
-import math
 import os
-from bisect import bisect_left
-from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -17,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tezip_h5.dask_blocks import block_ranges, cut_steps
 from tezip_h5.errors import InputError
 from tezip_h5.gpu_arrays import OnGpu, is_gpu_array, to_host
 from tezip_h5.levels import DTYPES
@@ -24,11 +22,9 @@ from tezip_h5.levels import DTYPES
 __all__ = [
     "Stack",
     "axis_order",
-    "block_ranges",
     "blocks_checked",
     "check_frames",
     "check_mask",
-    "cut_steps",
     "is_count",
     "open_stack",
     "take",
@@ -89,7 +85,7 @@ def check_frames(shape: tuple[int, ...], panel_axes: int = 0) -> tuple[int, ...]
     if len(shape) == 4 and shape[3] > 4:
         raise InputError(
             f"a stack of shape {shape} has {shape[3]} channels, at most 4 are allowed; if its "
-            "axes mean something else, name them with axes=, for example axes='TCYX', or "
+            "axes mean something else, name them, for example axes='TCYX', or "
             "axes='TMYX' where each frame has several modules M, or fold them into T"
         )
     if 0 in shape:
@@ -117,9 +113,6 @@ def check_mask(mask, shape: tuple[int, ...]) -> np.ndarray:
             f"{tuple(shape)}, not 0 where a pixel is masked"
         )
     return mask != 0
-
-
-_BLOCK_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -176,7 +169,8 @@ def open_stack(
         Arrays may lie on a GPU, see `gpu_arrays`.
     axes : str, optional
         The order of the axes, a permutation of "TYX" or "TYXC"; other letters between are panel
-        axes, such as M for the modules of a detector: "TMYX".
+        axes, such as M for the modules of a detector: "TMYX". That of images of a folder and of
+        an iterable's frames is fixed.
     panel_axes : int
         Without `axes`: how many axes after the first are panel axes.
     lossy : bool
@@ -194,7 +188,7 @@ def open_stack(
         if stackfiles.is_stack_file(stack):
             array, letters = stackfiles.open_file(stack)
             return _array_like(array, axes or letters, panel_axes)
-        return _folder(Path(stack), lossy)
+        return _in_our_order(_folder(Path(stack), lossy), axes)
     if is_gpu_array(stack):
         stack = OnGpu(stack)
     _refuse_masked(stack)  # all of it, before anything is written
@@ -205,7 +199,19 @@ def open_stack(
             f"{type(stack).__name__} is no stack; give an array, an HDF5 dataset, a folder of "
             "images or an iterable of frames"
         )
-    return _frames(stack, len(stack) if isinstance(stack, list | tuple) else None)
+    count = len(stack) if isinstance(stack, list | tuple) else None
+    return _in_our_order(_frames(stack, count), axes)
+
+
+def _in_our_order(stack: Stack, axes: str | None) -> Stack:
+    """A stack whose frames come one by one; InputError where `axes` says something else of them."""
+    letters = "TYXC"[: 1 + len(stack.frame_shape)]
+    if axes is not None and str(axes).upper() != letters:
+        raise InputError(
+            f"axes={axes!r} for frames that come one by one, which are {letters}; leave it out, or "
+            "give an array"
+        )
+    return stack
 
 
 def _array_like(array, axes: str | None, panel_axes: int) -> Stack:
@@ -284,42 +290,6 @@ def _refuse_masked(frames) -> None:
             "a masked array would lose its mask; give its .data and the pixels as mask=, or its "
             ".filled() with a value that means none"
         )
-
-
-def block_ranges(array, size: int) -> list[tuple[int, int]]:
-    """What of a dask array (T, ...) to compute at once, for steps of `size` frames.
-
-    For each step the blocks in time that it needs, and none before it: (first frame, frame after
-    the last). So each block is computed once. Those of more than 256 MiB are computed for every
-    step anew, as far as it goes.
-    """
-    count, frame_bytes = array.shape[0], array.dtype.itemsize * math.prod(array.shape[1:])
-    stops = [min(start + size, count) for start in range(0, count, size)]
-    ends = [int(end) for end in np.cumsum(array.chunks[0])]
-    if max(array.chunks[0]) * frame_bytes > _BLOCK_BYTES:
-        ends = stops
-    ranges, done = [], 0
-    for stop in stops:
-        if stop > done:
-            begin, done = done, ends[bisect_left(ends, stop)]
-            ranges.append((begin, done))
-    return ranges
-
-
-def cut_steps(parts: Iterator, count: int, size: int) -> Iterator[list[tuple]]:
-    """Cut parts of a stack into steps of `size` frames.
-
-    `parts` are (first frame, frame after the last, part), one after the other; a step is a list
-    of (part, first, last), which of its frames belong to it. No more parts are kept than it has.
-    """
-    kept: deque = deque()
-    for start in range(0, count, size):
-        stop = min(start + size, count)
-        while kept and kept[0][1] <= start:
-            kept.popleft()
-        while not kept or kept[-1][1] < stop:
-            kept.append(next(parts))
-        yield [(part, max(start - begin, 0), min(stop, end) - begin) for begin, end, part in kept]
 
 
 def axis_order(axes: str | None, rank: int) -> tuple[tuple[int, ...], int]:

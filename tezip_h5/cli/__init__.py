@@ -1,14 +1,18 @@
 """The command line: ``tezip-h5 COMMAND``; one file per command.
 
 Exit codes: 0 done, 1 the user's input is wrong, 2 the file is damaged or the bound is
-broken, 130 interrupted.
+broken, 130 interrupted or terminated, 141 nobody reads the output any more.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import os
+import re
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -47,12 +51,16 @@ def guarded(prog: str, run: Callable[[], int | None]) -> int:
     try:
         if sys.stdout is None:  # print would say nothing, and not fail
             raise InputError("standard output is closed; send it to a file, or to /dev/null")
-        with _plain_warnings(prog):
-            return run() or 0
+        with _plain_warnings(prog), _terminated_as_interrupted():
+            code = run() or 0
+            sys.stdout.flush()  # where it fails it is said below
+            return code
     except TezipError as error:
-        print(f"{prog}: {error}", file=sys.stderr)
+        print(f"{prog}: {_in_flags(str(error))}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
+        if _is_output_lost(error) and isinstance(error, BrokenPipeError):
+            return 141  # as programs that SIGPIPE ends: `head` has seen enough
         print(f"{prog}: {error}", file=sys.stderr)
         return 1
     except (RuntimeError, MemoryError) as error:
@@ -64,6 +72,36 @@ def guarded(prog: str, run: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)
         return 130
+
+
+def _in_flags(message: str) -> str:
+    """What the library advises to callers, in the words of a command line."""
+    return re.sub(r"\baxes=(?=')", "--axes ", message.replace("overwrite=True", "--overwrite"))
+
+
+def _is_output_lost(error: OSError) -> bool:
+    """Whether standard output takes nothing any more; Python then need not try as it ends."""
+    try:
+        # What a pipe did not take may be forgotten: only something new tells which pipe it was.
+        print(end="\n" if isinstance(error, BrokenPipeError) else "", flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM, as batch systems send it, cleans up and keeps what Ctrl-C does."""
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _of_hdf5(error: BaseException) -> bool:

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -225,9 +225,16 @@ def compare(stack: np.ndarray, back: np.ndarray) -> tuple[float, bool]:
     return largest, exact
 
 
-def bench(path, args, report: Callable[[str], None] = print) -> list[Row]:
-    """Measure every codec on the stack at `path`; `report` gets the table, line by line."""
+def bench(
+    path, args, report: Callable[[str], None] = print, taken: Collection[str] = ()
+) -> list[Row]:
+    """Measure every codec on the stack at `path`; `report` gets the table, line by line.
+
+    Names that are `taken` are those of other stacks: rows are put together by them.
+    """
     name, stack = load(path)
+    if name in taken:
+        name = path
     rows: list[Row] = []
     for bound in default_bounds(stack) if args.bounds is None else sorted(set(args.bounds)):
         report("\n" + heading(name, stack, bound))
@@ -360,7 +367,8 @@ def run(args) -> int:
             print(f"{peer.name} is left out: {reason}", file=sys.stderr)
     rows: list[Row] = []
     for path in args.paths:
-        rows += bench(path, args, lambda text: print(text, flush=True))
+        names = {row.stack for row in rows}
+        rows += bench(path, args, lambda text: print(text, flush=True), names)
         if args.csv is not None and rows:
             save(rows, args.csv)
     if not rows:

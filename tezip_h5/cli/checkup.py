@@ -274,7 +274,7 @@ def _models() -> Iterator[tuple]:
         for path in sorted(Path(folder).rglob("*.tzm")):
             try:
                 yield str(path), f"{store.load(path).digest.hex()}, predicts as it should"
-            except TezipError as error:
+            except (OSError, TezipError) as error:
                 yield str(path), str(error), WRONG, "train or copy it again, or delete it"
 
 

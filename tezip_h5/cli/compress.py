@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from pathlib import Path
 
@@ -121,10 +122,20 @@ def read_mask(path: str) -> np.ndarray:
         return item[()]
 
 
+def _is_file(one, other) -> bool:
+    """Whether two names, of which the first is there, mean the same file."""
+    return os.path.exists(other) and os.path.samefile(one, other)
+
+
 def compress(args, out, *, name="scan", **options):
     """Compress what the manual's arguments name into `out`; returns the summary."""
     bound = ErrorBound.from_mode(args.mode, args.bound)
     with open_source(args.images) as stack:
+        if not isinstance(stack, str) and _is_file(stack.file.filename, out):
+            raise InputError(
+                f"{out} is the file that is read; give another one, or tezip-h5 convert "
+                "--in-place compresses its stacks where they are"
+            )
         return tezip_h5.write(
             stack,
             out,

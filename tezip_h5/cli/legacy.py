@@ -5,6 +5,7 @@ Where the manual's argument is a folder of .dat files, the container is FOLDER/t
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -42,7 +43,11 @@ def _parser() -> Parser:
 def _compress(args, device: str) -> None:
     args.model, args.images, folder = args.compress
     folder = Path(folder)
-    folder.mkdir(exist_ok=True)
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise InputError(f"{folder} is no folder, nor can it be one; give another name") from None
     target = folder / CONTAINER
     # As the original, a second run replaces the first; but only once it is complete.
     fresh = folder / f".{CONTAINER}.new"
@@ -52,6 +57,9 @@ def _compress(args, device: str) -> None:
         os.replace(fresh, target)
     finally:
         fresh.unlink(missing_ok=True)
+        for path in made:  # those that nothing was put into
+            with contextlib.suppress(OSError):
+                path.rmdir()
     if args.verbose:
         print_frames(target, summary.name)
     print(str(summary).replace(str(fresh), str(target)))

@@ -32,6 +32,8 @@ def add_parser(commands) -> None:
     export = verbs.add_parser("export", help="write a model as a .tzm file")
     export.add_argument("model", metavar="MODEL", help=text)
     export.add_argument("out", metavar="OUT.tzm")
+    text = "which of several models: how its digest begins, as show prints it"
+    export.add_argument("--digest", default="", metavar="DIGEST", help=text)
     export.set_defaults(run=_export)
     embed = verbs.add_parser("embed", help="put a model into an HDF5 file")
     embed.add_argument("file", metavar="FILE.h5")
@@ -48,7 +50,7 @@ def _models(name: str) -> list[IntegerModel]:
         models = [store.default(channels) for channels in (1, 3)]
         return [model for model in models if model is not None]
     path = Path(name)
-    if path.is_file() and path.read_bytes()[:4] != b"TZM0":
+    if path.is_file() and path.suffix.lower() != ".tzm" and not store.is_model(path):
         with container.open_existing(path) as file:
             found = [embedding.read(file, digest) for digest in embedding.embedded(file)]
         if not found:
@@ -72,11 +74,12 @@ def _show(args) -> int:
 
 
 def _export(args) -> int:
-    models = _models(args.model)
-    if len(models) > 1:
+    there = {model.digest.hex(): model for model in _models(args.model)}
+    models = [m for digest, m in there.items() if digest.startswith(args.digest.lower())]
+    if len(models) != 1:
         raise InputError(
-            f"{args.model} holds {len(models)} models "
-            f"({', '.join(m.digest.hex()[:12] for m in models)}); give one"
+            f"{len(models)} of the models of {args.model} ({', '.join(d[:12] for d in there)}) "
+            f"begin with {args.digest!r}; choose one with --digest"
         )
     check_out(args.out, advice="give another name")
     made = models[0].to_bytes()
@@ -106,7 +109,7 @@ def _import(args) -> int:
             block = block.reshape((*block.shape[:3], -1))
             return clip_of(block, 0, len(block), block.shape[3])
 
-    model = store.load(folder, sample)
+    model = store.calibrated(folder, sample)  # whatever an earlier import left in the folder
     out, made = folder / store.INTEGER_FILE, model.to_bytes()
     place(out, made)
     print(f"{out}: {len(made)} bytes, digest {model.digest.hex()}")

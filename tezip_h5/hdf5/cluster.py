@@ -20,8 +20,9 @@ from dataclasses import dataclass, replace
 import h5py
 import numpy as np
 
+from tezip_h5.dask_blocks import block_ranges, cut_steps
 from tezip_h5.errors import InputError, TezipError
-from tezip_h5.frames import Stack, axis_order, block_ranges, blocks_checked, cut_steps
+from tezip_h5.frames import Stack, axis_order, blocks_checked
 from tezip_h5.hdf5.container import FRAME_DTYPE
 from tezip_h5.hdf5.encoder import StackEncoder
 from tezip_h5.hdf5.remote import EncodedStep, StepOptions, StoredFrames, encode_step

@@ -7,7 +7,7 @@ import contextlib
 import h5py
 import numpy as np
 
-from tezip_h5.errors import ModelError
+from tezip_h5.errors import DamagedModelError, ModelError
 from tezip_h5.prediction.integer import IntegerModel
 
 __all__ = ["MODELS", "embed", "embedded", "link", "open_files", "read", "relink", "size"]
@@ -71,8 +71,7 @@ def read(file: h5py.File, digest: bytes) -> IntegerModel | None:
 
     Raises
     ------
-    ModelError
-        When it is damaged.
+    DamagedModelError
     """
     path = f"{MODELS}/{digest.hex()}"
     # Asked before it is opened: inside a filter's callback HDF5 cannot say why opening failed.
@@ -89,15 +88,23 @@ def read(file: h5py.File, digest: bytes) -> IntegerModel | None:
         group.visititems(visit)
         description = group[_DESCRIPTION][()].decode()
     except (KeyError, OSError, AttributeError, UnicodeDecodeError) as error:
-        raise ModelError(f"the model embedded in {file.filename} is damaged: {error}") from None
+        raise _damaged(file, error) from None
     little = {name: np.asarray(a, a.dtype.newbyteorder("<")) for name, a in arrays.items()}
-    model = IntegerModel.from_arrays(description, little)
+    try:
+        model = IntegerModel.from_arrays(description, little)
+    except ModelError as error:
+        raise _damaged(file, error) from None
     if model.digest != digest:
-        raise ModelError(
+        raise DamagedModelError(
             f"the model embedded in {file.filename} as {digest.hex()} is another one: its digest "
             f"is {model.digest.hex()}; the file is damaged"
         )
     return model
+
+
+def _damaged(file: h5py.File, error: Exception) -> DamagedModelError:
+    where = f"the model embedded in {file.filename}"
+    return DamagedModelError(f"{where} is damaged: {error}; restore the file")
 
 
 def open_files() -> list[h5py.File]:

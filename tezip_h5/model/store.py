@@ -12,15 +12,17 @@ from tezip_h5.errors import InputError, ModelError
 from tezip_h5.model import embedding, original
 from tezip_h5.model.export import export
 from tezip_h5.model.weights import WEIGHTS_FILE
-from tezip_h5.prediction.integer import IntegerModel
+from tezip_h5.prediction.integer import BEGINNING, MAX_BYTES, IntegerModel
 from tezip_h5.prediction.prednet import PredNet
 from tezip_h5.prediction.reference import conformance
 
 __all__ = [
     "DEFAULT",
     "INTEGER_FILE",
+    "calibrated",
     "default",
     "find",
+    "is_model",
     "is_shipped",
     "load",
     "name_of",
@@ -77,12 +79,7 @@ def load(path, sample=None) -> IntegerModel:
                 f"{path} holds a network of the original TEZip, which needs frames to be "
                 f"calibrated on; run: tezip-h5 model import {path} FRAMES"
             )
-        architecture, weights = original.load(path)
-        provenance = {"trained by": "TEZip, imported", "from": path.name}
-        sequences = [np.asarray(sample())]
-        return register(
-            export(architecture, weights, sequences, clipped=False, provenance=provenance)
-        )
+        return calibrated(path, sample)
     file = path / INTEGER_FILE if path.is_dir() else path
     if not file.is_file() and (path / WEIGHTS_FILE).is_file():
         raise ModelError(
@@ -95,9 +92,39 @@ def load(path, sample=None) -> IntegerModel:
             "training made, a .tzm file, 'default' or 'none'"
         )
     try:
-        return register(IntegerModel.from_bytes(file.read_bytes()))
+        return register(IntegerModel.from_bytes(_read(file)))
     except ModelError as error:
-        raise ModelError(f"{file}: {error}") from None
+        raise type(error)(f"{file}: {error}") from None
+
+
+def calibrated(folder: Path, sample) -> IntegerModel:
+    """Make and register the integer model of a network of the original; see `load`."""
+    architecture, weights = original.load(folder)
+    provenance = {"trained by": "TEZip, imported", "from": folder.name}
+    sequences = [np.asarray(sample())]
+    return register(export(architecture, weights, sequences, clipped=False, provenance=provenance))
+
+
+def is_model(file: Path) -> bool:
+    """Whether a file that is there begins as a .tzm file does."""
+    with open(file, "rb") as stream:
+        return stream.read(4) == BEGINNING
+
+
+def _read(file: Path) -> bytes:
+    """A model's bytes; of another file only as many as say that it is none."""
+    with open(file, "rb") as stream:
+        start = stream.read(4)
+        return start + stream.read(MAX_BYTES if start == BEGINNING else 0)
+
+
+def _digest_in(file: Path) -> bytes:
+    """The digest that a .tzm file says it has; nothing where it cannot be read."""
+    try:
+        with open(file, "rb") as stream:
+            return stream.read(36)[4:]
+    except OSError:  # a link that leads nowhere, a folder
+        return b""
 
 
 def default(channels: int) -> IntegerModel | None:
@@ -209,7 +236,7 @@ def find(digest: bytes) -> IntegerModel:
     folders = [f for f in os.environ.get(SEARCH_PATH, "").split(os.pathsep) if f]
     for folder in folders:
         for path in sorted(Path(folder).rglob("*.tzm")):
-            if path.read_bytes()[4:36] == digest:
+            if _digest_in(path) == digest:
                 return load(path)
     raise ModelError(
         f"this chunk was predicted by the model {digest.hex()}, which was not found: it is none "

@@ -18,13 +18,15 @@ from functools import cached_property
 import numpy as np
 import zstandard
 
-from tezip_h5.errors import ModelError
+from tezip_h5.errors import DamagedModelError, ModelError
 from tezip_h5.prediction.architecture import KERNEL, Architecture
 
 __all__ = [
     "ACTIVATION",
+    "BEGINNING",
     "CELL",
     "GATE",
+    "MAX_BYTES",
     "PREACTIVATION",
     "Convolution",
     "IntegerModel",
@@ -40,8 +42,10 @@ CELL = 2047
 """The LSTM's cell saturates at +-2047, in steps of 1/256."""
 
 ACCUMULATOR = 1 << 24
-_BEGINNING = b"TZM0"
-_MAX_BYTES = 1 << 28
+BEGINNING = b"TZM0"
+"""Of a .tzm file."""
+MAX_BYTES = 1 << 28
+"""A model is no larger, packed or not."""
 _TABLES = {"tanh_input": (2 * PREACTIVATION + 1, GATE), "tanh_cell": (2 * CELL + 1, ACTIVATION)}
 
 
@@ -195,17 +199,18 @@ class IntegerModel:
         head = json.dumps({"description": self.description, "arrays": index}).encode()
         body = b"".join(np.ascontiguousarray(a).tobytes() for a in arrays.values())
         packed = zstandard.compress(struct.pack("<I", len(head)) + head + body, 19)
-        return _BEGINNING + self.digest + packed
+        return BEGINNING + self.digest + packed
 
     @classmethod
     def from_bytes(cls, data: bytes) -> IntegerModel:
-        """Read what `to_bytes` wrote; ModelError for anything else."""
-        if data[:4] != _BEGINNING or len(data) < 40:
+        """Read what `to_bytes` wrote; ModelError for anything else, its kind for damage if it
+        begins as such."""
+        if data[:4] != BEGINNING:
             raise ModelError(
-                f"this is no integer model: it begins with {bytes(data[:4])!r}, not {_BEGINNING!r}"
+                f"this is no integer model: it begins with {bytes(data[:4])!r}, not {BEGINNING!r}"
             )
         try:
-            raw = zstandard.ZstdDecompressor().decompress(data[36:], max_output_size=_MAX_BYTES)
+            raw = zstandard.ZstdDecompressor().decompress(data[36:], max_output_size=MAX_BYTES)
             size = struct.unpack_from("<I", raw)[0]
             head = json.loads(raw[4 : 4 + size])
             arrays, at = {}, 4 + size
@@ -219,10 +224,13 @@ class IntegerModel:
                 raise ValueError(f"{len(raw) - at} bytes too many")
             description = head["description"]
         except (zstandard.ZstdError, struct.error, ValueError, KeyError, TypeError) as error:
-            raise ModelError(f"the integer model is damaged: {error}") from None
-        model = cls.from_arrays(description, arrays)
+            raise DamagedModelError(f"the integer model is damaged: {error}") from None
+        try:
+            model = cls.from_arrays(description, arrays)
+        except ModelError as error:
+            raise DamagedModelError(str(error)) from None
         if model.digest != data[4:36]:
-            raise ModelError(
+            raise DamagedModelError(
                 f"the integer model is damaged: its digest is {model.digest.hex()}, "
                 f"{data[4:36].hex()} was written"
             )
