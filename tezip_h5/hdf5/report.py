@@ -18,7 +18,7 @@ from tezip_h5.errors import BoundError, FormatError, InputError
 from tezip_h5.frames import Stack, open_stack
 from tezip_h5.hdf5 import container, listing, reader
 from tezip_h5.hdf5.chunks import ChunkReport, describe_chunks
-from tezip_h5.hdf5.options import FILTER_ID, options_of, panel_axes_of
+from tezip_h5.hdf5.options import check_dataset, options_of, panel_axes_of
 from tezip_h5.hdf5.progress import progress
 from tezip_h5.hdf5.threads import threads_or_default
 from tezip_h5.model import embedding
@@ -286,18 +286,14 @@ def verify(path, original=None, *, name=None, threads=None) -> Verification:
 
 def _verify_chunks(data: h5py.Dataset, threads: int) -> int:
     """Decode every chunk of a dataset, in parallel; returns how many there are."""
-    options = options_of(data)
-    if options.shape is not None and np.prod(options.shape) != np.prod(data.chunks):
-        raise FormatError(
-            f"{data.name} has chunks of {data.chunks}, its filter says {options.shape}"
-        )
+    check_dataset(data)
     tables = container.tables_of(data)
     if tables is not None:
         container.check_table(data, tables)
     grids = [range(0, n, c) for n, c in zip(data.shape, data.chunks, strict=True)]
     geometry = reader.Geometry(data)
-    pipeline = data.id.get_create_plist()
-    behind = pipeline.get_filter(pipeline.get_nfilters() - 1)[0] != FILTER_ID  # others follow
+    filters = data.id.get_create_plist().get_nfilters()
+    skips_all = (1 << filters) - 1
     count = 0
     with ThreadPoolExecutor(threads) as pool:
         running = []
@@ -308,16 +304,12 @@ def _verify_chunks(data: h5py.Dataset, threads: int) -> int:
                     raise FormatError(f"{data.name} has no chunk at {offset}: frames are missing")
                 continue
             count += 1
-            if behind:
+            if filters > 1 and stored[0] & skips_all != skips_all:
                 reader.read_chunk(data, offset)
                 continue
-            if stored[0]:
-                continue  # stored without the filter: nothing to decode
             if len(running) > threads:
                 running.pop(0).result()
-            running.append(
-                pool.submit(reader.decode_payload, stored[1], geometry, offset, keep=False)
-            )
+            running.append(pool.submit(reader.decode_stored, stored, geometry, offset, keep=False))
         for future in running:
             future.result()
     return count
