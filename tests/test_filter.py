@@ -359,6 +359,9 @@ def test_cd_values_of_another_dataset_are_refused(tmp_path, walk, change, dtype)
             tezip_h5.read(tmp_path / "x.h5", selection)
     with pytest.raises(FormatError, match=r"filter says|cd_values"):
         tezip_h5.verify(tmp_path / "x.h5")
+    with pytest.raises(FormatError, match=r"filter says|cd_values"):
+        tezip_h5.recompress(tmp_path / "x.h5", tmp_path / "y.h5", level="fast")
+    assert not (tmp_path / "y.h5").exists()
 
 
 def test_values_that_concern_no_decoder_may_be_anything(tmp_path, walk):

@@ -9,7 +9,7 @@ from tezip_h5.bounds import ErrorBound
 from tezip_h5.errors import InputError
 from tezip_h5.hdf5 import container
 from tezip_h5.hdf5.networks import model_of_stack
-from tezip_h5.hdf5.options import options_of, panel_axes_of
+from tezip_h5.hdf5.options import check_dataset, options_of, panel_axes_of
 from tezip_h5.hdf5.plan import Plan
 from tezip_h5.hdf5.tables import reading
 from tezip_h5.settings import Settings
@@ -48,6 +48,7 @@ def plan_of(
             raise InputError(
                 f"the table {table!r} of {group.name} cannot grow; another program made it"
             )
+    check_dataset(data)
     options = options_of(data)
     rows, columns = options.shape[1:3]
     stored = {

@@ -28,7 +28,7 @@ from tezip_h5.hdf5.copying import Tree, check_target, copy_attributes
 from tezip_h5.hdf5.encoder import StackEncoder
 from tezip_h5.hdf5.layout import Layout
 from tezip_h5.hdf5.networks import model_of_stack
-from tezip_h5.hdf5.options import FILTER_ID, ChunkOptions, options_of, panel_axes_of
+from tezip_h5.hdf5.options import FILTER_ID, ChunkOptions, check_dataset, options_of, panel_axes_of
 from tezip_h5.hdf5.tables import attribute_of, model_of, rows_of
 from tezip_h5.hdf5.threads import threads_or_default
 from tezip_h5.model import embedding, store
@@ -192,6 +192,7 @@ def _copy(old, new, chosen, level, threads, device) -> list[RecompressedStack]:
 
 def _options(data: h5py.Dataset, level: str) -> ChunkOptions:
     """What a dataset will be encoded with: its own options, but for level and pins."""
+    check_dataset(data)
     old = options_of(data)
     kept = {n: getattr(old.settings, n) for n in ("window", "mse_threshold", "warmup", "model")}
     return replace(old, settings=Settings(level=level, **kept))
