@@ -1,6 +1,7 @@
 """The filter as h5py and HDF5 see it: datasets made and read by plain h5py."""
 
 import os
+import struct
 import subprocess
 import sys
 import textwrap
@@ -325,6 +326,58 @@ def test_options_are_values():
 def test_foreign_cd_values_are_refused(values):
     with pytest.raises(FormatError, match="cd_values"):
         ChunkOptions.unpack(values)
+
+
+def with_values(path, walk, change, dtype="<u2"):
+    """A dataset with other cd_values than it should have: the list is changed in the file."""
+    with h5py.File(path, "w") as f:
+        f.create_dataset("x", data=walk.astype(dtype), chunks=(8, 40, 56), **TEZip(level="fast"))
+        values = f["x"].id.get_create_plist().get_filter(0)[2]
+    packed = [
+        struct.pack("<16I", *(v & 0xFFFFFFFF for v in v16)) for v16 in (values, change(values))
+    ]
+    stored = path.read_bytes()
+    assert stored.count(packed[0]) == 1
+    path.write_bytes(stored.replace(*packed))
+
+
+@pytest.mark.parametrize(
+    ("change", "dtype"),
+    [
+        (lambda v: (v[0], 0, *v[2:]), "<u2"),  # no dtype
+        (lambda v: (v[0], v[1] | 256, *v[2:]), "<u2"),  # big-endian
+        (lambda v: (v[0], v[1] & ~256, *v[2:]), ">u2"),
+        (lambda v: (v[0], v[1] | 3 << 16, *v[2:]), "<u2"),  # channels
+        (lambda v: (*v[:3], 20, 112, *v[5:]), "<u2"),
+        (lambda v: (1, *v[1:]), "<u2"),
+    ],
+)
+def test_cd_values_of_another_dataset_are_refused(tmp_path, walk, change, dtype):
+    with_values(tmp_path / "x.h5", walk, change, dtype)
+    for selection in (slice(0, 2), slice(None, None, 2)):
+        with pytest.raises(FormatError, match=r"filter says|cd_values"):
+            tezip_h5.read(tmp_path / "x.h5", selection)
+    with pytest.raises(FormatError, match=r"filter says|cd_values"):
+        tezip_h5.verify(tmp_path / "x.h5")
+    with pytest.raises(FormatError, match=r"filter says|cd_values"):
+        tezip_h5.recompress(tmp_path / "x.h5", tmp_path / "y.h5", level="fast")
+    assert not (tmp_path / "y.h5").exists()
+
+
+def test_values_that_concern_no_decoder_may_be_anything(tmp_path, walk):
+    with_values(tmp_path / "x.h5", walk, lambda v: v[:5] + (0xFFFFFFFF,) * 11)
+    with h5py.File(tmp_path / "x.h5") as f:
+        np.testing.assert_array_equal(f["x"][:], walk)
+    np.testing.assert_array_equal(tezip_h5.read(tmp_path / "x.h5"), walk)
+    assert tezip_h5.verify(tmp_path / "x.h5").chunks == 3
+
+
+def test_a_chunk_without_a_dtype_in_cd_values_never_reaches_hdf5(tmp_path, walk):
+    # HDF5 would read past the end of what the filter makes of it.
+    with_values(tmp_path / "x.h5", walk, lambda v: (v[0], 0, *v[2:]))
+    with h5py.File(tmp_path / "x.h5") as f, pytest.raises(OSError):
+        f["x"][:]
+    assert "cd_values" in str(tezip_h5.last_error())
 
 
 def test_hdf5s_own_tools_read_the_structure(run_h5):

@@ -190,6 +190,28 @@ def test_chunks_stored_raw_but_too_short(tmp_path, walk):
         data.id.write_direct_chunk((0, 0, 0), b"abc", filter_mask=1)
     with h5py.File(tmp_path / "x.h5") as f, pytest.raises(FormatError, match="3 bytes"):
         tezip_h5.read(f["x"], slice(0, 2))
+    with pytest.raises(FormatError, match="3 bytes"):
+        tezip_h5.verify(tmp_path / "x.h5")
+
+
+def with_pipeline(source, target, change, mask):
+    """The stack's chunks in a dataset `x` of a new file, whose filters `change` changes."""
+    with h5py.File(source) as f, h5py.File(target, "w") as new:
+        data = f["scan/data"].id
+        pipeline = data.get_create_plist()
+        change(pipeline)
+        made = h5py.h5d.create(new.id, b"x", data.get_type(), data.get_space(), pipeline)
+        for at in range(0, data.shape[0], f["scan/data"].chunks[0]):
+            made.write_direct_chunk((at, 0, 0), data.read_direct_chunk((at, 0, 0))[1], mask)
+
+
+def test_a_mask_of_filters_that_are_not_there(run_h5, tmp_path, walk):
+    path = tmp_path / "x.h5"
+    with_pipeline(run_h5, path, lambda _: None, mask=2)
+    with h5py.File(path) as f:
+        np.testing.assert_array_equal(f["x"][:], walk)
+    np.testing.assert_array_equal(tezip_h5.read(path), walk)
+    tezip_h5.verify(path, walk)
 
 
 @pytest.mark.parametrize("count", [5, 16, 18, 19, 21, 32, 40])
@@ -219,6 +241,22 @@ def test_names_that_are_none(run_h5):
 
 
 # --- further filters beside ours ---
+
+
+def test_the_filter_twice_where_it_was_once(run_h5, tmp_path):
+    with_pipeline(run_h5, tmp_path / "x.h5", lambda p: p.set_filter(*p.get_filter(0)[:3]), mask=0)
+    with pytest.raises(FormatError, match="no tezip payload"):
+        tezip_h5.verify(tmp_path / "x.h5")
+
+
+def test_a_chunk_that_skipped_every_filter(tmp_path, walk):
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as f:
+        f.create_dataset(
+            "x", walk.shape, "u2", chunks=(8, 40, 56), fletcher32=True, **tezip_h5.TEZip()
+        ).id.write_direct_chunk((0, 0, 0), b"abc", filter_mask=3)
+    with pytest.raises(FormatError, match="3 bytes"):
+        tezip_h5.verify(path)
 
 
 def test_a_checksum_of_hdf5_beside_the_filter(tmp_path, walk):

@@ -9,8 +9,9 @@ from tezip_h5.bounds import ErrorBound
 from tezip_h5.errors import InputError
 from tezip_h5.hdf5 import container
 from tezip_h5.hdf5.networks import model_of_stack
-from tezip_h5.hdf5.options import options_of, panel_axes_of
+from tezip_h5.hdf5.options import check_dataset, options_of, panel_axes_of
 from tezip_h5.hdf5.plan import Plan
+from tezip_h5.hdf5.tables import reading
 from tezip_h5.settings import Settings
 
 __all__ = ["plan_of"]
@@ -42,6 +43,12 @@ def plan_of(
         )
     if data.maxshape[0] is not None:
         raise InputError(f"{data.name} cannot grow: it was made with {data.maxshape[0]} frames")
+    for table in ("frames", "filenames"):
+        if table in group and not _grows(group, table):
+            raise InputError(
+                f"the table {table!r} of {group.name} cannot grow; another program made it"
+            )
+    check_dataset(data)
     options = options_of(data)
     rows, columns = options.shape[1:3]
     stored = {
@@ -74,6 +81,12 @@ def plan_of(
         panel_axes=panel_axes_of(data),
         device=device,
     )
+
+
+def _grows(group: h5py.Group, name: str) -> bool:
+    with reading(group, f"the table {name!r}"):
+        table = group[name]
+    return isinstance(table, h5py.Dataset) and table.maxshape == (None,)
 
 
 def _plain(name: str, value):

@@ -25,6 +25,7 @@ from tezip_h5.hdf5 import nexus
 from tezip_h5.hdf5.layout import Layout
 from tezip_h5.hdf5.options import FILTER_ID, ChunkOptions
 from tezip_h5.hdf5.space import give_back
+from tezip_h5.hdf5.tables import FRAME_DTYPE, reading
 from tezip_h5.version import __version__
 
 __all__ = [
@@ -64,18 +65,6 @@ READ_ME = (
 )
 MASK = "pixel_mask"
 NAME_BYTES = 255
-
-KIND = h5py.enum_dtype({"keyframe": 0, "warm-up": 1, "predicted": 2}, basetype="u1")
-FRAME_DTYPE = np.dtype(
-    [
-        ("kind", KIND),
-        ("window", "<u4"),
-        ("keyframe_bytes", "<u4"),
-        ("residual_bytes", "<u4"),
-        ("mse", "<f4"),
-        ("max_error", "<f8"),
-    ]
-)
 
 _MOST_MAPPINGS = 4096
 
@@ -136,9 +125,15 @@ def read_filenames(group: h5py.Group) -> list[str] | None:
     """File names of a stack's frames, or None."""
     if "filenames" not in group:
         return None
-    table = group["filenames"]
+    with reading(group, "the table 'filenames'"):
+        table = group["filenames"]
     # gzip makes a thousandth of what is all the same, no less.
-    if not isinstance(table, h5py.Dataset) or table.nbytes > 2000 * table.id.get_storage_size():
+    if (
+        not isinstance(table, h5py.Dataset)
+        or h5py.check_string_dtype(table.dtype) is None
+        or table.ndim != 1
+        or table.nbytes > 2000 * table.id.get_storage_size()
+    ):
         raise FormatError(f"{group.name}/filenames of {group.file.filename} is damaged")
     return [name.decode("utf-8", "surrogateescape") for name in group["filenames"][()]]
 
@@ -157,7 +152,8 @@ def tables_of(data: h5py.Dataset) -> h5py.Group | None:
 
 def check_table(data: h5py.Dataset, tables: h5py.Group) -> None:
     """Check that the ``frames`` table has a row for every frame; FormatError otherwise."""
-    table = tables.get("frames")
+    with reading(tables, "the table 'frames'"):
+        table = tables.get("frames")
     rows = len(table) if isinstance(table, h5py.Dataset) and table.shape else None
     if rows != data.shape[0]:
         found = f"its table {rows}" if rows is not None else "but its table is missing"
@@ -310,9 +306,10 @@ def _is_whole_stack(group: h5py.Group) -> bool:
 
 def note(group: h5py.Group, name: str, value) -> None:
     """Set an attribute; in its place if it is there, as a file that is read meanwhile needs it."""
-    if name not in group.attrs:
+    old = np.asarray(group.attrs.get(name))
+    if old.shape or old.dtype.kind != np.asarray(value).dtype.kind:  # none, or another program's
         group.attrs[name] = value
-    elif group.attrs[name] != value:
+    elif old != value:
         group.attrs.modify(name, value)
 
 

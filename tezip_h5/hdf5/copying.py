@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 
 from tezip_h5.errors import InputError
+from tezip_h5.hdf5.tables import reading
 
 __all__ = ["SCALE_ATTRIBUTES", "Tree", "check_target", "copy_attributes"]
 
@@ -31,35 +32,45 @@ def copy_attributes(source, target, *, besides: Collection[str] = ()) -> None:
     for name in source.attrs:
         if name in SCALE_ATTRIBUTES or name in besides:
             continue
-        attribute = source.attrs.get_id(name)
-        kind = attribute.get_type()
+        with reading(source, f"attribute {name!r}"):
+            attribute = source.attrs.get_id(name)
+            kind = attribute.get_type()
         if kind.detect_class(h5py.h5t.REFERENCE):
             continue
         if name in target.attrs:
             del target.attrs[name]
         if kind.detect_class(h5py.h5t.VLEN) or _is_text(kind):
-            value = source.attrs[name]
+            with reading(source, f"attribute {name!r}"):
+                value = source.attrs[name]
             if isinstance(value, h5py.Empty):
                 target.attrs[name] = value
             else:
                 target.attrs.create(name, value, attribute.shape, attribute.dtype)
         else:  # as it is, whatever its type
-            _copy_bytes(attribute, target, name, kind)
+            with reading(source, f"attribute {name!r}"):
+                values = _bytes_of(attribute, kind)
+            _write_bytes(values, attribute.get_space(), target, name, kind)
 
 
 def _is_text(kind: h5py.h5t.TypeID) -> bool:
     return isinstance(kind, h5py.h5t.TypeStringID) and kind.is_variable_str()
 
 
-def _copy_bytes(attribute, target, name: str, kind) -> None:
+def _bytes_of(attribute, kind) -> np.ndarray | None:
+    """Values as they lie in the file; None for one that has none."""
     space = attribute.get_space()
-    kind = kind.copy() if kind.committed() else kind
-    new = h5py.h5a.create(target.id, name.encode(), kind, space)
     if space.get_simple_extent_type() == h5py.h5s.NULL:
-        return
+        return None
     buffer = np.empty(space.get_simple_extent_npoints(), f"V{kind.get_size()}")
     attribute.read(buffer, mtype=kind)
-    new.write(buffer, mtype=kind)
+    return buffer
+
+
+def _write_bytes(values, space, target, name: str, kind) -> None:
+    kind = kind.copy() if kind.committed() else kind
+    new = h5py.h5a.create(target.id, name.encode(), kind, space)
+    if values is not None:
+        new.write(values, mtype=kind)
 
 
 def has_references(dtype: np.dtype) -> bool:

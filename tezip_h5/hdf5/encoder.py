@@ -27,6 +27,7 @@ from tezip_h5.hdf5.past import Past, Totals, past_of
 from tezip_h5.hdf5.preview import Preview
 from tezip_h5.hdf5.space import Space
 from tezip_h5.hdf5.steps import Prepared
+from tezip_h5.hdf5.tables import rows_of
 from tezip_h5.hdf5.threads import chunks_under_way
 from tezip_h5.model import embedding
 from tezip_h5.settings import Settings
@@ -142,7 +143,7 @@ class StackEncoder:
         self.networks = NetworkChoice(group.file, settings, layout.channels, steps, embed_model)
         if "data" in group:
             self.data = group["data"]
-            self.past = past_of(self.data, group["frames"][()], threads)
+            self.past = past_of(self.data, rows_of(group), threads)
         else:
             options = ChunkOptions(dtype, layout.payload_shape, bound, settings)
             self.data = container.create_data(group, layout, options, most)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tezip_h5.errors import InputError
 from tezip_h5.hdf5 import container, reader
 from tezip_h5.hdf5.options import panel_axes_of
+from tezip_h5.hdf5.tables import attribute_of
 
 __all__ = ["extract"]
 
@@ -57,7 +58,7 @@ def extract(
         if tables is not None and "filenames" in tables:
             names = container.read_filenames(tables)
             names = names if all(names) else None
-            text = tables["filenames"].attrs.get("image_format")
+            text = attribute_of(tables["filenames"], "image_format", str)
             image_format = ImageFormat.from_json(text) if text else None
         frames = (frame for _, block in reader.blocks(data, threads, device) for frame in block)
         return write_images(

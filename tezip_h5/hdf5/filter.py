@@ -166,18 +166,16 @@ def decode(options: ChunkOptions, payload, threads: int = 1) -> np.ndarray:
         Also when the payload belongs to a dataset of another shape or dtype.
     """
     header, identity = bitstream.peek(payload)
-    if options.dtype is not None:
-        expected = options.dtype.newbyteorder("<")
-        if header.shape != options.shape or header.dtype != expected:
-            raise FormatError(
-                f"a chunk holds {header.dtype} {header.shape}, its dataset says {expected} "
-                f"{options.shape}; the chunk belongs to another dataset"
-            )
+    expected = options.dtype.newbyteorder("<")
+    if header.shape != options.shape or header.dtype != expected:
+        raise FormatError(
+            f"a chunk holds {header.dtype} {header.shape}, its dataset says {expected} "
+            f"{options.shape}; the chunk belongs to another dataset"
+        )
     frames = cache.decoded(payload, threads=threads)
     if not options.bound.lossless:
         _read_frames.add(identity, frames)
-    big = options.dtype is not None and options.dtype.newbyteorder("<") != options.dtype
-    return frames.byteswap() if big else frames
+    return frames.byteswap() if options.dtype != expected else frames
 
 
 def encode(options: ChunkOptions, frames: np.ndarray) -> bytes:
@@ -220,13 +218,13 @@ _made: dict[str, int] = {}  # "size": bytes of the chunk that `_callback` made
 def _callback(flags, count, values, nbytes, buf_size, buf):
     """Decode or encode one chunk; its size goes to `_made`."""
     try:
-        options = ChunkOptions.unpack(values[:count])
         chunk = (ctypes.c_char * nbytes).from_address(buf[0])
         if flags & _REVERSE:
+            options = ChunkOptions.of_decoder(values[:count])
             result = decode(options, memoryview(chunk).cast("B"))
             address, size = result.ctypes.data, result.nbytes
         else:
-            result = _encode(options, bytes(chunk))
+            result = _encode(ChunkOptions.unpack(values[:count]), bytes(chunk))
             address, size = ctypes.cast(result, ctypes.c_void_p).value, len(result)
         fresh = _lib.H5allocate_memory(size, False)
         if not fresh:

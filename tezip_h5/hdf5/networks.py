@@ -7,6 +7,7 @@ import h5py
 from tezip_h5.attempts import NETWORK_WORTH
 from tezip_h5.codec import Encoded
 from tezip_h5.errors import ModelError
+from tezip_h5.hdf5.tables import model_of
 from tezip_h5.model import embedding, store
 from tezip_h5.prediction.integer import IntegerModel
 from tezip_h5.settings import Settings
@@ -19,9 +20,9 @@ _STEPS_UNKNOWN = 64  # what a stream of unknown length is taken for
 
 def model_of_stack(tables: h5py.Group, chunk, settings: Settings) -> str | None:
     """The network to try: that of the stack, else the one its options name, if it is found."""
-    digest = tables.attrs.get("model")
+    digest = model_of(tables)
     if digest is not None:
-        return store.name_of(store.find(bytes.fromhex(digest)))
+        return store.name_of(store.find(digest))
     channels = chunk[3] if chunk and len(chunk) == 4 else 1
     try:
         store.resolve(settings.model, channels)

@@ -43,7 +43,7 @@ def lead_to(file: h5py.File, name: str) -> None:
     programs wrote is left as it is.
     """
     group, parts = file["/"], name.split("/")
-    if group.attrs.get("NX_class") != "NXroot":
+    if str(group.attrs.get("NX_class")) != "NXroot":
         return
     for depth, part in enumerate(parts):
         if depth and "NX_class" not in group.attrs:

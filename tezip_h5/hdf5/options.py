@@ -1,7 +1,7 @@
 """cd_values <-> options: what the dataset's filter pipeline says, and hdf5plugin's way to say it.
 
-Decoding needs only the first five values (and would survive without them: every payload
-describes itself). The rest is what the filter would encode with.
+Decoding looks only at the first five values: what HDF5 takes for a chunk of its dataset must be
+one. The rest is what the filter would encode with.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ __all__ = [
     "FILTER_NAME",
     "ChunkOptions",
     "TEZip",
+    "check_dataset",
     "options_of",
     "panel_axes_of",
     "settings_of",
@@ -34,6 +35,7 @@ FILTER_NAME = b"tezip: predicted image stacks, pip install tezip_h5"
 
 _VERSION = 0
 _COUNT = 16  # all that older h5py reads back
+_OF_DECODER = 5
 _BIG_ENDIAN = 0x100
 
 
@@ -122,19 +124,28 @@ class ChunkOptions:
             raise FormatError(f"cd_values {values} cannot be read: {error}") from None
 
     @classmethod
-    def _unpack(cls, values) -> ChunkOptions:
-        if len(values) != _COUNT or values[0] != _VERSION:
+    def of_decoder(cls, values) -> ChunkOptions:
+        """Read what cd_values say to a decoder; where the rest is not ours, defaults stand for it.
+
+        Raises FormatError when they do not say what a chunk is.
+        """
+        values = tuple(int(v) for v in values)
+        dtype, shape = _chunk_of(values)
+        if dtype is None:
             raise FormatError(
-                f"{len(values)} cd_values of version {values[:1]}; this tezip_h5 reads {_COUNT} "
-                f"of version {_VERSION}"
+                f"cd_values {values} do not say what a chunk holds; expected a dtype and a shape, "
+                "which a dataset gets that is created with tezip_h5"
             )
-        dtype = shape = None
-        code = values[1] & 0xFF
-        if code:
-            dtype = np.dtype(DTYPES[code - 1])
-            dtype = dtype.newbyteorder(">" if values[1] & _BIG_ENDIAN else "<")
-            channels = values[1] >> 16
-            shape = values[2:5] + ((channels,) if channels else ())
+        try:
+            return cls.unpack(values)
+        except FormatError:
+            return cls(dtype, shape, ErrorBound(), Settings())
+
+    @classmethod
+    def _unpack(cls, values) -> ChunkOptions:
+        dtype, shape = _chunk_of(values)
+        if len(values) != _COUNT:
+            raise FormatError(f"{len(values)} cd_values; this tezip_h5 encodes with {_COUNT}")
         mode = MODES[values[5] & 0xFF]
         first, relative = _from_double(*values[6:8]), _from_double(*values[8:10])
         bound = {
@@ -164,6 +175,22 @@ class ChunkOptions:
         return cls(dtype, shape, bound, settings)
 
 
+def _chunk_of(values: tuple[int, ...]) -> tuple[np.dtype | None, tuple[int, ...] | None]:
+    """Dtype and shape of a chunk as cd_values say, None for both where they do not."""
+    if len(values) < _OF_DECODER or values[0] != _VERSION:
+        raise FormatError(
+            f"{len(values)} cd_values of version {values[:1]}; this tezip_h5 reads {_COUNT} "
+            f"of version {_VERSION}"
+        )
+    code, channels = values[1] & 0xFF, values[1] >> 16
+    if not code:
+        return None, None
+    if code > len(DTYPES):
+        raise FormatError(f"cd_values {values}: {code} is no dtype; the last is {len(DTYPES)}")
+    dtype = np.dtype(DTYPES[code - 1]).newbyteorder(">" if values[1] & _BIG_ENDIAN else "<")
+    return dtype, values[2:5] + ((channels,) if channels else ())
+
+
 def settings_of(given: dict, sample=None) -> Settings:
     """`Settings` of what a caller gave by keyword; a `model` may be whatever `store.name_of` takes.
 
@@ -189,15 +216,35 @@ def settings_of(given: dict, sample=None) -> Settings:
 
 def options_of(data: h5py.Dataset) -> ChunkOptions:
     """What a dataset's filter pipeline says."""
+    return ChunkOptions.unpack(_values_of(data))
+
+
+def _values_of(data: h5py.Dataset) -> tuple[int, ...]:
     pipeline = data.id.get_create_plist()
     filters = [pipeline.get_filter(i) for i in range(pipeline.get_nfilters())]
-    values = next(f[2] for f in filters if f[0] == FILTER_ID)
-    return ChunkOptions.unpack(values)
+    return next(f[2] for f in filters if f[0] == FILTER_ID)
+
+
+def check_dataset(data: h5py.Dataset) -> None:
+    """Check that what the filter decodes to is a chunk of the dataset; FormatError otherwise.
+
+    HDF5 never does: it takes other samples for the dataset's, and reads past the end of a chunk
+    that is too short.
+    """
+    options = ChunkOptions.of_decoder(_values_of(data))
+    # The filter may have been given frames without a time, panel or channel axis.
+    chunk, own = ([n for n in shape if n != 1] for shape in (options.shape, data.chunks))
+    if options.dtype != data.dtype or chunk != own:
+        raise FormatError(
+            f"{data.name} has chunks of {data.dtype.str} {data.chunks}, its filter says "
+            f"{options.dtype.str} {options.shape}; the file is damaged, or another program made it "
+            "with the filter's values of another dataset"
+        )
 
 
 def panel_axes_of(data: h5py.Dataset) -> int:
     """Axes between time and rows of a compressed dataset, which its payloads do not have."""
-    return max(data.ndim - len(options_of(data).shape or data.shape), 0)
+    return max(data.ndim - len(_chunk_of(_values_of(data))[1] or data.shape), 0)
 
 
 class TEZip(h5py.filters.FilterRefBase):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import h5py
 import numpy as np
 
+from tezip_h5.hdf5.tables import reading
+
 __all__ = ["Preview", "shrunk"]
 
 _SIDE = 64
@@ -31,17 +33,25 @@ class Preview:
         self._seen = 0
         self._range: tuple[float, float] | None = None
         if group is not None and "preview" in group:
-            self._go_on(group["preview"])
+            self._go_on(group)
 
-    def _go_on(self, preview: h5py.Dataset) -> None:
-        numbers = preview.attrs["frames"]
-        self._thumbnails = [(int(n), p) for n, p in zip(numbers, preview[()], strict=True)]
-        self._range = tuple(map(float, preview.attrs.get("range", (0, 1))))
+    def _go_on(self, group: h5py.Group) -> None:
+        with reading(group, "the dataset 'preview'"):
+            preview = group["preview"]
+            numbers = preview.attrs["frames"]
+            self._thumbnails = [(int(n), p) for n, p in zip(numbers, preview[()], strict=True)]
+            low, high = preview.attrs.get("range", (0, 1))
+            self._range = float(low), float(high)
 
     def add(self, number: int, frame: np.ndarray) -> None:
         """Offer keyframe `number`, (H, W) or (H, W, C) of any dtype."""
         if self._seen % self._stride == 0:
-            self._thumbnails.append((number, self._thumbnail(frame)))
+            made = self._thumbnail(frame)
+            if any(
+                old.shape != made.shape or old.dtype != made.dtype for _, old in self._thumbnails
+            ):
+                self._thumbnails.clear()  # another program's pictures
+            self._thumbnails.append((number, made))
             if len(self._thumbnails) > _MOST:
                 self._thumbnails = self._thumbnails[::2]
                 self._stride *= 2

@@ -17,6 +17,7 @@ import numpy as np
 from tezip_h5 import codec, devices, gpu_arrays
 from tezip_h5.errors import FormatError, InputError, TezipError
 from tezip_h5.hdf5 import cache, container, filter
+from tezip_h5.hdf5.options import check_dataset
 from tezip_h5.hdf5.progress import progress
 from tezip_h5.hdf5.threads import chunks_under_way, threads_or_default
 
@@ -24,6 +25,7 @@ __all__ = [
     "Geometry",
     "blocks",
     "decode_payload",
+    "decode_stored",
     "offsets",
     "read",
     "read_chunk",
@@ -108,6 +110,8 @@ def stack_named(file: h5py.File, name: str | None) -> h5py.Dataset:
 def _read_dataset(dataset: h5py.Dataset, selection, threads, device):
     threads = threads_or_default(threads)
     selection = () if selection is None else selection
+    if container.is_tezip(dataset):
+        check_dataset(dataset)
     box = _box(dataset, selection)
     if box is None or os.environ.get("TEZIP_NO_PARALLEL_READ"):
         return _native(_through_h5py(dataset, selection))
@@ -252,13 +256,17 @@ def _place(stored, dataset, offset, starts, stops, out, device, threads) -> None
     if stored is None:
         out[tuple(target)] = dataset.fillvalue
         return
-    mask, payload = stored
-    if mask:  # the filter was skipped when this chunk was written
-        frames = _raw(payload, dataset, offset)
-    else:
-        options = {"threads": threads, "device": device}
-        frames = decode_payload(payload, dataset, offset, keep=not whole, **options)
+    options = {"threads": threads, "device": device}
+    frames = decode_stored(stored, dataset, offset, keep=not whole, **options)
     out[tuple(target)] = frames[tuple(inside)]
+
+
+def decode_stored(stored, dataset, offset, **options) -> np.ndarray:
+    """The samples of a `stored_chunk`; as `decode_payload`, unless the filter was skipped."""
+    mask, payload = stored
+    if mask & 1:  # other bits are of filters that are not there
+        return _raw(payload, dataset, offset)
+    return decode_payload(payload, dataset, offset, **options)
 
 
 def _raw(payload, dataset, offset) -> np.ndarray:

@@ -28,7 +28,8 @@ from tezip_h5.hdf5.copying import Tree, check_target, copy_attributes
 from tezip_h5.hdf5.encoder import StackEncoder
 from tezip_h5.hdf5.layout import Layout
 from tezip_h5.hdf5.networks import model_of_stack
-from tezip_h5.hdf5.options import FILTER_ID, ChunkOptions, options_of, panel_axes_of
+from tezip_h5.hdf5.options import FILTER_ID, ChunkOptions, check_dataset, options_of, panel_axes_of
+from tezip_h5.hdf5.tables import attribute_of, model_of, rows_of
 from tezip_h5.hdf5.threads import threads_or_default
 from tezip_h5.model import embedding, store
 from tezip_h5.recoding import Kept, recode
@@ -191,6 +192,7 @@ def _copy(old, new, chosen, level, threads, device) -> list[RecompressedStack]:
 
 def _options(data: h5py.Dataset, level: str) -> ChunkOptions:
     """What a dataset will be encoded with: its own options, but for level and pins."""
+    check_dataset(data)
     old = options_of(data)
     kept = {n: getattr(old.settings, n) for n in ("window", "mse_threshold", "warmup", "model")}
     return replace(old, settings=Settings(level=level, **kept))
@@ -212,16 +214,16 @@ class _Recoder(StackEncoder):
             options.settings,
             threads=threads,
             count=data.shape[0],
-            preview="preview" in tables or not tables.attrs.get("complete", True),
+            preview="preview" in tables or not attribute_of(tables, "complete", bool, True),
             embed_model=_embeds_model(tables),
             device=device,
         )
-        self._old, self._old_frames = data, tables["frames"][()]
+        self._old, self._old_frames = data, rows_of(tables)
         self.kept = 0
-        digest = tables.attrs.get("model")
+        digest = model_of(tables)
         if self.networks.model is None and digest is not None:
             # The level tries none, but chunks that stay as they are need theirs.
-            self.networks.model = store.find(bytes.fromhex(digest))
+            self.networks.model = store.find(digest)
 
     def _encoder_of(self, offset):
         stored = reader.stored_chunk(self._old, offset)
@@ -257,8 +259,8 @@ def _recode(payload, frames, bound, settings, *, saving, shape, model, **options
 
 def _embeds_model(tables: h5py.Group) -> bool:
     """Whether the stack's file holds the network that predicted it."""
-    digest = tables.attrs.get("model")
-    return digest is not None and f"{embedding.MODELS}/{digest}" in tables.file
+    digest = model_of(tables)
+    return digest is not None and f"{embedding.MODELS}/{digest.hex()}" in tables.file
 
 
 def _recompress_stack(name, data, tables, new, level, threads, device) -> RecompressedStack:
@@ -289,7 +291,7 @@ def _recompress_stack(name, data, tables, new, level, threads, device) -> Recomp
     container.finish_group(group, new_data)
     for key, value in marks.items():  # a user may have changed them
         group.attrs[key] = value
-    group.attrs["complete"] = bool(tables.attrs.get("complete", True))
+    group.attrs["complete"] = attribute_of(tables, "complete", bool, True)
     container.link_keyframes(group, new_data, encoder.keyframes)
     totals = encoder.totals
     before = int(data.id.get_storage_size())
@@ -341,7 +343,7 @@ def _copy_models(old, new, chosen) -> None:
     for name, data in container.find_stacks(old).items():
         tables = container.tables_of(data)
         if name not in chosen and tables is not None and "model" in tables.attrs:
-            needed.add(tables.attrs["model"])
+            needed.add(model_of(tables).hex())
         bare |= name not in chosen and tables is None
     for digest in old.get(embedding.MODELS, ()):
         path = f"{embedding.MODELS}/{digest}"
@@ -351,4 +353,4 @@ def _copy_models(old, new, chosen) -> None:
     for name, data in container.find_stacks(old).items():
         tables = container.tables_of(data)
         if name not in chosen and tables is not None and "model" in tables.attrs:
-            embedding.link(new[tables.name], bytes.fromhex(tables.attrs["model"]))
+            embedding.link(new[tables.name], model_of(tables))

@@ -15,6 +15,7 @@ from tezip_h5.hdf5.layout import panels_joined
 from tezip_h5.hdf5.options import panel_axes_of
 from tezip_h5.hdf5.past import past_of
 from tezip_h5.hdf5.preview import Preview
+from tezip_h5.hdf5.tables import attribute_of, rows_of
 from tezip_h5.windows import Kind
 
 __all__ = ["Repaired", "RepairedStack", "add_preview", "cut_to_whole_chunks", "repair"]
@@ -109,7 +110,7 @@ def _unsound(file: h5py.File) -> list[tuple[str, h5py.Group, h5py.Dataset]]:
 
 
 def _sound(group: h5py.Group, data: h5py.Dataset) -> bool:
-    if not group.attrs.get("complete", True) or len(group["frames"]) != data.shape[0]:
+    if not attribute_of(group, "complete", bool, True) or len(rows_of(group)) != data.shape[0]:
         return False
     # A writer whose file was being read when it closed left these for later.
     return "preview" in group or "keyframes" in group or data.shape[0] == 0

@@ -18,8 +18,9 @@ from tezip_h5.errors import BoundError, FormatError, InputError
 from tezip_h5.frames import Stack, open_stack
 from tezip_h5.hdf5 import container, listing, reader
 from tezip_h5.hdf5.chunks import ChunkReport, describe_chunks
-from tezip_h5.hdf5.options import FILTER_ID, options_of, panel_axes_of
+from tezip_h5.hdf5.options import check_dataset, options_of, panel_axes_of
 from tezip_h5.hdf5.progress import progress
+from tezip_h5.hdf5.tables import KIND, attribute_of, model_of, rows_of
 from tezip_h5.hdf5.threads import threads_or_default
 from tezip_h5.model import embedding
 
@@ -160,10 +161,10 @@ def frame_rows(data: h5py.Dataset) -> list[dict]:
     tables = container.tables_of(data)
     if tables is None or "frames" not in tables:
         return []
-    kinds = {number: kind for kind, number in h5py.check_enum_dtype(container.KIND).items()}
+    kinds = {number: kind for kind, number in h5py.check_enum_dtype(KIND).items()}
     names = container.read_filenames(tables)
     rows = []
-    for t, row in enumerate(tables["frames"][()]):
+    for t, row in enumerate(rows_of(tables)):
         made = {
             "frame": t,
             "kind": kinds.get(int(row["kind"]), str(row["kind"])),
@@ -181,21 +182,22 @@ def frame_rows(data: h5py.Dataset) -> list[dict]:
 def _describe(name: str, data: h5py.Dataset) -> StackReport:
     options = options_of(data)
     tables = container.tables_of(data)
-    attrs = dict(tables.attrs) if tables is not None else {}
     payload_bytes = int(data.id.get_storage_size())
     kinds, bytes_of = {}, {}
     if tables is not None and "frames" in tables:
-        rows = tables["frames"][()]
-        names = h5py.check_enum_dtype(container.KIND)
+        rows = rows_of(tables)
+        names = h5py.check_enum_dtype(KIND)
         kinds = {kind: int(np.count_nonzero(rows["kind"] == n)) for kind, n in names.items()}
         bytes_of = {
             "keyframes": int(rows["keyframe_bytes"].sum(dtype=np.int64)),
             "residuals": int(rows["residual_bytes"].sum(dtype=np.int64)),
         }
         bytes_of["other"] = max(payload_bytes - sum(bytes_of.values()), 0)
-    max_error = attrs.get("max_error", 0.0 if options.bound.lossless else None)
-    fallback, network = attrs.get("fallback_chunks"), attrs.get("network_chunks")
-    model = attrs.get("model")
+
+    def said(name, kind, default=None):
+        return default if tables is None else attribute_of(tables, name, kind, default)
+
+    model = None if tables is None else model_of(tables)
     return StackReport(
         name,
         data.name.strip("/"),
@@ -206,17 +208,17 @@ def _describe(name: str, data: h5py.Dataset) -> StackReport:
         options.settings.level,
         int(data.size) * data.dtype.itemsize,
         payload_bytes,
-        None if max_error is None else float(max_error),
+        said("max_error", float, 0.0 if options.bound.lossless else None),
         int(data.id.get_num_chunks()),
-        None if fallback is None else int(fallback),
-        bool(attrs.get("complete", True)),
-        attrs.get("tezip_h5"),
+        said("fallback_chunks", int),
+        said("complete", bool, True),
+        said("tezip_h5", str),
         tables is not None and "filenames" in tables,
         kinds,
         bytes_of,
-        None if network is None else int(network),
-        model,
-        model is not None and f"{embedding.MODELS}/{model}" in data.file,
+        said("network_chunks", int),
+        None if model is None else model.hex(),
+        model is not None and f"{embedding.MODELS}/{model.hex()}" in data.file,
     )
 
 
@@ -286,18 +288,14 @@ def verify(path, original=None, *, name=None, threads=None) -> Verification:
 
 def _verify_chunks(data: h5py.Dataset, threads: int) -> int:
     """Decode every chunk of a dataset, in parallel; returns how many there are."""
-    options = options_of(data)
-    if options.shape is not None and np.prod(options.shape) != np.prod(data.chunks):
-        raise FormatError(
-            f"{data.name} has chunks of {data.chunks}, its filter says {options.shape}"
-        )
+    check_dataset(data)
     tables = container.tables_of(data)
     if tables is not None:
         container.check_table(data, tables)
     grids = [range(0, n, c) for n, c in zip(data.shape, data.chunks, strict=True)]
     geometry = reader.Geometry(data)
-    pipeline = data.id.get_create_plist()
-    behind = pipeline.get_filter(pipeline.get_nfilters() - 1)[0] != FILTER_ID  # others follow
+    filters = data.id.get_create_plist().get_nfilters()
+    skips_all = (1 << filters) - 1
     count = 0
     with ThreadPoolExecutor(threads) as pool:
         running = []
@@ -308,16 +306,12 @@ def _verify_chunks(data: h5py.Dataset, threads: int) -> int:
                     raise FormatError(f"{data.name} has no chunk at {offset}: frames are missing")
                 continue
             count += 1
-            if behind:
+            if filters > 1 and stored[0] & skips_all != skips_all:
                 reader.read_chunk(data, offset)
                 continue
-            if stored[0]:
-                continue  # stored without the filter: nothing to decode
             if len(running) > threads:
                 running.pop(0).result()
-            running.append(
-                pool.submit(reader.decode_payload, stored[1], geometry, offset, keep=False)
-            )
+            running.append(pool.submit(reader.decode_stored, stored, geometry, offset, keep=False))
         for future in running:
             future.result()
     return count

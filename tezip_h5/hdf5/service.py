@@ -65,7 +65,7 @@ def serve(connection: socket.socket) -> None:
 def _answer(values: list[int], payload: memoryview, threads: int) -> tuple[int, memoryview]:
     """Status and bytes of one answer."""
     try:
-        frames = decode(ChunkOptions.unpack(values), payload, threads)
+        frames = decode(ChunkOptions.of_decoder(values), payload, threads)
         return _CHUNK, memoryview(np.ascontiguousarray(frames)).cast("B")
     except ModelError as error:
         return _NO_MODEL, memoryview(str(error).encode())

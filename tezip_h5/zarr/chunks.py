@@ -115,7 +115,7 @@ class ChunkCodec:
                 f"a chunk holds {header.dtype} {header.shape}, its array says {dtype} {shape}; it "
                 "belongs to another array"
             )
-        known = ChunkOptions(None, None, self.options.bound, self.options.settings)
+        known = ChunkOptions(header.dtype, header.shape, self.options.bound, self.options.settings)
         frames = filter.decode(known, payload)
         return frames if shape is None else frames.reshape(shape)
 

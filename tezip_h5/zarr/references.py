@@ -20,6 +20,7 @@ import numpy as np
 from tezip_h5.errors import InputError
 from tezip_h5.hdf5 import container, reader
 from tezip_h5.hdf5.options import TEZip, options_of, panel_axes_of
+from tezip_h5.hdf5.tables import model_of
 from tezip_h5.model import embedding, store
 from tezip_h5.zarr.chunks import ChunkCodec, model_text
 
@@ -130,7 +131,7 @@ class _Refs:
         if not info.filter_mask:
             return [self._url, int(info.byte_offset), int(info.size)]
         raw = data.id.read_direct_chunk(info.chunk_offset)[1]
-        samples = np.frombuffer(raw, data.dtype).reshape(data.chunks)
+        samples = reader.decode_stored((1, raw), data, info.chunk_offset)
         samples = samples.astype(samples.dtype.newbyteorder("<"), copy=False)
         return "base64:" + base64.b64encode(ChunkCodec(level="fast").encode(samples)).decode()
 
@@ -237,7 +238,7 @@ def _models_of(data: h5py.Dataset) -> list[str]:
     tables = container.tables_of(data)
     digests = embedding.embedded(data.file)
     if tables is not None:
-        digests = [d for d in digests if d.hex() == tables.attrs.get("model")]
+        digests = [d for d in digests if d == model_of(tables)]
     models = [embedding.read(data.file, digest) for digest in digests]
     return [model_text(model) for model in models if not store.is_shipped(model)]
 
