@@ -241,9 +241,31 @@ def test_the_manuals_own_form(images, tmp_path, walk, capsys):
     assert [p.name for p in packed.iterdir()] == ["tezip.h5"]
     assert legacy.main(["-c", "default", str(images), str(packed), *args]) == 0  # a second run
     assert legacy.main(["-u", "default", str(packed), str(out)]) == 0
+    assert legacy.main(["-u", "default", str(packed), str(out)]) == 0  # a second run
     assert "uncompress mode" in capsys.readouterr().out
     frames = np.stack([np.asarray(Image.open(out / f"img_{i}.png")) for i in range(20)])
     assert error_of(walk, frames) <= 2
+
+
+def test_originals_are_not_replaced_by_what_is_left_of_them(images, tmp_path, capsys):
+    before = {path.name: path.read_bytes() for path in images.iterdir()}
+    packed = tmp_path / "packed"
+    args = ["-c", "none", str(images), str(packed), "-m", "abs", "-b", "2"]
+    assert legacy.main(args) == 0
+    assert legacy.main(["-u", "none", str(packed), str(images)]) == 1
+    assert "is there already, and differs; give an empty folder" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in images.iterdir()} == before
+
+
+def test_nothing_is_put_among_images(images, capsys):
+    before = sorted(images.iterdir())
+    for program, args in [
+        (main, ["compress", "none", str(images), str(images / "out.h5")]),
+        (legacy.main, ["-c", "none", str(images), str(images)]),
+    ]:
+        assert program(args) == 1
+        assert "would lie among the images" in capsys.readouterr().err
+    assert sorted(images.iterdir()) == before
 
 
 def test_the_manuals_mistakes(images, tmp_path, capsys):

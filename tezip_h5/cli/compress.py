@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from pathlib import Path
 
@@ -124,6 +125,12 @@ def read_mask(path: str) -> np.ndarray:
 def compress(args, out, *, name="scan", **options):
     """Compress what the manual's arguments name into `out`; returns the summary."""
     bound = ErrorBound.from_mode(args.mode, args.bound)
+    folder = Path(out).parent
+    if os.path.isdir(args.images) and folder.exists() and folder.samefile(args.images):
+        raise InputError(
+            f"{out} would lie among the images of {args.images}, and be taken for one of them the "
+            "next time; give another folder"
+        )
     with open_source(args.images) as stack:
         return tezip_h5.write(
             stack,
