@@ -248,9 +248,31 @@ def test_the_manuals_own_form(images, tmp_path, walk, capsys):
     assert [p.name for p in packed.iterdir()] == ["tezip.h5"]
     assert legacy.main(["-c", "default", str(images), str(packed), *args]) == 0  # a second run
     assert legacy.main(["-u", "default", str(packed), str(out)]) == 0
+    assert legacy.main(["-u", "default", str(packed), str(out)]) == 0  # a second run
     assert "uncompress mode" in capsys.readouterr().out
     frames = np.stack([np.asarray(Image.open(out / f"img_{i}.png")) for i in range(20)])
     assert error_of(walk, frames) <= 2
+
+
+def test_originals_are_not_replaced_by_what_is_left_of_them(images, tmp_path, capsys):
+    before = {path.name: path.read_bytes() for path in images.iterdir()}
+    packed = tmp_path / "packed"
+    args = ["-c", "none", str(images), str(packed), "-m", "abs", "-b", "2"]
+    assert legacy.main(args) == 0
+    assert legacy.main(["-u", "none", str(packed), str(images)]) == 1
+    assert "is there already, and differs; give an empty folder" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in images.iterdir()} == before
+
+
+def test_nothing_is_put_among_images(images, capsys):
+    before = sorted(images.iterdir())
+    for program, args in [
+        (main, ["compress", "none", str(images), str(images / "out.h5")]),
+        (legacy.main, ["-c", "none", str(images), str(images)]),
+    ]:
+        assert program(args) == 1
+        assert "would lie among the images" in capsys.readouterr().err
+    assert sorted(images.iterdir()) == before
 
 
 def test_the_manuals_mistakes(images, tmp_path, capsys):
@@ -286,6 +308,7 @@ def test_the_manuals_out_folder(images, tmp_path, capsys):
 def test_learning_by_the_manual(tmp_path, monkeypatch, capsys):
     called = []
     monkeypatch.setattr(legacy, "learn", lambda *args, **options: called.append((args, options)))
+    monkeypatch.setattr(legacy, "require", lambda out, data: None)
     monkeypatch.setattr(legacy, "mode", lambda force: "CPU MODE" if force else "GPU MODE")
     for options, first in ([], "GPU MODE"), (["-f", "-v"], "CPU MODE"):
         assert legacy.main(["-l", "model", "train_data", *options]) == 0
@@ -293,12 +316,14 @@ def test_learning_by_the_manual(tmp_path, monkeypatch, capsys):
         assert capsys.readouterr().out == f"{first}\ntrain mode\n"
     monkeypatch.undo()
     assert legacy.main(["-l", str(tmp_path / "model"), str(tmp_path / "absent")]) == 1
-    error = capsys.readouterr().err
-    assert "does not exist" in error or "training needs Keras" in error
+    assert "does not exist" in capsys.readouterr().err  # before Keras is looked for
     assert not (tmp_path / "model").exists()
 
 
-def test_learning_without_keras_names_what_to_install(tmp_path, in_fresh_process):
+def test_learning_without_keras_names_what_to_install(tmp_path, walk, in_fresh_process):
+    data = str(tmp_path / "data.h5")
+    with h5py.File(data, "w") as f:
+        f["x"] = walk
     printed = in_fresh_process(
         f"""
         import sys
@@ -306,17 +331,17 @@ def test_learning_without_keras_names_what_to_install(tmp_path, in_fresh_process
         import tezip_h5
         from tezip_h5.cli import legacy, main
         try:
-            tezip_h5.train({str(tmp_path / "model")!r}, "absent")
+            tezip_h5.train({str(tmp_path / "model")!r}, {data!r})
         except tezip_h5.InputError as error:
             print(error)
         sys.stderr = sys.stdout
-        print(main(["train", {str(tmp_path / "model")!r}, "absent"]))
-        print(legacy.main(["-l", {str(tmp_path / "model")!r}, "absent"]))
+        print(main(["train", {str(tmp_path / "model")!r}, {data!r}]))
+        print(legacy.main(["-l", {str(tmp_path / "model")!r}, {data!r}]))
         """
     )
     assert printed.count("pip install 'tezip_h5[train]'") == 3
     assert printed.split("\n")[2] == printed.split("\n")[4] == "1"
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["data.h5"]
 
 
 def test_the_demo(tmp_path, capsys):

@@ -57,6 +57,13 @@ def test_the_manuals_program(images, tmp_path):
     assert listing(tmp_path / "out") == FOUR
 
 
+def test_nothing_is_put_beside_the_sequences(images, capsys):
+    before = sorted(images.iterdir())
+    assert train_data_create([str(images), str(images)]) == 1
+    assert "give another folder" in capsys.readouterr().err
+    assert sorted(images.iterdir()) == before
+
+
 def test_validation_by_name(images, tmp_path):
     out = tmp_path / "out"
     assert main(["train-data", str(images), str(out), "-v", "s2", "-v", "s10"]) == 0

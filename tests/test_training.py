@@ -5,6 +5,7 @@ import importlib.util
 import itertools
 import json
 import os
+import shutil
 import types
 
 import h5py
@@ -18,8 +19,9 @@ from tezip_h5 import InputError, ModelError, TezipError
 from tezip_h5.cli import legacy, main
 from tezip_h5.cli import train as cli_train
 from tezip_h5.model import batches as batching
-from tezip_h5.model import hickle, learning, store, weights
-from tezip_h5.model.export import export, floating, judge
+from tezip_h5.model import hickle, learning, store, unfinished, weights
+from tezip_h5.model.batches import clip_of
+from tezip_h5.model.export import _convolution, export, floating, judge
 from tezip_h5.model.floating import FloatPredNet
 from tezip_h5.prediction.architecture import Architecture
 from tezip_h5.prediction.integer import ACCUMULATOR
@@ -357,7 +359,7 @@ def test_interrupted_in_the_first_epoch_there_is_a_model(tmp_path, stack, monkey
     model = tezip_h5.train(tmp_path / "model", stack, **TINY, say=said.append)
     assert "first epoch" in said[0]
     assert tezip_h5.load_model(tmp_path / "model").digest == model.digest
-    assert listing(tmp_path / "model") == FILES - {"training.json"}
+    assert listing(tmp_path / "model") == FILES - {"training.json"} | {"unfinished"}
     assert np.isfinite(weights_in(tmp_path / "model")).all()
 
 
@@ -462,7 +464,54 @@ def test_a_full_disk_is_one_line(tmp_path, stack, small, monkeypatch, capsys):
     monkeypatch.setattr(weights, "save", full)
     assert main(["train", str(tmp_path / "model"), str(stack), *FEW]) == 1
     assert "No space left on device" in capsys.readouterr().err.splitlines()[-1]
-    assert listing(tmp_path / "model") <= {"training.json"}
+    assert listing(tmp_path / "model") <= {"training.json", "unfinished"}
+
+
+def test_a_disk_without_room_for_an_epoch_is_known_before_it(tmp_path, monkeypatch):
+    weights = {"a": (np.zeros(1000, np.float32), np.zeros(0, np.float32))}
+    unfinished.require_space(tmp_path, weights)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: types.SimpleNamespace(free=250_000))
+    with pytest.raises(OSError, match="No space left on device"):
+        unfinished.require_space(tmp_path, weights)
+
+
+def test_a_training_goes_on_only_as_it_began(tmp_path):
+    unfinished.go_on(tmp_path, {"rate": 1.0, "frames": [(3, 4)]})
+    unfinished.go_on(tmp_path, {"rate": 1.0, "frames": [(3, 4)]})
+    with pytest.raises(ModelError, match=r"began with rate 1.0, not 2.0; give another folder"):
+        unfinished.go_on(tmp_path, {"rate": 2.0, "frames": [(3, 4)]})
+    (tmp_path / "unfinished/begun.json").write_text("{")
+    with pytest.raises(ModelError, match="is damaged"):
+        unfinished.go_on(tmp_path, {"rate": 1.0})
+
+
+def test_nothing_that_is_there_is_trained_over(tmp_path, stack):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/.DS_Store").touch()
+    learning.require(tmp_path / "model", stack)
+    (tmp_path / "model/prednet_weights.hdf5").write_bytes(b"mine")
+    with pytest.raises(InputError, match=r"holds prednet_weights.hdf5, which training would repl"):
+        tezip_h5.train(tmp_path / "model", stack)
+    assert (tmp_path / "model/prednet_weights.hdf5").read_bytes() == b"mine"
+    for name in ("default", "none"):
+        with pytest.raises(InputError, match="is no name for a model"):
+            tezip_h5.train(name, stack)
+
+
+@pytest.mark.parametrize("scale", [5e-324, 1e-44, 1e38, 1.5e308])
+def test_any_range_of_floats_comes_to_the_grid(scale):
+    frames = np.linspace(-1, 1, 24).reshape(2, 3, 4, 1) * scale
+    clip = clip_of(frames, 0, 2, 1)
+    assert clip.min() == 0
+    assert clip.max() in (0, 4095)
+    assert not clip_of(np.full((2, 3, 4, 1), scale), 0, 2, 1).any()
+    with_gaps = np.where(np.arange(24).reshape(frames.shape) % 5, frames, np.nan)
+    assert clip_of(with_gaps, 0, 2, 1).min() == 0
+
+
+def test_weights_beyond_all_integers_are_an_error():
+    with pytest.raises(ModelError, match="train with smaller weights"):
+        _convolution(np.full((3, 3, 1, 1), 1e30), np.zeros(1), np.ones(1), np.ones(1), np.zeros(1))
 
 
 def test_many_names_are_cut_short():
@@ -583,6 +632,7 @@ def test_the_command_line_chooses_the_network(tmp_path, stack, capsys):
         "batch": 2, "length": 3, "side": 16, "scenes": 0.0, "symmetry": "turns",
     }  # fmt: skip
     capsys.readouterr()
+    args[1] = str(tmp_path / "another")
     assert main([*args, "--targets", "1", "2"]) == 1
     assert "one state more than targets" in capsys.readouterr().err
 

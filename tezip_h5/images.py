@@ -262,7 +262,7 @@ def write_images(
     filenames : list of str; default: frame_000000.png, …
     image_format : ImageFormat of the files the frames came from; default: as the first suggests
     count : int; number of frames, for the width of the numbers without `filenames`
-    overwrite : bool; replace files that are there
+    overwrite : bool; replace files that are there; or "equal": only what would be the same
 
     Returns
     -------
@@ -302,7 +302,7 @@ def write_images(
             raise InputError(f"there are {len(filenames)} filenames, for another number of frames")
         extras = image_format.extras(index) if image_format else (None, None)
         target, data = _encoded(frame, mode, extras, names.target(name, mode), names)
-        _check_free(folder / target, overwrite)
+        _check_free(folder / target, overwrite, data)
         place(folder / target, data)
         if target != name:
             renamed[name] = target
@@ -405,6 +405,8 @@ def _image_of(frame: np.ndarray, mode: str, palette: bytes | None) -> Image.Imag
     return image
 
 
-def _check_free(path: Path, overwrite: bool) -> None:
+def _check_free(path: Path, overwrite: bool | str, data: bytes | None = None) -> None:
     if not overwrite and os.path.lexists(path):
         raise InputError(f"{path} is there already; give an empty folder, or overwrite=True")
+    if overwrite == "equal" and data is not None and path.exists() and path.read_bytes() != data:
+        raise InputError(f"{path} is there already, and differs; give an empty folder")

@@ -130,6 +130,12 @@ def _is_file(one, other) -> bool:
 def compress(args, out, *, name="scan", **options):
     """Compress what the manual's arguments name into `out`; returns the summary."""
     bound = ErrorBound.from_mode(args.mode, args.bound)
+    folder = Path(out).parent
+    if os.path.isdir(args.images) and folder.exists() and folder.samefile(args.images):
+        raise InputError(
+            f"{out} would lie among the images of {args.images}, and be taken for one of them the "
+            "next time; give another folder"
+        )
     with open_source(args.images) as stack:
         if not isinstance(stack, str) and _is_file(stack.file.filename, out):
             raise InputError(

@@ -19,7 +19,7 @@ from tezip_h5.cli.compress import (
 )
 from tezip_h5.cli.decompress import decompress
 from tezip_h5.cli.device import device_of, mode_of
-from tezip_h5.cli.train import learn, mode
+from tezip_h5.cli.train import learn, mode, require
 from tezip_h5.errors import InputError
 
 __all__ = ["main"]
@@ -75,14 +75,16 @@ def _uncompress(args, device: str) -> None:
                 "decodes it exactly: decompress it there, then compress the images with tezip_h5"
             )
         raise InputError(f"{folder} holds no {CONTAINER}; give the folder that tezip -c made")
-    decompress(source, out, verbose=args.verbose, overwrite=True, device=device)
+    # Twice into one folder, as the original; but images that differ may be the originals.
+    decompress(source, out, verbose=args.verbose, overwrite="equal", device=device)
 
 
 def _run(args) -> int:
     if args.learn:
+        model, data = args.learn
+        require(model, [data])
         print(mode(args.force))
         print("train mode")
-        model, data = args.learn
         learn(model, [data], verbose=args.verbose)
         return 0
     device = devices.choose(device_of(args))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-__all__ = ["add_parser", "learn", "mode"]
+__all__ = ["add_parser", "learn", "mode", "require"]
 
 _OPTIONS = (
     *("validation", "start", "epochs", "steps", "rate", "seed"),
@@ -23,7 +23,7 @@ def add_parser(commands) -> None:
         "Interrupted, it goes on where it was when called again.",
     )
     add = parser.add_argument
-    add("out", metavar="MODEL_OUT", help="folder for the model")
+    add("out", metavar="MODEL_OUT", help="new folder for the model")
     add("data", metavar="DATA", nargs="+", help="what to learn from")
     add("--validation", metavar="DATA", nargs="+", help="what to judge by (default: the ends)")
     add("--start", metavar="MODEL", help="a trained model's folder to begin with, or 'default'")
@@ -66,6 +66,13 @@ def mode(force: bool) -> str:
     return "GPU MODE" if on_gpu() else "CPU MODE"
 
 
+def require(out, data) -> None:
+    """Complain of what is wrong with the names before a backend is imported, for seconds."""
+    from tezip_h5.model import learning
+
+    learning.require(out, data)
+
+
 def learn(out, data, **options) -> None:
     """Train; Keras is imported only here."""
     from tezip_h5.model.learning import train
@@ -75,6 +82,7 @@ def learn(out, data, **options) -> None:
 
 def run(args) -> int:
     """Train; the model is in MODEL_OUT then."""
+    require(args.out, args.data)
     print(mode(args.force))
     given = vars(args)
     learn(

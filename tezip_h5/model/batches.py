@@ -85,10 +85,11 @@ def clip_of(frames, start: int, stop: int, channels: int, rng=None) -> np.ndarra
     """Frames start..stop as integer levels with the network's number of channels."""
     clip = np.asarray(frames[start:stop])
     if clip.dtype.kind == "f":
+        clip = clip.astype(np.float64) / 2  # no difference is infinite then
         finite = clip[np.isfinite(clip)]
-        low, high = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
-        unit = _GRID / max(float(high) - float(low), 1e-300)
-        clip = np.rint((np.nan_to_num(clip, nan=low, posinf=high, neginf=low) - low) * unit)
+        low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
+        clip = np.nan_to_num(clip, nan=low, posinf=high, neginf=low) - low
+        clip = np.rint(clip / (high - low) * _GRID) if high > low else np.zeros(clip.shape)
     elif clip.dtype.itemsize == 4:
         clip = clip.astype(np.int64) - int(clip.min())
         clip >>= max(int(clip.max()).bit_length() - 24, 0)

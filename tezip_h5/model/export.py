@@ -168,8 +168,8 @@ def _convolution(kernel, bias, unit, out, extra) -> Convolution:
     biases = np.zeros(outputs, np.int64)
     for o in range(outputs):
         for bits in range(_FINEST, -1, -1):
-            w = np.rint(exact[..., o] * 2.0**bits).astype(np.int64)
-            b = int(np.rint(offset[o] * 2.0**bits))
+            w = np.rint(exact[..., o] * 2.0**bits)
+            b = np.rint(offset[o] * 2.0**bits)
             if np.abs(w).sum() * ACTIVATION + abs(b) + (1 << bits >> 1) < ACCUMULATOR:
                 break
         else:

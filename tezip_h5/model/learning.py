@@ -13,11 +13,12 @@ from tezip_h5.model import store, weights
 from tezip_h5.model.batches import SYMMETRIES, Clips, Scenes, Stack
 from tezip_h5.model.export import export, floating, judge
 from tezip_h5.model.sequences import open_sequences
+from tezip_h5.model.unfinished import UNFINISHED
 from tezip_h5.placing import place
 from tezip_h5.prediction.architecture import Architecture
 from tezip_h5.prediction.integer import IntegerModel
 
-__all__ = ["on_gpu", "train"]
+__all__ = ["on_gpu", "require", "train"]
 
 _VALIDATION = 0.2  # of every sequence, its end, when no validation data are named
 _BATCHES = 12  # fixed batches to validate on
@@ -62,9 +63,9 @@ def train(
     Parameters
     ----------
     out : path
-        Folder for the model: ``prednet_model.json`` and ``prednet_weights.hdf5`` (floating
-        point), ``prednet_integer.tzm`` (what compression uses), ``training.json`` and, with
-        matplotlib, ``training.png``. An interrupted training in it is continued.
+        A new or empty folder for the model: ``prednet_model.json`` and ``prednet_weights.hdf5``
+        (floating point), ``prednet_integer.tzm`` (what compression uses), ``training.json`` and,
+        with matplotlib, ``training.png``. An interrupted training in it is continued.
     data, validation : paths, or one path
         HDF5 files or datasets in them, folders of images, training data; see
         `model.sequences.open_sequences`. Without `validation`, training data's own validation
@@ -103,11 +104,13 @@ def train(
     Raises
     ------
     InputError
-        When there is nothing to train on, an option trains nothing, or Keras is missing.
+        When `out` holds something else, there is nothing to train on, an option trains nothing,
+        or Keras is missing.
     ModelError
-        When `start` or an unfinished training in `out` is damaged or of another network, nothing
-        was learned, or the integer model would lose too much.
+        When `start` is damaged, or an unfinished training in `out` is, or began otherwise;
+        nothing was learned, or the integer model would lose too much.
     """
+    sequences = require(out, data)
     training = _training()
     options = training.Options(epochs, steps, rate, patience, seed)
     if batch < 1 or length < 2 or side < 1:
@@ -124,9 +127,6 @@ def train(
     if network and (architecture is not None or start is not None):
         raise InputError("the network's sizes were given besides a network; give only one of them")
     out = Path(out)
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; give a folder for the model")
-    sequences = open_sequences(data)
     for sequence in sequences:
         _require_numbers(sequence)
     channels = {s.shape[3] for s in sequences}
@@ -144,12 +144,22 @@ def train(
     sizes = {"batch": batch, "length": length, "side": side}
     clips = _clips(seen, architecture.channels, scenes, seed=seed, symmetry=symmetry, **sizes)
     fixed = _clips(kept, architecture.channels, 0.0, seed=seed + 1, symmetry="none", **sizes)
+    how = {
+        "start": "nothing" if start is None else os.path.basename(start),
+        "seed": seed,
+        "steps": steps,
+        "rate": rate,
+        **sizes,
+        "scenes": scenes,
+        "symmetry": symmetry,
+    }
     trained = training.fit(
         out,
         architecture,
         clips,
         [fixed(step) for step in range(_BATCHES)],
         options,
+        begun={"data": _names(sequences), "frames": _shapes([*seen, *kept]), **how},
         start=start_weights,
         verbose=verbose,
         say=say,
@@ -165,16 +175,7 @@ def train(
     ]
     provenance = {
         "trained on": _names(sequences),
-        "trained with": {
-            "start": "nothing" if start is None else os.path.basename(start),
-            "keep": keep,
-            "seed": seed,
-            "steps": steps,
-            "rate": rate,
-            **sizes,
-            "scenes": scenes,
-            "symmetry": symmetry,
-        },
+        "trained with": {**how, "keep": keep},
         "epochs": len(trained.history),
         "validation error relative to the previous frame": round(trained.best, 4),
     }
@@ -189,10 +190,34 @@ def train(
     return store.register(model)
 
 
+def require(out, data) -> list:
+    """The sequences of `data`, if a model of them can be made in `out`; before Keras is imported,
+    which takes seconds."""
+    out = Path(out)
+    if str(out) in ("default", "none"):
+        raise InputError(f"{out} is no name for a model: compress takes it for another; rename it")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; give a folder for the model")
+    there = [entry.name for entry in out.iterdir()] if out.exists() else []
+    there = sorted(name for name in there if not name.startswith("."))
+    if there and UNFINISHED not in there:
+        raise InputError(
+            f"{out} holds {', '.join(there[:3])}{', …' if there[3:] else ''}, which training would "
+            "replace or mix with its own; give a new folder, or an empty one"
+        )
+    return open_sequences(data)
+
+
 def _begun(start, channels: int) -> tuple[Architecture, dict]:
     """Architecture and weights to begin with."""
     if str(start) != "default":
-        return weights.load(Path(start))
+        try:
+            return weights.load(Path(start))
+        except ModelError as error:
+            raise ModelError(
+                f"training cannot begin with {start} ({error}); give a folder that tezip-h5 train "
+                "made, or default"
+            ) from None
     shipped = store.default(channels)
     if shipped is None:
         raise ModelError(f"no model for {channels} channels ships; begin without it")
@@ -230,8 +255,10 @@ def _training():
     except ImportError as error:
         raise InputError(
             f"training needs Keras and a backend ({error}); install them with "
-            "pip install 'tezip_h5[train]'"
+            "pip install 'tezip_h5[train]', or the backend that KERAS_BACKEND names"
         ) from None
+    except ValueError as error:
+        raise InputError(f"Keras cannot be used ({error}); unset KERAS_BACKEND") from None
     return training
 
 
@@ -245,6 +272,11 @@ def _require_numbers(sequence) -> None:
             f"{sequence.name} holds nothing but NaN or infinities in its first, middle and last "
             "frame; leave it out"
         )
+
+
+def _shapes(sequences) -> list:
+    """What tells whether other data are given to an unfinished training."""
+    return [list(map(int, sequence.shape)) for sequence in sequences]
 
 
 def _names(sequences, most: int = 20) -> list[str]:

@@ -75,6 +75,8 @@ def create(images, out, *, validation=None, progress: bool | None = None) -> dic
         several sizes, an image has more than 8 bits, or a name is unknown. Nothing is written.
     """
     folders = image_folders(images)
+    if Path(out).exists() and Path(out).samefile(images):
+        raise InputError(f"{out} holds the sequences; give another folder for the training data")
     names = [folder.name for folder in folders]
     if len(folders) < 2:
         raise InputError(

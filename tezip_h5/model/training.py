@@ -26,12 +26,13 @@ from tezip_h5.errors import InputError, ModelError
 from tezip_h5.model import weights as files
 from tezip_h5.model.batches import Batch, Clips
 from tezip_h5.model.network import PredNet
+from tezip_h5.model.unfinished import UNFINISHED, go_on, require_space
 from tezip_h5.placing import place
 from tezip_h5.prediction.architecture import Architecture
 
-__all__ = ["HISTORY", "UNFINISHED", "Options", "Trained", "fit", "on_gpu"]
+__all__ = ["HISTORY", "Options", "Trained", "fit", "on_gpu"]
 
-HISTORY, UNFINISHED = "training.json", "unfinished"
+HISTORY = "training.json"
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,7 @@ class _Keeper(keras.callbacks.Callback):
             self._say(f"epoch {epoch + 1}: the training went astray, its error is not finite")
             self.model.stop_training = True
             return
+        require_space(self._folder, trained.weights)
         del trained.history[epoch:]  # an epoch that is done again, after a kill behind its end
         trained.history.append(row)
         place(self._folder / HISTORY, json.dumps(trained.history, indent=1).encode())
@@ -225,6 +227,7 @@ def fit(
     validation: list[Batch],
     options: Options,
     *,
+    begun: dict | None = None,
     start: dict | None = None,
     verbose: bool = False,
     say=print,
@@ -239,6 +242,8 @@ def fit(
     clips, validation
         What to learn from, and fixed batches to judge by.
     options : Options
+    begun : dict, optional
+        What must be the same if it goes on where another call was interrupted.
     start : dict, optional
         Weights to begin with.
     verbose : bool
@@ -253,8 +258,10 @@ def fit(
     InputError
         When a file cannot be read any more.
     ModelError
-        When an unfinished training in `folder` is of another network or damaged, or when nothing
-        was learned before the errors became infinite.
+        When an unfinished training in `folder` is of another network, began otherwise, or is
+        damaged, or when nothing was learned before the errors became infinite.
+    OSError
+        When the disk is too full for what an epoch leaves.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -273,6 +280,8 @@ def fit(
     if (folder / UNFINISHED).is_dir() and (folder / HISTORY).is_file():
         _resume(folder, architecture, trained)
         say(f"going on after epoch {len(trained.history)}")
+    go_on(folder, begun or {})
+    require_space(folder, trained.weights)
     keeper = _Keeper(folder, net, validation, options, trained, verbose, say)
     batches = _Batches(clips, options.steps, len(trained.history))
     try:
