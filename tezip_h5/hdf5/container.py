@@ -30,6 +30,7 @@ from tezip_h5.version import __version__
 __all__ = [
     "FRAME_DTYPE",
     "as_path",
+    "check_is_hdf5",
     "check_place",
     "check_table",
     "close",
@@ -226,12 +227,13 @@ def replacing(file: h5py.File, name: str):
     """Make something under a name: what was there goes when that is done, and comes back when it
     fails."""
     aside = f"{REPLACED}-{uuid4().hex[:8]}"  # a killed writer's may still be there
-    if name in file:
-        file.move(name, aside)
+    there = name in file
     try:
+        if there:
+            file.move(name, aside)
         yield
     except BaseException:
-        if name in file:
+        if name in file and (aside in file or not there):
             del file[name]
         if aside in file:
             file.move(aside, name)
@@ -365,17 +367,23 @@ def target_of(path) -> Path:
     return path.resolve() if path.is_symlink() else path
 
 
+def check_is_hdf5(path) -> Path:
+    """The path of an HDF5 file, sound or not; InputError where there is none."""
+    path = as_path(path)
+    if not path.is_file():
+        raise InputError(f"{path} is no file; give the path of an HDF5 file")
+    if not h5py.is_hdf5(path):
+        raise InputError(f"{path} is no HDF5 file; give one, or another path")
+    return path
+
+
 def open_existing(path, mode: str = "r", **options) -> h5py.File:
     """Open an HDF5 file, or say in our words why not.
 
     A file that is being written so that others may read it, or whose writer died so, is opened for
     reading as those do.
     """
-    path = as_path(path)
-    if not path.is_file():
-        raise InputError(f"{path} is no file; give the path of an HDF5 file")
-    if not h5py.is_hdf5(path):
-        raise InputError(f"{path} is no HDF5 file; give one, or another path")
+    path = check_is_hdf5(path)
     try:
         return h5py.File(path, mode, **options)
     except OSError as error:

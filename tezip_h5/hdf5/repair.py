@@ -80,16 +80,16 @@ def repair(path) -> Repaired:
     []
     """
     started = time.perf_counter()
-    container.open_existing(path).close()  # says what is wrong with the path
+    path = container.check_is_hdf5(path)  # HDF5 may not open it before its marks are off
     if live.in_use(path):
         raise InputError(f"{path} is in use by another process; repair it when that has ended")
     unlocked = superblock.take_off_marks(path)
+    superblock.extend_to_end(path)
     stacks = []
     try:
         with h5py.File(path) as file:
             sound = not _unsound(file)
         if not sound:
-            superblock.extend_to_end(path)
             with container.closing(h5py.File(path, "r+")) as file:
                 stacks = [_complete(*stack) for stack in _unsound(file)]
                 container.drop_staging(file)

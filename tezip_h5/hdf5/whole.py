@@ -210,23 +210,23 @@ def _add_to_file(path: Path, beside: Path, name: str) -> int:
 
     Returns the bytes of a stack of that name which it replaces.
     """
-    replaced = 0
     target = container.open_existing(path, "r+")
     with h5py.File(beside) as finished, container.closing(target) as file:
         Space(file).reserve(beside.stat().st_size)
         staging = container.staging_group(file)
         finished.copy(finished[name], staging, "scan")
-        if name in file:
-            replaced = _stored_bytes(file.get(name))
-            del file[name]
-        file.require_group(name.rpartition("/")[0] or "/")
-        file.move(f"{container.INCOMING}/stack/scan", f"/{name}")
-        group = file[name]
-        nexus.lead_to(file, name)
-        embedding.relink(group)
-        container.finish_group(group, group["data"])
-        kinds = group["frames"]["kind"]
-        container.link_keyframes(group, group["data"], np.flatnonzero(kinds == 0))
+        replaced = _stored_bytes(file.get(name))
+        file.flush()  # a kill must not find links to what is not there yet
+        with container.replacing(file, name):
+            file.require_group(name.rpartition("/")[0] or "/")
+            file.move(f"{container.INCOMING}/stack/scan", f"/{name}")
+            group = file[name]
+            nexus.lead_to(file, name)
+            embedding.relink(group)
+            container.finish_group(group, group["data"])
+            kinds = group["frames"]["kind"]
+            container.link_keyframes(group, group["data"], np.flatnonzero(kinds == 0))
+            file.flush()
         container.drop_staging(file)
     return replaced
 

@@ -1,0 +1,153 @@
+"""What is replaced stays until the new is in its place, whatever comes in between; and what
+`repair` makes of files whose end or mark a killed writer left wrong."""
+
+import shutil
+import struct
+
+import h5py
+import numpy as np
+import pytest
+
+import tezip_h5
+from tezip_h5 import Writer
+from tezip_h5.hdf5 import container, inplace, superblock
+
+FAST = {"level": "fast", "model": None}
+
+
+@pytest.fixture
+def stack():
+    return np.random.default_rng(0).poisson(40, (6, 8, 9)).astype("u2")
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def test_an_interrupt_while_a_stack_is_replaced(tmp_path, stack, monkeypatch):
+    path = tmp_path / "a.h5"
+    tezip_h5.write(stack, path, **FAST)
+    with monkeypatch.context() as patch:
+        patch.setattr(container, "finish_group", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            tezip_h5.write(stack + 1, path, overwrite=True, **FAST)
+    tezip_h5.write(stack, path, "other", **FAST)
+    np.testing.assert_array_equal(tezip_h5.read(path, name="scan"), stack)
+    with h5py.File(path) as file:
+        assert set(file) == {"scan", "other"}
+
+
+def test_an_interrupt_before_anything_was_set_aside(tmp_path, stack, monkeypatch):
+    path = tmp_path / "a.h5"
+    tezip_h5.write(stack, path, **FAST)
+    with h5py.File(path, "r+") as file:
+        monkeypatch.setattr(h5py.File, "move", interrupt)
+        with pytest.raises(KeyboardInterrupt), container.replacing(file, "scan"):
+            pass
+        np.testing.assert_array_equal(tezip_h5.read(file["scan/data"]), stack)
+
+
+def moved_and_interrupted(move, patch):
+    def once(*datasets):
+        patch.setattr(inplace, "_move_scales", move)
+        move(*datasets)
+        raise KeyboardInterrupt
+
+    return once
+
+
+def test_an_interrupt_while_a_dataset_is_replaced(tmp_path, stack, monkeypatch):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["entry/images"] = stack
+        file["other"] = file["entry/images"]
+        file["time"] = np.arange(6.0)
+        file["time"].make_scale("time")
+        file["other"].dims[0].attach_scale(file["time"])
+    with monkeypatch.context() as patch, h5py.File(path, "r+") as file:
+        patch.setattr(inplace, "_move_scales", moved_and_interrupted(inplace._move_scales, patch))
+        with pytest.raises(KeyboardInterrupt):
+            tezip_h5.write(file["entry/images"], **FAST)
+    tezip_h5.write(stack, path, "scan", **FAST)
+    with h5py.File(path) as file:
+        data = file["entry/images"]
+        assert data == file["other"]
+        assert not container.is_tezip(data)
+        np.testing.assert_array_equal(data, stack)
+        assert data.dims[0]["time"] == file["time"]
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_links_change_when_what_they_lead_to_is_there(tmp_path, stack, in_place, monkeypatch):
+    """A kill in the flush after it must find it in the file."""
+    path, seen = tmp_path / "a.h5", tmp_path / "seen.h5"
+    with h5py.File(path, "w") as file:
+        file["images"] = stack
+    replacing = container.replacing
+
+    def noted(file, name):
+        if not seen.exists():
+            shutil.copy(path, seen)
+        return replacing(file, name)
+
+    monkeypatch.setattr(container, "replacing", noted)
+    if in_place:
+        with h5py.File(path, "r+") as file:
+            tezip_h5.write(file["images"], **FAST)
+    else:
+        tezip_h5.write(stack, path, **FAST)
+    with h5py.File(seen) as file:
+        place = f"{container.INCOMING}/stack/data" if in_place else "tezip/incoming/stack/scan/data"
+        np.testing.assert_array_equal(tezip_h5.read(file[place]), stack)
+        np.testing.assert_array_equal(file["images"], stack)
+
+
+# --- repair ---
+
+
+def test_a_mark_of_a_writer_that_nobody_could_follow(tmp_path, stack):
+    path = tmp_path / "a.h5"
+    with Writer(path, "scan", (8, 9), "u2", chunk_frames=4, swmr=True, **FAST) as writer:
+        writer.append(stack)
+    # What HDF5 writes when it opens a file of this version to change it.
+    block = bytearray(path.read_bytes())
+    assert superblock.version(path) == 3
+    block[11] |= 1
+    struct.pack_into("<I", block, 44, superblock.lookup3(block[:44]))
+    path.write_bytes(block)
+    with pytest.raises(OSError, match="already open for write"):
+        h5py.File(path)
+    assert tezip_h5.repair(path).unlocked
+    np.testing.assert_array_equal(tezip_h5.read(path), stack)
+
+
+@pytest.mark.parametrize("user_block", [0, 512])
+@pytest.mark.parametrize("libver", ["earliest", "v110"])
+def test_an_end_that_was_not_noted(tmp_path, stack, libver, user_block):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w", libver=(libver, "latest"), userblock_size=user_block) as file:
+        file["images"] = stack
+    whole = path.read_bytes()
+    kind, block = superblock.version(path), bytearray(whole)
+    assert kind == {"earliest": 0, "v110": 3}[libver]
+    at = user_block + {0: 40, 3: 28}[kind]
+    assert struct.unpack_from("<Q", block, at)[0] == len(whole)
+    struct.pack_into("<Q", block, at, len(whole) - 200)
+    if kind == 3:
+        struct.pack_into("<I", block, user_block + 44, superblock.lookup3(block[user_block:][:44]))
+    path.write_bytes(block)
+    with h5py.File(path) as file, pytest.raises((OSError, KeyError)):
+        file["images"][()]
+    tezip_h5.repair(path)
+    assert path.read_bytes() == whole
+
+
+def test_a_superblock_whose_checksum_is_wrong_is_left_alone(tmp_path, stack):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w", libver=("v110", "v110")) as file:
+        file["images"] = stack
+    damaged = bytearray(path.read_bytes())
+    damaged[28] ^= 64
+    path.write_bytes(damaged + b"more")
+    superblock.extend_to_end(path)
+    assert path.read_bytes() == damaged + b"more"
