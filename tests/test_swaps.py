@@ -1,6 +1,7 @@
 """What is replaced stays until the new is in its place, whatever comes in between; and what
 `repair` makes of files whose end or mark a killed writer left wrong."""
 
+import os
 import shutil
 import struct
 
@@ -9,8 +10,8 @@ import numpy as np
 import pytest
 
 import tezip_h5
-from tezip_h5 import Writer
-from tezip_h5.hdf5 import container, inplace, superblock
+from tezip_h5 import FormatError, InputError, Writer
+from tezip_h5.hdf5 import container, inplace, live, superblock
 
 FAST = {"level": "fast", "model": None}
 
@@ -151,3 +152,66 @@ def test_a_superblock_whose_checksum_is_wrong_is_left_alone(tmp_path, stack):
     path.write_bytes(damaged + b"more")
     superblock.extend_to_end(path)
     assert path.read_bytes() == damaged + b"more"
+
+
+# --- files that are being written ---
+
+
+def live_writer(path, stack):
+    with h5py.File(path, "w", libver=("v110", "v110")) as file:
+        file["images"] = np.zeros((8, 64, 64), "u2")
+    writer = Writer(path, "scan", (8, 9), "u2", chunk_frames=2, swmr=True, threads=1, **FAST)
+    writer.append(stack)
+    writer.flush()
+    return writer
+
+
+def test_a_file_that_is_being_written_is_not_converted_in_place(tmp_path, stack):
+    path = tmp_path / "a.h5"
+    with live_writer(path, stack) as writer:
+        with pytest.raises(InputError, match="being written"):
+            tezip_h5.convert(path, in_place=True, level="fast")
+        writer.append(stack)
+    np.testing.assert_array_equal(tezip_h5.read(path, name="scan"), [*stack, *stack])
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("there", [None, "fewer"])
+def test_another_file_took_the_place_of_the_writers(tmp_path, stack, there):
+    path = tmp_path / "a.h5"
+    writer = live_writer(path, stack)
+    path.rename(tmp_path / "moved.h5")
+    tezip_h5.write(stack[:4], path, "scan" if there else "other", **FAST)
+    before = path.read_bytes()
+    with pytest.raises(OSError, match="replaced by another file"):
+        writer.close()
+    assert path.read_bytes() == before
+    tezip_h5.repair(tmp_path / "moved.h5")
+    np.testing.assert_array_equal(tezip_h5.read(tmp_path / "moved.h5", name="scan"), stack)
+
+
+def test_a_child_does_not_keep_the_mark(tmp_path, stack):
+    fcntl = pytest.importorskip("fcntl")
+    path = tmp_path / "a.h5"
+    writer = live_writer(path, stack)
+    childs = os.dup(writer._live._descriptor)  # what a fork leaves in the child
+    writer.close()
+    try:
+        assert not live.in_use(path)
+        with h5py.File(path) as file:
+            assert "keyframes" in file["scan"]
+    finally:
+        fcntl.flock(childs, fcntl.LOCK_UN)
+        os.close(childs)
+
+
+def test_rows_that_came_while_a_live_file_was_verified(tmp_path, stack, monkeypatch):
+    path = tmp_path / "a.h5"
+    tezip_h5.write(stack, path, **FAST)
+    with h5py.File(path, "r+") as file:
+        file["scan/frames"].resize(7, axis=0)
+    with pytest.raises(FormatError, match="its table 7"):
+        tezip_h5.verify(path)
+    with h5py.File(path) as file:
+        monkeypatch.setattr(h5py.File, "swmr_mode", True)
+        container.check_table(file["scan/data"], file["scan"])

@@ -157,12 +157,18 @@ def tables_of(data: h5py.Dataset) -> h5py.Group | None:
 
 
 def check_table(data: h5py.Dataset, tables: h5py.Group) -> None:
-    """Check that the ``frames`` table has a row for every frame; FormatError otherwise."""
-    table = tables.get("frames")
+    """Check that the ``frames`` table has a row for every frame; FormatError otherwise.
+
+    In a file that is being written it may have more: those of frames that came meanwhile.
+    """
+    frames, table = data.shape[0], tables.get("frames")
+    live = data.file.swmr_mode
+    if live and isinstance(table, h5py.Dataset):
+        table.refresh()
     rows = len(table) if isinstance(table, h5py.Dataset) and table.shape else None
-    if rows != data.shape[0]:
+    if rows != frames and not (live and rows is not None and rows > frames):
         found = f"its table {rows}" if rows is not None else "but its table is missing"
-        raise FormatError(f"{data.name} has {data.shape[0]} frames, {found}")
+        raise FormatError(f"{data.name} has {frames} frames, {found}")
 
 
 def is_tezip(item) -> bool:

@@ -142,6 +142,11 @@ def convert(
         check_target(source, target)
     part = target.with_name(f".{target.name}.part")
     with container.open_existing(source) as old:
+        if in_place and old.swmr_mode:  # who writes it would go on in the file that is replaced
+            raise InputError(
+                f"{source} is being written by another process, or its writer died; convert it in "
+                "place when that has ended, or after `tezip-h5 repair`"
+            )
         before = source.stat()
         chosen = _chosen(old, datasets)
         options = dict(settings, chunk_frames=chunk_frames, tile=tile, embed_model=embed_model)
