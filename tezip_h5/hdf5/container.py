@@ -20,7 +20,7 @@ from uuid import uuid4
 import h5py
 import numpy as np
 
-from tezip_h5.errors import FormatError, InputError
+from tezip_h5.errors import FormatError, InputError, disk_error
 from tezip_h5.hdf5 import nexus
 from tezip_h5.hdf5.layout import Layout
 from tezip_h5.hdf5.options import FILTER_ID, ChunkOptions
@@ -43,7 +43,6 @@ __all__ = [
     "finish_group",
     "is_tezip",
     "keep_mask",
-    "link_keyframes",
     "name_taken",
     "note",
     "open_existing",
@@ -77,8 +76,6 @@ FRAME_DTYPE = np.dtype(
         ("max_error", "<f8"),
     ]
 )
-
-_MOST_MAPPINGS = 4096
 
 
 def create_data(
@@ -194,12 +191,12 @@ def find_stacks(file: h5py.File) -> dict[str, h5py.Dataset]:
     return found
 
 
-def visit_all(file: h5py.File, function) -> None:
-    """``file.visititems``; FormatError where the file's structure is damaged."""
+def visit_all(group: h5py.Group, function):
+    """``group.visititems``; FormatError where the file's structure is damaged."""
     try:
-        file.visititems(function)
+        return group.visititems(function)
     except RuntimeError as error:
-        raise FormatError(f"{file.filename} is damaged: {error}") from None
+        raise FormatError(f"{group.file.filename} is damaged: {error}") from None
 
 
 def _name_of(data: h5py.Dataset) -> str:
@@ -249,38 +246,6 @@ def replacing(file: h5py.File, name: str):
         del file[aside]
 
 
-def link_keyframes(group: h5py.Group, data: h5py.Dataset, keyframes: np.ndarray) -> None:
-    """Make the virtual dataset ``keyframes`` over `data`; `keyframes` are frame numbers."""
-    if "keyframes" in group:
-        del group["keyframes"]
-    runs = _strided_runs(keyframes)
-    if not runs or len(runs) > _MOST_MAPPINGS:
-        return
-    layout = h5py.VirtualLayout((len(keyframes), *data.shape[1:]), data.dtype)
-    source = h5py.VirtualSource(".", data.name, shape=data.shape, dtype=data.dtype)
-    position = 0
-    for first, step, count in runs:
-        layout[position : position + count] = source[first : first + (count - 1) * step + 1 : step]
-        position += count
-    group.create_virtual_dataset("keyframes", layout)
-
-
-def _strided_runs(numbers: np.ndarray) -> list[tuple[int, int, int]]:
-    """Cut rising numbers into (first, step, count) runs."""
-    runs, i = [], 0
-    while i < len(numbers):
-        if i + 1 == len(numbers):
-            runs.append((int(numbers[i]), 1, 1))
-            break
-        step = int(numbers[i + 1] - numbers[i])
-        j = i + 1
-        while j + 1 < len(numbers) and numbers[j + 1] - numbers[j] == step:
-            j += 1
-        runs.append((int(numbers[i]), step, j - i + 1))
-        i = j + 1
-    return runs
-
-
 def finish_group(group: h5py.Group, data: h5py.Dataset) -> None:
     """The attributes that make a group a stack: who wrote it, how to read it, NeXus."""
     if data.name == f"{group.name}/data":
@@ -307,6 +272,12 @@ def check_place(file: h5py.File, path, name: str, overwrite: bool) -> None:
             f"{name!r} of {path} is a group that holds no stack, and is not replaced; give "
             "another name, or delete it yourself"
         )
+    inner = _stack_within(item) if isinstance(item, h5py.Group) else None
+    if inner is not None:
+        raise InputError(
+            f"{name!r} of {path} is not replaced: another stack, {inner}, lies in its group and "
+            "would go with it; give another name, or move or delete that one first"
+        )
 
 
 def _is_whole_stack(group: h5py.Group) -> bool:
@@ -314,6 +285,12 @@ def _is_whole_stack(group: h5py.Group) -> bool:
     which a dataset was compressed."""
     data = group.get("data")
     return is_tezip(data) and tables_of(data) == group
+
+
+def _stack_within(group: h5py.Group) -> str | None:
+    """The path of a stack that lies in the group of another, or None."""
+    data = group["data"]
+    return visit_all(group, lambda _, item: item.name if is_tezip(item) and item != data else None)
 
 
 def note(group: h5py.Group, name: str, value) -> None:
@@ -349,8 +326,10 @@ def closing(file: h5py.File):
     """Use a file and `close` it."""
     try:
         yield file
-    except BaseException:
+    except BaseException as error:
         close(file, failed=True)
+        if isinstance(error, RuntimeError) and (of_the_disk := disk_error(error)):
+            raise of_the_disk from None
         raise
     close(file, failed=False)
 

@@ -20,6 +20,7 @@ from tezip_h5.errors import InputError, TezipError
 from tezip_h5.frames import open_stack
 from tezip_h5.hdf5 import container, nexus, repair, report
 from tezip_h5.hdf5.copying import Tree, check_target, copy_attributes
+from tezip_h5.hdf5.keyframes import link_keyframes
 from tezip_h5.hdf5.plan import Job, Plan
 from tezip_h5.levels import DTYPES
 from tezip_h5.version import __version__
@@ -311,7 +312,7 @@ def _copy_rest(old: h5py.File, new: h5py.File, chosen: dict[str, h5py.Dataset]) 
         tables = f"{container.STACKS}{path}"
         new.require_group(tables.rpartition("/")[0])
         new[tables] = staged  # a second link: the staging group stays until all is there
-        container.link_keyframes(new[tables], new[path], keyframes_of(new[tables]))
+        link_keyframes(new[tables], new[path], keyframes_of(new[tables]))
     tree.finish()
     for path in chosen:
         del new[f"{container.STACKS}{path}"]["data"]

@@ -11,6 +11,7 @@ import h5py
 
 from tezip_h5.errors import InputError
 from tezip_h5.hdf5 import container, nexus, report
+from tezip_h5.hdf5.keyframes import link_keyframes
 from tezip_h5.hdf5.plan import Job
 from tezip_h5.hdf5.summary import Summary, summarise
 
@@ -51,7 +52,7 @@ def compress(dataset: h5py.Dataset, job: Job, started: float) -> Summary:
         for link in (path, *links):
             swap.enter_context(container.replacing(file, link))
             file[link] = encoder.data
-        container.link_keyframes(file[tables], file[path], encoder.keyframes)
+        link_keyframes(file[tables], file[path], encoder.keyframes)
         del file[tables]["data"]
         swap.enter_context(_scales_moved(dataset, encoder.data))
         file.flush()

@@ -16,6 +16,7 @@ import h5py
 from tezip_h5.errors import InputError
 from tezip_h5.hdf5 import container, nexus, superblock
 from tezip_h5.hdf5.encoder import StackEncoder
+from tezip_h5.hdf5.keyframes import link_keyframes
 from tezip_h5.model import embedding, store
 
 try:
@@ -119,7 +120,7 @@ def complete(group: h5py.Group, encoder: StackEncoder) -> None:
     encoder.write_preview()
     data = group["data"]
     if data.shape[0]:
-        container.link_keyframes(group, data, encoder.keyframes)
+        link_keyframes(group, data, encoder.keyframes)
 
 
 def complete_later(path, name: str, encoder: StackEncoder) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 from tezip_h5 import bitstream
 from tezip_h5.errors import FormatError, InputError, TezipError
 from tezip_h5.hdf5 import container, live, reader, superblock
+from tezip_h5.hdf5.keyframes import link_keyframes
 from tezip_h5.hdf5.layout import panels_joined
 from tezip_h5.hdf5.options import panel_axes_of
 from tezip_h5.hdf5.past import past_of
@@ -135,7 +136,7 @@ def _complete(name: str, group: h5py.Group, data: h5py.Dataset) -> RepairedStack
     if "preview" not in group and kept:
         add_preview(group, data, keyframes)
     if kept:
-        container.link_keyframes(group, data, keyframes)
+        link_keyframes(group, data, keyframes)
     container.note(group, "complete", True)
     return RepairedStack(name, kept, counted - kept)
 
