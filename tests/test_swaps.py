@@ -97,10 +97,12 @@ def test_links_change_when_what_they_lead_to_is_there(tmp_path, stack, in_place,
             tezip_h5.write(file["images"], **FAST)
     else:
         tezip_h5.write(stack, path, **FAST)
-    with h5py.File(seen) as file:
-        place = f"{container.INCOMING}/stack/data" if in_place else "tezip/incoming/stack/scan/data"
-        np.testing.assert_array_equal(tezip_h5.read(file[place]), stack)
+    with h5py.File(seen) as file, h5py.File(path) as now:
         np.testing.assert_array_equal(file["images"], stack)
+        assert ("tezip" in file) == in_place
+        chunk = now["images" if in_place else "scan/data"].id.get_chunk_info(0)
+        stored = slice(chunk.byte_offset, chunk.byte_offset + chunk.size)
+        assert seen.read_bytes()[stored] == path.read_bytes()[stored] != b""
 
 
 # --- repair ---
@@ -215,3 +217,15 @@ def test_rows_that_came_while_a_live_file_was_verified(tmp_path, stack, monkeypa
     with h5py.File(path) as file:
         monkeypatch.setattr(h5py.File, "swmr_mode", True)
         container.check_table(file["scan/data"], file["scan"])
+
+
+def test_tables_that_have_no_name_yet(tmp_path, stack):
+    """A killed writer left the compressed dataset in its place, and its tables without a link."""
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["images"] = stack
+        tezip_h5.write(file["images"], **FAST)
+        tables = container.tables_of(file["images"])
+        del file["tezip/stacks/images"]
+        assert tables.name is None
+        assert list(container.find_stacks(file)) == ["images"]

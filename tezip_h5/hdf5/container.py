@@ -203,9 +203,11 @@ def _name_of(data: h5py.Dataset) -> str:
     """The name of a stack, given its dataset; of several links the one that was compressed."""
     tables = tables_of(data)
     path = data.name
-    if tables is not None and tables.name.startswith(f"{STACKS}/"):
+    if tables is None or tables.name is None:  # a killed writer may leave tables without a name
+        return path.strip("/")
+    if tables.name.startswith(f"{STACKS}/"):
         path = tables.name[len(STACKS) :]
-    elif tables is not None and tables.get("data") == data:
+    elif tables.get("data") == data:
         path = tables.name
     return path.strip("/")
 

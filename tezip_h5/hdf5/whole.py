@@ -215,13 +215,13 @@ def _add_to_file(path: Path, beside: Path, name: str) -> int:
     target = container.open_existing(path, "r+")
     with h5py.File(beside) as finished, container.closing(target) as file:
         Space(file).reserve(beside.stat().st_size)
-        staging = container.staging_group(file)
+        staging = file.create_group(None)  # without a link: a kill leaves the file as it was
         finished.copy(finished[name], staging, "scan")
         replaced = _stored_bytes(file.get(name))
-        file.flush()  # a kill must not find links to what is not there yet
+        file.flush()
         with container.replacing(file, name):
             file.require_group(name.rpartition("/")[0] or "/")
-            file.move(f"{container.INCOMING}/stack/scan", f"/{name}")
+            file[name] = staging["scan"]
             group = file[name]
             nexus.lead_to(file, name)
             embedding.relink(group)
