@@ -1,6 +1,8 @@
 """The command lines, as a user types them."""
 
+import contextlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from PIL import Image
 import tezip_h5
 from tezip_h5 import cli
 from tezip_h5.cli import legacy, main
+from tezip_h5.hdf5 import container
 
 
 @pytest.fixture
@@ -396,6 +399,21 @@ def test_what_hdf5_says_of_damage(tmp_path, capsys):
     said = capsys.readouterr().err
     assert said.startswith("tezip-h5: a file is damaged, HDF5 says: ")
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("closing", [container.closing, contextlib.nullcontext])
+def test_what_hdf5_says_of_a_full_disk(tmp_path, closing, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "_of_hdf5", lambda error: True)
+    said = "Unable to copy object (filename = '{}', errno = 28, error message = 'No space', n = 1)"
+    path = tmp_path / "a.h5"
+
+    def full():
+        with closing(h5py.File(path, "w")):
+            raise RuntimeError(said.format(path))
+
+    assert cli.guarded("tezip-h5", full) == 1
+    words = capsys.readouterr().err
+    assert words == f"tezip-h5: [Errno 28] {os.strerror(28)}: {str(path)!r}\n"
 
 
 def test_other_errors_are_not_hidden(tmp_path):

@@ -42,6 +42,20 @@ def test_a_group_in_which_a_dataset_was_compressed_is_not_replaced(tmp_path, sta
         assert set(file["entry/scan"]) == {"data", "angles"}
 
 
+@pytest.mark.parametrize("inner", ["scan/inner", "scan/far/within"])
+def test_a_stack_in_which_another_lies_is_not_replaced(tmp_path, stack, inner):
+    path = tmp_path / "a.h5"
+    tezip_h5.write(stack, path, **FAST)
+    tezip_h5.write(stack[:4], path, inner, **FAST)
+    with pytest.raises(InputError, match=f"/{inner}/data, lies in its group"):
+        tezip_h5.write(stack + 1, path, overwrite=True, **FAST)
+    with pytest.raises(InputError, match=f"/{inner}/data, lies in its group"):
+        Writer(path, "scan", (8, 9), "u2", overwrite=True, **FAST)
+    np.testing.assert_array_equal(tezip_h5.read(path, name=inner), stack[:4])
+    tezip_h5.write(stack, path, inner, overwrite=True, **FAST)
+    np.testing.assert_array_equal(tezip_h5.read(path, name="scan"), stack)
+
+
 def test_what_a_killed_writer_had_set_aside_stays(tmp_path, stack):
     path = tmp_path / "a.h5"
     tezip_h5.write(stack, path, **FAST)

@@ -125,6 +125,8 @@ def test_chunks_that_cannot_be(chunk, words):
         ({"models": ["?"]}, "base64"),
         ({"models": ["AAAA"]}, "no integer model"),
         ({"models": [7]}, "base64"),
+        ({"models": 5}, "base64"),
+        ({"models": "AAAA"}, "base64"),
     ],
 )
 @pytest.mark.parametrize("codec", [TEZipCodec, TEZipSerializer])

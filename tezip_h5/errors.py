@@ -4,6 +4,9 @@ A message says what was found, what was expected, and what to do. The command
 line turns the classes into exit codes; nothing else does.
 """
 
+import os
+import re
+
 __all__ = [
     "BoundError",
     "DamagedModelError",
@@ -12,6 +15,7 @@ __all__ = [
     "ModelError",
     "OverrunError",
     "TezipError",
+    "disk_error",
 ]
 
 
@@ -49,3 +53,18 @@ class BoundError(TezipError, ArithmeticError):
 
 class OverrunError(TezipError, BufferError):
     """Frames came faster than they can be written, and the caller did not want to wait."""
+
+
+def disk_error(error: BaseException) -> OSError | None:
+    """The error of the disk that HDF5 tells of, or None; h5py makes an OSError of some only.
+
+    Examples
+    --------
+    >>> disk_error(RuntimeError("not copied (filename = 'a.h5', errno = 28, error message = ''"))
+    OSError(28, 'No space left on device')
+    """
+    number = re.search(r"\berrno = (\d+)", str(error))
+    if number is None:
+        return None
+    name = re.search(r"filename = '(.+?)', ", str(error))
+    return OSError(int(number[1]), os.strerror(int(number[1])), *([name[1]] if name else []))

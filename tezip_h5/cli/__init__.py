@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tezip_h5.errors import FormatError, InputError, TezipError
+from tezip_h5.errors import FormatError, InputError, TezipError, disk_error
 from tezip_h5.version import __version__
 
 __all__ = ["Parser", "guarded", "main"]
@@ -66,6 +66,9 @@ def guarded(prog: str, run: Callable[[], int | None]) -> int:
     except (RuntimeError, MemoryError) as error:
         if not _of_hdf5(error):
             raise
+        if of_the_disk := disk_error(error):
+            print(f"{prog}: {of_the_disk}", file=sys.stderr)
+            return 1
         text = " ".join(str(error).split())
         print(f"{prog}: a file is damaged, HDF5 says: {text}; restore it", file=sys.stderr)
         return FormatError.exit_code

@@ -20,7 +20,7 @@ from uuid import uuid4
 import h5py
 import numpy as np
 
-from tezip_h5.errors import FormatError, InputError
+from tezip_h5.errors import FormatError, InputError, disk_error
 from tezip_h5.hdf5 import nexus
 from tezip_h5.hdf5.layout import Layout
 from tezip_h5.hdf5.options import FILTER_ID, ChunkOptions
@@ -31,6 +31,7 @@ from tezip_h5.version import __version__
 __all__ = [
     "FRAME_DTYPE",
     "as_path",
+    "check_is_hdf5",
     "check_place",
     "check_table",
     "close",
@@ -43,7 +44,6 @@ __all__ = [
     "finish_group",
     "is_tezip",
     "keep_mask",
-    "link_keyframes",
     "name_taken",
     "note",
     "open_existing",
@@ -151,13 +151,19 @@ def tables_of(data: h5py.Dataset) -> h5py.Group | None:
 
 
 def check_table(data: h5py.Dataset, tables: h5py.Group) -> None:
-    """Check that the ``frames`` table has a row for every frame; FormatError otherwise."""
+    """Check that the ``frames`` table has a row for every frame; FormatError otherwise.
+
+    In a file that is being written it may have more: those of frames that came meanwhile.
+    """
+    frames, live = data.shape[0], data.file.swmr_mode
     with reading(tables, "the table 'frames'"):
         table = tables.get("frames")
+        if live and isinstance(table, h5py.Dataset):
+            table.refresh()
     rows = len(table) if isinstance(table, h5py.Dataset) and table.shape else None
-    if rows != data.shape[0]:
+    if rows != frames and not (live and rows is not None and rows > frames):
         found = f"its table {rows}" if rows is not None else "but its table is missing"
-        raise FormatError(f"{data.name} has {data.shape[0]} frames, {found}")
+        raise FormatError(f"{data.name} has {frames} frames, {found}")
 
 
 def is_tezip(item) -> bool:
@@ -183,21 +189,23 @@ def find_stacks(file: h5py.File) -> dict[str, h5py.Dataset]:
     return found
 
 
-def visit_all(file: h5py.File, function) -> None:
-    """``file.visititems``; FormatError where the file's structure is damaged."""
+def visit_all(group: h5py.Group, function):
+    """``group.visititems``; FormatError where the file's structure is damaged."""
     try:
-        file.visititems(function)
+        return group.visititems(function)
     except RuntimeError as error:
-        raise FormatError(f"{file.filename} is damaged: {error}") from None
+        raise FormatError(f"{group.file.filename} is damaged: {error}") from None
 
 
 def _name_of(data: h5py.Dataset) -> str:
     """The name of a stack, given its dataset; of several links the one that was compressed."""
     tables = tables_of(data)
     path = data.name
-    if tables is not None and tables.name.startswith(f"{STACKS}/"):
+    if tables is None or tables.name is None:  # a killed writer may leave tables without a name
+        return path.strip("/")
+    if tables.name.startswith(f"{STACKS}/"):
         path = tables.name[len(STACKS) :]
-    elif tables is not None and tables.get("data") == data:
+    elif tables.get("data") == data:
         path = tables.name
     return path.strip("/")
 
@@ -222,12 +230,13 @@ def replacing(file: h5py.File, name: str):
     """Make something under a name: what was there goes when that is done, and comes back when it
     fails."""
     aside = f"{REPLACED}-{uuid4().hex[:8]}"  # a killed writer's may still be there
-    if name in file:
-        file.move(name, aside)
+    there = name in file
     try:
+        if there:
+            file.move(name, aside)
         yield
     except BaseException:
-        if name in file:
+        if name in file and (aside in file or not there):
             del file[name]
         if aside in file:
             file.move(aside, name)
@@ -235,38 +244,6 @@ def replacing(file: h5py.File, name: str):
         raise
     if aside in file:
         del file[aside]
-
-
-def link_keyframes(group: h5py.Group, data: h5py.Dataset, keyframes: np.ndarray) -> None:
-    """Make the virtual dataset ``keyframes`` over `data`; `keyframes` are frame numbers."""
-    if "keyframes" in group:
-        del group["keyframes"]
-    runs = _strided_runs(keyframes)
-    if not runs or len(runs) > _MOST_MAPPINGS:
-        return
-    layout = h5py.VirtualLayout((len(keyframes), *data.shape[1:]), data.dtype)
-    source = h5py.VirtualSource(".", data.name, shape=data.shape, dtype=data.dtype)
-    position = 0
-    for first, step, count in runs:
-        layout[position : position + count] = source[first : first + (count - 1) * step + 1 : step]
-        position += count
-    group.create_virtual_dataset("keyframes", layout)
-
-
-def _strided_runs(numbers: np.ndarray) -> list[tuple[int, int, int]]:
-    """Cut rising numbers into (first, step, count) runs."""
-    runs, i = [], 0
-    while i < len(numbers):
-        if i + 1 == len(numbers):
-            runs.append((int(numbers[i]), 1, 1))
-            break
-        step = int(numbers[i + 1] - numbers[i])
-        j = i + 1
-        while j + 1 < len(numbers) and numbers[j + 1] - numbers[j] == step:
-            j += 1
-        runs.append((int(numbers[i]), step, j - i + 1))
-        i = j + 1
-    return runs
 
 
 def finish_group(group: h5py.Group, data: h5py.Dataset) -> None:
@@ -295,6 +272,12 @@ def check_place(file: h5py.File, path, name: str, overwrite: bool) -> None:
             f"{name!r} of {path} is a group that holds no stack, and is not replaced; give "
             "another name, or delete it yourself"
         )
+    inner = _stack_within(item) if isinstance(item, h5py.Group) else None
+    if inner is not None:
+        raise InputError(
+            f"{name!r} of {path} is not replaced: another stack, {inner}, lies in its group and "
+            "would go with it; give another name, or move or delete that one first"
+        )
 
 
 def _is_whole_stack(group: h5py.Group) -> bool:
@@ -302,6 +285,12 @@ def _is_whole_stack(group: h5py.Group) -> bool:
     which a dataset was compressed."""
     data = group.get("data")
     return is_tezip(data) and tables_of(data) == group
+
+
+def _stack_within(group: h5py.Group) -> str | None:
+    """The path of a stack that lies in the group of another, or None."""
+    data = group["data"]
+    return visit_all(group, lambda _, item: item.name if is_tezip(item) and item != data else None)
 
 
 def note(group: h5py.Group, name: str, value) -> None:
@@ -338,8 +327,10 @@ def closing(file: h5py.File):
     """Use a file and `close` it."""
     try:
         yield file
-    except BaseException:
+    except BaseException as error:
         close(file, failed=True)
+        if isinstance(error, RuntimeError) and (of_the_disk := disk_error(error)):
+            raise of_the_disk from None
         raise
     close(file, failed=False)
 
@@ -362,17 +353,23 @@ def target_of(path) -> Path:
     return path.resolve() if path.is_symlink() else path
 
 
+def check_is_hdf5(path) -> Path:
+    """The path of an HDF5 file, sound or not; InputError where there is none."""
+    path = as_path(path)
+    if not path.is_file():
+        raise InputError(f"{path} is no file; give the path of an HDF5 file")
+    if not h5py.is_hdf5(path):
+        raise InputError(f"{path} is no HDF5 file; give one, or another path")
+    return path
+
+
 def open_existing(path, mode: str = "r", **options) -> h5py.File:
     """Open an HDF5 file, or say in our words why not.
 
     A file that is being written so that others may read it, or whose writer died so, is opened for
     reading as those do.
     """
-    path = as_path(path)
-    if not path.is_file():
-        raise InputError(f"{path} is no file; give the path of an HDF5 file")
-    if not h5py.is_hdf5(path):
-        raise InputError(f"{path} is no HDF5 file; give one, or another path")
+    path = check_is_hdf5(path)
     try:
         return h5py.File(path, mode, **options)
     except OSError as error:

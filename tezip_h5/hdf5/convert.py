@@ -20,6 +20,7 @@ from tezip_h5.errors import InputError, TezipError
 from tezip_h5.frames import open_stack
 from tezip_h5.hdf5 import container, nexus, repair, report
 from tezip_h5.hdf5.copying import Tree, check_target, copy_attributes
+from tezip_h5.hdf5.keyframes import link_keyframes
 from tezip_h5.hdf5.plan import Job, Plan
 from tezip_h5.levels import DTYPES
 from tezip_h5.version import __version__
@@ -142,6 +143,11 @@ def convert(
         check_target(source, target)
     part = target.with_name(f".{target.name}.part")
     with container.open_existing(source) as old:
+        if in_place and old.swmr_mode:  # who writes it would go on in the file that is replaced
+            raise InputError(
+                f"{source} is being written by another process, or its writer died; convert it in "
+                "place when that has ended, or after `tezip-h5 repair`"
+            )
         before = source.stat()
         chosen = _chosen(old, datasets)
         options = dict(settings, chunk_frames=chunk_frames, tile=tile, embed_model=embed_model)
@@ -306,7 +312,7 @@ def _copy_rest(old: h5py.File, new: h5py.File, chosen: dict[str, h5py.Dataset]) 
         tables = f"{container.STACKS}{path}"
         new.require_group(tables.rpartition("/")[0])
         new[tables] = staged  # a second link: the staging group stays until all is there
-        container.link_keyframes(new[tables], new[path], keyframes_of(new[tables]))
+        link_keyframes(new[tables], new[path], keyframes_of(new[tables]))
     tree.finish()
     for path in chosen:
         del new[f"{container.STACKS}{path}"]["data"]

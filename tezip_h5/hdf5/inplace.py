@@ -5,10 +5,13 @@ The original stays until the compressed one has been read back and compared.
 
 from __future__ import annotations
 
+import contextlib
+
 import h5py
 
 from tezip_h5.errors import InputError
 from tezip_h5.hdf5 import container, nexus, report
+from tezip_h5.hdf5.keyframes import link_keyframes
 from tezip_h5.hdf5.plan import Job
 from tezip_h5.hdf5.summary import Summary, summarise
 
@@ -36,21 +39,23 @@ def compress(dataset: h5py.Dataset, job: Job, started: float) -> Summary:
         report.compare(encoder.data, job.source, job.plan.bound)
         nexus.unmark(staging, encoder.data)
         _copy_attributes(dataset, encoder.data)
-        _move_scales(dataset, encoder.data)
+        file.flush()  # a kill must not find links to what is not there yet
     except BaseException:
         container.drop_staging(file)
         file.flush()
         raise
-    for link in (path, *links):
-        del file[link]
-        file[link] = encoder.data
-    del staging["data"]
     tables = f"{container.STACKS}{path}"
-    if tables in file:
-        del file[tables]
-    file.require_group(tables.rpartition("/")[0])
-    file.move(staging.name, tables)
-    container.link_keyframes(file[tables], file[path], encoder.keyframes)
+    with contextlib.ExitStack() as swap:
+        swap.enter_context(container.replacing(file, tables))
+        file.require_group(tables.rpartition("/")[0])
+        file.move(staging.name, tables)
+        for link in (path, *links):
+            swap.enter_context(container.replacing(file, link))
+            file[link] = encoder.data
+        link_keyframes(file[tables], file[path], encoder.keyframes)
+        del file[tables]["data"]
+        swap.enter_context(_scales_moved(dataset, encoder.data))
+        file.flush()
     container.drop_staging(file)
     file.flush()
     size = file.id.get_filesize()
@@ -96,6 +101,17 @@ def _copy_attributes(source: h5py.Dataset, target: h5py.Dataset) -> None:
         if name not in _SCALE_ATTRIBUTES and name != "tezip":
             attribute = source.attrs.get_id(name)
             target.attrs.create(name, source.attrs[name], attribute.shape, attribute.dtype)
+
+
+@contextlib.contextmanager
+def _scales_moved(source: h5py.Dataset, target: h5py.Dataset):
+    """Move the scales; back again when what follows fails."""
+    try:
+        _move_scales(source, target)
+        yield
+    except BaseException:
+        _move_scales(target, source)
+        raise
 
 
 def _move_scales(source: h5py.Dataset, target: h5py.Dataset) -> None:

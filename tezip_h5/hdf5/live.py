@@ -16,6 +16,7 @@ import h5py
 from tezip_h5.errors import InputError
 from tezip_h5.hdf5 import container, nexus, superblock
 from tezip_h5.hdf5.encoder import StackEncoder
+from tezip_h5.hdf5.keyframes import link_keyframes
 from tezip_h5.model import embedding, store
 
 try:
@@ -91,6 +92,9 @@ class _Mark:
 
     def close(self) -> None:
         if self._descriptor is not None:
+            # Closing is not enough: a child that was forked meanwhile shares the lock.
+            with contextlib.suppress(OSError):
+                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
             os.close(self._descriptor)
             self._descriptor = None
 
@@ -116,7 +120,7 @@ def complete(group: h5py.Group, encoder: StackEncoder) -> None:
     encoder.write_preview()
     data = group["data"]
     if data.shape[0]:
-        container.link_keyframes(group, data, encoder.keyframes)
+        link_keyframes(group, data, encoder.keyframes)
 
 
 def complete_later(path, name: str, encoder: StackEncoder) -> bool:
@@ -128,7 +132,7 @@ def complete_later(path, name: str, encoder: StackEncoder) -> bool:
             time.sleep(_PAUSE)
             continue
         with file:
-            group = file[name]
+            group = _again(file, name, encoder)
             if not any(container.read_filenames(group)):
                 del group["filenames"]
             if not encoder.totals.network_chunks:
@@ -138,6 +142,17 @@ def complete_later(path, name: str, encoder: StackEncoder) -> bool:
             complete(group, encoder)
         return True
     return False
+
+
+def _again(file: h5py.File, name: str, encoder: StackEncoder) -> h5py.Group:
+    """The stack that was written; OSError when another file has taken the place of its file."""
+    group = file.get(name)
+    if not isinstance(group, h5py.Group) or len(group.get("frames", ())) < encoder.totals.frames:
+        raise OSError(
+            f"{file.filename} was replaced by another file while {name!r} was written: the frames "
+            "are in the file that was there before, if it still has a name"
+        )
+    return group
 
 
 def in_use(path) -> bool:

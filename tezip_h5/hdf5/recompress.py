@@ -26,6 +26,7 @@ from tezip_h5.errors import FormatError, InputError
 from tezip_h5.hdf5 import container, reader
 from tezip_h5.hdf5.copying import Tree, check_target, copy_attributes
 from tezip_h5.hdf5.encoder import StackEncoder
+from tezip_h5.hdf5.keyframes import link_keyframes
 from tezip_h5.hdf5.layout import Layout
 from tezip_h5.hdf5.networks import model_of_stack
 from tezip_h5.hdf5.options import FILTER_ID, ChunkOptions, check_dataset, options_of, panel_axes_of
@@ -292,7 +293,7 @@ def _recompress_stack(name, data, tables, new, level, threads, device) -> Recomp
     for key, value in marks.items():  # a user may have changed them
         group.attrs[key] = value
     group.attrs["complete"] = attribute_of(tables, "complete", bool, True)
-    container.link_keyframes(group, new_data, encoder.keyframes)
+    link_keyframes(group, new_data, encoder.keyframes)
     totals = encoder.totals
     before = int(data.id.get_storage_size())
     return RecompressedStack(name, before, totals.payload_bytes, totals.chunks, encoder.kept)

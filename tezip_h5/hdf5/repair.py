@@ -11,6 +11,7 @@ import numpy as np
 from tezip_h5 import bitstream
 from tezip_h5.errors import FormatError, InputError, TezipError
 from tezip_h5.hdf5 import container, live, reader, superblock
+from tezip_h5.hdf5.keyframes import link_keyframes
 from tezip_h5.hdf5.layout import panels_joined
 from tezip_h5.hdf5.options import panel_axes_of
 from tezip_h5.hdf5.past import past_of
@@ -81,16 +82,16 @@ def repair(path) -> Repaired:
     []
     """
     started = time.perf_counter()
-    container.open_existing(path).close()  # says what is wrong with the path
+    path = container.check_is_hdf5(path)  # HDF5 may not open it before its marks are off
     if live.in_use(path):
         raise InputError(f"{path} is in use by another process; repair it when that has ended")
     unlocked = superblock.take_off_marks(path)
+    superblock.extend_to_end(path)
     stacks = []
     try:
         with h5py.File(path) as file:
             sound = not _unsound(file)
         if not sound:
-            superblock.extend_to_end(path)
             with container.closing(h5py.File(path, "r+")) as file:
                 stacks = [_complete(*stack) for stack in _unsound(file)]
                 container.drop_staging(file)
@@ -136,7 +137,7 @@ def _complete(name: str, group: h5py.Group, data: h5py.Dataset) -> RepairedStack
     if "preview" not in group and kept:
         add_preview(group, data, keyframes)
     if kept:
-        container.link_keyframes(group, data, keyframes)
+        link_keyframes(group, data, keyframes)
     container.note(group, "complete", True)
     return RepairedStack(name, kept, counted - kept)
 

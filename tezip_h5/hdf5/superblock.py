@@ -1,6 +1,6 @@
 """HDF5's superblock: the marks that a writer leaves in a file when it dies.
 
-"HDF5 File Format Specification", section II.A, versions 2 and 3; its checksum is Bob Jenkins's
+"HDF5 File Format Specification", section II.A; the checksum of versions 2 and 3 is Bob Jenkins's
 lookup3. HDF5's own tool for this is ``h5clear -s``, which not everybody has.
 """
 
@@ -15,8 +15,10 @@ __all__ = ["extend_to_end", "lookup3", "take_off_marks", "version"]
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _MARKS = 0x05  # open for writing, open for writing while others read
-_END = 28  # where the file's length is
-_BYTES = 44  # before the checksum, with 8-byte addresses
+# With 8-byte addresses:
+_SIZE_OF_ADDRESSES = {0: 13, 1: 13, 2: 9, 3: 9}  # where that is said, by version
+_END = {0: 40, 1: 44, 2: 28, 3: 28}  # where the file's length is
+_BYTES = 44  # before the checksum, which versions 2 and 3 have
 
 
 def _find(stream) -> int | None:
@@ -48,15 +50,23 @@ def extend_to_end(path) -> None:
     with open(path, "r+b") as stream:
         start = _find(stream)
         stream.seek(start or 0)
-        block = bytearray(stream.read(_BYTES + 4))
-        if start is None or len(block) < _BYTES + 4 or block[8] not in (2, 3) or block[9] != 8:
+        block = bytearray(stream.read(52))
+        if start is None or len(block) < 52 or block[8] not in _END:
             return
-        size = os.fstat(stream.fileno()).st_size - start
-        if struct.unpack_from("<Q", block, _END)[0] < size:
-            struct.pack_into("<Q", block, _END, size)
-            struct.pack_into("<I", block, _BYTES, lookup3(block[:_BYTES]))
+        kind, size = block[8], os.fstat(stream.fileno()).st_size
+        if block[_SIZE_OF_ADDRESSES[kind]] != 8 or (kind >= 2 and not _intact(block)):
+            return
+        if struct.unpack_from("<Q", block, _END[kind])[0] < size:
+            struct.pack_into("<Q", block, _END[kind], size)
+            if kind >= 2:
+                struct.pack_into("<I", block, _BYTES, lookup3(block[:_BYTES]))
             stream.seek(start)
             stream.write(block)
+
+
+def _intact(block: bytes) -> bool:
+    """Whether the checksum of a superblock fits, version 2 or 3."""
+    return struct.unpack_from("<I", block, _BYTES)[0] == lookup3(block[:_BYTES])
 
 
 def take_off_marks(path) -> bool:
@@ -73,7 +83,7 @@ def take_off_marks(path) -> bool:
         block = bytearray(stream.read(_BYTES + 4))
         if start is None or len(block) < _BYTES + 4 or block[8] != 3 or not block[11] & _MARKS:
             return False
-        if block[9] != 8 or struct.unpack_from("<I", block, _BYTES)[0] != lookup3(block[:_BYTES]):
+        if block[9] != 8 or not _intact(block):
             raise FormatError(f"{path}: the superblock is damaged, its checksum does not fit")
         block[11] &= ~_MARKS & 0xFF
         struct.pack_into("<I", block, _BYTES, lookup3(block[:_BYTES]))

@@ -15,6 +15,7 @@ from tezip_h5.bounds import ErrorBound
 from tezip_h5.errors import InputError
 from tezip_h5.frames import open_stack
 from tezip_h5.hdf5 import cluster, container, inplace, nexus, report
+from tezip_h5.hdf5.keyframes import link_keyframes
 from tezip_h5.hdf5.plan import Job, Plan, checked_name
 from tezip_h5.hdf5.space import Space
 from tezip_h5.hdf5.summary import Summary, summarise
@@ -77,7 +78,8 @@ def write(
         Read back what was written and compare every sample with the original. (Compressing in
         place always does. The stack must be readable twice.)
     overwrite : bool
-        Replace a stack or a dataset of the same name; other groups are left alone.
+        Replace a stack, with whatever lies in its group, or a dataset of the same name. A group
+        that is no stack, or in which another stack lies, is left alone.
     progress : bool, optional
         Show a progress bar; default: on a terminal, after two seconds.
     scheduler : str or distributed.Client, optional
@@ -175,7 +177,7 @@ def _encode_file(path: Path, name: str, stack, job: Job, verify: bool):
         group = file.create_group(name)
         nexus.lead_to(file, name)
         encoder = job.run(group)
-        container.link_keyframes(group, encoder.data, encoder.keyframes)
+        link_keyframes(group, encoder.data, encoder.keyframes)
         if verify and job.cluster is None:  # its workers do
             report.compare(encoder.data, _again(stack, job), job.plan.bound)
     return encoder
@@ -210,23 +212,23 @@ def _add_to_file(path: Path, beside: Path, name: str) -> int:
 
     Returns the bytes of a stack of that name which it replaces.
     """
-    replaced = 0
     target = container.open_existing(path, "r+")
     with h5py.File(beside) as finished, container.closing(target) as file:
         Space(file).reserve(beside.stat().st_size)
-        staging = container.staging_group(file)
+        staging = file.create_group(None)  # without a link: a kill leaves the file as it was
         finished.copy(finished[name], staging, "scan")
-        if name in file:
-            replaced = _stored_bytes(file.get(name))
-            del file[name]
-        file.require_group(name.rpartition("/")[0] or "/")
-        file.move(f"{container.INCOMING}/stack/scan", f"/{name}")
-        group = file[name]
-        nexus.lead_to(file, name)
-        embedding.relink(group)
-        container.finish_group(group, group["data"])
-        kinds = group["frames"]["kind"]
-        container.link_keyframes(group, group["data"], np.flatnonzero(kinds == 0))
+        replaced = _stored_bytes(file.get(name))
+        file.flush()
+        with container.replacing(file, name):
+            file.require_group(name.rpartition("/")[0] or "/")
+            file[name] = staging["scan"]
+            group = file[name]
+            nexus.lead_to(file, name)
+            embedding.relink(group)
+            container.finish_group(group, group["data"])
+            kinds = group["frames"]["kind"]
+            link_keyframes(group, group["data"], np.flatnonzero(kinds == 0))
+            file.flush()
         container.drop_staging(file)
     return replaced
 

@@ -57,7 +57,7 @@ class Writer:
     verify : bool
         Decode every chunk again before it is written, and compare every sample.
     overwrite : bool
-        Replace a stack or a dataset that is there already, now; other groups are left alone.
+        Replace a stack or a dataset that is there already, now; see `write`.
     append : bool
         Go on with a stack that is there already. Its options hold: `frame_shape`, `dtype` and the
         rest may be left out, or must agree (`level` may differ).

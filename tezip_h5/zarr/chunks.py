@@ -58,6 +58,8 @@ class ChunkCodec:
     """
 
     def __init__(self, models=(), **options):
+        if not isinstance(models, list | tuple):
+            raise InputError(f"models={models!r}; give a list of models in base64")
         self._models = tuple(models)
         for text in self._models:
             try:
