@@ -14,6 +14,7 @@ from conftest import require_tool
 
 import tezip_h5
 from tezip_h5 import FormatError, InputError, TEZip
+from tezip_h5.hdf5 import cache
 from tezip_h5.hdf5.options import ChunkOptions
 
 
@@ -278,6 +279,20 @@ def test_many_threads_read_one_dataset(run_h5, walk):
             thread.join(60)
         assert not any(thread.is_alive() for thread in threads)
     assert not wrong
+
+
+def test_a_chunk_is_not_taken_for_another_with_its_checksums():
+    """Checksums of 32 bits can be made to agree."""
+    kept, chunk = cache.ChunkCache(1000), np.zeros(5, np.uint8)
+    kept.put(b"head", b"head and samples", chunk)
+    assert kept.get(b"head", memoryview(b"head and samples")) is chunk
+    assert kept.get(b"head", b"head and SAMPLES") is None
+    assert kept.get(b"head", b"head") is None
+    other = np.ones(5, np.uint8)
+    kept.put(b"head", b"head and SAMPLES", other)
+    assert kept.get(b"head", b"head and SAMPLES") is other
+    kept.put(b"next", b"x" * 990, chunk)
+    assert kept.get(b"head", b"head and SAMPLES") is None  # no room for both
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")

@@ -101,6 +101,15 @@ def test_bands(monkeypatch):
     assert section[4] == 3
 
 
+def test_no_more_bands_than_a_frame_is_worth():
+    """Each has a state of half a megabyte: a small payload would take gigabytes."""
+    section = bytearray(there_and_back(moving(2, 1, 200, 4), 1, 255, "best"))
+    assert section[4] == 2
+    section[4] = 200
+    with pytest.raises(FormatError, match=r"200 bands of 200 x 4 samples"):
+        MixingDecoder({mixing.RESIDUALS: bytes(section)}, (1, 200, 4), scale_of(255))
+
+
 @pytest.mark.parametrize("level", ["balanced", "best"])
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
 def test_chunks_large_enough_to_be_taught(level, dtype):

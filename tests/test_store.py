@@ -32,6 +32,14 @@ def moving():
     return (120 + 60 * np.sin((x + 2 * t) / 5) + 40 * np.cos(y / 4)).astype(np.uint8)
 
 
+def rewritten(file, model, part, change):
+    """Store an embedded model's array anew, as another type."""
+    path = f"{embedding.MODELS}/{model.digest.hex()}/{part}"
+    array = change(file[path][()])
+    del file[path]
+    file[path] = array
+
+
 # --- integer models -------------------------------------------------------------------------
 
 
@@ -173,6 +181,52 @@ def test_one_bit_of_an_embedded_model(tmp_path, model, moving, part, in_fresh_pr
         """
     )
     assert "refused:" in printed
+
+
+def test_no_other_numbers_go_by_a_models_digest(tmp_path, model):
+    """What is digested is integers: 0.25 more would not show."""
+    for part, change in [
+        ("gates0/kernel", lambda kernel: kernel + 0.25 * (kernel == 0)),
+        ("gates0/kernel", lambda kernel: kernel.astype("i8")),
+        ("gates0/shift", lambda shift: shift.astype("i2")),
+        ("conformance", lambda frames: np.array(["x"] * len(frames), "S1")),
+    ]:
+        with h5py.File(tmp_path / "x.h5", "w") as file:
+            embedding.embed(file, model)
+            rewritten(file, model, part, change)
+            with pytest.raises(DamagedModelError, match="is damaged"):
+                embedding.read(file, model.digest)
+
+
+def test_what_is_no_model_among_the_embedded(tmp_path, model):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        group = embedding.embed(file, model)
+        file[f"{embedding.MODELS}/notes"] = 1
+        assert embedding.embedded(file) == [model.digest]
+        huge = group.create_dataset("huge", (1 << 33,), "u1", chunks=(1 << 20,))  # takes no room
+        with pytest.raises(DamagedModelError, match="huge makes it larger than"):
+            embedding.read(file, model.digest)
+        del group["huge"], huge
+        group["again"] = group
+        group["description"][()] = "[" * 100_000
+        with pytest.raises(DamagedModelError, match="is damaged"):
+            embedding.read(file, model.digest)
+    with h5py.File(tmp_path / "y.h5", "w") as file:
+        file[embedding.MODELS] = 1
+        assert embedding.embedded(file) == []
+
+
+def test_another_open_file_may_have_what_is_damaged_in_one(tmp_path, monkeypatch):
+    other = random_model(ARCHITECTURE, seed=12)
+    with h5py.File(tmp_path / "x.h5", "w") as damaged, h5py.File(tmp_path / "y.h5", "w") as sound:
+        embedding.embed(damaged, other)
+        rewritten(damaged, other, "conformance", lambda frames: frames + 0.5)
+        monkeypatch.setattr(store, "_registered", {})
+        monkeypatch.setattr(embedding, "open_files", lambda: [damaged, sound])
+        with pytest.raises(DamagedModelError, match=r"x.h5"):
+            store.find(other.digest)
+        embedding.embed(sound, other)
+        assert store.find(other.digest).digest == other.digest
 
 
 @pytest.mark.parametrize("missing", ["a1/bias", "tables/tanh_cell", "conformance", "description"])

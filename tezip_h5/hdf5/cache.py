@@ -21,10 +21,11 @@ DEFAULT_BYTES = 192 << 20
 
 
 class ChunkCache:
-    """A least-recently-used map from a payload's identity to its decoded chunk.
+    """A least-recently-used map from payloads to their decoded chunks.
 
-    The newest chunk is always kept, so that a chunk larger than the limit still serves
-    frame after frame.
+    They are found by their identity, which is no proof: checksums can be made to agree. So the
+    whole payload is kept, and compared. The newest chunk is always kept, so that a chunk larger
+    than the limit still serves frame after frame.
     """
 
     def __init__(self, limit: int):
@@ -34,24 +35,25 @@ class ChunkCache:
     def reset(self) -> None:
         """Forget everything (also after a fork, when a lock may be held for ever)."""
         self._lock = threading.Lock()
-        self._chunks: OrderedDict[bytes, np.ndarray] = OrderedDict()
+        self._chunks: OrderedDict[bytes, tuple] = OrderedDict()  # payload, chunk
         self._bytes = 0
 
-    def get(self, identity: bytes) -> np.ndarray | None:
+    def get(self, identity: bytes, payload) -> np.ndarray | None:
         """The chunk, or None."""
         with self._lock:
-            chunk = self._chunks.get(identity)
-            if chunk is not None:
-                self._chunks.move_to_end(identity)
+            known, chunk = self._chunks.get(identity, (b"", None))
+            if chunk is None or not np.array_equal(known, np.frombuffer(payload, np.uint8)):
+                return None
+            self._chunks.move_to_end(identity)
             return chunk
 
-    def put(self, identity: bytes, chunk: np.ndarray) -> None:
+    def put(self, identity: bytes, payload, chunk: np.ndarray) -> None:
         """Keep a chunk, dropping the least recently used ones."""
+        payload = np.frombuffer(payload, np.uint8).copy()
         with self._lock:
-            if identity in self._chunks:
-                return
-            self._chunks[identity] = chunk
-            self._bytes += chunk.nbytes
+            self._forget(self._chunks.pop(identity, None))
+            self._chunks[identity] = payload, chunk
+            self._bytes += payload.nbytes + chunk.nbytes
             self._drop(keep=1)
 
     def resize(self, limit: int) -> None:
@@ -62,7 +64,10 @@ class ChunkCache:
 
     def _drop(self, keep: int) -> None:
         while self._bytes > self.limit and len(self._chunks) > keep:
-            self._bytes -= self._chunks.popitem(last=False)[1].nbytes
+            self._forget(self._chunks.popitem(last=False)[1])
+
+    def _forget(self, entry: tuple | None) -> None:
+        self._bytes -= sum(part.nbytes for part in entry or ())
 
 
 def _initial_limit() -> int:
@@ -91,9 +96,9 @@ def decoded(
 ) -> np.ndarray:
     """Decode a payload, or take it from the cache. The result must not be written to."""
     _, identity = bitstream.peek(payload)
-    chunk = _cache.get(identity)
+    chunk = _cache.get(identity, payload)
     if chunk is None:
         chunk = codec.decode_chunk(payload, max_bytes=max_bytes, threads=threads, device=device)
         chunk.flags.writeable = False
-        _cache.put(identity, chunk)
+        _cache.put(identity, payload, chunk)
     return chunk

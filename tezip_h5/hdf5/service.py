@@ -77,12 +77,13 @@ def _answer(values: list[int], payload: memoryview, threads: int) -> tuple[int, 
 
 def _take_models(name: bytes) -> None:
     """Register the models of a file that the plugin's process has open, if it is an HDF5 file."""
-    with contextlib.suppress(OSError, KeyError, TezipError):
+    with contextlib.suppress(OSError, KeyError, RuntimeError):
         if not h5py.is_hdf5(name):
             return
         with h5py.File(os.fsdecode(name), "r", locking=False) as file:
             for digest in embedding.embedded(file):
-                store.register(embedding.read(file, digest))
+                with contextlib.suppress(TezipError):  # the next may be the one that is needed
+                    store.register(embedding.read(file, digest))
 
 
 def _receive(connection: socket.socket, size: int) -> memoryview:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import re
 
 import h5py
 import numpy as np
 
 from tezip_h5.errors import DamagedModelError, ModelError
-from tezip_h5.prediction.integer import IntegerModel
+from tezip_h5.prediction.integer import MAX_BYTES, IntegerModel
 
 __all__ = ["MODELS", "embed", "embedded", "link", "open_files", "read", "relink", "size"]
 
@@ -63,7 +64,9 @@ def relink(group: h5py.Group) -> None:
 
 def embedded(file: h5py.File) -> list[bytes]:
     """Digests of the models in a file."""
-    return [bytes.fromhex(name) for name in file[MODELS]] if MODELS in file else []
+    models = file.get(MODELS)
+    names = models if isinstance(models, h5py.Group) else ()
+    return [bytes.fromhex(name) for name in names if re.fullmatch("[0-9a-f]{64}", name)]
 
 
 def read(file: h5py.File, digest: bytes) -> IntegerModel | None:
@@ -77,17 +80,19 @@ def read(file: h5py.File, digest: bytes) -> IntegerModel | None:
     # Asked before it is opened: inside a filter's callback HDF5 cannot say why opening failed.
     if path not in file:
         return None
-    group = file[path]
-    arrays = {}
+    found = {}
 
     def visit(name, item):
-        if isinstance(item, h5py.Dataset) and name != _DESCRIPTION:
-            arrays[name] = item[()]
+        if isinstance(item, h5py.Dataset):
+            if sum(known.nbytes for known in found.values()) + item.nbytes > MAX_BYTES:
+                raise ValueError(f"{item.name} makes it larger than {MAX_BYTES} bytes")
+            found[name] = item
 
     try:
-        group.visititems(visit)
-        description = group[_DESCRIPTION][()].decode()
-    except (KeyError, OSError, AttributeError, UnicodeDecodeError) as error:
+        file[path].visititems(visit)
+        description = found.pop(_DESCRIPTION)[()].decode()
+        arrays = {name: np.asarray(item[()]) for name, item in found.items()}
+    except (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise _damaged(file, error) from None
     little = {name: np.asarray(a, a.dtype.newbyteorder("<")) for name, a in arrays.items()}
     try:

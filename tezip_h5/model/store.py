@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tezip_h5.errors import InputError, ModelError
+from tezip_h5.errors import DamagedModelError, InputError, ModelError
 from tezip_h5.model import embedding, original
 from tezip_h5.model.export import export
 from tezip_h5.model.weights import WEIGHTS_FILE
@@ -221,6 +221,8 @@ def find(digest: bytes) -> IntegerModel:
     ------
     ModelError
         When it is not found; the message names the digest and where it was looked for.
+    DamagedModelError
+        When the only one found is damaged.
     """
     if digest in _registered:
         return _registered[digest]
@@ -228,9 +230,13 @@ def find(digest: bytes) -> IntegerModel:
         model = default(channels)
         if model is not None and model.digest == digest:
             return model
-    searched = embedding.open_files()
+    searched, damage = embedding.open_files(), None
     for file in searched:
-        model = embedding.read(file, digest)
+        try:
+            model = embedding.read(file, digest)
+        except DamagedModelError as error:  # another file may have it, too
+            damage = error
+            continue
         if model is not None:
             return register(model)
     folders = [f for f in os.environ.get(SEARCH_PATH, "").split(os.pathsep) if f]
@@ -238,6 +244,8 @@ def find(digest: bytes) -> IntegerModel:
         for path in sorted(Path(folder).rglob("*.tzm")):
             if _digest_in(path) == digest:
                 return load(path)
+    if damage is not None:
+        raise damage
     raise ModelError(
         f"this chunk was predicted by the model {digest.hex()}, which was not found: it is none "
         f"of the {len(_registered)} loaded in this process, does not ship with this tezip_h5, is "

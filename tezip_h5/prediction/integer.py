@@ -46,6 +46,7 @@ BEGINNING = b"TZM0"
 """Of a .tzm file."""
 MAX_BYTES = 1 << 28
 """A model is no larger, packed or not."""
+_STORED = ("<i4", "<i2", "|u1")
 _TABLES = {"tanh_input": (2 * PREACTIVATION + 1, GATE), "tanh_cell": (2 * CELL + 1, ACTIVATION)}
 
 
@@ -165,6 +166,10 @@ class IntegerModel:
             When anything is missing, of another shape, or breaks the proof.
         """
         try:
+            # Other types could hold other numbers under the same digest, which is of these.
+            for name, array in arrays.items():
+                if array.dtype.str not in _STORED:
+                    raise ValueError(f"array {name} of type {array.dtype}")
             document = json.loads(description)
             architecture = Architecture.from_json(json.dumps(document["architecture"]))
             convolutions = {
@@ -182,8 +187,14 @@ class IntegerModel:
                 dict(document["provenance"]),
             )
             stored = {name: np.asarray(arrays[f"{name}/bound"]) for name in convolutions}
-        except (KeyError, ValueError, TypeError) as error:
+        except (KeyError, ValueError, TypeError, RecursionError) as error:
             raise ModelError(f"this is no integer model: {error!r}") from None
+        for name, array in model.arrays().items():
+            if arrays[name].dtype != array.dtype:
+                raise ModelError(
+                    f"array {name} is {arrays[name].dtype}, in a model it is {array.dtype}; the "
+                    "model is damaged"
+                )
         for name, conv in convolutions.items():
             if not np.array_equal(stored[name], conv.bounds):
                 raise ModelError(
@@ -215,7 +226,7 @@ class IntegerModel:
             head = json.loads(raw[4 : 4 + size])
             arrays, at = {}, 4 + size
             for name, (dtype, shape) in head["arrays"].items():
-                if dtype not in ("<i4", "<i2", "|u1"):
+                if dtype not in _STORED:
                     raise ValueError(f"array {name} of type {dtype}")
                 count = int(np.prod(shape, dtype=object))
                 arrays[name] = np.frombuffer(raw, dtype, count, at).reshape(shape)

@@ -44,6 +44,11 @@ def _bands(number: int, height: int, width: int) -> int:
     return max(1, min(height // 32, max(2, round(height * width / _BAND_PIXELS[number]))))
 
 
+def _most_bands(height: int, width: int) -> int:
+    """Bands that a frame may have: each has a state of its own, whatever its size."""
+    return max(1, min(height // 32, max(2, -(-height * width // min(_BAND_PIXELS.values())))))
+
+
 def _edges(height: int, bands: int) -> list[slice]:
     """Rows of every band, as even as can be."""
     cuts = [height * i // bands for i in range(bands + 1)]
@@ -249,12 +254,12 @@ class MixingDecoder:
             or flags & ~(_GUIDED | FLAGS)
             or use > 2
             or zero
-            or not 1 <= bands <= shape[1]
+            or not 1 <= bands <= _most_bands(*shape[1:])
             or scale.top > MOST_TOP
         ):
             raise FormatError(
                 f"prefix of a mixed section out of range: model {number}, flags {flags}, weights "
-                f"{use}, {bands} bands of {shape[1]} rows, levels up to {scale.top}"
+                f"{use}, {bands} bands of {shape[1]} x {shape[2]} samples, levels up to {scale.top}"
             )
         start = _PREFIX.size
         self._rows = _edges(shape[1], bands)
