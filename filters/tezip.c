@@ -145,7 +145,7 @@ static int have_decoder(void)
     char python[4096];
     char *argv[] = {python, "-c", code, NULL};
     answer hello;
-    int ends[2], status;
+    int ends[2], status = 0;
 
     if (channel >= 0 && owner == getpid())
         return 1;
@@ -171,7 +171,7 @@ static int have_decoder(void)
         return 0;
     }
     hopeless = 1;
-    waitpid(decoder, &status, 0);
+    waitpid(decoder, &status, 0); /* fails where the host ignores its children */
     if (WIFEXITED(status) && WEXITSTATUS(status) == 127)
         say("this Python cannot be run: ", python);
     else

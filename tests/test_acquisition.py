@@ -470,3 +470,149 @@ def test_a_bound_that_breaks_is_an_error_of_the_writer(path, walk, monkeypatch):
         w.flush()
     w.close()
     assert os.path.exists(path)
+
+
+def test_frames_that_come_while_it_closes_are_written_or_refused(path, walk):
+    options = {"level": "fast", "chunk_frames": 2, "queue_frames": 8}
+    for attempt in range(8):
+        w = Writer(path, f"s{attempt}", walk.shape[1:], walk.dtype, **options)
+        taken = []
+
+        def append(w=w, taken=taken):
+            while not taken or taken[-1] != "closed":
+                try:
+                    w.append(walk[len(taken) % len(walk)])
+                    taken.append("frame")
+                except InputError:
+                    taken.append("closed")
+
+        thread = threading.Thread(target=append)
+        thread.start()
+        time.sleep(0.002 * attempt)
+        w.close()
+        thread.join(60)
+        with h5py.File(path) as f:
+            group = f[f"s{attempt}"]
+            assert len(group["data"]) == len(taken) - 1
+            assert group.attrs["raw_bytes"] == (len(taken) - 1) * walk[0].nbytes
+
+
+def test_whoever_waits_for_room_hears_of_an_interrupted_close(path, walk, monkeypatch):
+    going_on = threading.Event()
+    monkeypatch.setattr(StackEncoder, "submit", lambda *_, **__: going_on.wait(60))
+    shape, dtype = walk.shape[1:], walk.dtype
+    w = Writer(path, "scan", frame_shape=shape, dtype=dtype, chunk_frames=2, queue_frames=4)
+    said = []
+
+    def append():
+        try:
+            w.append(np.concatenate([walk, walk]))
+        except InputError as error:
+            said.append(str(error))
+
+    thread = threading.Thread(target=append)
+    thread.start()
+    while w.queued < 4:
+        time.sleep(0.01)
+    w._line.close = give_up_first(w._line, going_on)
+    monkeypatch.setattr(w, "_lock", Interrupted())
+    with pytest.raises(KeyboardInterrupt):
+        w.close()
+    thread.join(60)
+    assert said == ["the writer was closed; 2 frames were not taken"]
+
+
+class Interrupted:
+    """A lock for which nobody waits to the end."""
+
+    def __enter__(self):
+        raise KeyboardInterrupt
+
+    def __exit__(self, *exception):
+        pass
+
+
+def give_up_first(line, going_on):
+    """`Line.close`, while what is under way goes on only after it was given up."""
+    close = line.close
+
+    def closing(**options):
+        threading.Timer(0.1, going_on.set).start()
+        close(**options)
+
+    return closing
+
+
+def test_a_second_writer_that_goes_on_with_a_stack_is_noticed(path, walk):
+    with Writer(path, "scan", frame_shape=walk.shape[1:], dtype=walk.dtype, chunk_frames=2) as w:
+        w.append(walk[:4])
+    first, second = (Writer(path, "scan", append=True) for _ in range(2))
+    first.append(walk[4:8])
+    first.flush()
+    second.append(walk[:2])
+    with pytest.raises(InputError, match="another writer goes on"):
+        second.flush()
+    second.close()
+    first.close()
+    assert np.array_equal(tezip_h5.read(path), walk[:8])
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    """A disk that may become full: from then on no file gets more room."""
+    state, allocate = {"full": False}, os.posix_fallocate
+
+    def limited(descriptor, start, size):
+        if state["full"] and start + size > os.fstat(descriptor).st_size:
+            raise OSError(28, "No space left on device")
+        allocate(descriptor, start, size)
+
+    monkeypatch.setattr(os, "posix_fallocate", limited)
+    return state
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="no room can be reserved here")
+@pytest.mark.parametrize("swmr", [False, True])
+def test_a_full_disk_takes_previews_and_nothing_else(path, walk, disk, caplog, swmr):
+    options = {"chunk_frames": 3, "swmr": swmr}
+    with Writer(path, "scan", frame_shape=walk.shape[1:], dtype=walk.dtype, **options) as w:
+        w.append(walk[:6])
+        w.flush()
+        disk["full"] = True
+    disk["full"] = False
+    assert "its disk is full" in caplog.text
+    assert np.array_equal(tezip_h5.read(path), walk[:6])
+    with h5py.File(path) as f:
+        assert f["scan"].attrs["complete"]
+        assert "preview" not in f["scan"]
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="no room can be reserved here")
+@pytest.mark.parametrize("swmr", [False, True])
+def test_what_was_flushed_outlives_a_disk_that_is_full_at_the_end(path, walk, disk, swmr):
+    options = {"chunk_frames": 4, "swmr": swmr}
+    w = Writer(path, "scan", frame_shape=walk.shape[1:], dtype=walk.dtype, **options)
+    w.append(walk[:6])
+    w.flush()
+    disk["full"] = True
+    with pytest.raises(OSError, match="No space"):
+        w.close()
+    disk["full"] = False
+    assert np.array_equal(tezip_h5.read(path), walk[:6])
+    with Writer(path, "scan", append=True, swmr=swmr) as w:
+        w.append(walk[6:])
+    assert np.array_equal(tezip_h5.read(path), walk)
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="no room can be reserved here")
+def test_a_disk_that_is_full_at_the_beginning_keeps_what_was(path, walk, disk):
+    disk["full"] = True
+    with pytest.raises(OSError, match="No space"):
+        Writer(path, "scan", frame_shape=walk.shape[1:], dtype=walk.dtype)
+    assert not path.exists()
+    disk["full"] = False
+    tezip_h5.write(walk, path)
+    disk["full"] = True
+    with pytest.raises(OSError, match="No space"):
+        Writer(path, "scan", frame_shape=walk.shape[1:], dtype=walk.dtype, overwrite=True)
+    assert np.array_equal(tezip_h5.read(path), walk)

@@ -44,6 +44,7 @@ __all__ = [
     "finish_group",
     "is_tezip",
     "keep_mask",
+    "keep_off_the_end",
     "name_taken",
     "note",
     "open_existing",
@@ -66,7 +67,7 @@ READ_ME = (
 MASK = "pixel_mask"
 NAME_BYTES = 255
 
-_MOST_MAPPINGS = 4096
+_GUARD_BYTES = 4096  # more than HDF5 gathers into one block of small pieces
 
 
 def create_data(
@@ -291,6 +292,14 @@ def _stack_within(group: h5py.Group) -> str | None:
     """The path of a stack that lies in the group of another, or None."""
     data = group["data"]
     return visit_all(group, lambda _, item: item.name if is_tezip(item) and item != data else None)
+
+
+def keep_off_the_end(file: h5py.File) -> None:
+    """Put something behind the chunk just written: at the file's end it would be reused."""
+    guard = file.require_group(INCOMING)
+    if "guard" in guard:
+        del guard["guard"]
+    guard.create_dataset("guard", data=np.zeros(_GUARD_BYTES, np.uint8))
 
 
 def note(group: h5py.Group, name: str, value) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from tezip_h5 import rescue
 from tezip_h5.bounds import ErrorBound
 from tezip_h5.codec import Encoded, FrameRecord, decode_chunk, encode_chunk
-from tezip_h5.errors import BoundError
+from tezip_h5.errors import BoundError, InputError
 from tezip_h5.hdf5 import container
 from tezip_h5.hdf5.container import FRAME_DTYPE
 from tezip_h5.hdf5.layout import Layout, panels_joined
@@ -162,7 +162,8 @@ class StackEncoder:
         self._keyframes: list[np.ndarray] = [self.past.keyframes]
         self._windows = len(self.past.keyframes)
         self._written = written or (lambda frames: None)
-        self._space = Space(group.file)
+        self.space = Space(group.file)
+        self._length = self.data.shape[0]
 
     # --- encoding ---
 
@@ -237,7 +238,13 @@ class StackEncoder:
     def _write(self, step: _Step) -> None:
         tiles = self.networks.judge([future.result() for future in step.tiles], step.probe)
         stop = step.start + len(step.frames)
-        self._space.reserve(sum(len(tile.payload) for tile in tiles))
+        if self.data.shape[0] != self._length:
+            raise InputError(
+                f"{self.data.name} has {self.data.shape[0]} frames now, where {self._length} were "
+                "written: another writer goes on with it; let only one write"
+            )
+        self.space.reserve(sum(len(tile.payload) for tile in tiles))
+        self._length = max(self._length, stop)
         if self.data.shape[0] < stop:
             self.data.resize(stop, axis=0)
         for place, tile in zip(self.layout.tiles, tiles, strict=True):

@@ -61,10 +61,14 @@ class Line:
         ------
         OverrunError
             When there is none and the line does not block. Nothing has changed then.
+        InputError
+            When the line is given up while it waits.
         """
         with self._changed:
             while True:
                 self._raise_error()
+                if self._given_up:
+                    raise InputError(f"the writer was closed; {count} frames were not taken")
                 if self._frames + count <= self.limit:
                     self._frames += count
                     return
@@ -119,5 +123,7 @@ class Line:
 
     def close(self, *, give_up: bool = False) -> None:
         """Stop the thread; with `give_up` what still waits is not done."""
-        self._given_up = self._given_up or give_up
+        with self._changed:
+            self._given_up = self._given_up or give_up
+            self._changed.notify_all()
         self._thread.shutdown(wait=True)

@@ -17,6 +17,7 @@ from tezip_h5.errors import InputError
 from tezip_h5.hdf5 import container, nexus, superblock
 from tezip_h5.hdf5.encoder import StackEncoder
 from tezip_h5.hdf5.keyframes import link_keyframes
+from tezip_h5.hdf5.space import Space
 from tezip_h5.model import embedding, store
 
 try:
@@ -35,6 +36,7 @@ __all__ = [
 
 LIBVER = ("v110", "v110")  # "latest" makes files that HDF5 1.10 cannot open
 _TRIES, _PAUSE = 5, 0.05
+_EXTRAS = 1 << 20  # bytes that preview and keyframes take at most, about
 
 
 def new_file(path, swmr: bool) -> h5py.File:
@@ -114,17 +116,23 @@ def begin(group: h5py.Group, encoder: StackEncoder) -> _Mark:
     return _Mark(file.filename)
 
 
-def complete(group: h5py.Group, encoder: StackEncoder) -> None:
-    """Add what is known only at the end: preview and keyframes."""
+def complete(group: h5py.Group, encoder: StackEncoder) -> bool:
+    """Add what is known only at the end: preview and keyframes; False if the disk is too full."""
+    try:
+        Space(group.file).reserve(_EXTRAS)
+    except OSError:
+        return False
     encoder.group = group
     encoder.write_preview()
     data = group["data"]
     if data.shape[0]:
         link_keyframes(group, data, encoder.keyframes)
+    return True
 
 
 def complete_later(path, name: str, encoder: StackEncoder) -> bool:
-    """Open a file again that was written while others read, to `complete` it; False if they do."""
+    """Open a file again that was written while others read, to `complete` it; False if they do,
+    or the disk is too full."""
     for _ in range(_TRIES):
         try:
             file = h5py.File(path, "r+")
@@ -139,8 +147,7 @@ def complete_later(path, name: str, encoder: StackEncoder) -> bool:
                 for place, key in ((group, "model"), (group.attrs, "model")):
                     if key in place:
                         del place[key]
-            complete(group, encoder)
-        return True
+            return complete(group, encoder)
     return False
 
 

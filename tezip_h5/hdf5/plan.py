@@ -69,6 +69,17 @@ def checked_filename(name) -> str:
     return text
 
 
+def checked_filenames(given, count: int) -> list[str] | None:
+    """The names of so many frames, given as a list, or as one."""
+    if given is None:
+        return None
+    one = isinstance(given, str | bytes | os.PathLike) or not isinstance(given, Iterable)
+    names = [checked_filename(name) for name in ([given] if one else given)]
+    if len(names) != count:
+        raise InputError(f"{len(names)} file names for {count} frames; give one for each")
+    return names
+
+
 def _checked_shape(frame_shape, panel_axes: int) -> tuple[int, ...]:
     lengths = tuple(frame_shape) if isinstance(frame_shape, Iterable) else ()
     if not lengths or not all(is_count(n) for n in lengths):

@@ -10,6 +10,7 @@ import errno
 import os
 
 import h5py
+from h5py import _objects
 
 __all__ = ["Space", "give_back"]
 
@@ -23,24 +24,31 @@ def _can_reserve(file: h5py.File) -> bool:
 class Space:
     """Room in one open file."""
 
-    _MARGIN = 1 << 16  # for HDF5's own structures
+    _MARGIN = 1 << 16  # for HDF5's own structures, until the file is closed
 
     def __init__(self, file: h5py.File):
         self._file = file if _can_reserve(file) else None
-        self._margin = self._MARGIN
 
-    def reserve(self, size: int) -> None:
-        """Make the file larger by `size` bytes; `give_back` ends that."""
-        if self._file is None:
+    def reserve(self, size: int = 0, *, last: bool = False) -> None:
+        """Have room for `size` bytes more, and for what HDF5 adds; `give_back` ends that.
+
+        What comes `last` leaves no room for more.
+
+        Raises
+        ------
+        OSError
+            When the disk has none; nothing has changed then.
+        """
+        size += 0 if last else self._MARGIN
+        if self._file is None or not size:
             return
-        descriptor = self._file.id.get_vfd_handle()
+        used, descriptor = self._file.id.get_filesize(), self._file.id.get_vfd_handle()
         try:
-            os.posix_fallocate(descriptor, os.fstat(descriptor).st_size, size + self._margin)
+            os.posix_fallocate(descriptor, used, size)
         except OSError as error:
             if error.errno not in _CANNOT_RESERVE:
                 raise
             self._file = None  # a file system that cannot: HDF5 will meet the end of the disk
-        self._margin = 0
 
 
 def give_back(file: h5py.File) -> None:
@@ -50,7 +58,8 @@ def give_back(file: h5py.File) -> None:
     """
     if not _can_reserve(file) or file.mode == "r":
         return
-    file.flush()
-    used, descriptor = file.id.get_filesize(), file.id.get_vfd_handle()
-    if os.fstat(descriptor).st_size > used:
-        os.ftruncate(descriptor, used)
+    with _objects.phil:  # h5py's lock: no other thread makes the file longer meanwhile
+        file.flush()
+        used, descriptor = file.id.get_filesize(), file.id.get_vfd_handle()
+        if os.fstat(descriptor).st_size > used:
+            os.ftruncate(descriptor, used)

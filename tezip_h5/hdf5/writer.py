@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import os
 import threading
 import time
-from collections.abc import Iterable
 
 import numpy as np
 
@@ -19,14 +18,14 @@ from tezip_h5.hdf5.appending import plan_of
 from tezip_h5.hdf5.encoder import StackEncoder
 from tezip_h5.hdf5.line import Line
 from tezip_h5.hdf5.metadata import write_metadata
-from tezip_h5.hdf5.plan import Plan, checked_filename, checked_name
+from tezip_h5.hdf5.plan import Plan, checked_filenames, checked_name
+from tezip_h5.hdf5.space import Space
 from tezip_h5.hdf5.summary import Summary, summarise
 from tezip_h5.settings import Settings
 
 __all__ = ["Writer"]
 
 _log = logging.getLogger("tezip_h5")
-_GUARD_BYTES = 4096  # more than HDF5 gathers into one block of small pieces
 _QUEUE_BYTES = 256 << 20
 
 
@@ -143,6 +142,7 @@ class Writer:
         self._name, self._path = checked_name(name), container.as_path(path)
         self._swmr = swmr
         self._lock = threading.Lock()  # frames of several threads keep together
+        self._closing = self._later = False
         self.summary: Summary | None = None
         plan = None
         if not append or frame_shape is not None:
@@ -163,10 +163,10 @@ class Writer:
             )
             # What is wrong with it must show before there is a file.
             self._make_line(plan, queue_frames, when_full)
-        new_file = not self._path.exists()
-        self._file = live.open_to_add(self._path, swmr, must_exist=plan is None)
-        there = self._name in self._file
+        new_file, self._file = not self._path.exists(), None
         try:
+            self._file = live.open_to_add(self._path, swmr, must_exist=plan is None)
+            there = self._name in self._file
             if there and append:
                 if mask is not None:
                     raise InputError(f"{name!r} keeps the mask it was begun with; leave mask out")
@@ -178,10 +178,16 @@ class Writer:
                 raise InputError(f"{path} holds no stack {name!r} to append to; give frame_shape")
             self._begin(plan, there and append, overwrite, preview, verify, metadata or {})
         except BaseException:
-            self._file.close()
-            if new_file:
-                self._path.unlink()
+            self._drop_file(new_file)
             raise
+
+    def _drop_file(self, new: bool) -> None:
+        """Close the file of a writer that does not begin, and remove it if that made it."""
+        with contextlib.suppress(OSError, RuntimeError):  # what HDF5 cannot write is not needed
+            if self._file is not None:
+                self._file.close()
+        if new:
+            self._path.unlink(missing_ok=True)
 
     def _make_line(self, plan: Plan, queue_frames: int | None, when_full: str) -> None:
         chunk = plan.layout.chunk[0]
@@ -201,8 +207,10 @@ class Writer:
             self._open(plan, preview, verify, metadata)
         else:
             container.check_place(self._file, self._path, self._name, overwrite)
+            Space(self._file).reserve()
             with container.replacing(self._file, self._name):
                 self._open(plan, preview, verify, metadata)
+                self._file.flush()
         try:
             self._live = live.begin(self._group, self._encoder) if self._swmr else None
             self._file.flush()
@@ -232,7 +240,7 @@ class Writer:
                 self._pending[: len(past.tail)] = past.tail
                 self._count = self._kept = len(past.tail)
                 if not self._swmr:
-                    self._keep_off_the_end()
+                    container.keep_off_the_end(self._file)
             self._appended = past.with_tail.frames
         except BaseException:
             self._encoder.close()
@@ -257,7 +265,6 @@ class Writer:
         `filename` is the name of the frame's file, or a list of k names. The samples are
         copied before this returns, those of an array on a GPU to the host.
         """
-        self._require_open()
         block = to_host(frames)
         if block.shape == self._plan.frame_shape:
             block = block[None]
@@ -269,8 +276,9 @@ class Writer:
                 f"a frame or block of {block.dtype} {block.shape}; this writer takes "
                 f"{self._plan.dtype} {self._plan.frame_shape}"
             )
-        names = self._checked_names(filename, len(block))
+        names = checked_filenames(filename, len(block))
         with self._lock:
+            self._require_open()
             self._take(block, names)
 
     def _take(self, block: np.ndarray, names: list[str] | None) -> None:
@@ -293,16 +301,6 @@ class Writer:
                 self._pending = self._fresh()
                 self._count = self._kept = 0
 
-    @staticmethod
-    def _checked_names(filename, count: int) -> list[str] | None:
-        if filename is None:
-            return None
-        one = isinstance(filename, str | bytes | os.PathLike) or not isinstance(filename, Iterable)
-        names = [checked_filename(n) for n in ([filename] if one else filename)]
-        if len(names) != count:
-            raise InputError(f"{len(names)} file names for {count} frames; give one for each")
-        return names
-
     # What follows is done by the line's thread, in order.
 
     def _submit(self) -> None:
@@ -321,17 +319,11 @@ class Writer:
             self._encoder.submit(tail, start, tail=True)
             self._encoder.drain()
             if not self._swmr:
-                self._keep_off_the_end()
+                container.keep_off_the_end(self._file)
+        self._encoder.space.reserve(sum(map(len, names)))
         self._write_names(names)
         self._encoder.describe(complete=False)
         self._file.flush()
-
-    def _keep_off_the_end(self) -> None:
-        """Put something behind the chunk just written: at the file's end it would be reused."""
-        guard = self._file.require_group(container.INCOMING)
-        if "guard" in guard:
-            del guard["guard"]
-        guard.create_dataset("guard", data=np.zeros(_GUARD_BYTES, np.uint8))
 
     def _write_names(self, names: list[str]) -> None:
         if names and "filenames" not in self._group:
@@ -345,19 +337,21 @@ class Writer:
         elif self._kept:
             self._encoder.adopt_tail()
         self._encoder.drain()
+        self._encoder.space.reserve(sum(map(len, names)), last=True)
         self._encoder.describe(complete=True)
         self._write_names(names)
-        if not self._swmr:
-            live.complete(self._group, self._encoder)
-            container.drop_staging(self._file)
         self._file.flush()
+        if not self._swmr:
+            self._later = not live.complete(self._group, self._encoder)
+            container.drop_staging(self._file)
+            self._file.flush()
 
     # Until here.
 
     def flush(self) -> None:
         """Write every frame appended so far, the unfinished last chunk too, to the disk."""
-        self._require_open()
         with self._lock:
+            self._require_open()
             tail = self._pending[: self._count] if self._count > self._kept else None
             start, names = self._appended - self._count, self._padded_names()
             self._line.put(self._write_all, tail, start, names)
@@ -373,15 +367,17 @@ class Writer:
 
         When this is interrupted, or a chunk could not be written, the file keeps what was.
         """
-        if self._file is None:
+        if self._closing:
             return
-        done = False
+        self._closing, done = True, False  # from now on no frame is taken
         try:
-            self._line.raise_untold()
+            with self._lock:
+                self._line.raise_untold()
+                if not self._line.failed:
+                    last = self._pending[: self._count] if self._count > self._kept else None
+                    start, names = self._appended - self._count, self._padded_names()
+                    self._line.put(self._finish, last, start, names)
             if not self._line.failed:
-                last = self._pending[: self._count] if self._count > self._kept else None
-                start, names = self._appended - self._count, self._padded_names()
-                self._line.put(self._finish, last, start, names)
                 self._line.wait()
                 done = True
         finally:
@@ -391,10 +387,12 @@ class Writer:
             if self._live is not None:
                 self._live.close()
             container.close(file, failed=not done)
-        if self._swmr and not live.complete_later(self._path, self._name, self._encoder):
+        if self._swmr:
+            self._later = not live.complete_later(self._path, self._name, self._encoder)
+        if self._later:
             _log.warning(
-                "%s is being read: its keyframes and preview can be added later, by "
-                "`tezip-h5 repair`",
+                "%s is being read, or its disk is full: its keyframes and preview can be added "
+                "later, by `tezip-h5 repair`",
                 self._path,
             )
         if done:
@@ -406,7 +404,7 @@ class Writer:
         )
 
     def _require_open(self) -> None:
-        if self._file is None:
+        if self._closing:
             raise InputError("this writer is closed; make a new one")
 
     def __enter__(self) -> Writer:

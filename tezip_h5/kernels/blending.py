@@ -49,7 +49,7 @@ from tezip_h5.kernels.pixels import (
     surroundings,
     vote,
 )
-from tezip_h5.kernels.sizes import MISSED_MOST, Sizes
+from tezip_h5.kernels.sizes import BEYOND, MISSED_MOST, Sizes
 
 _REPEATS = 16 * 8  # the cell of `bias` that says how often lively samples repeat a neighbour
 _REPEATING = 1 << 14  # of 65536
@@ -116,8 +116,7 @@ def build(sizes: Sizes):
         rows, columns = current.shape[0] - TOP - BOTTOM, current.shape[1] - LEFT - RIGHT
         has_previous = flags & HAS_PREVIOUS != 0
         has_guess, has_other = flags & HAS_GUESS != 0, flags & HAS_OTHER != 0
-        taught = learned.shape[0] > 0
-        step = 2 * tolerance + 1
+        taught, step = learned.shape[0] > 0, 2 * tolerance + 1
         per_step = (int64(1) << 24) // step
         votes, recent, taps, near_taps, off_votes, chosen, inputs, curves, marks = scratch[:9]
         taps_seen, votes_seen = scratch[9:]
@@ -133,8 +132,9 @@ def build(sizes: Sizes):
         voters += (1 if taught else 0) + ((4 if fine else 2) if has_previous else 0)
         voter_errors[:, :, voters:] = UNUSED
         for row in range(rows):
-            y = row + TOP
-            now = row & 1
+            if decoding and coder[3] > stream.size + BEYOND:
+                break  # a damaged stream: what follows would be the longest codes there are
+            y, now = row + TOP, row & 1
             begin_row(y, columns, flags, top, current, previous, other)
             block_row = row // nearby.ROWS
             if fine and row % nearby.ROWS == 0 and (row > 0 or has_previous):

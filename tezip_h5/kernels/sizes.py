@@ -74,6 +74,9 @@ TONES = 64
 MISSED_MOST = 1 << 24
 """By how much a prediction can miss, in 1/64 symbols."""
 
+BEYOND = 16
+"""No decoder reads so many bytes behind the end of a stream, unless that is damaged."""
+
 FIRST_COUNTER = 1 << 31
 """What counters begin with: even chances, and nothing seen."""
 

@@ -203,7 +203,7 @@ def require(out, data) -> list:
     if there and UNFINISHED not in there:
         raise InputError(
             f"{out} holds {', '.join(there[:3])}{', …' if there[3:] else ''}, which training would "
-            "replace or mix with its own; give a new folder, or an empty one"
+            "replace or mix with its own; give a new folder (--start takes weights that are there)"
         )
     return open_sequences(data)
 

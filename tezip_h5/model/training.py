@@ -199,7 +199,7 @@ class _Backup(keras.callbacks.BackupAndRestore):
         except (OSError, ValueError, KeyError) as error:
             raise ModelError(
                 f"the unfinished training in {self.backup_dir} cannot be continued ({error}); "
-                "remove that folder to begin anew"
+                "remove it, and what was trained beside it, to begin anew"
             ) from None
 
 
@@ -319,13 +319,13 @@ def _resume(folder: Path, architecture: Architecture, trained: Trained) -> None:
     if found != architecture:
         raise ModelError(
             f"{folder} holds an unfinished training of another network: {found}, not "
-            f"{architecture}; give another folder, or remove {folder / UNFINISHED} to begin anew"
+            f"{architecture}; give another folder, or remove that one to begin anew"
         )
     try:
         trained.history.extend(json.loads((folder / HISTORY).read_text()))
         trained.best = min(row["validation"] for row in trained.history)
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(
-            f"{folder / HISTORY} is damaged ({error}); remove {folder / UNFINISHED} to begin anew"
+            f"{folder / HISTORY} is damaged ({error}); remove {folder} to begin anew"
         ) from None
     trained.weights = weights

@@ -34,7 +34,7 @@ def go_on(folder: Path, begun: dict) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         place(path, json.dumps(begun, indent=1).encode())
         return
-    advice = f"give another folder, or remove {path.parent} to begin anew"
+    advice = f"give another folder, or remove {folder} to begin anew"
     try:
         before = dict(json.loads(path.read_text()))
     except (ValueError, TypeError) as error:

@@ -18,6 +18,7 @@ import numpy as np
 
 from tezip_h5 import kernels
 from tezip_h5.errors import FormatError
+from tezip_h5.kernels.sizes import BEYOND
 from tezip_h5.residual import brightness, lessons, motion
 from tezip_h5.residual.changes import FLAGS, Changes
 from tezip_h5.residual.lessons import Known
@@ -311,6 +312,6 @@ class MixingDecoder:
             self.threads,
             self.device,
         )
-        if any(stream.position > stream.data.size + 16 for stream in self._bands.streams):
+        if any(stream.position > stream.data.size + BEYOND for stream in self._bands.streams):
             raise FormatError("a stream ends before its frames do; the payload is damaged")
         return np.concatenate(parts, 1) if len(parts) > 1 else parts[0]
