@@ -543,6 +543,24 @@ def give_up_first(line, going_on):
     return closing
 
 
+def test_a_writer_that_nobody_closes_is_closed_at_the_end(path, walk, in_fresh_process):
+    in_fresh_process(
+        f"""
+        import numpy as np, os, tezip_h5
+        first = tezip_h5.Writer({str(path)!r}, "a", (40, 56), "u2", level="fast", chunk_frames=2)
+        second = tezip_h5.Writer({str(path)!r}, "b", (40, 56), "u2", level="fast", chunk_frames=2)
+        for w in first, second:
+            w.append(np.full((9, 40, 56), 7, "u2"))
+        second.close()
+        """
+    )
+    with h5py.File(path) as f:
+        for name in "ab":
+            assert f[name].attrs["complete"]
+            assert f[name]["data"].shape == (9, 40, 56)
+            assert (f[name]["data"][:] == 7).all()
+
+
 def test_a_second_writer_that_goes_on_with_a_stack_is_noticed(path, walk):
     with Writer(path, "scan", frame_shape=walk.shape[1:], dtype=walk.dtype, chunk_frames=2) as w:
         w.append(walk[:4])

@@ -101,6 +101,19 @@ def test_bands(monkeypatch):
     assert section[4] == 3
 
 
+@pytest.mark.parametrize("level", ["balanced", "best"])
+def test_behind_the_end_of_a_stream_nothing_is_decoded(level):
+    """It would be the longest codes there are: minutes for a large frame."""
+    section = bytearray(there_and_back(np.zeros((1, 1, 400, 300), np.int32), 0, 255, level))
+    decoder = MixingDecoder({mixing.RESIDUALS: bytes(section)}, (1, 400, 300), scale_of(255))
+    for stream in decoder._bands.streams:
+        stream.data = stream.data[:0]
+    with pytest.raises(FormatError, match="ends before its frames do"):
+        decoder.keyframe(np.zeros(1, np.int64))
+    most = 2 * 300 * streams.WORST_BYTES  # two rows of 200
+    assert all(stream.position < most for stream in decoder._bands.streams)
+
+
 def test_no_more_bands_than_a_frame_is_worth():
     """Each has a state of half a megabyte: a small payload would take gigabytes."""
     section = bytearray(there_and_back(moving(2, 1, 200, 4), 1, 255, "best"))

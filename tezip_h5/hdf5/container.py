@@ -30,6 +30,7 @@ from tezip_h5.version import __version__
 
 __all__ = [
     "FRAME_DTYPE",
+    "abandon",
     "as_path",
     "check_is_hdf5",
     "check_place",
@@ -329,6 +330,15 @@ def close(file: h5py.File, *, failed: bool) -> None:
     except (RuntimeError, OSError) as error:
         if not failed:
             raise OSError(f"{error}: the file could not be closed, its last part is lost") from None
+
+
+def abandon(file: h5py.File | None, made: Path | None) -> None:
+    """Close a file to which nothing will be added, and remove it if it was `made` for that."""
+    with contextlib.suppress(OSError, RuntimeError):  # what HDF5 cannot write is not needed
+        if file is not None:
+            file.close()
+    if made is not None:
+        made.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

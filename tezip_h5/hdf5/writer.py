@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
@@ -16,6 +15,7 @@ from tezip_h5.gpu_arrays import to_host
 from tezip_h5.hdf5 import container, live, nexus
 from tezip_h5.hdf5.appending import plan_of
 from tezip_h5.hdf5.encoder import StackEncoder
+from tezip_h5.hdf5.ending import close_at_exit
 from tezip_h5.hdf5.line import Line
 from tezip_h5.hdf5.metadata import write_metadata
 from tezip_h5.hdf5.plan import Plan, checked_filenames, checked_name
@@ -178,16 +178,9 @@ class Writer:
                 raise InputError(f"{path} holds no stack {name!r} to append to; give frame_shape")
             self._begin(plan, there and append, overwrite, preview, verify, metadata or {})
         except BaseException:
-            self._drop_file(new_file)
+            container.abandon(self._file, self._path if new_file else None)
             raise
-
-    def _drop_file(self, new: bool) -> None:
-        """Close the file of a writer that does not begin, and remove it if that made it."""
-        with contextlib.suppress(OSError, RuntimeError):  # what HDF5 cannot write is not needed
-            if self._file is not None:
-                self._file.close()
-        if new:
-            self._path.unlink(missing_ok=True)
+        close_at_exit(self)
 
     def _make_line(self, plan: Plan, queue_frames: int | None, when_full: str) -> None:
         chunk = plan.layout.chunk[0]
@@ -253,6 +246,11 @@ class Writer:
     def settings(self) -> Settings:
         """How frames are encoded."""
         return self._plan.settings
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closing
 
     @property
     def queued(self) -> int:

@@ -123,7 +123,11 @@ class IntegerModel:
                 )
         for name, (size, limit) in _TABLES.items():
             table = self.tables.get(name)
-            if table is None or table.shape != (size,) or np.abs(table).max() > limit:
+            if (
+                table is None
+                or table.shape != (size,)
+                or np.abs(table.astype(np.int64)).max() > limit
+            ):
                 raise ModelError(f"the table {name} is not {size} numbers of at most {limit}")
 
     # --- bytes --------------------------------------------------------------------------
