@@ -561,6 +561,13 @@ def test_a_writer_that_nobody_closes_is_closed_at_the_end(path, walk, in_fresh_p
             assert (f[name]["data"][:] == 7).all()
 
 
+def test_a_link_that_leads_nowhere_is_no_stack(path, walk):
+    with h5py.File(path, "w") as f:
+        f["scan"] = h5py.ExternalLink("absent.h5", "/scan")
+    with pytest.raises(InputError, match="a link that leads nowhere is no stack"):
+        Writer(path, "scan", append=True)
+
+
 def test_a_second_writer_that_goes_on_with_a_stack_is_noticed(path, walk):
     with Writer(path, "scan", frame_shape=walk.shape[1:], dtype=walk.dtype, chunk_frames=2) as w:
         w.append(walk[:4])

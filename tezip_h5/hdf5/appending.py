@@ -38,8 +38,9 @@ def plan_of(
     """
     data = group.get("data") if isinstance(group, h5py.Group) else None
     if not container.is_tezip(data) or "frames" not in group:
+        name = "a link that leads nowhere" if group is None else group.name
         raise InputError(
-            f"{group.name} is no stack that write or Writer made; only those can be appended to"
+            f"{name} is no stack that write or Writer made; only those can be appended to"
         )
     if data.maxshape[0] is not None:
         raise InputError(f"{data.name} cannot grow: it was made with {data.maxshape[0]} frames")

@@ -10,7 +10,7 @@ import errno
 import os
 
 import h5py
-from h5py import _objects
+from h5py import _objects  # its lock, which every call of HDF5 takes
 
 __all__ = ["Space", "give_back"]
 
@@ -42,9 +42,13 @@ class Space:
         size += 0 if last else self._MARGIN
         if self._file is None or not size:
             return
-        used, descriptor = self._file.id.get_filesize(), self._file.id.get_vfd_handle()
         try:
-            os.posix_fallocate(descriptor, used, size)
+            with _objects.phil:
+                descriptor = self._file.id.get_vfd_handle()
+                there = os.fstat(descriptor).st_size
+                missing = self._file.id.get_filesize() + size - there
+                if missing > 0:
+                    os.posix_fallocate(descriptor, there, missing)
         except OSError as error:
             if error.errno not in _CANNOT_RESERVE:
                 raise
@@ -58,7 +62,7 @@ def give_back(file: h5py.File) -> None:
     """
     if not _can_reserve(file) or file.mode == "r":
         return
-    with _objects.phil:  # h5py's lock: no other thread makes the file longer meanwhile
+    with _objects.phil:  # no other thread makes the file longer meanwhile
         file.flush()
         used, descriptor = file.id.get_filesize(), file.id.get_vfd_handle()
         if os.fstat(descriptor).st_size > used:

@@ -172,7 +172,9 @@ class Writer:
                     raise InputError(f"{name!r} keeps the mask it was begun with; leave mask out")
                 given = {"frame_shape": frame_shape, "dtype": dtype}
                 given |= {"chunk_frames": chunk_frames, "tile": tile}
-                plan = plan_of(self._file[self._name], bound, settings, threads, device, **given)
+                plan = plan_of(
+                    self._file.get(self._name), bound, settings, threads, device, **given
+                )
                 self._make_line(plan, queue_frames, when_full)
             elif plan is None:
                 raise InputError(f"{path} holds no stack {name!r} to append to; give frame_shape")
