@@ -141,7 +141,7 @@ class Writer:
             raise InputError("append=True goes on with a stack, overwrite=True replaces it")
         self._name, self._path = checked_name(name), container.as_path(path)
         self._swmr = swmr
-        self._lock = threading.Lock()  # frames of several threads keep together
+        self._lock = threading.RLock()  # frames keep together; a signal handler may close
         self._closing = self._later = False
         self.summary: Summary | None = None
         plan = None
