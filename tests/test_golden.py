@@ -89,6 +89,22 @@ def gaps():
     return values
 
 
+def long_gaps():
+    """Integers of 64 bits, with the least of them where nothing was measured."""
+    values = tiles("int64")[:2, :, :72] - 2**40
+    values[:, 38:42] = -(2**63)
+    return values
+
+
+def halves():
+    """Floats of 16 bits on no grid, both zeros among them."""
+    t, y, x = np.ogrid[:3, :80, :96]
+    values = np.sqrt(tiles("float32") + 1) - (3 * x + 5 * y + t) % 41
+    values[:, 2:4, 5] = np.nan
+    values[2, 0, :2] = 0.0, -0.0
+    return values.astype("float16")
+
+
 CASES = {
     "smallest": (np.zeros((1, 1, 1), np.uint8), {}, {"coder": "stages"}),
     "uint8-lossless": (frames("uint8"), {}, {"coder": "stages", "window": 4}),
@@ -155,6 +171,16 @@ CASES = {
         {"coder": "mixing", "level": "best"},
     ),
     "float64-fallback": (frames("float64"), {}, {"coder": "fallback"}),
+    "int64-linear-gaps": (long_gaps(), {"absolute": 3}, {"coder": "linear"}),
+    "uint64-mixing-listed": (
+        frames("uint64") // 900 * (2**50 + 1),
+        {},
+        {"coder": "mixing", "level": "best"},
+    ),
+    "uint64-fallback": (frames("uint64") + np.uint64(2**63), {}, {"coder": "fallback"}),
+    "float16-linear-ordered": (halves(), {}, {"coder": "linear"}),
+    "float16-mixing-pwrel": (halves(), {"pointwise_relative": 0.01}, {"coder": "mixing"}),
+    "bool-mixing": (tiles("uint16") > 200, {}, {"coder": "mixing"}),
 }
 
 
@@ -215,7 +241,8 @@ def test_golden_payloads_hold_what_their_names_say():
     assert sections("uint16-mixing-moving")[Section.RESIDUALS][1] == 2
     assert sections("uint8-mixing-jumping")[Section.RESIDUALS][1] & 4
     assert Section.RESTS in sections("float32-mixing-rests")
-    assert Section.EXCEPTIONS in sections("uint32-mixing-gaps")
+    for name in ("uint32-mixing-gaps", "int64-linear-gaps", "float16-linear-ordered"):
+        assert Section.EXCEPTIONS in sections(name)
 
 
 def test_no_file_is_forgotten():

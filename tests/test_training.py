@@ -509,6 +509,20 @@ def test_any_range_of_floats_comes_to_the_grid(scale):
     assert clip_of(with_gaps, 0, 2, 1).min() == 0
 
 
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (np.array([-(2**63), 2**63 - 1, 0]), [0, 2**24 - 1, 2**23]),
+        (np.array([0, 2**64 - 1, 2**63], "u8"), [0, 2**24 - 1, 2**23]),
+        (np.array([-(2**31), 2**31 - 1, 0], "i4"), [0, 2**24 - 1, 2**23]),
+        (np.array([5, 300, 7]), [0, 295, 2]),
+        (np.array([False, True, True]), [0, 1, 1]),
+    ],
+)
+def test_wide_integers_come_to_24_bits(values, expected):
+    assert clip_of(values.reshape(3, 1, 1, 1), 0, 3, 1).ravel().tolist() == expected
+
+
 def test_weights_beyond_all_integers_are_an_error():
     with pytest.raises(ModelError, match="train with smaller weights"):
         _convolution(np.full((3, 3, 1, 1), 1e30), np.zeros(1), np.ones(1), np.ones(1), np.zeros(1))

@@ -170,7 +170,7 @@ def test_a_closed_writer_says_so(tmp_path):
     [
         ({"frame_shape": (4,)}, "one frame"),
         ({"frame_shape": (4, 4, 9)}, "axes="),
-        ({"dtype": "int64"}, "int32"),
+        ({"dtype": "complex64"}, "imaginary"),
         ({"warmup": 99}, "warmup"),
         ({"name": ""}, "cannot name"),
     ],

@@ -209,7 +209,7 @@ def _of_network(parsed, kinds, shape) -> Iterator[np.ndarray | None]:
     header = parsed.header
     g, h, w = header.valid
     scale = levels.unpack(
-        header.scale, header.dtype.newbyteorder("="), parsed.section(Section.LEVELS)
+        header.scale, header.carrier.newbyteorder("="), parsed.section(Section.LEVELS)
     )
     network = Network.unpack(parsed.section(Section.MODEL))
     size = (header.channels, h, w)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tezip_h5.errors import FormatError
-from tezip_h5.levels import DTYPES
+from tezip_h5.levels import DTYPES, carrier
 
 __all__ = ["FORMAT_VERSION", "MAGIC", "Header", "Section", "pack", "peek", "unpack"]
 
@@ -66,6 +66,11 @@ class Header:
     scale: int = 0
     flags: int = 0
     checksum: int = 0
+
+    @property
+    def carrier(self) -> np.dtype:
+        """The type of samples while they are coded: the bytes of `dtype`, numbers all of them."""
+        return carrier(self.dtype)
 
     @property
     def channels(self) -> int:

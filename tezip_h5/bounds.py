@@ -159,7 +159,8 @@ class ErrorBound:
         Parameters
         ----------
         frames : (g, H, W, C) array of any supported dtype
-            Whole frames: the relative bound looks at all their samples.
+            Whole frames: the relative bound looks at all their samples. Those of bool are no
+            numbers, and are kept exactly.
         padded : bool
             They may be one tile of a frame, padded below and on the right with one value. The
             relative bound then ignores samples like the last one, so that it is never looser
@@ -167,7 +168,7 @@ class ErrorBound:
         loosest : bool
             What was promised, to judge by, not what to encode with: holes do not tighten it.
         """
-        if self.lossless:
+        if self.lossless or frames.dtype == np.bool_:
             return ChunkBound()
         if self.pointwise_relative is not None:
             return ChunkBound(pointwise=self.pointwise_relative)
@@ -205,6 +206,13 @@ def _ranges(frames: np.ndarray, padded: bool, loosest: bool) -> np.ndarray:
         with np.errstate(over="ignore", invalid="ignore"):
             ranges[t] = np.where(high >= low, high - low, 0.0)
     return np.where(np.isfinite(ranges), ranges, np.finfo(np.float64).max)
+
+
+def _distances(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """|one - other| of two arrays of a dtype, float64; of integers of 64 bits exact until then."""
+    if one.dtype.kind == "f" or one.dtype.itemsize < 8:
+        return np.abs(one.astype(np.float64) - other.astype(np.float64))
+    return (np.maximum(one, other) - np.minimum(one, other)).view(np.uint64).astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -251,7 +259,7 @@ class ChunkBound:
         # Infinities, signalling NaN and bounds beyond all numbers compare as they should.
         with np.errstate(invalid="ignore", over="ignore"):
             original = frame.astype(np.float64)
-            error = np.abs(original - decoded.astype(np.float64))
+            error = _distances(frame, decoded)
             if self.absolute is not None:
                 allowed = self.absolute[t]
             elif self.noise:

@@ -199,9 +199,9 @@ class ChunkEncoder:
 
     def _full_scale(self) -> float:
         """Levels that make 1.0 on the scale of mean squared errors."""
-        if isinstance(self._scale, levels.Integers):
-            info = np.iinfo(self._frames.dtype)
-            return float(int(info.max) - int(info.min))
+        full = levels.full_scale(self._task.header.dtype)
+        if full is not None and isinstance(self._scale, levels.Integers):
+            return full
         return float(max(self._scale.top, 1))
 
     def _mse(self, frame_levels, guess) -> float:
@@ -243,7 +243,7 @@ class ChunkEncoder:
         if bad is not None and values is not frame:
             values[bad] = frame[bad]
         self._exceptions.add(bad, frame)
-        values = np.ascontiguousarray(values, self._task.header.dtype)
+        values = np.ascontiguousarray(values, self._task.header.carrier)
         self._checksum = zlib.crc32(values, self._checksum)
         return error
 
@@ -304,13 +304,14 @@ def _pixels(planes: np.ndarray) -> np.ndarray:
 
 
 def decode_frames(parsed: bitstream.Payload, out: np.ndarray, threads: int, device: str) -> None:
-    """Decode a payload's frames into `out`, (g, H, W, C), on the "cpu" or by "cuda"."""
+    """Decode a payload's frames into `out`, (g, H, W, C) of the header's carrier, on the "cpu" or
+    by "cuda"."""
     header = parsed.header
     g, h, w = header.valid
     decoder_class = residual.decoder_for(header.coder)
     shape = (header.channels, h, w)
     scale = levels.unpack(
-        header.scale, header.dtype.newbyteorder("="), parsed.section(Section.LEVELS)
+        header.scale, header.carrier.newbyteorder("="), parsed.section(Section.LEVELS)
     )
     network = model = None
     if header.predictor == prediction.NUMBERS["prednet"]:
@@ -326,7 +327,7 @@ def decode_frames(parsed: bitstream.Payload, out: np.ndarray, threads: int, devi
     predictor = prediction.create(header.predictor, shape, scale.top, network, model, device)
     predictor.threads = threads
     exceptions = ExceptionReader(
-        parsed.sections.get(Section.EXCEPTIONS), header.valid, header.channels, header.dtype
+        parsed.sections.get(Section.EXCEPTIONS), header.valid, header.channels, header.carrier
     )
     rests = None
     if isinstance(scale, levels.Truncated):
@@ -347,7 +348,7 @@ def decode_frames(parsed: bitstream.Payload, out: np.ndarray, threads: int, devi
         if rests is not None:
             rests.apply(values, np.moveaxis(found, 0, 2))
         exceptions.apply(values, t)
-        values = values.astype(header.dtype, copy=False)
+        values = values.astype(header.carrier, copy=False)
         checksum = zlib.crc32(values, checksum)
         target = out[t, :h, :w]
         target[...] = values.reshape(target.shape)

@@ -123,9 +123,10 @@ def network_saving(
 
 
 def _opened(frames: np.ndarray, shape: tuple[int, ...] | None) -> tuple[Header, np.ndarray]:
-    """The header of a chunk, and its samples in native byte order, (g, h, w, C)."""
+    """The header of a chunk, and its samples in native byte order, (g, h, w, C); bytes of bool."""
     native = frames.dtype.newbyteorder("=")
-    planar = frames.astype(native, copy=False).reshape((*frames.shape[:3], -1))
+    planar = frames.astype(native, copy=False).view(levels.carrier(native))
+    planar = planar.reshape((*frames.shape[:3], -1))
     shape = tuple(shape or frames.shape)
     header = Header(native.newbyteorder("<"), shape, frames.shape[:3], coder=0)
     if header.nbytes > bitstream.MAX_CHUNK_BYTES:
@@ -195,7 +196,7 @@ def _come_again(frames: np.ndarray) -> bool:
 
 
 def _encode_fallback(header: Header, frames: np.ndarray, level: str) -> Encoded:
-    samples = np.ascontiguousarray(frames, header.dtype)
+    samples = np.ascontiguousarray(frames, header.carrier)
     data = fallback.encode(samples, level)
     header = replace(header, checksum=zlib.crc32(samples))
     share, rest = divmod(len(data), len(frames))
@@ -240,15 +241,15 @@ def decode_chunk(
     whole = header.valid == header.shape[:3]
     if header.coder == residual.NUMBERS["fallback"]:
         frames = fallback.decode(
-            parsed.section(Section.FALLBACK), header.dtype, (g, h, w, *header.shape[3:])
+            parsed.section(Section.FALLBACK), header.carrier, (g, h, w, *header.shape[3:])
         )
         require_checksum(zlib.crc32(frames), header)
         if whole:
-            return frames
-        out = np.zeros(header.shape, header.dtype)
+            return frames.view(header.dtype)
+        out = np.zeros(header.shape, header.carrier)
         out[:g, :h, :w] = frames
-        return out
-    out = (np.empty if whole else np.zeros)(header.shape, header.dtype)
+        return out.view(header.dtype)
+    out = (np.empty if whole else np.zeros)(header.shape, header.carrier)
     target = out[:g, :h, :w].reshape(g, h, w, -1) if whole else out
     rescue.run(partial(decode_frames, parsed, target, threads), device)
-    return out
+    return out.view(header.dtype)

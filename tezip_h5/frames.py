@@ -31,11 +31,8 @@ __all__ = [
 ]
 
 _ADVICE = {
-    "b": "use .astype('uint8')",
     "c": "store real and imaginary parts as two stacks",
-    "float16": "use .astype('float32'), which is exact",
-    "int64": "use .astype('int32') if the values fit",
-    "uint64": "use .astype('uint32') if the values fit",
+    "f": "use .astype('float64') if the values fit",
 }
 
 
@@ -48,8 +45,7 @@ def check_dtype(dtype: np.dtype) -> np.dtype:
         raise InputError(f"{dtype!r} is no dtype of numpy; give one of {known}") from None
     if dtype.newbyteorder("=").name in DTYPES:
         return dtype.newbyteorder("<")
-    advice = _ADVICE.get(dtype.newbyteorder("=").name) or _ADVICE.get(dtype.kind)
-    advice = advice or "convert it to one of them"
+    advice = _ADVICE.get(dtype.kind, "convert it to one of them")
     raise InputError(
         f"frames of dtype {dtype} cannot be stored ({', '.join(DTYPES)} can): {advice}"
     )

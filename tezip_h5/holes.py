@@ -96,8 +96,8 @@ def find(frames: np.ndarray) -> np.ndarray | None:
 def _far(frames: np.ndarray, holes: np.ndarray | None) -> np.ndarray | None:
     """Samples of a few values far from all others'; None when there are none such."""
     good = True if holes is None else ~holes
-    kind = frames.dtype
-    limits = np.finfo(kind) if kind.kind == "f" else np.iinfo(kind)
+    dtype, real = frames.dtype, frames.dtype.kind == "f"
+    limits = np.finfo(dtype) if real else np.iinfo(dtype)
     low = frames.min(where=good, initial=limits.max).item()
     high = frames.max(where=good, initial=limits.min).item()
     if not low < high:
@@ -106,10 +106,9 @@ def _far(frames: np.ndarray, holes: np.ndarray | None) -> np.ndarray | None:
     sample = frames.reshape(-1)[:: max(1, frames.size // _LOOK)]
     between = sample[(sample > low) & (sample < high)]
     middle = np.sort(between)[between.size // 2].item() if between.size else low
-    first, last = (
-        limits.dtype.type(np.clip(end, limits.min, limits.max))
-        for end in (middle - reach, middle + reach)
-    )
+    ends = (middle - reach, middle + reach)
+    ends = ends if real else map(int, ends)  # float64 has no 2**63 - 1 to clip to
+    first, last = (dtype.type(min(max(end, limits.min), limits.max)) for end in ends)
     inside = sample[(sample >= first) & (sample <= last)]
     if inside.size and inside.max() / _APART - inside.min() / _APART > reach / _APART:
         return None  # as nearly always

@@ -125,6 +125,8 @@ class Hdf5Filter(Peer):
         values = encoded.parts["stack"][()]
         if values.dtype == encoded.dtype:
             return values
+        if encoded.dtype.kind == "f":
+            return values.astype(encoded.dtype)
         limits = np.iinfo(encoded.dtype)
         np.rint(values, out=values)
         return np.clip(values, limits.min, limits.max, out=values).astype(encoded.dtype)
@@ -132,22 +134,27 @@ class Hdf5Filter(Peer):
 
 def _as_floats(stack: np.ndarray, bound: float) -> tuple[np.ndarray, float]:
     """The stack as floats, and the bound for them that keeps `bound` after all rounding."""
-    values = stack
+    values = rounded = stack
     if stack.dtype.kind != "f":
-        values, bound = stack.astype("f8" if stack.itemsize > 2 else "f4"), bound // 1 + 0.499
-    # SPERR rounds to the float type after keeping its bound.
-    largest = np.max(np.abs(values), initial=0, where=np.isfinite(values))
+        values = rounded = stack.astype("f8" if stack.itemsize > 2 else "f4")
+        bound = bound // 1 + 0.499
+    elif stack.itemsize == 2:
+        values = stack.astype("f4")
+    # SPERR rounds to the float type after keeping its bound, and so does who asks for float16.
+    largest = np.max(np.abs(rounded), initial=0, where=np.isfinite(rounded))
     return values, max(bound - float(np.spacing(largest)) / 2, bound / 2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference(Peer):
-    """zstd of each frame minus the one before, modulo 2**bits; of floats, of ordered bits."""
+    """zstd of each frame minus the one before, modulo 2**bits; of floats, of ordered bits; of
+    bool, of bytes."""
 
     level: int
 
     def encode(self, stack, bound, threads):
         values = _ordered(stack) if stack.dtype.kind == "f" else stack
+        values = values.view(np.uint8) if stack.dtype == np.bool_ else values
         changes = values.copy()
         np.subtract(values[1:], values[:-1], out=changes[1:])
         # Below 32 MiB threads would only cost bytes: zstd makes one job of it.
@@ -157,9 +164,10 @@ class Difference(Peer):
     def decode(self, encoded, threads):
         floats, dtype = encoded.dtype.kind == "f", encoded.dtype
         raw = zstandard.ZstdDecompressor().decompress(encoded.parts[0])
-        changes = np.frombuffer(raw, f"i{dtype.itemsize}" if floats else dtype)
+        kind = "u" if dtype == np.bool_ else "i" if floats else dtype.kind
+        changes = np.frombuffer(raw, f"{kind}{dtype.itemsize}")
         values = np.cumsum(changes.reshape(encoded.shape), axis=0, dtype=changes.dtype)
-        return _ordered(values).view(dtype) if floats else values
+        return (_ordered(values) if floats else values).view(dtype)
 
 
 def _ordered(values: np.ndarray) -> np.ndarray:

@@ -131,7 +131,10 @@ def add_options(parser) -> None:
 
 
 def default_bounds(stack: np.ndarray) -> list[float]:
-    """Lossless, then 1, 2, 5 for uint8, else 1e-4, 1e-3, 1e-2 of the range of what was measured."""
+    """Lossless, then 1, 2, 5 for uint8, else 1e-4, 1e-3, 1e-2 of the range of what was measured;
+    lossless alone for bool."""
+    if stack.dtype == np.bool_:
+        return [0.0]
     if stack.dtype == np.uint8:
         return [0.0, 1.0, 2.0, 5.0]
     missing = holes.find(stack.reshape((*stack.shape[:3], -1)))

@@ -74,6 +74,6 @@ def _dataset(file: h5py.File, inside: str) -> tuple[h5py.Dataset, list[str]]:
 
 
 def _is_stack(item) -> bool:
-    if not isinstance(item, h5py.Dataset) or item.dtype.kind not in "iuf" or not item.size:
+    if not isinstance(item, h5py.Dataset) or item.dtype.kind not in "biuf" or not item.size:
         return False
     return item.ndim == 3 or (item.ndim == 4 and item.shape[3] <= 4)

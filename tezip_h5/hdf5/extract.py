@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from tezip_h5.errors import InputError
 from tezip_h5.hdf5 import container, reader
 from tezip_h5.hdf5.options import panel_axes_of
@@ -49,7 +51,7 @@ def extract(
                 f"{data.name} has panel axes, {data.shape}, and its frames are no images; read it, "
                 "and write images of the panels you want"
             )
-        if data.ndim not in (3, 4) or data.dtype.kind not in "iuf":
+        if data.ndim not in (3, 4) or data.dtype.kind not in "biuf":
             raise InputError(
                 f"{data.name} is {data.dtype} {data.shape}; frames are numbers in (T, H, W[, C])"
             )
@@ -60,7 +62,11 @@ def extract(
             names = names if all(names) else None
             text = attribute_of(tables["filenames"], "image_format", str)
             image_format = ImageFormat.from_json(text) if text else None
-        frames = (frame for _, block in reader.blocks(data, threads, device) for frame in block)
+        blocks = (block for _, block in reader.blocks(data, threads, device))
+        if data.dtype == np.bool_:
+            image_format = ImageFormat("1")
+            blocks = (block.view(np.uint8) for block in blocks)
+        frames = (frame for block in blocks for frame in block)
         return write_images(
             folder, frames, names, image_format, count=data.shape[0], overwrite=overwrite
         )

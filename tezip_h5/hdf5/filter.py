@@ -34,6 +34,8 @@ __all__ = ["decode", "encode", "last_error", "register"]
 _log = logging.getLogger("tezip_h5")
 _REVERSE = 0x0100
 _MAX_RANK = 32
+_WRAPPERS = {0: h5py.h5t.TypeIntegerID, 1: h5py.h5t.TypeFloatID, 8: h5py.h5t.TypeEnumID}
+"""h5py's classes of those HDF5 types, by number, that samples may have."""
 _INTERRUPT_SECONDS = 0.25  # by then HDF5 has given up, also on a busy machine
 
 _hid = ctypes.c_int64
@@ -85,8 +87,9 @@ def _library() -> ctypes.CDLL:
         ctypes.POINTER(ctypes.c_uint),
     )
     library.H5Pmodify_filter.argtypes = (_hid, ctypes.c_int, ctypes.c_uint, _size, ctypes.c_void_p)
-    for name in ("H5Tget_class", "H5Tget_sign", "H5Tget_order"):
-        getattr(library, name).argtypes = (_hid,)
+    library.H5Tget_class.argtypes = (_hid,)
+    library.H5Tcopy.argtypes = (_hid,)
+    library.H5Tcopy.restype = _hid
     library.H5Tget_size.argtypes = (_hid,)
     library.H5Tget_size.restype = _size
     return library
@@ -308,16 +311,17 @@ def _chunk_shape(dims: list[int]) -> tuple[int, ...]:
 
 
 def _dtype_of(type_id: int) -> np.dtype:
-    """The sample type of an HDF5 datatype. Class 0 is integer, 1 float; order 1 is big-endian."""
-    number_class, size = _lib.H5Tget_class(type_id), _lib.H5Tget_size(type_id)
-    kind = {0: "u" if _lib.H5Tget_sign(type_id) == 0 else "i", 1: "f"}.get(number_class, "?")
-    name = f"{kind}{size}"
-    if name not in {np.dtype(n).str[1:] for n in DTYPES}:
-        raise InputError(
-            f"an HDF5 type of class {number_class} with {size} bytes; tezip stores "
-            f"{', '.join(DTYPES)}"
-        )
-    return np.dtype((">" if _lib.H5Tget_order(type_id) == 1 else "<") + name)
+    """The sample type of an HDF5 datatype, as h5py sees it: its bool is an enumeration."""
+    number_class = _lib.H5Tget_class(type_id)
+    wrapper = _WRAPPERS.get(number_class)
+    with contextlib.suppress(TypeError, ValueError):  # h5py's, for floats of unknown kinds
+        dtype = np.dtype(wrapper(_lib.H5Tcopy(type_id)).dtype.str)
+        if dtype.newbyteorder("=").name in DTYPES:
+            return dtype
+    raise InputError(
+        f"an HDF5 type of class {number_class} with {_lib.H5Tget_size(type_id)} bytes; tezip "
+        f"stores {', '.join(DTYPES)}"
+    )
 
 
 def _flush_open_files() -> None:

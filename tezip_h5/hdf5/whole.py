@@ -55,8 +55,8 @@ def write(
     Parameters
     ----------
     stack : array, h5py.Dataset, array-like, folder of images, TIFF, .npy or .npz file, or iterable
-        (T, H, W) or (T, H, W, C), C <= 4; uint8..uint32, int8..int32, float32, float64. Further
-        axes are named by `axes`. An array of a GPU (of CuPy, PyTorch, numba: whatever has
+        (T, H, W) or (T, H, W, C), C <= 4; bool, integers of 8 to 64 bits, floats of 16 to 64.
+        Further axes are named by `axes`. An array of a GPU (of CuPy, PyTorch, numba: whatever has
         ``__cuda_array_interface__``) is copied to the host chunk by chunk, where bounds and
         checksums are computed.
     path : str or path, optional

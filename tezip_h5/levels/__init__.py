@@ -8,7 +8,7 @@ cannot bring back within the bound is an *exception*, stored exactly beside the 
 """
 
 from tezip_h5.levels.choice import choose, tolerances
-from tezip_h5.levels.scale import DTYPES, Scale
+from tezip_h5.levels.scale import DTYPES, Scale, carrier, full_scale
 from tezip_h5.levels.scales import Grid, Integers, LogBits, OrderedBits, Truncated
 from tezip_h5.levels.section import unpack
 from tezip_h5.levels.tables import Companded, Listed
@@ -23,7 +23,9 @@ __all__ = [
     "OrderedBits",
     "Scale",
     "Truncated",
+    "carrier",
     "choose",
+    "full_scale",
     "tolerances",
     "unpack",
 ]

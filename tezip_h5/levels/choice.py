@@ -18,6 +18,8 @@ __all__ = ["choose", "tolerances"]
 _BITS_BELOW = 8  # of a truncated level, below the usual difference of neighbours
 _FINER = 17  # levels in a cell around a prediction: the tolerance is 8 of them
 _CALM, _CALM_SAMPLES = 0.2, 1024  # steps that a prediction may err by, root mean square
+_WIDEST = 1 << 62  # magnitude below which differences of 64-bit integers are no larger
+_EXACT = 1 << 52  # magnitude below which float64 tells integers apart, and their halves
 _TAPS = (
     *((0, 0, -1), (0, -1, 0), (0, -1, -1), (0, -1, 1), (0, 0, -2), (0, -2, 0)),
     *((-1, 0, 0), (-1, 0, 1), (-1, 0, -1), (-1, 1, 0), (-1, -1, 0)),
@@ -32,7 +34,7 @@ def choose(frames: np.ndarray, bound: ChunkBound, *, centred: bool = False) -> S
 
     Parameters
     ----------
-    frames : (g, h, w, C) array of a dtype in `DTYPES`
+    frames : (g, h, w, C) array of a dtype in `DTYPES`, but bool, whose `carrier` it has
     bound : the bound of those frames
     centred : bool
         Whether floats with a bound get several levels in a cell of twice the bound, so that cells
@@ -42,14 +44,7 @@ def choose(frames: np.ndarray, bound: ChunkBound, *, centred: bool = False) -> S
     """
     dtype = frames.dtype
     if dtype.kind in "iu":
-        if bound.absolute is None and not bound.lossless:
-            return _companded(frames, bound)
-        reach = _common_reach(bound)
-        if reach is not None:
-            reach = math.floor(min(reach, 2.0**32))  # all that integers can differ by
-            if (scale := listed(frames, reach)) is not None:
-                return scale
-        return Integers(dtype).fitted(frames.min(), frames.max())
+        return _of_integers(frames, bound)
     low, high = _finite_range(frames)
     if bound.lossless:
         return _exact(frames, low, high)
@@ -77,6 +72,23 @@ def choose(frames: np.ndarray, bound: ChunkBound, *, centred: bool = False) -> S
     return (scale and _fitted(scale, low, high)) or _exact(frames, low, high)
 
 
+def _of_integers(frames: np.ndarray, bound: ChunkBound) -> Scale | None:
+    low, high = int(frames.min()), int(frames.max())
+    largest = max(abs(low), abs(high))
+    if largest >= _WIDEST:
+        return None
+    reach = 0.0
+    if bound.absolute is not None:
+        reach = _common_reach(bound)
+    elif not bound.lossless and (scale := _companded(frames, bound)) is not None:
+        return scale
+    if reach is not None:
+        reach = math.floor(min(reach, 2.0**32))  # all that levels can differ by
+        if (scale := listed(frames, reach if largest < _EXACT else 0)) is not None:
+            return scale
+    return Integers(frames.dtype).fitted(low, high)
+
+
 def _calm(frames: np.ndarray, step: float) -> bool:
     """Whether what a linear prediction leaves is far below a step, so that on a grid its rounding
     would be most of what there is to code; judged by a fit to some samples of channel 0."""
@@ -99,9 +111,13 @@ def _calm(frames: np.ndarray, step: float) -> bool:
 
 def _exact(frames: np.ndarray, low, high) -> Scale | None:
     """Levels of floats of which nothing may be lost."""
-    for made in (gridded, _listed, _truncated):
+    half = frames.dtype == np.float16  # whose every pattern is a narrow level
+    for made in (gridded, _listed) if half else (gridded, _listed, _truncated):
         if (scale := made(frames, low, high)) is not None:
             return scale
+    if half:
+        codes = OrderedBits(frames.dtype).codes(frames)  # of all, for -0.0 is not the least value
+        return OrderedBits(frames.dtype).fitted(codes.min(), codes.max())
     return OrderedBits(frames.dtype, 0, 2**32 - 1) if frames.dtype == np.float32 else None
 
 
@@ -112,7 +128,7 @@ def _listed(frames: np.ndarray, low, high) -> Listed | None:
 def _log_bits(dtype: np.dtype, pointwise: float) -> LogBits | None:
     if pointwise >= 1:
         return None
-    reach = int(pointwise * 2.0 ** (23 if dtype == np.float32 else 52))
+    reach = int(pointwise * 2.0 ** np.finfo(dtype).nmant)
     return LogBits(dtype, step=2 * reach + 1) if reach >= 1 else None
 
 
@@ -160,7 +176,9 @@ def _finite_range(frames: np.ndarray):
 def _companded(frames: np.ndarray, bound: ChunkBound) -> Companded | None:
     low, high = int(frames.min()), int(frames.max())
     largest = max(abs(low), abs(high))
-    limit = int(np.iinfo(frames.dtype).max)
+    if largest >= 1 << 32:  # a step of the table could be larger than its word
+        return None
+    limit = min(int(np.iinfo(frames.dtype).max), (1 << 32) - 1)
     if bound.noise:
         table = _noise_representatives(bound.noise, largest, limit)
     else:

@@ -9,32 +9,65 @@ import numpy as np
 
 from tezip_h5.errors import FormatError
 
-__all__ = ["DTYPES", "Scale", "float_bits", "ordered", "unordered"]
+__all__ = [
+    "DTYPES",
+    "Scale",
+    "carrier",
+    "float_bits",
+    "full_scale",
+    "integers",
+    "ordered",
+    "unordered",
+]
 
-DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
+DTYPES = (
+    *("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"),
+    *("int64", "uint64", "float16", "bool"),
+)
 """Sample types; the index is the number on the wire."""
 
 _WIDEST = 2**31 - 1  # the largest `top` for which clipping and tolerances are int32-safe
 
 
+def carrier(dtype: np.dtype) -> np.dtype:
+    """What samples are taken for while they are coded: themselves, or bytes if they are bool."""
+    return np.dtype(np.uint8) if dtype == np.bool_ else dtype
+
+
+def full_scale(dtype: np.dtype) -> float | None:
+    """What makes 1.0 on the scale of mean squared errors; None where that is the largest level:
+    of floats, and of 64 bits, which no instrument fills."""
+    if dtype == np.bool_:
+        return 1.0
+    if dtype.kind == "f" or dtype.itemsize == 8:
+        return None
+    return float(int(np.iinfo(dtype).max) - int(np.iinfo(dtype).min))
+
+
 def float_bits(values: np.ndarray) -> np.ndarray:
     """The IEEE bit patterns of float values, as signed integers of the same width."""
-    return values.view(np.int32 if values.dtype == np.float32 else np.int64)
+    return values.view(f"i{values.dtype.itemsize}")
+
+
+def integers(values: np.ndarray) -> np.ndarray:
+    """Integers as signed ones that hold them, those of `uint64` from 2**63 on excepted."""
+    wide = values.dtype.itemsize == 8 or values.dtype == np.uint32
+    return values.astype(np.int64 if wide else np.int32)
 
 
 def ordered(values: np.ndarray) -> np.ndarray:
     """Integers in the order of the values: themselves, or made of the bit patterns of floats."""
     if values.dtype.kind != "f":
-        return values.astype(np.int64 if values.dtype == np.uint32 else np.int32)
+        return integers(values)
     bits = float_bits(values)
-    return np.where(bits < 0, bits ^ bits.dtype.type(np.iinfo(bits.dtype).max), bits)
+    return integers(np.where(bits < 0, bits ^ bits.dtype.type(np.iinfo(bits.dtype).max), bits))
 
 
 def unordered(keys: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """The inverse of `ordered`, of integers modulo the range of what it makes."""
     if dtype.kind != "f":
         return keys.astype(dtype)
-    keys = keys.astype(np.int32 if dtype == np.float32 else np.int64)
+    keys = keys.astype(f"i{dtype.itemsize}")
     return np.where(keys < 0, keys ^ keys.dtype.type(np.iinfo(keys.dtype).max), keys).view(dtype)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tezip_h5.errors import FormatError
-from tezip_h5.levels.scale import Scale, float_bits, ordered, unordered
+from tezip_h5.levels.scale import Scale, float_bits, integers, ordered, unordered
 
 __all__ = ["Grid", "Integers", "LogBits", "OrderedBits", "Truncated"]
 
@@ -19,7 +19,7 @@ class Integers(Scale):
     kind = 0
 
     def codes(self, values):
-        return values.astype(np.int64 if values.dtype == np.uint32 else np.int32)
+        return integers(values)
 
     def decode(self, codes):
         return codes.astype(self.dtype)
@@ -32,7 +32,8 @@ class Integers(Scale):
 
 
 class OrderedBits(Scale):
-    """Lossless float32: bit patterns in the order of the values, wrapping in 32 bits."""
+    """Lossless float32 and float16: bit patterns in the order of the values, wrapping in as many
+    bits."""
 
     kind = 1
 
@@ -40,7 +41,7 @@ class OrderedBits(Scale):
         return ordered(values)
 
     def decode(self, codes):
-        return unordered(codes, np.dtype(np.float32))
+        return unordered(codes, self.dtype)
 
 
 @dataclass
@@ -94,8 +95,8 @@ class LogBits(Scale):
 
     def decode(self, codes):
         codes = codes.astype(np.int64)
-        bits_type = np.int32 if self.dtype == np.float32 else np.int64
-        limit = np.iinfo(bits_type).max
+        bits_type = np.dtype(f"i{self.dtype.itemsize}")
+        limit = int(np.iinfo(bits_type).max)
         magnitude = np.minimum(np.abs(codes), limit // self.step) * self.step
         values = magnitude.astype(bits_type).view(self.dtype)
         return np.where(codes < 0, -values, values)
@@ -127,9 +128,9 @@ class Truncated(Scale):
         return np.finfo(self.dtype).nmant
 
     @property
-    def bits_type(self) -> type:
+    def bits_type(self) -> np.dtype:
         """The unsigned integer type of bit patterns."""
-        return np.uint32 if self.dtype == np.float32 else np.uint64
+        return np.dtype(f"u{self.dtype.itemsize}")
 
     def codes(self, values):
         with np.errstate(invalid="ignore", over="ignore"):

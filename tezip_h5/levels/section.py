@@ -24,7 +24,9 @@ def _takes(scale: type[Scale], dtype: np.dtype) -> bool:
     if scale is Listed:
         return True
     if scale is OrderedBits:
-        return dtype == np.float32
+        return dtype in (np.float16, np.float32)
+    if scale is Truncated and dtype == np.float16:
+        return False
     return (dtype.kind == "f") == (scale in (Grid, LogBits, Truncated))
 
 

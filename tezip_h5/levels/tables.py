@@ -118,4 +118,4 @@ class Listed(Scale):
         self.table = unordered(keys, self.dtype)
 
     def _key_bytes(self) -> int:
-        return 8 if self.dtype == np.float64 else 4
+        return 8 if self.dtype.itemsize == 8 else 4

@@ -90,9 +90,9 @@ def clip_of(frames, start: int, stop: int, channels: int, rng=None) -> np.ndarra
         low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
         clip = np.nan_to_num(clip, nan=low, posinf=high, neginf=low) - low
         clip = np.rint(clip / (high - low) * _GRID) if high > low else np.zeros(clip.shape)
-    elif clip.dtype.itemsize == 4:
-        clip = clip.astype(np.int64) - int(clip.min())
-        clip >>= max(int(clip.max()).bit_length() - 24, 0)
+    elif clip.dtype.itemsize >= 4:
+        clip = (clip - clip.min()).view(f"u{clip.dtype.itemsize}")
+        clip >>= clip.dtype.type(max(int(clip.max()).bit_length() - 24, 0))
     clip = clip.astype(np.int32)
     if clip.shape[3] == channels:
         return clip

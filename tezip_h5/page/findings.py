@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 
 import h5py
-import numpy as np
 
+from tezip_h5 import levels
 from tezip_h5.hdf5.chunks import ChunkReport, describe_chunks
 from tezip_h5.hdf5.options import options_of, panel_axes_of
 from tezip_h5.hdf5.report import StackReport, frame_rows
@@ -75,10 +75,7 @@ def gather(
 
 def _rows(data: h5py.Dataset) -> list[FrameRow]:
     """The table of frames, if the stack has one."""
-    full = 1.0
-    if data.dtype.kind in "iu":
-        info = np.iinfo(data.dtype)
-        full = float(int(info.max) - int(info.min))
+    full = levels.full_scale(data.dtype) or 1.0
     return [
         FrameRow(
             row["frame"],

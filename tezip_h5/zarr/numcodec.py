@@ -74,7 +74,7 @@ class TEZipCodec(Codec):
     def encode(self, buf) -> bytes:
         """The payload of a chunk: an array of at least two axes."""
         chunk = ensure_ndarray(buf)
-        if chunk.dtype.kind in "iuf" and chunk.dtype.newbyteorder("<") != chunk.dtype:
+        if chunk.dtype.kind in "biuf" and chunk.dtype.newbyteorder("<") != chunk.dtype:
             raise InputError(
                 f"a chunk of big-endian {chunk.dtype} would come back little-endian; give the "
                 f"array the dtype {chunk.dtype.newbyteorder('<').str!r}"
