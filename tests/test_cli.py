@@ -16,7 +16,7 @@ from PIL import Image
 import tezip_h5
 from tezip_h5 import cli
 from tezip_h5.cli import legacy, main
-from tezip_h5.hdf5 import container
+from tezip_h5.hdf5 import opening
 
 
 @pytest.fixture
@@ -401,7 +401,7 @@ def test_what_hdf5_says_of_damage(tmp_path, capsys):
     assert said.count("\n") == 1
 
 
-@pytest.mark.parametrize("closing", [container.closing, contextlib.nullcontext])
+@pytest.mark.parametrize("closing", [opening.closing, contextlib.nullcontext])
 def test_what_hdf5_says_of_a_full_disk(tmp_path, closing, monkeypatch, capsys):
     monkeypatch.setattr(cli, "_of_hdf5", lambda error: True)
     said = "Unable to copy object (filename = '{}', errno = 28, error message = 'No space', n = 1)"

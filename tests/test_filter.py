@@ -183,8 +183,9 @@ def test_a_file_left_open_is_written_before_python_ends(tmp_path):
     ("shape", "chunks", "dtype", "words"),
     [
         ((8, 8, 8, 8), (1, 8, 8, 8), "u2", "channels <= 4"),
-        ((8, 8, 8), (1, 8, 8), "i8", "8 bytes"),
-        ((8, 8, 8), (1, 8, 8), "f2", "2 bytes"),
+        ((8, 8, 8), (1, 8, 8), "c8", "8 bytes"),
+        ((8, 8, 8), (1, 8, 8), "V2", "2 bytes"),
+        ((8, 8, 8), (1, 8, 8), "longdouble", "16 bytes"),
     ],
 )
 def test_what_the_filter_cannot_store(h5, shape, chunks, dtype, words, caplog):

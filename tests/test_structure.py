@@ -64,7 +64,17 @@ MAY_IMPORT = {
     | GPU
     | {"attempts", "codec", "chunk", "recoding", "anatomy", "holes", "frames", "images", "version"}
     | {"dask_blocks"},
-    "page": {"errors", "anatomy", "bounds", "hdf5", "peers", "placing", "prediction", "version"},
+    "page": {
+        "errors",
+        "anatomy",
+        "bounds",
+        "hdf5",
+        "levels",
+        "peers",
+        "placing",
+        "prediction",
+        "version",
+    },
     "zarr": CODEC | {"hdf5", "frames"},
     "cli": CODEC
     | GPU

@@ -105,7 +105,7 @@ def test_shapes(shape, dtype):
         (np.zeros(9, "u1"), r"chunks of shape \(9,\)"),
         (np.zeros((2, 0, 3), "u1"), "chunks of shape"),
         (np.zeros((2, 3, 3), ">u2"), "'<u2'"),
-        (np.zeros((2, 3, 3), "i8"), "int32"),
+        (np.zeros((2, 3, 3), "c8"), "imaginary"),
         (np.zeros((2, 3, 3), "S2"), "cannot be stored"),
         (np.asfortranarray(np.zeros((2, 3, 3), "u1")), "order='C'"),
         (b"abc", "chunks of shape"),

@@ -13,7 +13,7 @@ import tezip_h5
 from tezip_h5.bounds import MODES, ErrorBound
 from tezip_h5.cli.device import add_device_option, device_of
 from tezip_h5.errors import InputError
-from tezip_h5.hdf5 import container
+from tezip_h5.hdf5 import opening
 from tezip_h5.settings import FEEDBACKS, LEVELS
 from tezip_h5.stackfiles import is_stack_file, open_file
 
@@ -96,7 +96,7 @@ def open_source(images: str):
         raise InputError("the name of the images is empty; give a folder, FILE.h5:/DATASET or file")
     found = _DATASET.fullmatch(images)
     if found:
-        with container.open_existing(found["file"]) as file:
+        with opening.open_existing(found["file"]) as file:
             item = file.get(found["inside"].strip("/") or "/")
             if not hasattr(item, "dtype"):
                 raise InputError(f"{found['file']} holds no dataset {found['inside']!r}")
@@ -161,7 +161,7 @@ def compress(args, out, *, name="scan", **options):
 
 def print_frames(path, name: str) -> None:
     """What became of every frame: the manual's -v."""
-    with container.open_existing(path) as file:
+    with opening.open_existing(path) as file:
         for i, row in enumerate(file[name]["frames"][()]):
             kind = ("keyframe", "warm-up", "predicted")[row["kind"]]
             size = row["keyframe_bytes"] + row["residual_bytes"]

@@ -8,7 +8,7 @@ from tezip_h5.cli.compress import open_source
 from tezip_h5.cli.outputs import check_out, place
 from tezip_h5.errors import InputError, ModelError
 from tezip_h5.frames import open_stack
-from tezip_h5.hdf5 import container
+from tezip_h5.hdf5 import opening
 from tezip_h5.hdf5.space import Space
 from tezip_h5.model import embedding, original, store
 from tezip_h5.model.batches import clip_of
@@ -51,7 +51,7 @@ def _models(name: str) -> list[IntegerModel]:
         return [model for model in models if model is not None]
     path = Path(name)
     if path.is_file() and path.suffix.lower() != ".tzm" and not store.is_model(path):
-        with container.open_existing(path) as file:
+        with opening.open_existing(path) as file:
             found = [embedding.read(file, digest) for digest in embedding.embedded(file)]
         if not found:
             raise ModelError(f"{name} holds no model (looked at {embedding.MODELS})")
@@ -90,7 +90,7 @@ def _export(args) -> int:
 
 def _embed(args) -> int:
     models = _models(args.model)
-    with container.closing(container.open_existing(args.file, "r+")) as file:
+    with opening.closing(opening.open_existing(args.file, "r+")) as file:
         Space(file).reserve(sum(embedding.size(model) for model in models))
         names = [embedding.embed(file, model).name for model in models]
     for name in names:  # only once the file is closed they are in it

@@ -12,7 +12,7 @@ import numpy as np
 
 from tezip_h5.errors import InputError
 from tezip_h5.frames import Stack, open_stack
-from tezip_h5.hdf5 import container
+from tezip_h5.hdf5 import container, opening
 from tezip_h5.hdf5.layout import panels_joined
 from tezip_h5.stackfiles import is_stack_file
 
@@ -54,7 +54,7 @@ def _opened(path: str) -> Iterator[tuple[str, Stack, list[str]]]:
         yield Path(path).stem if Path(path).is_file() else Path(path).name, open_stack(path), []
         return
     file = file_of(path)
-    with container.open_existing(file) as opened:
+    with opening.open_existing(file) as opened:
         dataset, known = _dataset(opened, path[len(file) + 1 :])
         yield Path(file).stem, open_stack(dataset), known
 

@@ -13,30 +13,22 @@ A dataset that was compressed where it stood has these tables in /tezip/stacks/<
 from __future__ import annotations
 
 import contextlib
-import os
-from pathlib import Path
 from uuid import uuid4
 
 import h5py
 import numpy as np
 
-from tezip_h5.errors import FormatError, InputError, disk_error
+from tezip_h5.errors import FormatError, InputError
 from tezip_h5.hdf5 import nexus
 from tezip_h5.hdf5.layout import Layout
 from tezip_h5.hdf5.options import FILTER_ID, ChunkOptions
-from tezip_h5.hdf5.space import give_back
 from tezip_h5.hdf5.tables import FRAME_DTYPE, reading
 from tezip_h5.version import __version__
 
 __all__ = [
     "FRAME_DTYPE",
-    "abandon",
-    "as_path",
-    "check_is_hdf5",
     "check_place",
     "check_table",
-    "close",
-    "closing",
     "create_data",
     "create_filenames",
     "create_tables",
@@ -48,12 +40,10 @@ __all__ = [
     "keep_off_the_end",
     "name_taken",
     "note",
-    "open_existing",
     "read_filenames",
     "replacing",
     "staging_group",
     "tables_of",
-    "target_of",
     "visit_all",
     "write_filenames",
 ]
@@ -317,89 +307,3 @@ def name_taken(path, name) -> InputError:
     return InputError(
         f"{path} already holds {name!r}; give another name, or overwrite=True to replace it"
     )
-
-
-def close(file: h5py.File, *, failed: bool) -> None:
-    """Close a file; when that fails (a full disk), raise OSError unless one is on its way."""
-    try:
-        try:
-            if not failed:
-                give_back(file)
-        finally:
-            file.close()
-    except (RuntimeError, OSError) as error:
-        if not failed:
-            raise OSError(f"{error}: the file could not be closed, its last part is lost") from None
-
-
-def abandon(file: h5py.File | None, made: Path | None) -> None:
-    """Close a file to which nothing will be added, and remove it if it was `made` for that."""
-    with contextlib.suppress(OSError, RuntimeError):  # what HDF5 cannot write is not needed
-        if file is not None:
-            file.close()
-    if made is not None:
-        made.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def closing(file: h5py.File):
-    """Use a file and `close` it."""
-    try:
-        yield file
-    except BaseException as error:
-        close(file, failed=True)
-        if isinstance(error, RuntimeError) and (of_the_disk := disk_error(error)):
-            raise of_the_disk from None
-        raise
-    close(file, failed=False)
-
-
-def as_path(path) -> Path:
-    """What a user gave as the name of a file; InputError where it can be none."""
-    try:
-        text = os.fsdecode(path)
-        valid = text != "" and b"\0" not in os.fsencode(text)
-    except (TypeError, UnicodeError):
-        valid = False
-    if not valid:
-        raise InputError(f"{path!r} cannot be the name of a file; give its path")
-    return Path(text)
-
-
-def target_of(path) -> Path:
-    """Where a file is written that `path` names: a link stays, what it leads to is replaced."""
-    path = as_path(path)
-    return path.resolve() if path.is_symlink() else path
-
-
-def check_is_hdf5(path) -> Path:
-    """The path of an HDF5 file, sound or not; InputError where there is none."""
-    path = as_path(path)
-    if not path.is_file():
-        raise InputError(f"{path} is no file; give the path of an HDF5 file")
-    if not h5py.is_hdf5(path):
-        raise InputError(f"{path} is no HDF5 file; give one, or another path")
-    return path
-
-
-def open_existing(path, mode: str = "r", **options) -> h5py.File:
-    """Open an HDF5 file, or say in our words why not.
-
-    A file that is being written so that others may read it, or whose writer died so, is opened for
-    reading as those do.
-    """
-    path = check_is_hdf5(path)
-    try:
-        return h5py.File(path, mode, **options)
-    except OSError as error:
-        if "truncated" in str(error):
-            raise FormatError(f"{path} is damaged: {error}") from None
-        if "consistency flags" not in str(error):
-            raise
-        if mode == "r":
-            with contextlib.suppress(OSError):
-                return h5py.File(path, mode, swmr=True)
-        raise InputError(
-            f"{path} is being written by another process, or its writer died; in that case "
-            "`tezip-h5 repair` makes it a file like others"
-        ) from None

@@ -18,7 +18,7 @@ import h5py
 from tezip_h5.bounds import ErrorBound
 from tezip_h5.errors import InputError, TezipError
 from tezip_h5.frames import open_stack
-from tezip_h5.hdf5 import container, nexus, repair, report
+from tezip_h5.hdf5 import container, nexus, opening, repair, report
 from tezip_h5.hdf5.copying import Tree, check_target, copy_attributes
 from tezip_h5.hdf5.keyframes import link_keyframes
 from tezip_h5.hdf5.plan import Job, Plan
@@ -134,15 +134,15 @@ def convert(
     '/entry/images'
     """
     started = time.perf_counter()
-    source = container.as_path(source)
+    source = opening.as_path(source)
     bound = ErrorBound(absolute, relative, pointwise_relative, noise)
     if (target is None) != in_place:
         raise InputError("give either the path of a new file, or in_place=True")
-    target = container.target_of(source if in_place else target)
+    target = opening.target_of(source if in_place else target)
     if not in_place:
         check_target(source, target)
     part = target.with_name(f".{target.name}.part")
-    with container.open_existing(source) as old:
+    with opening.open_existing(source) as old:
         if in_place and old.swmr_mode:  # who writes it would go on in the file that is replaced
             raise InputError(
                 f"{source} is being written by another process, or its writer died; convert it in "
@@ -161,7 +161,7 @@ def convert(
         lost = []
         new = _open_part(part, json.dumps(what, default=str))
         try:
-            with container.closing(new):
+            with opening.closing(new):
                 stacks = [_encode(chosen[path], job, new) for path, job in jobs.items()]
                 lost = _copy_rest(old, new, chosen)
         except TezipError:

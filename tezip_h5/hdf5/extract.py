@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tezip_h5.errors import InputError
-from tezip_h5.hdf5 import container, reader
+from tezip_h5.hdf5 import container, opening, reader
 from tezip_h5.hdf5.options import panel_axes_of
 from tezip_h5.hdf5.tables import attribute_of
 
@@ -44,7 +44,7 @@ def extract(
     """
     from tezip_h5.images import ImageFormat, write_images
 
-    with container.open_existing(path) as file:
+    with opening.open_existing(path) as file:
         data = reader.stack_named(file, name)
         if container.is_tezip(data) and panel_axes_of(data):
             raise InputError(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tezip_h5.errors import FormatError, InputError
-from tezip_h5.hdf5 import container, reader
+from tezip_h5.hdf5 import opening, reader
 
 __all__ = ["to_dask"]
 
@@ -31,7 +31,7 @@ class _Stored:
         return len(self.shape)
 
     def __getitem__(self, selection) -> np.ndarray:
-        with container.open_existing(self.path) as file:
+        with opening.open_existing(self.path) as file:
             data = reader.stack_named(file, self.dataset)
             now, dtype = data.shape, data.dtype.newbyteorder("=")
             if now[1:] != self.shape[1:] or now[0] < self.shape[0] or dtype != self.dtype:
@@ -80,7 +80,7 @@ def to_dask(path, name: str | None = None, *, chunks=None):
     except ImportError:
         raise InputError('to_dask needs dask: pip install "tezip_h5[dask]"') from None
     path = Path(path).absolute()
-    with container.open_existing(path) as file:
+    with opening.open_existing(path) as file:
         data = reader.stack_named(file, name)
         if data.ndim == 0 or data.dtype.kind not in "biufc":
             raise InputError(f"{data.name} of {path} is {data.dtype} {data.shape}, no stack")

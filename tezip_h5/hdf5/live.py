@@ -14,7 +14,7 @@ from pathlib import Path
 import h5py
 
 from tezip_h5.errors import InputError
-from tezip_h5.hdf5 import container, nexus, superblock
+from tezip_h5.hdf5 import container, nexus, opening, superblock
 from tezip_h5.hdf5.encoder import StackEncoder
 from tezip_h5.hdf5.keyframes import link_keyframes
 from tezip_h5.hdf5.space import Space
@@ -66,14 +66,14 @@ def open_to_add(path: Path, swmr: bool, must_exist: bool) -> h5py.File:
     if not path.exists() and not must_exist:
         return new_file(path, swmr)
     if not swmr:
-        return container.open_existing(path, "r+")
-    container.open_existing(path).close()  # says what is wrong with the path
+        return opening.open_existing(path, "r+")
+    opening.open_existing(path).close()  # says what is wrong with the path
     if superblock.version(path) < 3:
         raise InputError(
             f"{path} was made for HDF5 versions that cannot be read while they are written; make "
             "it with swmr=True from the beginning, or leave that out"
         )
-    return container.open_existing(path, "r+", libver=LIBVER)
+    return opening.open_existing(path, "r+", libver=LIBVER)
 
 
 class _Mark:

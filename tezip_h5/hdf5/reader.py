@@ -16,7 +16,7 @@ import numpy as np
 
 from tezip_h5 import codec, devices, gpu_arrays
 from tezip_h5.errors import FormatError, InputError, TezipError
-from tezip_h5.hdf5 import cache, container, filter
+from tezip_h5.hdf5 import cache, container, filter, opening
 from tezip_h5.hdf5.options import check_dataset
 from tezip_h5.hdf5.progress import progress
 from tezip_h5.hdf5.threads import chunks_under_way, threads_or_default
@@ -79,7 +79,7 @@ def read(
         cache.configure(cache_bytes=cache_bytes)
     if isinstance(path_or_dataset, h5py.Dataset):
         return _read(path_or_dataset, selection, threads, device)
-    with container.open_existing(path_or_dataset) as file:
+    with opening.open_existing(path_or_dataset) as file:
         return _read(stack_named(file, name), selection, threads, device)
 
 

@@ -23,7 +23,7 @@ from tezip_h5.bitstream import peek
 from tezip_h5.bounds import ChunkBound
 from tezip_h5.codec import Encoded, decode_chunk, encode_chunk
 from tezip_h5.errors import FormatError, InputError
-from tezip_h5.hdf5 import container, reader
+from tezip_h5.hdf5 import container, opening, reader
 from tezip_h5.hdf5.copying import Tree, check_target, copy_attributes
 from tezip_h5.hdf5.encoder import StackEncoder
 from tezip_h5.hdf5.keyframes import link_keyframes
@@ -124,16 +124,16 @@ def recompress(
     'scan'
     """
     started = time.perf_counter()
-    source, target = container.as_path(source), container.target_of(target)
+    source, target = opening.as_path(source), opening.target_of(target)
     Settings(level=level)  # says what is wrong with it
     threads = threads_or_default(threads)
     check_target(source, target)
     devices.choose(device)  # says what is wrong with it
     beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        with container.open_existing(source) as old:
+        with opening.open_existing(source) as old:
             chosen = _chosen(old, name)
-            with container.closing(h5py.File(beside, "x", libver="earliest")) as new:
+            with opening.closing(h5py.File(beside, "x", libver="earliest")) as new:
                 stacks = _copy(old, new, chosen, level, threads, device)
         if target.exists():
             raise InputError(f"{target} was made meanwhile; it is left as it is")

@@ -10,7 +10,7 @@ import numpy as np
 
 from tezip_h5 import bitstream
 from tezip_h5.errors import FormatError, InputError, TezipError
-from tezip_h5.hdf5 import container, live, reader, superblock
+from tezip_h5.hdf5 import container, journal, live, opening, reader, superblock
 from tezip_h5.hdf5.keyframes import link_keyframes
 from tezip_h5.hdf5.layout import panels_joined
 from tezip_h5.hdf5.options import panel_axes_of
@@ -54,9 +54,10 @@ class Repaired:
 def repair(path) -> Repaired:
     """Make a file whose writer died a file like others.
 
-    Takes off HDF5's mark of an open writer (which keeps others from opening the file), and
-    completes the stacks that were not closed: unfinished chunks at their end are dropped, tables,
-    keyframes and preview completed. Stacks that were closed stay as they are.
+    Finishes what `write` was changing, see `journal`; takes off HDF5's mark of an open writer,
+    which keeps others from opening the file; and completes the stacks that were not closed:
+    unfinished chunks at their end are dropped, tables, keyframes and preview completed. Stacks
+    that were closed stay as they are.
 
     Parameters
     ----------
@@ -82,9 +83,10 @@ def repair(path) -> Repaired:
     []
     """
     started = time.perf_counter()
-    path = container.check_is_hdf5(path)  # HDF5 may not open it before its marks are off
+    path = opening.check_is_hdf5(path)  # HDF5 may not open it before its marks are off
     if live.in_use(path):
         raise InputError(f"{path} is in use by another process; repair it when that has ended")
+    journal.recover(path)
     unlocked = superblock.take_off_marks(path)
     superblock.extend_to_end(path)
     stacks = []
@@ -92,7 +94,7 @@ def repair(path) -> Repaired:
         with h5py.File(path) as file:
             sound = not _unsound(file)
         if not sound:
-            with container.closing(h5py.File(path, "r+")) as file:
+            with opening.closing(h5py.File(path, "r+")) as file:
                 stacks = [_complete(*stack) for stack in _unsound(file)]
                 container.drop_staging(file)
     except (OSError, RuntimeError, KeyError) as error:

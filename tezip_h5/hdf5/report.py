@@ -16,7 +16,7 @@ from tezip_h5 import holes
 from tezip_h5.bounds import ErrorBound
 from tezip_h5.errors import BoundError, FormatError, InputError
 from tezip_h5.frames import Stack, open_stack
-from tezip_h5.hdf5 import container, listing, reader
+from tezip_h5.hdf5 import container, listing, opening, reader
 from tezip_h5.hdf5.chunks import ChunkReport, describe_chunks
 from tezip_h5.hdf5.options import check_dataset, options_of, panel_axes_of
 from tezip_h5.hdf5.progress import progress
@@ -142,7 +142,7 @@ def inspect(path, *, frames: bool = False, chunks: bool = False) -> FileReport:
     FormatError
         When a chunk that is looked at is damaged.
     """
-    with container.open_existing(path) as file:
+    with opening.open_existing(path) as file:
         stacks = []
         for name, data in container.find_stacks(file).items():
             stack = _describe(name, data)
@@ -267,7 +267,7 @@ def verify(path, original=None, *, name=None, threads=None) -> Verification:
     """
     started = time.perf_counter()
     threads = threads_or_default(threads)
-    with container.open_existing(path) as file:
+    with opening.open_existing(path) as file:
         stacks = container.find_stacks(file)
         if name is not None or original is not None:
             data = reader.stack_named(file, name)

@@ -14,10 +14,9 @@ import numpy as np
 from tezip_h5.bounds import ErrorBound
 from tezip_h5.errors import InputError
 from tezip_h5.frames import open_stack
-from tezip_h5.hdf5 import cluster, container, inplace, nexus, report
+from tezip_h5.hdf5 import cluster, container, inplace, nexus, opening, report
 from tezip_h5.hdf5.keyframes import link_keyframes
 from tezip_h5.hdf5.plan import Job, Plan, checked_name
-from tezip_h5.hdf5.space import Space
 from tezip_h5.hdf5.summary import Summary, summarise
 from tezip_h5.model import embedding
 from tezip_h5.model.batches import clip_of
@@ -143,7 +142,7 @@ def write(
         job = Job(source, plan, preview, progress, workers)
         if path is None:
             return inplace.compress(stack, job, started)
-        path = container.target_of(path)
+        path = opening.target_of(path)
         return _write_file(stack, job, path, checked_name(name), overwrite, verify, started)
 
 
@@ -151,7 +150,7 @@ def _write_file(stack, job, path, name, overwrite, verify, started) -> Summary:
     if path.is_dir() or not path.parent.is_dir():
         raise InputError(f"{path} cannot be a file: its folder is missing, or it is a folder")
     if path.exists():
-        with container.open_existing(path) as file:
+        with opening.open_existing(path) as file:
             container.check_place(file, path, name, overwrite)
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
@@ -172,7 +171,7 @@ def _write_file(stack, job, path, name, overwrite, verify, started) -> Summary:
 
 def _encode_file(path: Path, name: str, stack, job: Job, verify: bool):
     """Make a file that holds just this stack; returns the encoder."""
-    with container.closing(h5py.File(path, "x", libver="earliest")) as file:
+    with opening.closing(h5py.File(path, "x", libver="earliest")) as file:
         nexus.mark_root(file)
         group = file.create_group(name)
         nexus.lead_to(file, name)
@@ -212,10 +211,9 @@ def _add_to_file(path: Path, beside: Path, name: str) -> int:
 
     Returns the bytes of a stack of that name which it replaces.
     """
-    target = container.open_existing(path, "r+")
-    with h5py.File(beside) as finished, container.closing(target) as file:
-        Space(file).reserve(beside.stat().st_size)
-        staging = file.create_group(None)  # without a link: a kill leaves the file as it was
+    room = beside.stat().st_size
+    with h5py.File(beside) as finished, opening.changing(path, room) as file:
+        staging = file.create_group(None)  # without a link: a failure leaves the file as it was
         finished.copy(finished[name], staging, "scan")
         replaced = _stored_bytes(file.get(name))
         file.flush()

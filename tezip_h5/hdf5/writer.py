@@ -12,7 +12,7 @@ from tezip_h5.bounds import ErrorBound
 from tezip_h5.errors import InputError
 from tezip_h5.frames import is_count
 from tezip_h5.gpu_arrays import to_host
-from tezip_h5.hdf5 import container, live, nexus
+from tezip_h5.hdf5 import container, live, nexus, opening
 from tezip_h5.hdf5.appending import plan_of
 from tezip_h5.hdf5.encoder import StackEncoder
 from tezip_h5.hdf5.ending import close_at_exit
@@ -139,7 +139,7 @@ class Writer:
         bound = ErrorBound(absolute, relative, pointwise_relative, noise)
         if append and overwrite:
             raise InputError("append=True goes on with a stack, overwrite=True replaces it")
-        self._name, self._path = checked_name(name), container.as_path(path)
+        self._name, self._path = checked_name(name), opening.as_path(path)
         self._swmr = swmr
         self._lock = threading.RLock()  # frames keep together; a signal handler may close
         self._closing = self._later = False
@@ -180,7 +180,7 @@ class Writer:
                 raise InputError(f"{path} holds no stack {name!r} to append to; give frame_shape")
             self._begin(plan, there and append, overwrite, preview, verify, metadata or {})
         except BaseException:
-            container.abandon(self._file, self._path if new_file else None)
+            opening.abandon(self._file, self._path if new_file else None)
             raise
         close_at_exit(self)
 
@@ -386,7 +386,7 @@ class Writer:
             file, self._file = self._file, None
             if self._live is not None:
                 self._live.close()
-            container.close(file, failed=not done)
+            opening.close(file, failed=not done)
         if self._swmr:
             self._later = not live.complete_later(self._path, self._name, self._encoder)
         if self._later:

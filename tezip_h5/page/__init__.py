@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tezip_h5.errors import InputError
-from tezip_h5.hdf5 import container
+from tezip_h5.hdf5 import opening
 from tezip_h5.hdf5.report import inspect
 from tezip_h5.page.document import is_page, page
 from tezip_h5.page.findings import gather
@@ -87,7 +87,7 @@ def report(
         raise InputError(f"{path} holds no stack {name!r}; its stacks are: {known}")
     for stack in chosen:
         _check_pictures(pictures, stack.shape[0])
-    with container.open_existing(path) as file:
+    with opening.open_existing(path) as file:
         findings = [
             gather(
                 stack,

@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 
 from tezip_h5.errors import InputError
-from tezip_h5.hdf5 import container, reader
+from tezip_h5.hdf5 import container, opening, reader
 from tezip_h5.hdf5.options import TEZip, options_of, panel_axes_of
 from tezip_h5.hdf5.tables import model_of
 from tezip_h5.model import embedding, store
@@ -75,7 +75,7 @@ def references(path, name=None, *, url=None, zarr_format: int = 2, others: bool 
     if others and zarr_format != 2:
         raise InputError("kerchunk describes other datasets in zarr_format 2 only; give that")
     path = Path(path)
-    with container.open_existing(path) as file:
+    with opening.open_existing(path) as file:
         stacks = container.find_stacks(file)
         if name is not None:
             data = reader.stack_named(file, name)

@@ -1,0 +1,306 @@
+"""Files that are changed all at once: what a death leaves at any moment, and what is made of it."""
+
+import contextlib
+import os
+import shutil
+import threading
+
+import h5py
+import numpy as np
+import pytest
+
+import tezip_h5
+from tezip_h5 import FormatError, InputError
+from tezip_h5.cli import main
+from tezip_h5.hdf5 import journal, opening
+from tezip_h5.hdf5.journal import Pages, journal_of, recover
+
+
+@pytest.fixture(params=["earliest", "latest"])
+def mine(tmp_path, request, walk):
+    """A file with what a user would not lose, and a stack."""
+    path = tmp_path / "mine.h5"
+    with h5py.File(path, "w", libver=request.param) as file:
+        for i in range(30):
+            file[f"user/g{i % 3}/d{i}"] = np.full(50, i)
+            file[f"user/g{i % 3}/d{i}"].attrs["i"] = i
+    tezip_h5.write(walk, path, "kept", level="fast")
+    return path
+
+
+def assert_mine(path, walk):
+    with h5py.File(path) as file:
+        for i in range(30):
+            assert (file[f"user/g{i % 3}/d{i}"][:] == i).all()
+            assert file[f"user/g{i % 3}/d{i}"].attrs["i"] == i
+        np.testing.assert_array_equal(file["kept/data"][:], walk)
+
+
+class Death(BaseException):
+    """What nothing catches."""
+
+
+def dying(monkeypatch, after):
+    """The disk takes so many writes of a journal's pages, then the process is gone."""
+    left = [after]
+
+    class File:
+        def __init__(self, file):
+            self._file = file
+
+        def __getattr__(self, name):
+            return getattr(self._file, name)
+
+        def write(self, data):
+            if not left[0]:
+                raise Death
+            left[0] -= 1
+            return self._file.write(data)
+
+    whole = journal._carry_out
+    monkeypatch.setattr(journal, "_carry_out", lambda file, *rest: whole(File(file), *rest))
+
+
+# --- the file that h5py sees ---
+
+
+@pytest.mark.parametrize("size", [0, 1, 4095, 4096, 4097, 10_000])
+def test_pages_are_a_file(tmp_path, size):
+    """Against the same bytes in memory: any writes, reads and ends."""
+    rng = np.random.default_rng(size)
+    path, before = tmp_path / "x", rng.bytes(size)
+    path.write_bytes(before)
+    expected = bytearray(before)
+    with Pages(path) as pages:
+        for _ in range(300):
+            start, count = int(rng.integers(size + 9000)), int(rng.integers(1, 9000))
+            if rng.random() < 0.5:
+                data = rng.bytes(count)
+                pages.seek(start)
+                assert pages.write(data) == count
+                expected.extend(bytes(max(0, start + count - len(expected))))
+                expected[start : start + count] = data
+            else:
+                pages.seek(start)
+                assert pages.read(count) == bytes(expected[start : start + count])
+                assert pages.tell() == min(start + count, max(len(expected), start))
+            assert pages.seek(0, os.SEEK_END) == len(expected)
+            assert path.read_bytes()[:size] == before
+        end = int(rng.integers(size + 1, size + 20_000))
+        pages.truncate(end)
+        expected = expected[:end].ljust(end, b"\0")
+        pages.commit()
+    assert path.read_bytes() == expected
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_a_file_may_become_shorter(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(bytes(10_000))
+    with Pages(path) as pages:
+        pages.write(b"abc")
+        pages.truncate(5000)
+        assert path.stat().st_size == 10_000
+        pages.commit()
+    assert path.read_bytes() == b"abc".ljust(5000, b"\0")
+
+
+def test_what_is_not_committed_never_was(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(b"x" * 5000)
+    with Pages(path) as pages:
+        pages.reserve(9000)
+        pages.write(b"y" * 9000)
+    assert path.read_bytes() == b"x" * 5000
+
+
+# --- deaths ---
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("after", [0, 1])
+def test_a_journal_is_finished(mine, walk, monkeypatch, after, overwrite):
+    name = "kept" if overwrite else "deep/new"
+    with monkeypatch.context() as patch:
+        dying(patch, after)
+        with pytest.raises(Death):
+            tezip_h5.write(walk[::-1], mine, name, level="fast", overwrite=overwrite)
+    assert journal_of(mine).exists()
+    np.testing.assert_array_equal(tezip_h5.read(mine, name=name), walk[::-1])
+    assert os.listdir(mine.parent) == ["mine.h5"]
+    tezip_h5.verify(mine)
+    if not overwrite:
+        assert_mine(mine, walk)
+
+
+def test_a_death_before_the_journal_changes_nothing(mine, walk, monkeypatch):
+    before = mine.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "_write_journal", lambda *_: os._exit(3))
+        child = os.fork()
+        if child == 0:
+            with contextlib.suppress(BaseException):
+                tezip_h5.write(walk, mine, "new", level="fast", threads=1)
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+    assert mine.read_bytes()[: len(before)] == before
+    assert_mine(mine, walk)
+    tezip_h5.write(walk, mine, "new", level="fast")  # over what is left behind the end
+    assert_mine(mine, walk)
+    tezip_h5.verify(mine)
+
+
+def test_repair_finishes_a_journal(mine, walk, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        dying(patch, 1)
+        with pytest.raises(Death):
+            tezip_h5.write(walk, mine, "new", level="fast")
+    assert main(["repair", str(mine)]) == 0
+    assert not journal_of(mine).exists()
+    assert_mine(mine, walk)
+    with h5py.File(mine) as file:
+        np.testing.assert_array_equal(file["new/data"][:], walk)
+
+
+def test_a_failure_leaves_every_byte(mine, walk, monkeypatch):
+    before = mine.read_bytes()
+    monkeypatch.setattr(
+        "tezip_h5.hdf5.whole.link_keyframes", lambda *_: (_ for _ in ()).throw(OSError("no room"))
+    )
+    with pytest.raises(OSError, match="no room"):
+        tezip_h5.write(walk, mine, "new", level="fast")
+    assert mine.read_bytes() == before
+    assert os.listdir(mine.parent) == ["mine.h5"]
+
+
+# --- journals that must not be finished ---
+
+
+@pytest.fixture
+def torn(mine, walk, monkeypatch):
+    """The file before, and as a death left it with a journal."""
+    before = mine.read_bytes()
+    with monkeypatch.context() as patch:
+        dying(patch, 1)
+        with pytest.raises(Death):
+            tezip_h5.write(walk, mine, "new", level="fast")
+    return before, mine
+
+
+@pytest.mark.parametrize("change", ["restored", "replaced", "restored and longer"])
+def test_a_journal_of_another_state_is_left_alone(torn, walk, caplog, change):
+    before, path = torn
+    path.write_bytes(before)
+    if change == "replaced":
+        path.unlink()
+        with h5py.File(path, "w") as file:
+            file["kept/data"] = walk
+    elif change == "restored and longer":
+        with open(path, "ab") as file:
+            file.write(bytes(1 << 20))
+    now = path.read_bytes()
+    with opening.open_existing(path) as file:
+        np.testing.assert_array_equal(file["kept/data"][:], walk)
+    assert path.read_bytes() == now
+    assert "left alone" in caplog.text
+    assert journal_of(path).exists()
+    tezip_h5.write(walk, path, "another", level="fast")  # and its own takes its place
+    assert not journal_of(path).exists()
+
+
+@pytest.mark.parametrize("damage", ["empty", "short", "not one", "sizes"])
+def test_a_damaged_journal_is_named(torn, damage):
+    _, path = torn
+    found = journal_of(path)
+    data = found.read_bytes()
+    if damage == "sizes":
+        with np.load(found) as arrays:
+            np.savez(found, **{**arrays, "sizes": arrays["sizes"] - 1})
+        shutil.move(f"{found}.npz", found)
+    else:
+        found.write_bytes({"empty": b"", "short": data[:-9], "not one": b"\0" * 100}[damage])
+    now = path.read_bytes()
+    with pytest.raises(FormatError, match="tezip-journal is damaged"):
+        tezip_h5.read(path, name="kept")
+    assert path.read_bytes() == now
+
+
+def test_a_journal_where_nothing_may_be_written(torn, monkeypatch):
+    _, path = torn
+
+    def refused(file, mode="r", *rest, **options):
+        if "+" in mode:
+            raise PermissionError(13, "Permission denied", str(file))
+        return open(file, mode, *rest, **options)
+
+    monkeypatch.setattr(journal, "open", refused, raising=False)
+    with pytest.raises(InputError, match="tezip-h5 repair"):
+        tezip_h5.read(path, name="kept")
+
+
+def test_a_file_that_another_process_changes(torn):
+    fcntl = pytest.importorskip("fcntl")
+    _, path = torn
+    with open(path, "rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="by another process"):
+            recover(path)
+    recover(path)
+    with open(path, "rb") as other:
+        fcntl.flock(other, fcntl.LOCK_SH)  # a reader
+        with pytest.raises(BlockingIOError, match="open in another process"):
+            Pages(path)
+
+
+# --- other ways to the same file ---
+
+
+def test_a_file_that_is_open_here_is_changed_as_before(mine, walk):
+    with h5py.File(mine, "r+") as file:
+        file["mine"] = 1
+        tezip_h5.write(walk, mine, "new", level="fast")
+        file["mine too"] = 2
+        np.testing.assert_array_equal(file["new/data"][:], walk)
+    assert_mine(mine, walk)
+
+
+def test_a_thread_that_reads_waits(mine, walk):
+    """HDF5's lock would refuse it."""
+    begun, found = threading.Event(), []
+
+    def read():
+        begun.wait()
+        found.append(tezip_h5.read(mine, name="kept"))
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    with opening.changing(mine, 1000) as file:
+        begun.set()
+        thread.join(0.2)
+        file["x"] = 1
+        assert not found
+    thread.join()
+    np.testing.assert_array_equal(found[0], walk)
+
+
+def test_through_a_link(mine, walk, monkeypatch):
+    link = mine.parent / "link.h5"
+    link.symlink_to(mine)
+    with monkeypatch.context() as patch:
+        dying(patch, 1)
+        with pytest.raises(Death):
+            tezip_h5.write(walk, link, "new", level="fast")
+    assert journal_of(link) == journal_of(mine)
+    np.testing.assert_array_equal(tezip_h5.read(mine, name="new"), walk)
+    assert link.is_symlink()
+
+
+def test_a_user_block_stays(tmp_path, walk):
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w", userblock_size=1024) as file:
+        file["a"] = 1
+    with open(path, "r+b") as stream:
+        stream.write(b"mine")
+    tezip_h5.write(walk, path, "new", level="fast")
+    assert path.read_bytes()[:4] == b"mine"
+    np.testing.assert_array_equal(tezip_h5.read(path, name="new"), walk)
