@@ -14,7 +14,8 @@ import pytest
 import tezip_h5
 from tezip_h5 import cli
 from tezip_h5.cli import bench, main, outputs
-from tezip_h5.hdf5 import container, recompress
+from tezip_h5.hdf5 import recompress
+from tezip_h5.hdf5.journal import Pages
 from tezip_h5.model import store
 
 
@@ -128,12 +129,10 @@ def test_rows_of_two_stacks_of_a_file_have_different_names(tmp_path, walk):
 
 
 def test_an_embedded_model_is_named_once_the_file_is_closed(run_h5, monkeypatch, capsys):
-    def full(file, failed):
-        file.close()
-        if not failed:
-            raise tezip_h5.InputError("no space left")
+    def full(pages):
+        raise tezip_h5.InputError("no space left")
 
-    monkeypatch.setattr(container, "close", full)
+    monkeypatch.setattr(Pages, "commit", full)
     assert main(["model", "embed", str(run_h5), "default"]) == 1
     printed = capsys.readouterr()
     assert printed.out == ""

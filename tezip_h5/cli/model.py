@@ -9,7 +9,6 @@ from tezip_h5.cli.outputs import check_out, place
 from tezip_h5.errors import InputError, ModelError
 from tezip_h5.frames import open_stack
 from tezip_h5.hdf5 import opening
-from tezip_h5.hdf5.space import Space
 from tezip_h5.model import embedding, original, store
 from tezip_h5.model.batches import clip_of
 from tezip_h5.prediction.integer import IntegerModel
@@ -90,8 +89,8 @@ def _export(args) -> int:
 
 def _embed(args) -> int:
     models = _models(args.model)
-    with opening.closing(opening.open_existing(args.file, "r+")) as file:
-        Space(file).reserve(sum(embedding.size(model) for model in models))
+    path = opening.target_of(opening.check_is_hdf5(args.file))
+    with opening.changing(path, sum(embedding.size(model) for model in models)) as file:
         names = [embedding.embed(file, model).name for model in models]
     for name in names:  # only once the file is closed they are in it
         print(f"{args.file}:{name}")

@@ -99,6 +99,8 @@ def keep_mask(group: h5py.Group, mask: np.ndarray | None) -> np.ndarray | None:
     if mask is None:
         return group[MASK][()] != 0 if MASK in group else None
     if MASK in group:
+        if np.array_equal(group[MASK][()] != 0, mask):
+            return mask
         del group[MASK]
     group.create_dataset(MASK, data=mask.astype(np.uint8), compression="gzip")
     return mask

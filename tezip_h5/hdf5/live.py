@@ -7,6 +7,7 @@ known only at the end comes when no reader holds the file any more.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
 from pathlib import Path
@@ -17,7 +18,6 @@ from tezip_h5.errors import InputError
 from tezip_h5.hdf5 import container, nexus, opening, superblock
 from tezip_h5.hdf5.encoder import StackEncoder
 from tezip_h5.hdf5.keyframes import link_keyframes
-from tezip_h5.hdf5.space import Space
 from tezip_h5.model import embedding, store
 
 try:
@@ -28,7 +28,6 @@ except ImportError:  # Windows
 __all__ = [
     "begin",
     "complete",
-    "complete_later",
     "in_use",
     "new_file",
     "open_to_add",
@@ -36,6 +35,7 @@ __all__ = [
 
 LIBVER = ("v110", "v110")  # "latest" makes files that HDF5 1.10 cannot open
 _TRIES, _PAUSE = 5, 0.05
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 _EXTRAS = 1 << 20  # bytes that preview and keyframes take at most, about
 
 
@@ -116,50 +116,54 @@ def begin(group: h5py.Group, encoder: StackEncoder) -> _Mark:
     return _Mark(file.filename)
 
 
-def complete(group: h5py.Group, encoder: StackEncoder) -> bool:
-    """Add what is known only at the end: preview and keyframes; False if the disk is too full."""
-    try:
-        Space(group.file).reserve(_EXTRAS)
-    except OSError:
-        return False
-    encoder.group = group
-    encoder.write_preview()
-    data = group["data"]
-    if data.shape[0]:
-        link_keyframes(group, data, encoder.keyframes)
-    return True
+def complete(path, name: str, encoder: StackEncoder) -> bool:
+    """Open a file again after its last frame, and add what is known only then: preview and
+    keyframes. False if others have it open, or the disk is too full.
 
-
-def complete_later(path, name: str, encoder: StackEncoder) -> bool:
-    """Open a file again that was written while others read, to `complete` it; False if they do,
-    or the disk is too full."""
+    Raises
+    ------
+    OSError
+        When another file has taken the place of the one that was written.
+    """
     for _ in range(_TRIES):
+        opened = False
         try:
-            file = h5py.File(path, "r+")
-        except OSError:
+            with opening.changing(path, _EXTRAS) as file:
+                opened = True
+                group = file.get(name)
+                _check_same(path, group, encoder)
+                _drop_unused(group, encoder)
+                encoder.group = group
+                encoder.write_preview()
+                if group["data"].shape[0]:
+                    link_keyframes(group, group["data"], encoder.keyframes)
+                container.drop_staging(file)
+            return True
+        except (OSError, InputError) as error:
+            if getattr(error, "errno", None) in _FULL:
+                return False
+            if opened:
+                raise
             time.sleep(_PAUSE)
-            continue
-        with file:
-            group = _again(file, name, encoder)
-            if not any(container.read_filenames(group)):
-                del group["filenames"]
-            if not encoder.totals.network_chunks:
-                for place, key in ((group, "model"), (group.attrs, "model")):
-                    if key in place:
-                        del place[key]
-            return complete(group, encoder)
     return False
 
 
-def _again(file: h5py.File, name: str, encoder: StackEncoder) -> h5py.Group:
-    """The stack that was written; OSError when another file has taken the place of its file."""
-    group = file.get(name)
+def _check_same(path, group, encoder: StackEncoder) -> None:
     if not isinstance(group, h5py.Group) or len(group.get("frames", ())) < encoder.totals.frames:
         raise OSError(
-            f"{file.filename} was replaced by another file while {name!r} was written: the frames "
-            "are in the file that was there before, if it still has a name"
+            f"{path} was replaced by another file while it was written: the frames are in the "
+            "file that was there before, if it still has a name"
         )
-    return group
+
+
+def _drop_unused(group: h5py.Group, encoder: StackEncoder) -> None:
+    """What `begin` made for what did not come."""
+    if "filenames" in group and not any(container.read_filenames(group)):
+        del group["filenames"]
+    if not encoder.totals.network_chunks:
+        for place, key in ((group, "model"), (group.attrs, "model")):
+            if key in place:
+                del place[key]
 
 
 def in_use(path) -> bool:

@@ -90,7 +90,7 @@ def open_existing(path, mode: str = "r", **options) -> h5py.File:
 
 
 @contextlib.contextmanager
-def changing(path: Path, room: int):
+def changing(path: Path, room: int, libver=None):
     """Open an existing file to change it: all that is done to it, or nothing.
 
     It is, whenever this process dies, but where h5py has the file open in this process already:
@@ -101,6 +101,8 @@ def changing(path: Path, room: int):
     path : path
     room : int
         Bytes that will be added, about.
+    libver
+        As for `h5py.File`.
 
     Raises
     ------
@@ -108,7 +110,7 @@ def changing(path: Path, room: int):
         When the disk has no room for them; nothing has changed then.
     """
     if _open_here(path):
-        with closing(open_existing(path, "r+")) as file:
+        with closing(open_existing(path, "r+", libver=libver)) as file:
             Space(file).reserve(room)
             yield file
         return
@@ -116,7 +118,7 @@ def changing(path: Path, room: int):
     with _changes, journal.Pages(path) as pages:
         pages.reserve(room)
         try:
-            with h5py.File(pages, "r+") as file:
+            with h5py.File(pages, "r+", libver=libver) as file:
                 yield file
         except RuntimeError as error:
             if of_the_disk := disk_error(error):

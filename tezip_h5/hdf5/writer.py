@@ -12,14 +12,13 @@ from tezip_h5.bounds import ErrorBound
 from tezip_h5.errors import InputError
 from tezip_h5.frames import is_count
 from tezip_h5.gpu_arrays import to_host
-from tezip_h5.hdf5 import container, live, nexus, opening
+from tezip_h5.hdf5 import container, live, opening
 from tezip_h5.hdf5.appending import plan_of
+from tezip_h5.hdf5.beginning import Beginning
 from tezip_h5.hdf5.encoder import StackEncoder
 from tezip_h5.hdf5.ending import close_at_exit
 from tezip_h5.hdf5.line import Line
-from tezip_h5.hdf5.metadata import write_metadata
 from tezip_h5.hdf5.plan import Plan, checked_filenames, checked_name
-from tezip_h5.hdf5.space import Space
 from tezip_h5.hdf5.summary import Summary, summarise
 from tezip_h5.settings import Settings
 
@@ -163,24 +162,28 @@ class Writer:
             )
             # What is wrong with it must show before there is a file.
             self._make_line(plan, queue_frames, when_full)
-        new_file, self._file = not self._path.exists(), None
+        self._file, place = None, Beginning(self._path, self._name, swmr)
         try:
-            self._file = live.open_to_add(self._path, swmr, must_exist=plan is None)
-            there = self._name in self._file
+            there = place.open(must_exist=plan is None)
             if there and append:
                 if mask is not None:
                     raise InputError(f"{name!r} keeps the mask it was begun with; leave mask out")
                 given = {"frame_shape": frame_shape, "dtype": dtype}
                 given |= {"chunk_frames": chunk_frames, "tile": tile}
                 plan = plan_of(
-                    self._file.get(self._name), bound, settings, threads, device, **given
+                    place.file.get(self._name), bound, settings, threads, device, **given
                 )
                 self._make_line(plan, queue_frames, when_full)
             elif plan is None:
                 raise InputError(f"{path} holds no stack {name!r} to append to; give frame_shape")
-            self._begin(plan, there and append, overwrite, preview, verify, metadata or {})
+            self._plan = plan
+            self._group = place.make(
+                plan, going_on=there and append, overwrite=overwrite, metadata=metadata or {}
+            )
+            self._file = place.file
+            self._begin(plan, preview, verify)
         except BaseException:
-            opening.abandon(self._file, self._path if new_file else None)
+            place.abandon()
             raise
         close_at_exit(self)
 
@@ -196,36 +199,13 @@ class Writer:
             )
         self._line = Line(int(queue_frames), when_full)
 
-    def _begin(self, plan, going_on, overwrite, preview, verify, metadata) -> None:
-        self._plan = plan
-        if going_on:
-            self._open(plan, preview, verify, metadata)
-        else:
-            container.check_place(self._file, self._path, self._name, overwrite)
-            Space(self._file).reserve()
-            with container.replacing(self._file, self._name):
-                self._open(plan, preview, verify, metadata)
-                self._file.flush()
-        try:
-            self._live = live.begin(self._group, self._encoder) if self._swmr else None
-            self._file.flush()
-        except BaseException:
-            self._encoder.close()
-            raise
-
-    def _open(self, plan, preview, verify, metadata) -> None:
-        """Make, or open, the stack's group and its encoder."""
-        self._group = self._file.require_group(self._name)
+    def _begin(self, plan: Plan, preview: bool, verify: bool) -> None:
+        """Make the encoder, which goes on with what is there."""
         self._encoder: StackEncoder = plan.encoder(
             self._group, durable=True, preview=preview, verify=verify, written=self._line.leave
         )
         try:
             past = self._encoder.past
-            container.finish_group(self._group, self._encoder.data)
-            nexus.lead_to(self._file, self._name)
-            write_metadata(self._group, metadata)
-            if not self._swmr:  # now, not when frames are safe already
-                self._file.require_group(container.INCOMING)
             self._encoder.describe(complete=False)
             self._names = container.read_filenames(self._group) or []
             self._pending = self._fresh()
@@ -237,6 +217,8 @@ class Writer:
                 if not self._swmr:
                     container.keep_off_the_end(self._file)
             self._appended = past.with_tail.frames
+            self._live = live.begin(self._group, self._encoder) if self._swmr else None
+            self._file.flush()
         except BaseException:
             self._encoder.close()
             raise
@@ -341,10 +323,6 @@ class Writer:
         self._encoder.describe(complete=True)
         self._write_names(names)
         self._file.flush()
-        if not self._swmr:
-            self._later = not live.complete(self._group, self._encoder)
-            container.drop_staging(self._file)
-            self._file.flush()
 
     # Until here.
 
@@ -387,8 +365,8 @@ class Writer:
             if self._live is not None:
                 self._live.close()
             opening.close(file, failed=not done)
-        if self._swmr:
-            self._later = not live.complete_later(self._path, self._name, self._encoder)
+        if self._swmr or done:
+            self._later = not live.complete(self._path, self._name, self._encoder)
         if self._later:
             _log.warning(
                 "%s is being read, or its disk is full: its keyframes and preview can be added "
