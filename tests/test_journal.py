@@ -304,3 +304,32 @@ def test_a_user_block_stays(tmp_path, walk):
     tezip_h5.write(walk, path, "new", level="fast")
     assert path.read_bytes()[:4] == b"mine"
     np.testing.assert_array_equal(tezip_h5.read(path, name="new"), walk)
+
+
+@pytest.mark.parametrize("swmr", [True, False])
+def test_a_file_whose_writer_died_is_repaired_first(tmp_path, walk, swmr):
+    """HDF5 opens files that Python objects read without a look at its marks."""
+    path = tmp_path / "x.h5"
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            file = h5py.File(path, "w", libver="latest")
+            file["a"] = walk
+            if swmr:
+                file.swmr_mode = True
+            file.flush()
+        os._exit(0)
+    os.waitpid(child, 0)
+    before = path.read_bytes()
+    for write in (
+        lambda: tezip_h5.write(walk, path, "new"),
+        lambda: tezip_h5.Writer(path, "new", walk.shape[1:], walk.dtype),
+    ):
+        with pytest.raises(InputError, match="tezip-h5 repair"):
+            write()
+    with pytest.raises(InputError, match="repair"), opening.changing(path, 1000):
+        pass
+    assert path.read_bytes() == before
+    tezip_h5.repair(path)
+    tezip_h5.write(walk, path, "new", level="fast")
+    np.testing.assert_array_equal(tezip_h5.read(path, name="new"), walk)

@@ -326,3 +326,28 @@ def test_memory_does_not_grow_with_the_stack(tmp_path):
             env={**os.environ, "OMP_NUM_THREADS": "2"},
         )
     assert int(result.stdout) < 600
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="no such signal")
+def test_a_signals_handler_closes(tmp_path, monkeypatch, walk):
+    """In the midst of a call: what came before is written, and nobody waits for ever."""
+    path = tmp_path / "run.h5"
+    writer = Writer(path, "scan", walk.shape[1:], walk.dtype, chunk_frames=4, level="fast")
+    take = writer._take
+
+    def interrupted(block, names):
+        take(block[:6], names)
+        signal.raise_signal(signal.SIGUSR1)
+        take(block[6:], names)
+
+    monkeypatch.setattr(writer, "_take", interrupted)
+    before = signal.signal(signal.SIGUSR1, lambda *_: writer.close())
+    try:
+        with pytest.raises(InputError, match="closed"):
+            writer.append(walk)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert writer.closed
+    np.testing.assert_array_equal(tezip_h5.read(path), walk[:6])
+    with pytest.raises(InputError, match="closed"):
+        writer.append(walk)

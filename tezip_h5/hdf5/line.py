@@ -35,7 +35,7 @@ class Line:
         self._jobs = 0
         self._error: BaseException | None = None
         self._told = False  # the error has reached the caller
-        self._given_up = False
+        self._given_up = self._closed = False
         # Its thread is joined when the interpreter ends, other than that of a plain queue.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tezip-line")
 
@@ -62,12 +62,12 @@ class Line:
         OverrunError
             When there is none and the line does not block. Nothing has changed then.
         InputError
-            When the line is given up while it waits.
+            When the line is closed while it waits.
         """
         with self._changed:
             while True:
                 self._raise_error()
-                if self._given_up:
+                if self._closed:
                     raise InputError(f"the writer was closed; {count} frames were not taken")
                 if self._frames + count <= self.limit:
                     self._frames += count
@@ -87,8 +87,16 @@ class Line:
             self._changed.notify_all()
 
     def put(self, job, *arguments, **options) -> Future:
-        """Have ``job(*arguments, **options)`` done after all that was put before."""
+        """Have ``job(*arguments, **options)`` done after all that was put before.
+
+        Raises
+        ------
+        InputError
+            When the line was closed meanwhile, by the handler of a signal.
+        """
         with self._changed:
+            if self._closed:
+                raise InputError("the writer was closed; the last frames were not taken")
             self._jobs += 1
         return self._thread.submit(self._do, job, arguments, options)
 
@@ -124,6 +132,7 @@ class Line:
     def close(self, *, give_up: bool = False) -> None:
         """Stop the thread; with `give_up` what still waits is not done."""
         with self._changed:
+            self._closed = True
             self._given_up = self._given_up or give_up
             self._changed.notify_all()
         self._thread.shutdown(wait=True)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import weakref
 from pathlib import Path
 
 import h5py
 
 from tezip_h5.errors import FormatError, InputError, disk_error
-from tezip_h5.hdf5 import journal
+from tezip_h5.hdf5 import journal, superblock
 from tezip_h5.hdf5.space import Space, give_back
 
 __all__ = [
@@ -24,16 +25,24 @@ __all__ = [
     "target_of",
 ]
 
-_changes = threading.RLock()  # held while a file is changed: other threads wait, and do not fail
+# Held while a file is changed, by its real path: other threads wait, and do not fail.
+_locks: weakref.WeakValueDictionary[str, threading.RLock] = weakref.WeakValueDictionary()
+_known = threading.Lock()
 
 
-def _renew_lock() -> None:
-    global _changes
-    _changes = threading.RLock()
+def _lock_of(path) -> threading.RLock:
+    with _known:
+        return _locks.setdefault(os.path.realpath(path), threading.RLock())
+
+
+def _forget_locks() -> None:
+    global _known
+    _known = threading.Lock()
+    _locks.clear()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
+    os.register_at_fork(after_in_child=_forget_locks)
 
 
 def as_path(path) -> Path:
@@ -72,7 +81,7 @@ def open_existing(path, mode: str = "r", **options) -> h5py.File:
     """
     path = check_is_hdf5(path)
     try:
-        with _changes:
+        with _lock_of(path):
             journal.recover(path)
             return h5py.File(path, mode, **options)
     except OSError as error:
@@ -83,10 +92,14 @@ def open_existing(path, mode: str = "r", **options) -> h5py.File:
         if mode == "r":
             with contextlib.suppress(OSError):
                 return h5py.File(path, mode, swmr=True)
-        raise InputError(
-            f"{path} is being written by another process, or its writer died; in that case "
-            "`tezip-h5 repair` makes it a file like others"
-        ) from None
+        raise _being_written(path) from None
+
+
+def _being_written(path) -> InputError:
+    return InputError(
+        f"{path} is being written by another process, or its writer died; in that case "
+        "`tezip-h5 repair` makes it a file like others"
+    )
 
 
 @contextlib.contextmanager
@@ -106,8 +119,10 @@ def changing(path: Path, room: int, libver=None):
 
     Raises
     ------
+    InputError
+        When another process writes the file, or one died of that.
     OSError
-        When the disk has no room for them; nothing has changed then.
+        When it is open in another process, or the disk has no room; nothing has changed then.
     """
     if _open_here(path):
         with closing(open_existing(path, "r+", libver=libver)) as file:
@@ -115,7 +130,9 @@ def changing(path: Path, room: int, libver=None):
             yield file
         return
     open_existing(path).close()  # a journal is finished, or what is wrong is said
-    with _changes, journal.Pages(path) as pages:
+    with _lock_of(path), journal.Pages(path) as pages:
+        if superblock.is_marked(path):  # of which h5py's driver of Python objects knows nothing
+            raise _being_written(path)
         pages.reserve(room)
         try:
             with h5py.File(pages, "r+", libver=libver) as file:

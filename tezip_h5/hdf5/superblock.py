@@ -11,7 +11,7 @@ import struct
 
 from tezip_h5.errors import FormatError
 
-__all__ = ["extend_to_end", "lookup3", "take_off_marks", "version"]
+__all__ = ["extend_to_end", "is_marked", "lookup3", "take_off_marks", "version"]
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _MARKS = 0x05  # open for writing, open for writing while others read
@@ -69,6 +69,19 @@ def _intact(block: bytes) -> bool:
     return struct.unpack_from("<I", block, _BYTES)[0] == lookup3(block[:_BYTES])
 
 
+def is_marked(path) -> bool:
+    """Whether a writer has the file open, or died so."""
+    with open(path, "rb") as stream:
+        start = _find(stream)
+        stream.seek(start or 0)
+        block = stream.read(_BYTES)
+    return start is not None and len(block) == _BYTES and _has_marks(block)
+
+
+def _has_marks(block: bytes) -> bool:
+    return block[8] == 3 and block[11] & _MARKS != 0
+
+
 def take_off_marks(path) -> bool:
     """Clear the marks of a writer that died; whether there were any.
 
@@ -81,7 +94,7 @@ def take_off_marks(path) -> bool:
         start = _find(stream)
         stream.seek(start or 0)
         block = bytearray(stream.read(_BYTES + 4))
-        if start is None or len(block) < _BYTES + 4 or block[8] != 3 or not block[11] & _MARKS:
+        if start is None or len(block) < _BYTES + 4 or not _has_marks(block):
             return False
         if block[9] != 8 or not _intact(block):
             raise FormatError(f"{path}: the superblock is damaged, its checksum does not fit")
