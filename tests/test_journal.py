@@ -295,6 +295,21 @@ def test_through_a_link(mine, walk, monkeypatch):
     assert link.is_symlink()
 
 
+def test_the_longest_names(tmp_path, walk, monkeypatch):
+    path = tmp_path / f"{'ü' * 126}.h5"
+    assert len(os.fsencode(path.name)) == 255
+    for name in ("a", "b"):
+        tezip_h5.write(walk, path, name, level="fast")
+    with monkeypatch.context() as patch:
+        dying(patch, 0)
+        with pytest.raises(Death):
+            tezip_h5.write(walk, path, "c", level="fast")
+    assert len(os.listdir(tmp_path)) == 2
+    for name in ("a", "b", "c"):
+        np.testing.assert_array_equal(tezip_h5.read(path, name=name), walk)
+    assert os.listdir(tmp_path) == [path.name]
+
+
 def test_a_user_block_stays(tmp_path, walk):
     path = tmp_path / "x.h5"
     with h5py.File(path, "w", userblock_size=1024) as file:

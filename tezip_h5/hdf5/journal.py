@@ -14,7 +14,9 @@ import io
 import logging
 import os
 import zipfile
+from hashlib import sha256
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 
@@ -28,13 +30,17 @@ except ImportError:  # not on Windows, where HDF5 locks no files either
 __all__ = ["Pages", "journal_of", "recover"]
 
 _PAGE = 4096
+_LONGEST_NAME = 200  # bytes; file systems know 255
 _log = logging.getLogger("tezip_h5")
 
 
 def journal_of(path) -> Path:
     """Where the journal of a file lies."""
     path = Path(os.path.realpath(path))
-    return path.with_name(f".{path.name}.tezip-journal")
+    name = os.fsencode(path.name)
+    if len(name) > _LONGEST_NAME:
+        name = sha256(name).hexdigest().encode()
+    return path.with_name(f".{os.fsdecode(name)}.tezip-journal")
 
 
 class Pages(io.RawIOBase):
@@ -265,7 +271,7 @@ def _carry_out(file, journal: Path, changed: dict[int, bytes]) -> None:
 
 def _write_journal(journal: Path, changed: dict[int, tuple[bytes, bytes]]) -> None:
     """Write places with what is there and what shall be; the journal is there whole, or not."""
-    beside = journal.with_name(f"{journal.name}.tmp")
+    beside = journal.with_name(f".{uuid4().hex}.tmp")
     old, new = (b"".join(pages[i] for pages in changed.values()) for i in (0, 1))
     try:
         with open(beside, "wb") as file:

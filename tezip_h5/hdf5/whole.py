@@ -152,7 +152,7 @@ def _write_file(stack, job, path, name, overwrite, verify, started) -> Summary:
     if path.exists():
         with opening.open_existing(path) as file:
             container.check_place(file, path, name, overwrite)
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    beside = path.with_name(f".{path.name[:50]}.{uuid.uuid4().hex[:8]}.tmp")  # of 255 bytes at most
     try:
         encoder = _encode_file(beside, name, stack, job, verify)
         if encoder.networks.regretted and _readable_twice(stack):
