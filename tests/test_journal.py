@@ -12,7 +12,7 @@ import pytest
 import tezip_h5
 from tezip_h5 import FormatError, InputError
 from tezip_h5.cli import main
-from tezip_h5.hdf5 import journal, opening
+from tezip_h5.hdf5 import journal, opening, superblock
 from tezip_h5.hdf5.journal import Pages, journal_of, recover
 
 
@@ -145,7 +145,16 @@ def test_a_death_before_the_journal_changes_nothing(mine, walk, monkeypatch):
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
     assert mine.read_bytes()[: len(before)] == before
     assert_mine(mine, walk)
-    tezip_h5.write(walk, mine, "new", level="fast")  # over what is left behind the end
+    with open(mine, "ab") as file:
+        file.write(bytes(1 << 20))  # of a larger stack
+    kept = []
+    with monkeypatch.context() as patch:
+        patch.setattr(Pages, "commit", lambda self: kept.append(len(self._changed)))
+        tezip_h5.write(walk, mine, "new", level="fast")
+    assert kept[0] < 50  # pages: what is left behind the end is not kept in memory
+    assert mine.read_bytes() == before
+    tezip_h5.write(walk, mine, "new", level="fast")
+    assert mine.stat().st_size < len(before) + walk.nbytes
     assert_mine(mine, walk)
     tezip_h5.verify(mine)
 
@@ -310,12 +319,19 @@ def test_the_longest_names(tmp_path, walk, monkeypatch):
     assert os.listdir(tmp_path) == [path.name]
 
 
-def test_a_user_block_stays(tmp_path, walk):
+@pytest.mark.parametrize("libver", ["earliest", "latest"])
+def test_a_user_block_stays(tmp_path, walk, monkeypatch, libver):
     path = tmp_path / "x.h5"
-    with h5py.File(path, "w", userblock_size=1024) as file:
+    with h5py.File(path, "w", userblock_size=1024, libver=libver) as file:
         file["a"] = 1
     with open(path, "r+b") as stream:
         stream.write(b"mine")
+    before = path.read_bytes()
+    assert superblock.end(path) == len(before)
+    with monkeypatch.context() as patch:
+        patch.setattr(Pages, "commit", lambda self: None)
+        tezip_h5.write(walk, path, "new", level="fast")
+    assert path.read_bytes() == before
     tezip_h5.write(walk, path, "new", level="fast")
     assert path.read_bytes()[:4] == b"mine"
     np.testing.assert_array_equal(tezip_h5.read(path, name="new"), walk)

@@ -49,6 +49,9 @@ class Pages(io.RawIOBase):
     Parameters
     ----------
     path : str or path
+    end_of : callable, optional
+        Says, once the file is locked, behind which place it may be written over at once (or
+        None); default behind all of it.
 
     Raises
     ------
@@ -56,12 +59,14 @@ class Pages(io.RawIOBase):
         When another process, or h5py in this one, has it open.
     """
 
-    def __init__(self, path):
+    def __init__(self, path, end_of=None):
         self._file = open(path, "r+b", buffering=0)  # noqa: SIM115
         try:
             _lock(self._file)
             self._path = Path(path)
-            self._base = self._end = os.fstat(self._file.fileno()).st_size
+            size = os.fstat(self._file.fileno()).st_size
+            end = end_of and end_of(path)
+            self._base = self._end = size if end is None else min(end, size)
         except BaseException:
             self._file.close()
             raise

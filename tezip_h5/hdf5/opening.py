@@ -130,7 +130,8 @@ def changing(path: Path, room: int, libver=None):
             yield file
         return
     open_existing(path).close()  # a journal is finished, or what is wrong is said
-    with _lock_of(path), journal.Pages(path) as pages:
+    # What a death left behind HDF5's end is not kept in memory when it is written over.
+    with _lock_of(path), journal.Pages(path, superblock.end) as pages:
         if superblock.is_marked(path):  # of which h5py's driver of Python objects knows nothing
             raise _being_written(path)
         pages.reserve(room)

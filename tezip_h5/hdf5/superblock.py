@@ -11,7 +11,7 @@ import struct
 
 from tezip_h5.errors import FormatError
 
-__all__ = ["extend_to_end", "is_marked", "lookup3", "take_off_marks", "version"]
+__all__ = ["end", "extend_to_end", "is_marked", "lookup3", "take_off_marks", "version"]
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _MARKS = 0x05  # open for writing, open for writing while others read
@@ -42,26 +42,43 @@ def version(path) -> int:
         return stream.read(1)[0]
 
 
+def end(path) -> int | None:
+    """Where HDF5's data end; there may be bytes behind it, which it will write over. None where
+    that cannot be told."""
+    with open(path, "rb") as stream:
+        _, block = _with_end(stream)
+    return None if block is None else struct.unpack_from("<Q", block, _END[block[8]])[0]
+
+
 def extend_to_end(path) -> None:
     """Let HDF5 see all bytes of a file: a killed writer notes last that it has become longer.
 
     HDF5's own tool for this is ``h5clear --increment``.
     """
     with open(path, "r+b") as stream:
-        start = _find(stream)
-        stream.seek(start or 0)
-        block = bytearray(stream.read(52))
-        if start is None or len(block) < 52 or block[8] not in _END:
+        start, block = _with_end(stream)
+        if block is None:
             return
         kind, size = block[8], os.fstat(stream.fileno()).st_size
-        if block[_SIZE_OF_ADDRESSES[kind]] != 8 or (kind >= 2 and not _intact(block)):
-            return
         if struct.unpack_from("<Q", block, _END[kind])[0] < size:
             struct.pack_into("<Q", block, _END[kind], size)
             if kind >= 2:
                 struct.pack_into("<I", block, _BYTES, lookup3(block[:_BYTES]))
             stream.seek(start)
             stream.write(block)
+
+
+def _with_end(stream) -> tuple[int, bytearray | None]:
+    """Place and bytes of a superblock that says where the data end, and can be believed."""
+    start = _find(stream)
+    stream.seek(start or 0)
+    block = bytearray(stream.read(52))
+    if start is None or len(block) < 52 or block[8] not in _END:
+        return 0, None
+    kind = block[8]
+    if block[_SIZE_OF_ADDRESSES[kind]] != 8 or (kind >= 2 and not _intact(block)):
+        return 0, None
+    return start, block
 
 
 def _intact(block: bytes) -> bool:
