@@ -4,8 +4,9 @@
     python benchmarks/run.py FOLDER --threads 2 --results benchmarks/results/kinds
 
 A codec is easily fitted to the files it is measured on. These have what such files may not have:
-sentinels in gaps, few values, scaled integers, labels, counts below one, brightness that jumps,
-fields smoother than any noise. Seeded, and small: what counts is who is smaller, not by how much.
+sentinels in gaps, few values, scaled integers, labels, masks, counts below one, brightness that
+jumps, fields smoother than any noise, integers of 64 bits and floats of 16. Seeded, and small: what
+counts is who is smaller, not by how much.
 """
 
 from __future__ import annotations
@@ -114,6 +115,13 @@ def made(rng) -> dict[str, np.ndarray]:
         if step % 6 == 0:
             fields.append(wave)
     out["wave_f64"] = np.array(fields)
+
+    # Of the types that NumPy makes unless told otherwise.
+    out["counts_gaps_i64"] = rng.poisson(halo)
+    out["counts_gaps_i64"][:, 70:78] = np.iinfo("i8").max
+    out["labels_i64"] = np.append(0, rng.integers(2**40, size=60))[out["labels_u16"]]
+    out["mask_bool"] = cloud > 0.3
+    out["normalised_f16"] = (light / 4095).astype("f2")
     return out
 
 
