@@ -3,6 +3,7 @@
 import itertools
 import os
 import random
+import re
 import subprocess
 import sys
 import textwrap
@@ -519,7 +520,8 @@ def test_whoever_waits_for_room_hears_of_an_interrupted_close(path, walk, monkey
     with pytest.raises(KeyboardInterrupt):
         w.close()
     thread.join(60)
-    assert said == ["the writer was closed; 2 frames were not taken"]
+    assert len(said) == 1  # which frames depends on whether room came first
+    assert re.fullmatch("the writer was closed; (2|the last) frames were not taken", said[0])
 
 
 class Interrupted:
