@@ -340,3 +340,13 @@ def test_summary_counts_what_was_kept():
     assert found["best peer / tezip balanced bounded"] == ["0.500", "0.500", "1"]
     assert found["c / tezip balanced bounded"] == ["0.750", "0.750", "1"]
     assert "b / tezip balanced lossless" not in found
+
+
+@pytest.mark.parametrize("worst", [np.nan, np.inf, 1e300])
+def test_what_ends_the_process_in_sperr_is_not_given_to_it(worst):
+    peer = named("hdf5 sperr")
+    skip_if_missing(peer)
+    stack = np.ones((4, 16, 16))
+    stack[1, 2, 3] = worst
+    with pytest.raises(ValueError, match="SPERR takes no"):
+        peer.encode(stack, 0.1, 1)

@@ -26,6 +26,7 @@ __all__ = ["Encoded", "Peer", "peers"]
 
 _FLOATS = ("float32", "float64")
 _GRAYS = ("uint8", "uint16")
+_MOST_BOUNDS = 2.0**52  # the largest number that SPERR gets, in bounds
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,8 @@ class Hdf5Filter(Peer):
         values, options, frame = stack, dict(self.options), list(stack.shape[1:])
         if self.bound_option:
             values, options[self.bound_option] = _as_floats(stack, bound)
+            if self.needs.endswith("Sperr"):
+                _require_moderate(values, options[self.bound_option])
             frame[2:] = [1] * (stack.ndim - 3)
         if self.needs:
             module, kind = self.needs.split(".")
@@ -143,6 +146,12 @@ def _as_floats(stack: np.ndarray, bound: float) -> tuple[np.ndarray, float]:
     # SPERR rounds to the float type after keeping its bound, and so does who asks for float16.
     largest = np.max(np.abs(rounded), initial=0, where=np.isfinite(rounded))
     return values, max(bound - float(np.spacing(largest)) / 2, bound / 2)
+
+
+def _require_moderate(values: np.ndarray, bound: float) -> None:
+    """Refuse what ends the process in SPERR: NaN, infinities, and numbers far beyond the bound."""
+    if not np.abs(values).max(initial=0) / bound < _MOST_BOUNDS:  # nor if that is NaN
+        raise ValueError("SPERR takes no NaN, infinities, nor numbers so far beyond the bound")
 
 
 @dataclass(frozen=True, kw_only=True)
