@@ -173,9 +173,12 @@ def test_repair_finishes_a_journal(mine, walk, monkeypatch, capsys):
 
 def test_a_failure_leaves_every_byte(mine, walk, monkeypatch):
     before = mine.read_bytes()
-    monkeypatch.setattr(
-        "tezip_h5.hdf5.whole.link_keyframes", lambda *_: (_ for _ in ()).throw(OSError("no room"))
-    )
+
+    def fail(group):
+        assert group.name == "/new"  # it is in the file by then
+        raise OSError("no room")
+
+    monkeypatch.setattr("tezip_h5.hdf5.whole.embedding.relink", fail)
     with pytest.raises(OSError, match="no room"):
         tezip_h5.write(walk, mine, "new", level="fast")
     assert mine.read_bytes() == before

@@ -350,3 +350,5 @@ def test_what_ends_the_process_in_sperr_is_not_given_to_it(worst):
     stack[1, 2, 3] = worst
     with pytest.raises(ValueError, match="SPERR takes no"):
         peer.encode(stack, 0.1, 1)
+    stack[1, 2, 3] = 1e17  # 2**60 bounds, which it takes, and what it makes of them counts
+    assert peer.decode(peer.encode(stack, 0.1, 1), 1).shape == stack.shape

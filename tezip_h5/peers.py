@@ -26,7 +26,7 @@ __all__ = ["Encoded", "Peer", "peers"]
 
 _FLOATS = ("float32", "float64")
 _GRAYS = ("uint8", "uint16")
-_MOST_BOUNDS = 2.0**52  # the largest number that SPERR gets, in bounds
+_MOST_BOUNDS = 2.0**63  # of the largest number in SPERR, which has crashed from 2**64 on
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from uuid import uuid4
 import numpy as np
 
 from tezip_h5.errors import FormatError, InputError
+from tezip_h5.hdf5.space import lengthen
 
 try:
     import fcntl
@@ -75,12 +76,7 @@ class Pages(io.RawIOBase):
 
     def reserve(self, size: int) -> None:
         """Have room for so many bytes at the end; OSError when the disk has none."""
-        if hasattr(os, "posix_fallocate"):
-            try:
-                os.posix_fallocate(self._file.fileno(), self._base, size)
-            except OSError as error:
-                if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
-                    raise
+        lengthen(self._file.fileno(), self._base, size)
 
     # --- what h5py calls ---
 
@@ -181,7 +177,7 @@ class Pages(io.RawIOBase):
         journal = journal_of(self._path)
         _write_journal(journal, changed)
         self._base = self._end  # from here on there is no way back
-        _carry_out(self._file, journal, {place: new for place, (_, new) in changed.items()})
+        _carry_out(self._file, journal, changed)
         self._file.truncate(self._end)
 
     def close(self) -> None:
@@ -224,7 +220,7 @@ def recover(path) -> None:
                     path,
                 )
                 return
-            _carry_out(file, journal, {place: new for place, (_, new) in changed.items()})
+            _carry_out(file, journal, changed)
     except BlockingIOError:
         raise InputError(
             f"{path} is being changed by another process; try again when it is done"
@@ -261,9 +257,9 @@ def _read(file, place: int, size: int) -> bytes:
     return b"".join(parts)
 
 
-def _carry_out(file, journal: Path, changed: dict[int, bytes]) -> None:
-    """Write the pages of a journal, and remove it when they are on the disk."""
-    for place, page in changed.items():
+def _carry_out(file, journal: Path, changed: dict[int, tuple[bytes, bytes]]) -> None:
+    """Write the new pages of a journal, and remove it when they are on the disk."""
+    for place, (_, page) in changed.items():
         file.seek(place)
         while page:
             page = page[file.write(page) :]

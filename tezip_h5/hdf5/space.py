@@ -12,13 +12,32 @@ import os
 import h5py
 from h5py import _objects  # its lock, which every call of HDF5 takes
 
-__all__ = ["Space", "give_back"]
+__all__ = ["Space", "give_back", "lengthen"]
 
 _CANNOT_RESERVE = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
 
 def _can_reserve(file: h5py.File) -> bool:
     return file.driver == "sec2" and hasattr(os, "posix_fallocate")
+
+
+def lengthen(descriptor: int, end: int, size: int) -> bool:
+    """Take `size` bytes behind the end of a file; False on systems that cannot.
+
+    Raises
+    ------
+    OSError
+        When the disk has none.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return False
+    try:
+        os.posix_fallocate(descriptor, end, size)
+    except OSError as error:
+        if error.errno not in _CANNOT_RESERVE:
+            raise
+        return False
+    return True
 
 
 class Space:
@@ -42,17 +61,12 @@ class Space:
         size += 0 if last else self._MARGIN
         if self._file is None or not size:
             return
-        try:
-            with _objects.phil:
-                descriptor = self._file.id.get_vfd_handle()
-                there = os.fstat(descriptor).st_size
-                missing = self._file.id.get_filesize() + size - there
-                if missing > 0:
-                    os.posix_fallocate(descriptor, there, missing)
-        except OSError as error:
-            if error.errno not in _CANNOT_RESERVE:
-                raise
-            self._file = None  # a file system that cannot: HDF5 will meet the end of the disk
+        with _objects.phil:
+            descriptor = self._file.id.get_vfd_handle()
+            there = os.fstat(descriptor).st_size
+            missing = self._file.id.get_filesize() + size - there
+            if missing > 0 and not lengthen(descriptor, there, missing):
+                self._file = None  # HDF5 will meet the end of the disk
 
 
 def give_back(file: h5py.File) -> None:
