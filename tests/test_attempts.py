@@ -67,6 +67,42 @@ def test_a_clear_sample_spares_the_other_coder(monkeypatch):
         assert sorted(name for name, rows in ran if rows < 160) == ["linear", "mixing"]
 
 
+@pytest.mark.parametrize(
+    ("saved", "preferred", "expected"),
+    [
+        (0.02, None, {"mixing", "linear"}),
+        (0.02, "mixing", {"mixing"}),
+        (0.02, "linear", {"linear"}),
+        (0.005, "mixing", {"linear"}),  # what is clear is not asked of others
+        (0.05, "linear", {"mixing"}),
+    ],
+)
+def test_a_doubtful_sample_is_left_to_what_is_preferred(monkeypatch, saved, preferred, expected):
+    ran, run = set(), Attempts._run
+
+    def noted(self, coder, *arguments):
+        ran.add(coder)
+        return run(self, coder, *arguments)
+
+    monkeypatch.setattr(Attempts, "_run", noted)
+    frames = noise()
+    bound = ErrorBound().of_frames(frames[..., None])
+    options = {"mixing_saved": saved, "preferred": preferred}
+    found = codec.encode_chunk(frames, bound, Settings(), **options)
+    assert ran == expected
+    assert found.coder in expected
+
+
+@pytest.mark.parametrize(
+    "settings", [{"level": "fast"}, {"level": "best"}, {"coder": "mixing"}, {"coder": "stages"}]
+)
+def test_where_nothing_hangs_on_it_no_sample_is_taken(monkeypatch, settings):
+    monkeypatch.setattr(Attempts, "_sample", None)
+    frames = noise()
+    bound = ErrorBound().of_frames(frames[..., None])
+    assert codec.mixing_saving(frames, bound, Settings(**settings)) is None
+
+
 def test_parts_of_a_sample_are_spread_and_inside():
     for length, side, parts in ((512, 128, 2), (9, 64, 2), (100, 7, 3), (1, 1, 1), (64, 64, 2)):
         found = attempts._middles(length, side, parts)

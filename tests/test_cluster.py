@@ -17,7 +17,7 @@ import tezip_h5
 from tezip_h5 import FormatError, InputError, TezipError, attempts, codec, dask_blocks
 from tezip_h5.cli import main
 from tezip_h5.frames import Stack
-from tezip_h5.hdf5 import cluster, networks, remote
+from tezip_h5.hdf5 import cluster, coders, networks, remote
 from tezip_h5.prediction.architecture import Architecture
 from tezip_h5.simulate import colour_sequence, detector_sequence
 
@@ -224,6 +224,21 @@ def test_the_network_is_tried_where_one_process_would(tmp_path, threads, seed, s
     assert_alike(stack, {"chunk_frames": 2}, tmp_path, array, scheduler=threads)
     with h5py.File(tmp_path / "there.h5") as f:
         assert 0 < f["scan"].attrs["network_chunks"] < 40
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_doubtful_steps_take_the_coder_that_one_process_would(tmp_path, threads, seed, monkeypatch):
+    def found(attempt):
+        """A sample is in doubt, or not, by where frames begin."""
+        return (0.02, 0.005, 0.05)[attempt.samples.frames[0, 0, 0, 0] % 3]
+
+    monkeypatch.setattr(attempts.Attempts, "mixing_saves", found)
+    monkeypatch.setattr(codec, "_fallback_may_win", lambda *_: False)
+    monkeypatch.setattr(coders, "_FIRST_GAP", 4)
+    stack = np.random.default_rng(seed).integers(0, 50, (60, 8, 8), np.uint8)
+    stack[:2, 0, 0] = 3 * seed + 3  # the first step is in doubt
+    array = dask.array.from_array(stack, chunks=(1, 8, 8))
+    assert_alike(stack, {"chunk_frames": 2, "model": None}, tmp_path, array, scheduler=threads)
 
 
 def test_a_network_of_ones_own_travels(tmp_path, workers):

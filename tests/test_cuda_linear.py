@@ -46,13 +46,13 @@ def encoded(frames, kinds, tolerance, top, device, guesses=None):
 def decoded(sections, shape, kinds, tolerance, top, device, guesses=None):
     decoder = LinearDecoder(sections, shape[1:], Scale(top))
     decoder.device = device
-    tolerances, out = np.full(shape[1], tolerance), []
+    tolerances, out, last = np.full(shape[1], tolerance), [], None
     for t, predicted in enumerate(kinds):
         if predicted:
-            guess = out[-1] if guesses is None else guesses[t]
-            out.append(decoder.residual(guess, tolerances))
+            last = decoder.residual(last if guesses is None else guesses[t], tolerances)
         else:
-            out.append(decoder.keyframe(tolerances))
+            last = decoder.keyframe(tolerances)
+        out.append(last.copy())
     return np.stack(out)
 
 

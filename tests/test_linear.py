@@ -41,13 +41,15 @@ def encode(frames, kinds, tolerance, top):
     return sections, np.stack(out)
 
 
-def decode(sections, shape, kinds, tolerance, top):
+def decode(sections, shape, kinds, tolerance, top, copies=False):
+    """Frames, each predicted by the decoder's own array of the last one, or by a copy of it."""
     decoder = LinearDecoder(sections, shape[1:], Scale(top))
     tolerances = np.full(shape[1], tolerance)
-    out = []
+    out, last = [], None
     for predicted in kinds:
-        frame = decoder.residual(out[-1], tolerances) if predicted else decoder.keyframe(tolerances)
-        out.append(frame)
+        last = decoder.residual(last, tolerances) if predicted else decoder.keyframe(tolerances)
+        out.append(last.copy())
+        last = out[-1] if copies else last
     return np.stack(out)
 
 
@@ -116,8 +118,9 @@ def test_the_naive_decoder_agrees(case):
     frames, kinds, tolerance, top = case
     sections, expected = encode(frames, kinds, tolerance, top)
     assert np.abs(frames.astype(np.int64) - expected).max() <= tolerance
-    back = decode(sections, frames.shape, kinds, tolerance, top)
-    np.testing.assert_array_equal(back, expected)
+    for copies in (False, True):
+        back = decode(sections, frames.shape, kinds, tolerance, top, copies)
+        np.testing.assert_array_equal(back, expected)
     naive, _ = decode_naively(sections, frames.shape, kinds, tolerance, top)
     np.testing.assert_array_equal(naive, expected)
 

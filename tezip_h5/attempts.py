@@ -16,7 +16,14 @@ from tezip_h5.chunk import ChunkEncoder, Encoded, Task
 from tezip_h5.prediction.integer import IntegerModel
 from tezip_h5.settings import Settings
 
-__all__ = ["MIXING_WORTH", "NETWORK_WORTH", "Attempts", "network_may_pay"]
+__all__ = [
+    "MIXING_WORTH",
+    "NETWORK_WORTH",
+    "Attempts",
+    "coder_by",
+    "compares",
+    "network_may_pay",
+]
 
 NETWORK_WORTH = {"fast": 1.0, "balanced": 0.01, "best": 0.002}
 """Share of a chunk's bytes that a network must save to be used: it makes reading slower, about
@@ -38,6 +45,21 @@ _STILL = 1.0  # bits per sample: parts of such frames say little of the whole
 def network_may_pay(saving: float | None, level: str) -> bool:
     """Whether a network is tried for which `Attempts.saving` has said this."""
     return saving is None or saving > _HOPE * NETWORK_WORTH[level]
+
+
+def compares(settings: Settings) -> bool:
+    """Whether chunks may be encoded by the mixing coder and by the linear one, to compare."""
+    pinned = settings.coder is not None or settings.predictor == "prednet"
+    return not pinned and MIXING_WORTH[settings.level] > 0
+
+
+def coder_by(saved: float, level: str) -> str | None:
+    """The coder to take where the mixing coder saves this beside the linear one in a sample, see
+    `Attempts.mixing_saves`; None where it takes both to say."""
+    low, high = (share * MIXING_WORTH[level] for share in _CLEAR)
+    if low <= saved <= high:
+        return None
+    return "linear" if saved < low else "mixing"
 
 
 class Attempts(Task):
@@ -89,7 +111,9 @@ class Attempts(Task):
         shape = part.frames.shape
         header = Header(self.header.dtype, shape, shape[:3], coder=0)
         kinds = self.kinds and self.kinds[:count]
-        return replace(self, header=header, samples=part, kinds=kinds, threads=1)
+        return replace(
+            self, header=header, samples=part, kinds=kinds, threads=1, saved=None, preferred=None
+        )
 
     def smallest(self, model: IntegerModel | None) -> Encoded:
         """The smallest payload over quantizers and coders, with a network or without."""
@@ -104,21 +128,27 @@ class Attempts(Task):
 
     def _mixing_or_linear(self) -> Encoded:
         """The mixing coder's payload, or the linear coder's where that is hardly larger."""
-        saved = self._mixing_saves() if self._worth else None
-        if saved is not None and saved < _CLEAR[0] * self._worth:
+        coder, saved = None, self.saved
+        if saved is None:
+            saved = self.mixing_saves()
+        if saved is not None:
+            coder = coder_by(saved, self.settings.level) or self.preferred
+        if coder == "linear":
             return self._run("linear")
         mixing = self._run("mixing")
-        if saved is not None and saved > _CLEAR[1] * self._worth and not self._still(mixing):
+        if coder == "mixing" and not self._still(mixing):
             return mixing
         return min(mixing, self._run("linear"), key=self.weighed)
 
-    def _mixing_saves(self) -> float | None:
+    def mixing_saves(self) -> float | None:
         """Share of the bytes that the mixing coder saves beside the linear one, by a sample; None
-        where that says little.
+        where that says little, or nothing hangs on it.
 
         The linear coder's tables serve all of the chunk; the mixing coder would go on learning.
         Half of the tables' bytes in proportion and half as they are is where measurements lay.
         """
+        if not compares(self.settings) or _coder_for(self.settings, self.scale) != "mixing":
+            return None
         sample = self._sample(_PATCHES)
         if sample is None:
             return None

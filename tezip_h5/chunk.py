@@ -91,6 +91,8 @@ class Task:
         See `codec.encode_chunk`.
     scale : Scale
         What makes levels of the samples.
+    saved, preferred
+        As `mixing_saved` and `preferred` of `codec.encode_chunk`.
     """
 
     header: Header
@@ -101,6 +103,8 @@ class Task:
     kinds: list[Kind] | None = None
     threads: int = 1
     device: str = "cpu"
+    saved: float | None = None
+    preferred: str | None = None
 
 
 class ChunkEncoder:

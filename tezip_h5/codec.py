@@ -32,6 +32,7 @@ __all__ = [
     "FrameRecord",
     "decode_chunk",
     "encode_chunk",
+    "mixing_saving",
     "network_saving",
 ]
 
@@ -51,6 +52,8 @@ def encode_chunk(
     model: IntegerModel | None = None,
     saving: float | None = None,
     spare: bool = False,
+    mixing_saved: float | None = None,
+    preferred: str | None = None,
     threads: int = 1,
     device: str = "cpu",
 ) -> Encoded:
@@ -80,6 +83,11 @@ def encode_chunk(
     spare : bool
         Whether `Encoded.without` is wanted, also where a sample has decided for the network. It
         changes nothing else.
+    mixing_saved : float, optional
+        What `mixing_saving` has found for these frames, so as not to ask again.
+    preferred : "mixing" or "linear", optional
+        The coder that runs alone where a sample does not say which of the two to take, at levels
+        that ask; default both run, and the smaller payload stays.
     threads : int
         How many may work on this chunk; the payload does not depend on it.
     device : "auto" | "cpu" | "cuda"
@@ -103,6 +111,7 @@ def encode_chunk(
     attempts = _attempts(header, planar, bound, settings, kinds, mask, scale, threads)
     if attempts is None:
         return _encode_fallback(header, planar, settings.level)
+    attempts = replace(attempts, saved=mixing_saved, preferred=preferred)
     return rescue.run(partial(_smallest, attempts, planar, model, saving, spare), device)
 
 
@@ -120,6 +129,15 @@ def network_saving(
     """
     attempts = _attempts(*_opened(frames, None), bound, settings, threads=threads)
     return 0.0 if attempts is None else attempts.saving(model)
+
+
+def mixing_saving(
+    frames: np.ndarray, bound: ChunkBound, settings: Settings, threads: int = 1
+) -> float | None:
+    """Share of the bytes that the mixing coder saves beside the linear one in a sample of the
+    frames, by which `encode_chunk` chooses between them; None where that says little."""
+    attempts = _attempts(*_opened(frames, None), bound, settings, threads=threads)
+    return None if attempts is None else attempts.mixing_saves()
 
 
 def _opened(frames: np.ndarray, shape: tuple[int, ...] | None) -> tuple[Header, np.ndarray]:

@@ -234,7 +234,8 @@ class _Step:
     start: int
     frames: _Elsewhere
     tiles: list[Future]
-    probe: bool  # is waited for
+    probe: bool  # of the network
+    compares: bool  # coders
     tail = False
     known = np.zeros(0, FRAME_DTYPE)  # nothing was there before
 
@@ -269,13 +270,14 @@ class ClusterEncoder(StackEncoder):
             worker_device,
             self._mask,
         )
-        self._submitted = 0
         self._model = None  # the future of the network's bytes
 
     def submit(self, frames, start: int) -> None:
         """Have one step encoded: at most G frames, beginning at frame `start`."""
         step, self._submitted = self._submitted, self._submitted + 1
         tried, probe = self.networks.foresee(step)
+        compares = self.coders.probes(step)
+        preferred = [self.coders.preferred(step, place) for place in range(len(self.layout.tiles))]
         count = len(frames)
         parts = frames.arrays if isinstance(frames, _Parts) else frames
         model = self._model_bytes() if tried else None
@@ -288,15 +290,17 @@ class ClusterEncoder(StackEncoder):
                 count,
                 model,
                 probe,
+                compares,
+                preferred,
                 pure=False,
                 priority=-step,
                 retries=_RETRIES,
             )
-        self._steps.append(_Step(start, _Elsewhere(count, 0, {}), [future], probe))
+        self._steps.append(_Step(start, _Elsewhere(count, 0, {}), [future], probe, compares))
         limit = _PER_THREAD * max(1, sum(self._client.nthreads().values()))
         if isinstance(frames, np.ndarray):
             limit = max(1, min(limit, _SENT_BYTES // max(frames.nbytes, 1)))
-        self.drain(0 if probe else limit - 1)
+        self.drain(0 if probe or compares else limit - 1)
 
     def _model_bytes(self):
         """The network, in the hands of the workers: they pass it on, and can make it again."""
@@ -317,7 +321,9 @@ class ClusterEncoder(StackEncoder):
             tiles.append(Future())
             tiles[-1].set_result(tile)
         frames = _Elsewhere(len(step.frames), done.raw_bytes, done.thumbnails)
-        super()._write(_Step(step.start, frames, tiles, probe))
+        if step.compares and not done.doubtful:
+            self.coders.forget()
+        super()._write(_Step(step.start, frames, tiles, probe, done.doubtful))
 
     def _await(self, step: _Step) -> EncodedStep:
         """The result of a step, or why there is none."""

@@ -19,6 +19,7 @@ from tezip_h5.bounds import ErrorBound
 from tezip_h5.codec import Encoded, FrameRecord, decode_chunk, encode_chunk
 from tezip_h5.errors import BoundError, InputError
 from tezip_h5.hdf5 import container
+from tezip_h5.hdf5.coders import CoderChoice
 from tezip_h5.hdf5.container import FRAME_DTYPE
 from tezip_h5.hdf5.layout import Layout, panels_joined
 from tezip_h5.hdf5.networks import NetworkChoice
@@ -47,6 +48,7 @@ class _Step:
     tiles: list[Future]
     tail: bool  # more frames of the same chunks will follow
     probe: bool  # of the network
+    compares: bool  # coders, for the steps to come
     known: np.ndarray  # rows of its first frames, which are written exactly as they are
 
 
@@ -139,8 +141,10 @@ class StackEncoder:
         steps = None if count is None else -(-count // layout.chunk[0])
         self._left = steps or 1 << 62
         self._uneven = count is not None and count % layout.chunk[0] != 0  # the last step is short
+        self._submitted = 0
         self._group = [0, 1]  # steps to come in it, threads of each of their tiles
         self.networks = NetworkChoice(group.file, settings, layout.channels, steps, embed_model)
+        self.coders = CoderChoice(settings)
         if "data" in group:
             self.data = group["data"]
             self.past = past_of(self.data, rows_of(group), threads)
@@ -173,12 +177,18 @@ class StackEncoder:
         `frames` must not change until it has been written; see `drain`. A `tail` is written
         as far as it goes, and will be submitted again with more frames.
         """
+        number, self._submitted = self._submitted, self._submitted + 1
         known = self._known(start)
         step = Prepared(frames, self.layout, self.bound, self.settings, self._mask, len(known))
         model, probe = self.networks.next()
         if probe and not step.promises(model, self._threads):
             model, probe = self.networks.dismiss(), False
-        each, spare = self._threads_each(probe), not self.networks.free
+        compares = self.coders.probes(number)
+        if compares and not step.doubtful(self._threads):
+            self.coders.forget()
+            compares = False
+        alone = probe or compares
+        each, spare = self._threads_each(alone), not self.networks.free
         tiles = [
             self._pool.submit(
                 self._encoder_of(self.layout.offset(start, tile)),
@@ -186,14 +196,15 @@ class StackEncoder:
                 **step.options(tile),
                 model=model,
                 spare=spare,
+                preferred=self.coders.preferred(number, place),
                 threads=each,
             )
-            for tile in self.layout.tiles
+            for place, tile in enumerate(self.layout.tiles)
         ]
-        self._steps.append(_Step(start, step.frames, tiles, tail, probe, known))
+        self._steps.append(_Step(start, step.frames, tiles, tail, probe, compares, known))
         # Now, not before the next step: until then its frames take memory beside these.
         limit = self._most_bytes // max(frames.nbytes, 1)
-        self.drain(0 if probe else max(0, min(limit, self._threads + 1) - 1))
+        self.drain(0 if alone else max(0, min(limit, self._threads + 1) - 1))
 
     def _known(self, start: int) -> np.ndarray:
         """Rows of the frames from `start` on that were there before."""
@@ -237,6 +248,8 @@ class StackEncoder:
 
     def _write(self, step: _Step) -> None:
         tiles = self.networks.judge([future.result() for future in step.tiles], step.probe)
+        if step.compares:
+            self.coders.judge(tiles)
         stop = step.start + len(step.frames)
         if self.data.shape[0] != self._length:
             raise InputError(

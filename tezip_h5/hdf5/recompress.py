@@ -24,6 +24,7 @@ from tezip_h5.bounds import ChunkBound
 from tezip_h5.codec import Encoded, decode_chunk, encode_chunk
 from tezip_h5.errors import FormatError, InputError
 from tezip_h5.hdf5 import container, opening, reader
+from tezip_h5.hdf5.coders import CoderChoice
 from tezip_h5.hdf5.copying import Tree, check_target, copy_attributes
 from tezip_h5.hdf5.encoder import StackEncoder
 from tezip_h5.hdf5.keyframes import link_keyframes
@@ -219,6 +220,7 @@ class _Recoder(StackEncoder):
             embed_model=_embeds_model(tables),
             device=device,
         )
+        self.coders = CoderChoice(None)  # every chunk is compared with what it was
         self._old, self._old_frames = data, rows_of(tables)
         self.kept = 0
         digest = model_of(tables)
@@ -247,10 +249,13 @@ class _Recoder(StackEncoder):
         return records
 
 
-def _recode(payload, frames, bound, settings, *, saving, shape, model, **options) -> Encoded:
+def _recode(
+    payload, frames, bound, settings, *, saving, mixing_saved, preferred, shape, model, **options
+) -> Encoded:
     """`recode`, with the arguments that the encoder's pool gives; None was stored raw.
 
-    What a network saves under `bound` says nothing here: nothing more may be lost.
+    What a network saves under `bound`, and which coder is smaller there, says nothing here:
+    nothing more may be lost.
     """
     model = model if NETWORK_WORTH[settings.level] < 1 else None
     if payload is None:

@@ -88,6 +88,8 @@ class EncodedStep:
     predicted : list of bool
     promises : bool
         Whether the network that was given may pay, judged by a sample of the frames.
+    doubtful : bool
+        Whether coders were compared, because a sample could not say which to take.
     raw_bytes : int
     thumbnails : dict of frame number to what `Preview` needs of it, for all that may be keyframes
     """
@@ -95,6 +97,7 @@ class EncodedStep:
     tiles: list[Encoded]
     predicted: list[bool]
     promises: bool
+    doubtful: bool
     raw_bytes: int
     thumbnails: dict[int, np.ndarray]
 
@@ -115,7 +118,13 @@ def _gathered(parts) -> np.ndarray:
 
 
 def encode_step(
-    options: StepOptions, parts, count: int, model: bytes | None, probe: bool
+    options: StepOptions,
+    parts,
+    count: int,
+    model: bytes | None,
+    probe: bool,
+    compares: bool,
+    preferred: list[str | None],
 ) -> EncodedStep:
     """Encode `count` frames as the chunks of one step.
 
@@ -128,6 +137,10 @@ def encode_step(
         An integer model to try.
     probe : bool
         Whether it is tried only where a sample of the frames promises that it pays.
+    compares : bool
+        Whether it matters that a sample leaves in doubt which coder to take.
+    preferred : list of str or None
+        Of each tile, see `encode_chunk`.
 
     Raises
     ------
@@ -152,6 +165,7 @@ def encode_step(
     promises = network is not None and (
         settings.predictor == "prednet" or step.promises(network, options.threads)
     )
+    doubtful = compares and step.doubtful(options.threads)
     encode = encode_and_check if options.verify else encode_chunk
     device = devices.choose(options.device, len(layout.tiles))
     tiles = [
@@ -162,13 +176,15 @@ def encode_step(
             threads=options.threads,
             device=device,
             spare=network is not None and not (probe and store.is_shipped(network)),
+            preferred=coder,
         )
-        for tile in layout.tiles
+        for tile, coder in zip(layout.tiles, preferred, strict=True)
     ]
     return EncodedStep(
         [replace(tile, model=None) for tile in tiles],
         [tile.model is not None for tile in tiles],
         promises,
+        doubtful,
         frames.nbytes,
         _thumbnails(panels_joined(step.frames, layout.panel_axes), tiles, layout)
         if options.preview

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from tezip_h5 import holes
-from tezip_h5.attempts import network_may_pay
+from tezip_h5.attempts import coder_by, network_may_pay
 from tezip_h5.bounds import ErrorBound
-from tezip_h5.codec import network_saving
+from tezip_h5.codec import mixing_saving, network_saving
 from tezip_h5.hdf5.layout import Layout
 from tezip_h5.planning import plan_kinds
 from tezip_h5.settings import Settings
@@ -33,6 +33,8 @@ class Prepared:
     frames : with masked pixels filled, see `holes.fill_still`
     saving : float or None
         What `promises` has found, for `encode_chunk`, if it looked at all that there is.
+    mixing_saved : float or None
+        The same of `doubtful`.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Prepared:
         self.frames = frames if mask is None else self._filled()
         self._bounds, self._kinds = {}, {}
         self.saving: float | None = None
+        self.mixing_saved: float | None = None
         for panel in layout.panels:
             part = self.frames[(slice(None), *panel)]
             limits = bound.of_frames(part.reshape((*part.shape[:3], -1)))
@@ -65,12 +68,22 @@ class Prepared:
 
     def promises(self, model, threads: int = 1) -> bool:
         """Whether a network may pay; the last panel stands for all."""
-        panel = self._layout.panels[-1]
-        part = self.frames[(slice(None), *panel)]
-        saving = network_saving(part, self._bounds[panel], self._settings, model, threads)
+        saving = network_saving(*self._part(), self._settings, model, threads)
         if len(self._layout.tiles) == 1:
             self.saving = saving
         return network_may_pay(saving, self._settings.level)
+
+    def doubtful(self, threads: int = 1) -> bool:
+        """Whether a sample leaves in doubt which coder to take; the last panel stands for all."""
+        saved = mixing_saving(*self._part(), self._settings, threads)
+        if len(self._layout.tiles) == 1:
+            self.mixing_saved = saved
+        return saved is not None and coder_by(saved, self._settings.level) is None
+
+    def _part(self) -> tuple:
+        """The frames and bounds of the last panel."""
+        panel = self._layout.panels[-1]
+        return self.frames[(slice(None), *panel)], self._bounds[panel]
 
     def arguments(self, tile: tuple) -> tuple:
         """What `encode_chunk` is given for a tile."""
@@ -83,4 +96,5 @@ class Prepared:
             "kinds": self._kinds[tile[:-2]],
             "mask": None if self._mask is None else self._mask[tile],
             "saving": self.saving,
+            "mixing_saved": self.mixing_saved,
         }

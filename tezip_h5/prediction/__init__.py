@@ -32,7 +32,8 @@ class Predictor(Protocol):
         """Return the prediction of the next frame: int32 levels (C, h, w), in 0..top."""
 
     def observe(self, frame) -> None:
-        """Take the frame that followed: int32 levels (C, h, w). It is not changed, not kept."""
+        """Take the frame that followed: int32 levels (C, h, w). It is not changed, and stays as it
+        is until the next one is observed."""
 
 
 def create(

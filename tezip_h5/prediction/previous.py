@@ -24,4 +24,4 @@ class Previous:
         return self._last
 
     def observe(self, frame) -> None:
-        arrays.copy(frame, self._last)
+        self._last = frame

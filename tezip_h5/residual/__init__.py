@@ -4,9 +4,9 @@ A residual coder is chosen per chunk by a number. Its encoder has `keyframe(leve
 tolerances)` and `residual(levels, prediction, tolerances)`, which return the reconstruction
 the decoder will have, and `finish()`, which returns the sections and the bytes every frame
 took. One that `learns` is shown all frames first, by `prepare(channels)`. Its decoder has
-`keyframe(tolerances)` and `residual(prediction, tolerances)`. Frames come in order. Both do
-their work on a `device`, and their arrays lie at a `place`: "cpu" or "cuda". Nothing else is
-assumed.
+`keyframe(tolerances)` and `residual(prediction, tolerances)`, whose frames hold until one is
+decoded that they do not predict: copy what is to stay. Frames come in order. Both do their
+work on a `device`, and their arrays lie at a `place`: "cpu" or "cuda". Nothing else is assumed.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ class _Chunk:
     def __init__(self, shape):
         self._linear = kernels.load("linear")
         self._planes = no_planes(shape)
+        self._last: np.ndarray | None = None  # frame, as it was returned
         energies = np.arange(self._linear.WIDEST + 1)
         octaves = np.maximum(np.frexp(energies)[1] - 1, 1)
         halves = 2 * octaves + ((energies >> (octaves - 1)) & 1)
@@ -38,14 +39,17 @@ class _Chunk:
     def begin(self, prediction: np.ndarray | None) -> None:
         """Prepare for the next frame; `prediction` is that of a predicted one."""
         frame, before, magnitudes, earlier = self._planes
-        self._planes = frame, before, earlier, magnitudes
-        if prediction is not None:
+        if prediction is not None and prediction is self._last:  # its planes are there
+            frame, before = before, frame
+        elif prediction is not None:
             for plane, expected in zip(before, prediction, strict=True):
                 self._linear.surround(np.ascontiguousarray(expected), plane)
+        self._planes = frame, before, earlier, magnitudes
 
     def frame(self) -> np.ndarray:
-        """The frame: int32 (C, h, w)."""
-        return self._planes[0][:, 2:-1, 2:-2].copy()
+        """The frame: int32 (C, h, w). It holds until a frame is coded that it does not predict."""
+        self._last = self._planes[0][:, 2:-1, 2:-2]
+        return self._last
 
     def close(self) -> None:
         """Nothing has to be given back."""
@@ -68,6 +72,11 @@ class HostEncoder(_Chunk):
         self._counts = np.zeros((SIDES, self._linear.CONTEXTS, symbols_for(top, 0)), np.int32)
         # The low bits of a sample are fewer than those of the largest symbol.
         self._most_bits = max((2 * top + 1).bit_length() - 3, 0)
+
+    def frame(self) -> np.ndarray:
+        """The frame: int32 (C, h, w), contiguous, as it is compared with what it was."""
+        self._last = super().frame().copy()
+        return self._last
 
     def known(self, channel: int) -> tuple[np.ndarray, ...]:
         """The planes, with what weights of a channel are learned from."""
