@@ -565,7 +565,7 @@ def test_a_writer_that_nobody_closes_is_closed_at_the_end(path, walk, in_fresh_p
 
 def test_a_link_that_leads_nowhere_is_no_stack(path, walk):
     with h5py.File(path, "w") as f:
-        f["scan"] = h5py.ExternalLink("absent.h5", "/scan")
+        f["scan"] = h5py.SoftLink("/absent")
     with pytest.raises(InputError, match="a link that leads nowhere is no stack"):
         Writer(path, "scan", append=True)
 

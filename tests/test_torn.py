@@ -37,7 +37,7 @@ def recorder(monkeypatch):
     )
     file = live.new_file(None, swmr=False)
     monkeypatch.setattr(h5py, "File", real)
-    monkeypatch.setattr(live, "open_to_add", lambda *_, **__: file)
+    monkeypatch.setattr(live, "make_to_add", lambda *_: file)
 
     class Space:
         """The file is made longer by other means than HDF5's, see `space`."""

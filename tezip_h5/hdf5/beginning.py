@@ -9,7 +9,7 @@ from pathlib import Path
 import h5py
 
 from tezip_h5.hdf5 import container, live, nexus, opening
-from tezip_h5.hdf5.metadata import write_metadata
+from tezip_h5.hdf5.metadata import places, write_metadata
 from tezip_h5.hdf5.plan import Plan
 from tezip_h5.hdf5.space import Space
 
@@ -47,8 +47,13 @@ class Beginning:
 
     def open(self, *, must_exist: bool) -> bool:
         """Open the file, or make it; whether the stack is there already."""
-        self.new = not self.path.exists()
-        self.file = live.open_to_add(self.path, self.swmr, must_exist=must_exist)
+        if not must_exist:
+            self.file = live.make_to_add(self.path, self.swmr)
+            self.new = self.file is not None
+        if not self.new:
+            self.file = live.open_to_add(self.path, self.swmr)
+            opening.check_not_followed(self.file)
+            opening.check_inside(self.file, self.name)
         return self.name in self.file
 
     def make(self, plan: Plan, *, going_on: bool, overwrite: bool, metadata: dict) -> h5py.Group:
@@ -57,7 +62,8 @@ class Beginning:
         if self.apart:
             file, self.file = self.file, None
             file.close()
-            with opening.changing(self.path, _ROOM, live.LIBVER) as file:
+            names = [self.name, *places(self.name, metadata)]
+            with opening.changing(self.path, _ROOM, live.LIBVER, names) as file:
                 begin(file, metadata)
             self.file = opening.open_existing(self.path, "r+", libver=live.LIBVER)
         else:

@@ -6,9 +6,10 @@ so that a conversion which was interrupted goes on where it was; then the rest o
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
-import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ import h5py
 from tezip_h5.bounds import ErrorBound
 from tezip_h5.errors import InputError, TezipError
 from tezip_h5.frames import open_stack
-from tezip_h5.hdf5 import container, nexus, opening, repair, report
+from tezip_h5.hdf5 import container, nexus, opening, placed, repair, report
 from tezip_h5.hdf5.copying import Tree, check_target, copy_attributes
 from tezip_h5.hdf5.keyframes import link_keyframes
 from tezip_h5.hdf5.plan import Job, Plan
@@ -27,6 +28,7 @@ from tezip_h5.version import __version__
 
 __all__ = ["Converted", "ConvertedStack", "convert"]
 
+_log = logging.getLogger("tezip_h5")
 _STAGING = "/tezip.converting"
 _LEAST_BYTES = 1 << 15  # of what is taken for a stack without being named
 _LEAST_SIDE, _LEAST_PANEL_SIDE = 8, 32
@@ -141,12 +143,17 @@ def convert(
     target = opening.target_of(source if in_place else target)
     if not in_place:
         check_target(source, target)
-    part = target.with_name(f".{target.name}.part")
+    part = placed.beside(target, ".part")
     with opening.open_existing(source) as old:
         if in_place and old.swmr_mode:  # who writes it would go on in the file that is replaced
             raise InputError(
                 f"{source} is being written by another process, or its writer died; convert it in "
                 "place when that has ended, or after `tezip-h5 repair`"
+            )
+        if in_place and opening.open_to_write(source):
+            raise InputError(
+                f"{source} is open in this process, to be written: what is written from now on "
+                "would be lost with the old file; close it first"
             )
         before = source.stat()
         chosen = _chosen(old, datasets)
@@ -159,24 +166,36 @@ def convert(
             jobs[path] = _job(data, plan_of, preview, progress)
         what = [before.st_size, before.st_mtime_ns, list(chosen), str(bound), options, __version__]
         lost = []
-        new = _open_part(part, json.dumps(what, default=str))
-        try:
-            with opening.closing(new):
-                stacks = [_encode(chosen[path], job, new) for path, job in jobs.items()]
-                lost = _copy_rest(old, new, chosen)
-        except TezipError:
-            part.unlink(missing_ok=True)
-            raise
+        what, mode = json.dumps(what, default=str), before.st_mode if in_place else None
+        again = part.exists()
+        while True:
+            new = _open_part(part, what, mode)
+            try:
+                with opening.closing(new):
+                    stacks = [_encode(chosen[path], job, new) for path, job in jobs.items()]
+                    lost = _copy_rest(old, new, chosen)
+                break
+            except TezipError:
+                part.unlink(missing_ok=True)
+                raise
+            except (RuntimeError, KeyError, ValueError):  # HDF5's: its process died in a bad moment
+                if not again:
+                    raise
+                again = False
+                part.unlink()
     if in_place:
         now = source.stat()
-        if (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+        changed = (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns)
+        if changed or opening.open_to_write(source):
             part.unlink()
             raise InputError(f"{source} was changed meanwhile; it is left as it is")
-        shutil.copymode(source, part)
-    elif target.exists():
-        raise InputError(f"{target} was made meanwhile; it is left as it is, {part} is the new one")
+        if now.st_nlink > 1:
+            _log.warning("%s has other names (hard links), which keep the old file", source)
     after = part.stat().st_size
-    os.replace(part, target)
+    if in_place:
+        placed.replace(part, target)
+    elif not placed.place(part, target):
+        raise InputError(f"{target} was made meanwhile; it is left as it is, {part} is the new one")
     return Converted(
         str(target), before.st_size, after, time.perf_counter() - started, stacks, lost
     )
@@ -247,8 +266,9 @@ def _job(data, options: dict, preview, progress) -> Job:
 # --- the part that survives an interruption ---
 
 
-def _open_part(part: Path, what: str) -> h5py.File:
-    """The unfinished file of the same conversion, or a new one."""
+def _open_part(part: Path, what: str, mode: int | None) -> h5py.File:
+    """The unfinished file of the same conversion, or a new one; nobody who may not read the
+    file whose place it will take, of this `mode`, may read it."""
     if part.exists():
         try:
             file = h5py.File(part, "r+")
@@ -257,15 +277,19 @@ def _open_part(part: Path, what: str) -> h5py.File:
         except OSError:
             file = None  # no HDF5 file: its process died before there was anything in it
         if file is not None:
-            if _STAGING in file and file[_STAGING].attrs.get("what") == what:
-                for name in list(file):  # a copied tree, perhaps half of it
-                    if f"/{name}" not in (_STAGING, "/tezip"):
-                        del file[name]
-                return file
-            file.close()
+            with contextlib.suppress(RuntimeError, KeyError, ValueError, OSError):  # torn
+                if _STAGING in file and file[_STAGING].attrs.get("what") == what:
+                    for name in list(file):  # a copied tree, perhaps half of it
+                        if f"/{name}" not in (_STAGING, "/tezip"):
+                            del file[name]
+                    return file
+            with contextlib.suppress(RuntimeError, OSError):
+                file.close()
         part.unlink()
+    if mode is not None:
+        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode & 0o700))
     strategy = {"fs_strategy": "fsm", "fs_persist": False, "fs_threshold": 2**62}
-    file = h5py.File(part, "x", libver="earliest", **strategy)
+    file = h5py.File(part, "x" if mode is None else "w", libver="earliest", **strategy)
     file.create_group(_STAGING).attrs["what"] = what
     file.flush()
     return file

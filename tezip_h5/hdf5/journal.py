@@ -9,18 +9,19 @@ is found later is finished (`recover`). Databases call this a redo log.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import logging
 import os
 import zipfile
-from hashlib import sha256
 from pathlib import Path
 from uuid import uuid4
 
 import numpy as np
 
 from tezip_h5.errors import FormatError, InputError
+from tezip_h5.hdf5.placed import beside, sync_folder
 from tezip_h5.hdf5.space import lengthen
 
 try:
@@ -28,20 +29,16 @@ try:
 except ImportError:  # not on Windows, where HDF5 locks no files either
     fcntl = None
 
-__all__ = ["Pages", "journal_of", "recover"]
+__all__ = ["Locked", "Pages", "journal_of", "recover"]
 
 _PAGE = 4096
-_LONGEST_NAME = 200  # bytes; file systems know 255
+_SIGNATURE = 8  # bytes at the very beginning, which HDF5 reads only when it opens a file
 _log = logging.getLogger("tezip_h5")
 
 
 def journal_of(path) -> Path:
     """Where the journal of a file lies."""
-    path = Path(os.path.realpath(path))
-    name = os.fsencode(path.name)
-    if len(name) > _LONGEST_NAME:
-        name = sha256(name).hexdigest().encode()
-    return path.with_name(f".{os.fsdecode(name)}.tezip-journal")
+    return beside(Path(os.path.realpath(path)), ".tezip-journal")
 
 
 class Pages(io.RawIOBase):
@@ -69,10 +66,22 @@ class Pages(io.RawIOBase):
             end = end_of and end_of(path)
             self._base = self._end = size if end is None else min(end, size)
         except BaseException:
-            self._file.close()
+            _unlock(self._file)
             raise
         self._changed: dict[int, bytearray] = {}  # by number, what the file will have
         self._position = 0
+        self._process = os.getpid()
+        self._sealed = False
+        self.error: BaseException | None = None
+        """The first one that HDF5 was told of, which has no words for it."""
+
+    def seal(self) -> None:
+        """Say that HDF5 has opened the file, which it may do once.
+
+        It opens what an external link leads to by the same driver, whatever the link names: that
+        would be this file once more, and both would write over each other.
+        """
+        self._sealed = True
 
     def reserve(self, size: int) -> None:
         """Have room for so many bytes at the end; OSError when the disk has none."""
@@ -103,7 +112,13 @@ class Pages(io.RawIOBase):
 
     def readinto(self, buffer) -> int:
         """Read what the file will be."""
-        view, start = memoryview(buffer).cast("B"), self._position
+        with self._told():
+            return self._read_into(memoryview(buffer).cast("B"))
+
+    def _read_into(self, view: memoryview) -> int:
+        start = self._position
+        if self._sealed and start == 0 and len(view) == _SIGNATURE:
+            raise OSError(errno.ELOOP, "a link leads from a file that is being changed to others")
         self._file.seek(start)
         found = 0
         while found < len(view) and (count := self._file.readinto(view[found:])):
@@ -118,7 +133,11 @@ class Pages(io.RawIOBase):
 
     def write(self, data) -> int:
         """Behind the old end into the file, before it into memory."""
-        view, start = memoryview(data).cast("B"), self._position
+        with self._told():
+            return self._write_from(memoryview(data).cast("B"))
+
+    def _write_from(self, view: memoryview) -> int:
+        start = self._position
         stop = start + len(view)
         for number in self._before(start, stop):
             place = number * _PAGE
@@ -136,8 +155,17 @@ class Pages(io.RawIOBase):
     def truncate(self, size: int | None = None) -> int:
         """End the file there; not before its old end until it is committed."""
         self._end = self._position if size is None else size
-        self._file.truncate(max(self._end, self._base))
+        with self._told():
+            self._file.truncate(max(self._end, self._base))
         return self._end
+
+    @contextlib.contextmanager
+    def _told(self):
+        try:
+            yield
+        except BaseException as error:
+            self.error = self.error or error
+            raise
 
     def _before(self, start: int, stop: int) -> range:
         """Numbers of the pages before the old end that a part of the file touches."""
@@ -175,18 +203,28 @@ class Pages(io.RawIOBase):
         if last < self._end:
             changed[last] = (_read(self._file, last, self._end - last),) * 2
         journal = journal_of(self._path)
-        _write_journal(journal, changed)
+        try:
+            _write_journal(journal, changed)
+        except BaseException:
+            journal.unlink(missing_ok=True)
+            raise
         self._base = self._end  # from here on there is no way back
-        _carry_out(self._file, journal, changed)
-        self._file.truncate(self._end)
+        try:
+            _carry_out(self._file, journal, changed)
+        except KeyboardInterrupt:
+            _carry_out(self._file, journal, changed)
+            raise
+        finally:
+            self._file.truncate(self._end)
 
     def close(self) -> None:
         """Close the file; what was not committed is gone, and the file as it was."""
         if not self._file.closed:
             try:
-                self._file.truncate(self._base)
+                if self._process == os.getpid():  # not in a child that was forked meanwhile
+                    self._file.truncate(self._base)
             finally:
-                self._file.close()
+                _unlock(self._file)
         super().close()
 
 
@@ -206,8 +244,8 @@ def recover(path) -> None:
     if not journal.exists():
         return
     try:
-        with open(path, "r+b", buffering=0) as file:
-            _lock(file)
+        with contextlib.closing(Locked(path)) as locked:
+            file = locked.file
             if not journal.exists():  # its writer has just finished
                 return
             changed = _read_journal(journal)
@@ -225,7 +263,9 @@ def recover(path) -> None:
         raise InputError(
             f"{path} is being changed by another process; try again when it is done"
         ) from None
-    except PermissionError:
+    except OSError as error:
+        if not isinstance(error, PermissionError) and error.errno != errno.EROFS:
+            raise
         raise InputError(
             f"the writer of {path} died while it changed the file, which cannot be finished "
             "where it may not be written; run `tezip-h5 repair` where it may"
@@ -233,9 +273,25 @@ def recover(path) -> None:
     _log.warning("finished what was being written into %s when its writer died", path)
 
 
+class Locked:
+    """A file open to be changed, and locked; raises as `Pages` does."""
+
+    def __init__(self, path):
+        self.file = open(path, "r+b", buffering=0)  # noqa: SIM115
+        try:
+            _lock(self.file)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of it."""
+        _unlock(self.file)
+
+
 def _lock(file) -> None:
     """Lock as HDF5 does, and unless the variable that it reads says no."""
-    if fcntl is None or os.environ.get("HDF5_USE_FILE_LOCKING", "").upper() in ("FALSE", "0"):
+    if fcntl is None or os.environ.get("HDF5_USE_FILE_LOCKING") in ("FALSE", "0"):
         return
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -246,6 +302,14 @@ def _lock(file) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
             raise  # as HDF5: file systems without locks are used without
+
+
+def _unlock(file) -> None:
+    """Close a file; a child that was forked meanwhile shares its lock, which must go first."""
+    if fcntl is not None:
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_UN)
+    file.close()
 
 
 def _read(file, place: int, size: int) -> bytes:
@@ -272,10 +336,10 @@ def _carry_out(file, journal: Path, changed: dict[int, tuple[bytes, bytes]]) -> 
 
 def _write_journal(journal: Path, changed: dict[int, tuple[bytes, bytes]]) -> None:
     """Write places with what is there and what shall be; the journal is there whole, or not."""
-    beside = journal.with_name(f".{uuid4().hex}.tmp")
+    unfinished = journal.with_name(f".{uuid4().hex}.tmp")
     old, new = (b"".join(pages[i] for pages in changed.values()) for i in (0, 1))
     try:
-        with open(beside, "wb") as file:
+        with open(unfinished, "wb") as file:
             np.savez(
                 file,
                 places=np.array(list(changed), "<i8"),
@@ -285,15 +349,10 @@ def _write_journal(journal: Path, changed: dict[int, tuple[bytes, bytes]]) -> No
             )
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, journal)
+        os.replace(unfinished, journal)
     finally:
-        beside.unlink(missing_ok=True)
-    if hasattr(os, "O_DIRECTORY"):  # else the name may come to the disk after the pages
-        folder = os.open(journal.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        unfinished.unlink(missing_ok=True)
+    sync_folder(journal.parent)  # else the name may come to the disk after the pages
 
 
 def _read_journal(journal: Path) -> dict[int, tuple[bytes, bytes]]:

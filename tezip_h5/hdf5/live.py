@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import time
+import signal
 from pathlib import Path
 
 import h5py
@@ -29,12 +29,13 @@ __all__ = [
     "begin",
     "complete",
     "in_use",
+    "make_to_add",
     "new_file",
     "open_to_add",
 ]
 
 LIBVER = ("v110", "v110")  # "latest" makes files that HDF5 1.10 cannot open
-_TRIES, _PAUSE = 5, 0.05
+_PATIENCE = 0.25  # seconds that others may read when a writer ends
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _EXTRAS = 1 << 20  # bytes that preview and keyframes take at most, about
 
@@ -52,19 +53,29 @@ def new_file(path, swmr: bool) -> h5py.File:
     strategy = {"fs_strategy": "fsm", "fs_persist": False, "fs_threshold": 2**62}
     if not swmr:
         h5py.File(path, "x", libver="earliest", **strategy).close()
-        file = h5py.File(path, "r+", libver=LIBVER)
+        file = h5py.File(path, "r+", libver=LIBVER)  # fails where another was quicker: it is theirs
     else:
         file = h5py.File(path, "x", libver=LIBVER, **strategy)
     nexus.mark_root(file)
     return file
 
 
-def open_to_add(path: Path, swmr: bool, must_exist: bool) -> h5py.File:
-    """Open `path` to add to it, or make it."""
+def make_to_add(path: Path, swmr: bool) -> h5py.File | None:
+    """Make `path`, to write to it; None where it is there."""
     if path.is_dir() or not path.parent.is_dir():
         raise InputError(f"{path} cannot be a file: its folder is missing, or it is a folder")
-    if not path.exists() and not must_exist:
-        return new_file(path, swmr)
+    try:
+        return None if path.exists() else new_file(path, swmr)
+    except BlockingIOError:
+        raise InputError(f"{path} is being written by another process already") from None
+    except OSError as error:
+        if "exists" not in str(error):
+            raise
+        return None  # another writer has just made it
+
+
+def open_to_add(path: Path, swmr: bool) -> h5py.File:
+    """Open `path` to add to it."""
     if not swmr:
         return opening.open_existing(path, "r+")
     opening.open_existing(path).close()  # says what is wrong with the path
@@ -125,27 +136,23 @@ def complete(path, name: str, encoder: StackEncoder) -> bool:
     OSError
         When another file has taken the place of the one that was written.
     """
-    for _ in range(_TRIES):
-        opened = False
-        try:
-            with opening.changing(path, _EXTRAS) as file:
-                opened = True
-                group = file.get(name)
-                _check_same(path, group, encoder)
-                _drop_unused(group, encoder)
-                encoder.group = group
-                encoder.write_preview()
-                if group["data"].shape[0]:
-                    link_keyframes(group, group["data"], encoder.keyframes)
-                container.drop_staging(file)
-            return True
-        except (OSError, InputError) as error:
-            if getattr(error, "errno", None) in _FULL:
-                return False
-            if opened:
-                raise
-            time.sleep(_PAUSE)
-    return False
+    opened = False
+    try:
+        with opening.changing(path, _EXTRAS, names=[name], patience=_PATIENCE) as file:
+            opened = True
+            group = file.get(name)
+            _check_same(path, group, encoder)
+            _drop_unused(group, encoder)
+            encoder.group = group
+            encoder.write_preview()
+            if group["data"].shape[0]:
+                link_keyframes(group, group["data"], encoder.keyframes)
+            container.drop_staging(file)
+        return True
+    except (OSError, InputError) as error:
+        if opened and getattr(error, "errno", None) not in _FULL:
+            raise
+        return False
 
 
 def _check_same(path, group, encoder: StackEncoder) -> None:
@@ -170,7 +177,8 @@ def in_use(path) -> bool:
     """Whether a process has a file open in a way that its lock shows."""
     if fcntl is None:
         return False
-    with open(path, "rb") as stream:
+    writable = os.access(path, os.W_OK)  # as some network disks want it for a lock
+    with open(path, "r+b" if writable else "rb") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -179,4 +187,22 @@ def in_use(path) -> bool:
             return False
         with contextlib.suppress(OSError):
             fcntl.flock(stream, fcntl.LOCK_UN)
+    return _open_elsewhere(path)
+
+
+def _open_elsewhere(path) -> bool:
+    """Whether anybody has a file open, lock or none, where the system says so: of programs other
+    than ours that write for readers (SWMR) no lock tells."""
+    if not hasattr(fcntl, "F_SETLEASE"):
+        return False
+    with open(path, "rb") as stream:
+        try:
+            # If another opens it just now this process is told, by default by a signal that kills.
+            fcntl.fcntl(stream, fcntl.F_SETSIG, signal.SIGURG)
+            fcntl.fcntl(stream, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        except BlockingIOError:
+            return True
+        except OSError:  # another's file, or a network disk
+            return False
+        fcntl.fcntl(stream, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     return False

@@ -10,7 +10,21 @@ import numpy as np
 
 from tezip_h5.errors import InputError
 
-__all__ = ["write_metadata"]
+__all__ = ["places", "write_metadata"]
+
+
+def places(group: str, metadata: dict) -> list[str]:
+    """Paths of what `write_metadata` writes for the group of this name."""
+    if not isinstance(metadata, Mapping):
+        return []
+    return [_split(f"/{group}", key)[0] for key in metadata]
+
+
+def _split(group: str, key) -> tuple[str, str | None]:
+    """The path that a key names, and the attribute's name, if any."""
+    place, at, name = str(key).rpartition("@") if "@" in str(key) else (str(key), "", "")
+    path = place if place.startswith("/") else f"{group}/{place}"
+    return path, name if at else None
 
 
 def write_metadata(group: h5py.Group, metadata: dict) -> None:
@@ -34,11 +48,10 @@ def write_metadata(group: h5py.Group, metadata: dict) -> None:
             "such as {'/entry/sample/name': 'x', 'data@units': 'counts'}"
         )
     for key, value in metadata.items():
-        place, at, name = str(key).rpartition("@") if "@" in str(key) else (str(key), "", "")
-        path = place if place.startswith("/") else f"{group.name}/{place}"
+        path, name = _split(group.name, key)
         try:
-            _check_place(group.file, path, name if at else None)
-            if at:
+            _check_place(group.file, path, name)
+            if name is not None:
                 item = group.file.get(path)
                 item = group.file.require_group(path) if item is None else item
                 item.attrs[name] = value

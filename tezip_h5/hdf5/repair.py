@@ -19,6 +19,8 @@ from tezip_h5.hdf5.preview import Preview
 from tezip_h5.hdf5.tables import attribute_of, rows_of
 from tezip_h5.windows import Kind
 
+_ROOM = 1 << 20  # bytes that keyframes and preview take at most, about
+
 __all__ = ["Repaired", "RepairedStack", "add_preview", "cut_to_whole_chunks", "repair"]
 
 
@@ -87,14 +89,19 @@ def repair(path) -> Repaired:
     if live.in_use(path):
         raise InputError(f"{path} is in use by another process; repair it when that has ended")
     journal.recover(path)
-    unlocked = superblock.take_off_marks(path)
-    superblock.extend_to_end(path)
     stacks = []
+    try:
+        unlocked = superblock.take_off_marks(path)
+        superblock.extend_to_end(path)
+    except PermissionError:
+        unlocked = False
+        if superblock.is_marked(path):
+            raise InputError(f"{path} may not be written here, and needs to be") from None
     try:
         with h5py.File(path) as file:
             sound = not _unsound(file)
         if not sound:
-            with opening.closing(h5py.File(path, "r+")) as file:
+            with opening.changing(path, _ROOM) as file:
                 stacks = [_complete(*stack) for stack in _unsound(file)]
                 container.drop_staging(file)
     except (OSError, RuntimeError, KeyError) as error:

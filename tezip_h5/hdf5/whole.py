@@ -14,7 +14,7 @@ import numpy as np
 from tezip_h5.bounds import ErrorBound
 from tezip_h5.errors import InputError
 from tezip_h5.frames import open_stack
-from tezip_h5.hdf5 import cluster, container, inplace, nexus, opening, report
+from tezip_h5.hdf5 import cluster, container, inplace, nexus, opening, placed, report
 from tezip_h5.hdf5.keyframes import link_keyframes
 from tezip_h5.hdf5.plan import Job, Plan, checked_name
 from tezip_h5.hdf5.summary import Summary, summarise
@@ -150,6 +150,7 @@ def _write_file(stack, job, path, name, overwrite, verify, started) -> Summary:
     if path.is_dir() or not path.parent.is_dir():
         raise InputError(f"{path} cannot be a file: its folder is missing, or it is a folder")
     if path.exists():
+        opening.check_changeable(path, [name])
         with opening.open_existing(path) as file:
             container.check_place(file, path, name, overwrite)
     beside = path.with_name(f".{path.name[:50]}.{uuid.uuid4().hex[:8]}.tmp")  # of 255 bytes at most
@@ -159,10 +160,8 @@ def _write_file(stack, job, path, name, overwrite, verify, started) -> Summary:
             beside.unlink()
             encoder = _encode_file(beside, name, stack, job.without_network(), verify)
         reclaimable = 0
-        if path.exists():
-            reclaimable = _add_to_file(path, beside, name)
-        else:
-            os.replace(beside, path)
+        if not placed.place(beside, path):
+            reclaimable = _add(path, beside, name, overwrite)
     finally:
         with contextlib.suppress(FileNotFoundError):
             beside.unlink()
@@ -206,13 +205,26 @@ def _require_readable_twice(stack, what: str) -> None:
         raise InputError(f"{what} needs a stack that can be read twice, not an iterator")
 
 
-def _add_to_file(path: Path, beside: Path, name: str) -> int:
+def _add(path: Path, beside: Path, name: str, overwrite: bool) -> int:
+    """`_add_to_file`; what somebody keeps from the file is left beside it."""
+    try:
+        return _add_to_file(path, beside, name, overwrite)
+    except (InputError, BlockingIOError) as error:
+        kept = beside.with_name(f"{path.name[:50]}.{uuid.uuid4().hex[:8]}.h5")
+        os.replace(beside, kept)
+        raise InputError(
+            f"{name!r} could not be added to {path}: {error}. The finished stack is in {kept}"
+        ) from None
+
+
+def _add_to_file(path: Path, beside: Path, name: str, overwrite: bool) -> int:
     """Copy a finished stack into an existing file; it appears under its name in one step.
 
     Returns the bytes of a stack of that name which it replaces.
     """
     room = beside.stat().st_size
-    with h5py.File(beside) as finished, opening.changing(path, room) as file:
+    with h5py.File(beside) as finished, opening.changing(path, room, names=[name]) as file:
+        container.check_place(file, path, name, overwrite)  # others may have been there meanwhile
         staging = file.create_group(None)  # without a link: a failure leaves the file as it was
         finished.copy(finished[name], staging, "scan")
         replaced = _stored_bytes(file.get(name))
