@@ -303,6 +303,37 @@ def test_in_place(tmp_path, walk):
     tezip_h5.verify(path)
 
 
+def test_in_place_keeps_attributes_of_any_name(tmp_path, walk):
+    """CLASS and NAME are of dimension scales, and anybody's elsewhere."""
+    with h5py.File(tmp_path / "in.h5", "w") as f:
+        data = f.create_dataset("images", data=walk)
+        f["other"] = 1
+        data.attrs.update({"NAME": "detector 4", "CLASS": np.bytes_("raw"), "units": "counts"})
+        data.attrs["beside"] = f["other"].ref
+        data.attrs["corner"] = data.regionref[0, :2, :2]
+        data.attrs["nothing"] = h5py.Empty("f4")
+        tezip_h5.write(data, level="fast")
+    with h5py.File(tmp_path / "in.h5") as f:
+        attributes = f["images"].attrs
+        assert attributes["NAME"] == "detector 4"
+        assert attributes["CLASS"] == b"raw"
+        assert attributes["units"] == "counts"
+        assert f[attributes["beside"]] == f["other"]
+        assert attributes["corner"]
+        assert isinstance(attributes["nothing"], h5py.Empty)
+
+
+def test_in_place_a_scale_stays_one(tmp_path, walk):
+    with h5py.File(tmp_path / "in.h5", "w") as f:
+        f["images"], f["depths"] = walk, walk
+        f["depths"].make_scale("depth")
+        f["images"].dims[0].attach_scale(f["depths"])
+        tezip_h5.write(f["depths"], level="fast")
+    with h5py.File(tmp_path / "in.h5") as f:
+        assert container.is_tezip(f["depths"])
+        assert f["images"].dims[0]["depth"] == f["depths"]
+
+
 def test_in_place_refusals(tmp_path, walk, run_h5):
     with h5py.File(tmp_path / "in.h5", "w") as f:
         f["x"] = walk

@@ -28,18 +28,20 @@ def check_target(source: Path, target: Path) -> None:
 
 
 def copy_attributes(source, target, *, besides: Collection[str] = ()) -> None:
-    """Copy the attributes of one object to another, in another file; references come later."""
+    """Copy the attributes of one object to another; references into another file come later."""
+    same_file = source.file == target.file
     for name in source.attrs:
         if name in SCALE_ATTRIBUTES or name in besides:
             continue
         with reading(source, f"attribute {name!r}"):
             attribute = source.attrs.get_id(name)
             kind = attribute.get_type()
-        if kind.detect_class(h5py.h5t.REFERENCE):
+        refers = kind.detect_class(h5py.h5t.REFERENCE)
+        if refers and not same_file:
             continue
         if name in target.attrs:
             del target.attrs[name]
-        if kind.detect_class(h5py.h5t.VLEN) or _is_text(kind):
+        if refers or kind.detect_class(h5py.h5t.VLEN) or _is_text(kind):
             with reading(source, f"attribute {name!r}"):
                 value = source.attrs[name]
             if isinstance(value, h5py.Empty):

@@ -11,13 +11,12 @@ import h5py
 
 from tezip_h5.errors import InputError
 from tezip_h5.hdf5 import container, nexus, report
+from tezip_h5.hdf5.copying import copy_attributes
 from tezip_h5.hdf5.keyframes import link_keyframes
 from tezip_h5.hdf5.plan import Job
 from tezip_h5.hdf5.summary import Summary, summarise
 
 __all__ = ["compress"]
-
-_SCALE_ATTRIBUTES = {"DIMENSION_LIST", "REFERENCE_LIST", "CLASS", "NAME"}
 
 
 def compress(dataset: h5py.Dataset, job: Job, started: float) -> Summary:
@@ -38,7 +37,7 @@ def compress(dataset: h5py.Dataset, job: Job, started: float) -> Summary:
         encoder = job.run(staging)
         report.compare(encoder.data, job.source, job.plan.bound)
         nexus.unmark(staging, encoder.data)
-        _copy_attributes(dataset, encoder.data)
+        copy_attributes(dataset, encoder.data, besides=["tezip"])
         file.flush()  # a kill must not find links to what is not there yet
     except BaseException:
         container.drop_staging(file)
@@ -96,13 +95,6 @@ def _other_links(dataset: h5py.Dataset, file: h5py.File, path: str) -> list[str]
     return found
 
 
-def _copy_attributes(source: h5py.Dataset, target: h5py.Dataset) -> None:
-    for name in source.attrs:
-        if name not in _SCALE_ATTRIBUTES and name != "tezip":
-            attribute = source.attrs.get_id(name)
-            target.attrs.create(name, source.attrs[name], attribute.shape, attribute.dtype)
-
-
 @contextlib.contextmanager
 def _scales_moved(source: h5py.Dataset, target: h5py.Dataset):
     """Move the scales; back again when what follows fails."""
@@ -115,10 +107,16 @@ def _scales_moved(source: h5py.Dataset, target: h5py.Dataset):
 
 
 def _move_scales(source: h5py.Dataset, target: h5py.Dataset) -> None:
-    """Attach the source's dimension scales and labels to the target."""
+    """Attach the source's dimension scales and labels to the target, which is a scale of what the
+    source was one of."""
     for i, dimension in enumerate(source.dims):
         if dimension.label:
             target.dims[i].label = dimension.label
         for scale in list(dimension.values()):
             target.dims[i].attach_scale(scale)
             dimension.detach_scale(scale)
+    if h5py.h5ds.is_scale(source.id):
+        for reference, i in source.attrs.get("REFERENCE_LIST", ()):
+            user = source.file[reference]
+            user.dims[i].attach_scale(target)
+            user.dims[i].detach_scale(source)
