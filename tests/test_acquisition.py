@@ -563,6 +563,42 @@ def test_a_writer_that_nobody_closes_is_closed_at_the_end(path, walk, in_fresh_p
             assert (f[name]["data"][:] == 7).all()
 
 
+def test_a_writer_that_went_out_of_scope_is_closed_at_the_end(path, in_fresh_process):
+    in_fresh_process(
+        f"""
+        import gc, numpy as np, tezip_h5
+        def acquire():
+            w = tezip_h5.Writer({str(path)!r}, "a", (40, 56), "u2", level="fast")
+            w.append(np.full((9, 40, 56), 7, "u2"))
+        acquire()
+        gc.collect()
+        """
+    )
+    with h5py.File(path) as f:
+        assert f["a"].attrs["complete"]
+        assert (f["a/data"][:] == 7).all()
+        assert len(f["a/data"]) == 9
+
+
+def test_one_that_fails_at_the_end_leaves_the_others_to_be_closed(tmp_path, in_fresh_process):
+    in_fresh_process(
+        f"""
+        import numpy as np, os, tezip_h5
+        writers = []
+        for name in "abc":
+            path = os.path.join({str(tmp_path)!r}, name + ".h5")
+            writers.append(tezip_h5.Writer(path, "scan", (40, 56), "u2", level="fast"))
+            writers[-1].append(np.zeros((9, 40, 56), "u2"))
+        def fails():
+            raise OSError("gone")
+        writers[0].close = fails
+        """
+    )
+    for name in "bc":
+        with h5py.File(tmp_path / f"{name}.h5") as f:
+            assert f["scan"].attrs["complete"]
+
+
 def test_a_link_that_leads_nowhere_is_no_stack(path, walk):
     with h5py.File(path, "w") as f:
         f["scan"] = h5py.SoftLink("/absent")

@@ -9,6 +9,7 @@ import pytest
 
 from tezip_h5 import Writer, repair
 from tezip_h5.hdf5 import encoder, live
+from tezip_h5.hdf5.ending import let_go
 
 
 class Recorder(io.BytesIO):
@@ -82,6 +83,7 @@ def test_every_moment(tmp_path, monkeypatch, recorder, every):
     moments = list(log)
     writer._line.close()
     writer._encoder.close()
+    let_go(writer)
 
     replayed, safe, seen, repaired = bytearray(), 0, 0, 0
     for at, data in moments:

@@ -1,11 +1,14 @@
 """Frames as they come: flushing, dying at any moment, full disks."""
 
+import contextlib
+import gc
 import os
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+import weakref
 
 import h5py
 import numpy as np
@@ -351,3 +354,111 @@ def test_a_signals_handler_closes(tmp_path, monkeypatch, walk):
     np.testing.assert_array_equal(tezip_h5.read(path), walk[:6])
     with pytest.raises(InputError, match="closed"):
         writer.append(walk)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="no such signal")
+@pytest.mark.parametrize("before_it", [True, False])
+def test_a_signals_handler_closes_while_a_chunk_is_put(tmp_path, monkeypatch, walk, before_it):
+    """Before the line has it and after: every frame is written, once."""
+    path = tmp_path / "run.h5"
+    writer = Writer(path, "scan", walk.shape[1:], walk.dtype, chunk_frames=4, level="fast")
+    writer.append(walk[:7])
+    jobs = writer._line._jobs
+
+    class Interrupted:
+        """The queue, at whose first job a signal comes."""
+
+        def put(self, job):
+            monkeypatch.setattr(writer._line, "_jobs", jobs)
+            if before_it:
+                signal.raise_signal(signal.SIGUSR1)
+            jobs.put(job)
+            if not before_it:
+                signal.raise_signal(signal.SIGUSR1)
+
+    monkeypatch.setattr(writer._line, "_jobs", Interrupted())
+    before = signal.signal(signal.SIGUSR1, lambda *_: writer.close())
+    try:
+        with pytest.raises(InputError, match="closed") if before_it else contextlib.nullcontext():
+            writer.append(walk[7])
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert writer.closed
+    np.testing.assert_array_equal(tezip_h5.read(path), walk[:8])
+    tezip_h5.verify(path)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no such timer")
+def test_a_signals_handler_closes_at_any_moment(tmp_path, in_fresh_process):
+    in_fresh_process(
+        f"""
+        import faulthandler, numpy as np, os, random, signal, tezip_h5
+        faulthandler.dump_traceback_later(100, exit=True)
+        for attempt in range(40):
+            path = os.path.join({str(tmp_path)!r}, f"{{attempt}}.h5")
+            options = {{"level": "fast", "threads": 1, "chunk_frames": 2, "preview": False}}
+            w = tezip_h5.Writer(path, "scan", (4, 4), "u2", **options)
+            signal.signal(signal.SIGALRM, lambda *_: w.close())
+            signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-4, 2e-2))
+            count = 0
+            try:
+                while True:
+                    w.append(np.full((4, 4), count, "u2"))
+                    count += 1
+            except tezip_h5.InputError:
+                pass
+            back = tezip_h5.read(path)[:, 0, 0]
+            assert count <= len(back) <= count + 1, (count, back)
+            assert (back == np.arange(len(back))).all(), back
+        """
+    )
+
+
+def test_a_writer_that_is_closed_is_let_go(tmp_path, walk):
+    w = Writer(tmp_path / "run.h5", "scan", walk.shape[1:], walk.dtype, level="fast")
+    w.append(walk)
+    w.close()
+    seen = weakref.ref(w)
+    del w
+    gc.collect()
+    assert seen() is None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks here")
+def test_a_fork_leaves_the_writer_to_its_maker(tmp_path, in_fresh_process):
+    path = tmp_path / "run.h5"
+    in_fresh_process(
+        f"""
+        import faulthandler, numpy as np, os, tezip_h5
+        faulthandler.dump_traceback_later(60, exit=True)
+        x = np.zeros((20, 16, 16), "u2")
+        w = tezip_h5.Writer({str(path)!r}, "a", (16, 16), "u2", level="fast", threads=1)
+        w.append(x)
+        w.flush()
+        before = open({str(path)!r}, "rb").read()
+        child = os.fork()
+        if child == 0:
+            refused = 0
+            for call in lambda: w.append(x), w.flush:
+                try:
+                    call()
+                except tezip_h5.InputError as error:
+                    refused += "fork" in str(error)
+            w.close()
+            same = open({str(path)!r}, "rb").read() == before
+            os._exit(0 if refused == 2 and same and not w.closed else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        w.append(x)
+        w.close()
+        """
+    )
+    assert len(tezip_h5.read(path)) == 40
+
+
+def test_a_block_that_never_fits_says_so(tmp_path, walk):
+    path, options = tmp_path / "run.h5", {"chunk_frames": 2, "queue_frames": 4}
+    with Writer(path, "scan", walk.shape[1:], walk.dtype, when_full="raise", **options) as w:
+        with pytest.raises(InputError, match="smaller blocks, or a larger queue_frames"):
+            w.append(walk[:5])
+        w.append(walk[:4])
+    np.testing.assert_array_equal(tezip_h5.read(path), walk[:4])

@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import weakref
 
-__all__ = ["close_at_exit"]
+__all__ = ["close_at_exit", "let_go"]
 
 _log = logging.getLogger("tezip_h5")
-_open = weakref.WeakKeyDictionary()  # writers, and the process that each was made in
+_open = {}  # writers, and the process that each was made in; held, or their frames would be lost
 _processes = set()  # in which it is arranged
 
 
@@ -26,8 +25,17 @@ def close_at_exit(writer) -> None:
     _open[writer] = process
 
 
+def let_go(writer) -> None:
+    """Forget a writer that is closed."""
+    _open.pop(writer, None)
+
+
 def _close_all(process: int) -> None:
     for writer, maker in list(_open.items()):
-        if not writer.closed and maker == process == os.getpid():  # not a parent's, in a fork
-            _log.warning("%r was not closed; it is now, as the interpreter ends", writer)
+        if writer.closed or not maker == process == os.getpid():  # not a parent's, in a fork
+            continue
+        _log.warning("%r was not closed; it is now, as the interpreter ends", writer)
+        try:
             writer.close()
+        except BaseException as error:  # the others are closed all the same
+            _log.error("%r could not be closed: %s: %s", writer, type(error).__name__, error)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import queue
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
 
 from tezip_h5.errors import InputError, OverrunError
 
@@ -12,11 +12,20 @@ __all__ = ["Line"]
 WHEN_FULL = ("block", "raise")
 
 
+class _Job:
+    """A call to make; when it is done it holds nothing more."""
+
+    def __init__(self, function, arguments, options):
+        self.call = (function, arguments, options)
+        self.done = self.ended = False  # without an error; or in any way
+
+
 class Line:
     """Take jobs from any thread and do them one after the other; frames in it are counted.
 
     The first job that fails ends the line: what waits is not done, and its error comes to whoever
-    next asks for room, or waits.
+    next asks for room, or waits. The handler of a signal may call any method, in the midst of any
+    other: nothing here holds a lock that it would wait for.
 
     Parameters
     ----------
@@ -32,12 +41,15 @@ class Line:
         self.limit, self.blocks = limit, when_full == "block"
         self._changed = threading.Condition()
         self._frames = 0
-        self._jobs = 0
         self._error: BaseException | None = None
         self._told = False  # the error has reached the caller
-        self._given_up = self._closed = False
-        # Its thread is joined when the interpreter ends, other than that of a plain queue.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="tezip-line")
+        self._given_up = self._closed = self._ended = False
+        # Of all queues the one whose `put` a handler may call while it is being called.
+        self._jobs = queue.SimpleQueue()
+        self._unended: set[_Job] = set()
+        # One that nobody closed must not keep the interpreter; `ending` closes those of writers.
+        self._thread = threading.Thread(target=self._work, name="tezip-line", daemon=True)
+        self._thread.start()
 
     @property
     def frames(self) -> int:
@@ -47,7 +59,7 @@ class Line:
     @property
     def empty(self) -> bool:
         """Whether no job waits behind the one that is being done."""
-        return self._jobs <= 1
+        return self._jobs.empty()
 
     @property
     def failed(self) -> bool:
@@ -55,15 +67,20 @@ class Line:
         return self._error is not None
 
     def enter(self, count: int) -> None:
-        """Make room for `count` frames, at most `limit`.
+        """Make room for `count` frames.
 
         Raises
         ------
         OverrunError
             When there is none and the line does not block. Nothing has changed then.
         InputError
-            When the line is closed while it waits.
+            When the line is closed while it waits, or so many never have room.
         """
+        if count > self.limit:
+            raise InputError(
+                f"a block of {count} frames never fits in the {self.limit} of queue_frames; give "
+                "smaller blocks, or a larger queue_frames"
+            )
         with self._changed:
             while True:
                 self._raise_error()
@@ -86,36 +103,49 @@ class Line:
             self._frames -= count
             self._changed.notify_all()
 
-    def put(self, job, *arguments, **options) -> Future:
-        """Have ``job(*arguments, **options)`` done after all that was put before.
+    def put(self, function, *arguments, **options) -> None:
+        """Have ``function(*arguments, **options)`` done after all that was put before.
 
         Raises
         ------
         InputError
             When the line was closed meanwhile, by the handler of a signal.
         """
-        with self._changed:
-            if self._closed:
-                raise InputError("the writer was closed; the last frames were not taken")
-            self._jobs += 1
-        return self._thread.submit(self._do, job, arguments, options)
+        job = _Job(function, arguments, options)
+        if not self._closed:
+            self._jobs.put(job)
+            with self._changed:  # only now: a handler must not wait for what is not in it yet
+                if not job.ended:
+                    self._unended.add(job)
+        if self._closed and not job.done:  # a handler has closed it, before the job was in it
+            raise InputError("the writer was closed; the last frames were not taken")
 
-    def _do(self, job, arguments, options) -> None:
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            self._do(job)
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def _do(self, job: _Job) -> None:
+        function, arguments, options = job.call
+        job.call, error = None, None
         try:
             if self._error is None and not self._given_up:
-                job(*arguments, **options)
-        except BaseException as error:
-            with self._changed:
-                self._error = error
-        finally:
-            with self._changed:
-                self._jobs -= 1
-                self._changed.notify_all()
+                function(*arguments, **options)
+                job.done = True
+        except BaseException as raised:
+            error = raised
+        with self._changed:
+            self._error = self._error or error
+            job.ended = True
+            self._unended.discard(job)
+            self._changed.notify_all()
 
     def wait(self) -> None:
         """Until all jobs are done. Raises the error of the one that failed."""
         with self._changed:
-            while self._jobs and self._error is None:
+            while self._unended and self._error is None:
                 self._changed.wait()
             self._raise_error()
 
@@ -135,4 +165,8 @@ class Line:
             self._closed = True
             self._given_up = self._given_up or give_up
             self._changed.notify_all()
-        self._thread.shutdown(wait=True)
+        self._jobs.put(None)
+        with self._changed:
+            # Not `join`: a handler's caller may hold the lock, that this lets go and join does not.
+            while not self._ended:
+                self._changed.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 
@@ -16,7 +17,7 @@ from tezip_h5.hdf5 import container, live, opening
 from tezip_h5.hdf5.appending import plan_of
 from tezip_h5.hdf5.beginning import Beginning
 from tezip_h5.hdf5.encoder import StackEncoder
-from tezip_h5.hdf5.ending import close_at_exit
+from tezip_h5.hdf5.ending import close_at_exit, let_go
 from tezip_h5.hdf5.line import Line
 from tezip_h5.hdf5.plan import Plan, checked_filenames, checked_name
 from tezip_h5.hdf5.summary import Summary, summarise
@@ -47,7 +48,8 @@ class Writer:
     absolute, relative, pointwise_relative, noise : float, optional
         The error bound, see `ErrorBound`; none is lossless.
     chunk_frames : int, optional
-        Frames per chunk; default 16, fewer for very large frames.
+        Frames per chunk; default 16, up to 64 while a chunk stays within 2 MiB (level fast), 4 MiB
+        (balanced) or 16 MiB (best), fewer for frames above 8 MiB.
     tile : (rows, columns), optional
         Part of a frame per chunk; default whole frames up to 1 MiB (with `mse_threshold`: any).
     threads : int, optional
@@ -142,6 +144,7 @@ class Writer:
         self._swmr = swmr
         self._lock = threading.RLock()  # frames keep together; a signal handler may close
         self._closing = self._later = False
+        self._process, self._line = os.getpid(), None
         self.summary: Summary | None = None
         plan = None
         if not append or frame_shape is not None:
@@ -184,6 +187,8 @@ class Writer:
             self._begin(plan, preview, verify)
         except BaseException:
             place.abandon()
+            if self._line is not None:
+                self._line.close()
             raise
         close_at_exit(self)
 
@@ -197,6 +202,8 @@ class Writer:
                 f"queue_frames={queue_frames!r}; give at least {2 * chunk}, the frames of two "
                 "chunks, or a smaller chunk_frames"
             )
+        if self._line is not None:
+            self._line.close()
         self._line = Line(int(queue_frames), when_full)
 
     def _begin(self, plan: Plan, preview: bool, verify: bool) -> None:
@@ -210,13 +217,14 @@ class Writer:
             self._names = container.read_filenames(self._group) or []
             self._pending = self._fresh()
             self._count = self._kept = 0  # frames in _pending, and those that lie in the file
+            self._start = past.totals.frames  # where _pending begins
+            self._submitted = self._start  # to where whole chunks reached the encoder
             if past.tail is not None:
                 self._line.enter(len(past.tail))
                 self._pending[: len(past.tail)] = past.tail
                 self._count = self._kept = len(past.tail)
                 if not self._swmr:
                     container.keep_off_the_end(self._file)
-            self._appended = past.with_tail.frames
             self._live = live.begin(self._group, self._encoder) if self._swmr else None
             self._file.flush()
         except BaseException:
@@ -235,6 +243,10 @@ class Writer:
     def closed(self) -> bool:
         """Whether `close` was called."""
         return self._closing
+
+    @property
+    def _appended(self) -> int:
+        return self._start + self._count
 
     @property
     def queued(self) -> int:
@@ -259,6 +271,7 @@ class Writer:
                 f"{self._plan.dtype} {self._plan.frame_shape}"
             )
         names = checked_filenames(filename, len(block))
+        self._require_open()  # before the lock, too: in a fork nobody may ever let it go
         with self._lock:
             self._require_open()
             self._take(block, names)
@@ -276,28 +289,30 @@ class Writer:
                 self._names += names[:take] if names is not None else [""] * take
                 names = None if names is None else names[take:]
             self._count += take
-            self._appended += take
             block = block[take:]
             if self._count == len(self._pending):
                 self._submit()
-                self._pending = self._fresh()
-                self._count = self._kept = 0
-
-    # What follows is done by the line's thread, in order.
 
     def _submit(self) -> None:
-        start = self._appended - self._count
-        self._line.put(self._encode, self._pending[: self._count], start)
+        fresh, following = self._fresh(), self._appended
+        self._line.put(self._encode, self._pending, self._start)
+        # No call from here: the handler of a signal that closes must not come in between.
+        self._pending, self._start = fresh, following
+        self._count = self._kept = 0
+
+    # What follows is done by the line's thread, in order. A handler that closes just after a chunk
+    # was put puts it once more: it is there then.
 
     def _encode(self, frames: np.ndarray, start: int) -> None:
         encoder = self._encoder
         encoder.submit(frames, start)
+        self._submitted = start + len(frames)
         while self._line.empty and encoder.under_way:  # nothing else to do: write what is ready
             encoder.drain(encoder.under_way - 1)
 
     def _write_all(self, tail: np.ndarray | None, start: int, names: list[str]) -> None:
         self._encoder.drain()
-        if tail is not None:
+        if tail is not None and start >= self._submitted:
             self._encoder.submit(tail, start, tail=True)
             self._encoder.drain()
             if not self._swmr:
@@ -314,9 +329,9 @@ class Writer:
             container.write_filenames(self._group, names)
 
     def _finish(self, last: np.ndarray | None, start: int, names: list[str]) -> None:
-        if last is not None:
+        if last is not None and start >= self._submitted:
             self._encoder.submit(last, start)
-        elif self._kept:
+        elif self._kept and start >= self._submitted:
             self._encoder.adopt_tail()
         self._encoder.drain()
         self._encoder.space.reserve(sum(map(len, names)), last=True)
@@ -328,24 +343,25 @@ class Writer:
 
     def flush(self) -> None:
         """Write every frame appended so far, the unfinished last chunk too, to the disk."""
+        self._require_open()
         with self._lock:
             self._require_open()
             tail = self._pending[: self._count] if self._count > self._kept else None
-            start, names = self._appended - self._count, self._padded_names()
-            self._line.put(self._write_all, tail, start, names)
+            self._line.put(self._write_all, tail, self._start, self._padded_names())
             self._line.wait()
 
     def _padded_names(self) -> list[str]:
         if not self._names:
             return []
-        return self._names + [""] * (self._appended - len(self._names))
+        return (self._names + [""] * (self._appended - len(self._names)))[: self._appended]
 
     def close(self) -> None:
         """Write the rest, and the tables; afterwards `summary` says what it came to.
 
-        When this is interrupted, or a chunk could not be written, the file keeps what was.
+        When this is interrupted, or a chunk could not be written, the file keeps what was. In a
+        fork of the process that made the writer it does nothing.
         """
-        if self._closing:
+        if self._closing or os.getpid() != self._process:
             return
         self._closing, done = True, False  # from now on no frame is taken
         try:
@@ -353,12 +369,12 @@ class Writer:
                 self._line.raise_untold()
                 if not self._line.failed:
                     last = self._pending[: self._count] if self._count > self._kept else None
-                    start, names = self._appended - self._count, self._padded_names()
-                    self._line.put(self._finish, last, start, names)
+                    self._line.put(self._finish, last, self._start, self._padded_names())
             if not self._line.failed:
                 self._line.wait()
                 done = True
         finally:
+            let_go(self)
             self._line.close(give_up=not done)
             self._encoder.close()
             file, self._file = self._file, None
@@ -382,6 +398,10 @@ class Writer:
         )
 
     def _require_open(self) -> None:
+        if os.getpid() != self._process:
+            raise InputError(
+                "this writer was made by another process, of which this is a fork; append there"
+            )
         if self._closing:
             raise InputError("this writer is closed; make a new one")
 
