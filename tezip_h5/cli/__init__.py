@@ -48,6 +48,7 @@ def guarded(prog: str, run: Callable[[], int | None]) -> int:
 
     What takes time to import is to be imported by `run`: it can then be interrupted, too.
     """
+    _take_any_name()
     try:
         if sys.stdout is None:  # print would say nothing, and not fail
             raise InputError("standard output is closed; send it to a file, or to /dev/null")
@@ -61,20 +62,34 @@ def guarded(prog: str, run: Callable[[], int | None]) -> int:
     except OSError as error:
         if _is_output_lost(error) and isinstance(error, BrokenPipeError):
             return 141  # as programs that SIGPIPE ends: `head` has seen enough
+        if error.errno is None and _of_hdf5(error):
+            return _say_damage(prog, error)
         print(f"{prog}: {error}", file=sys.stderr)
         return 1
-    except (RuntimeError, MemoryError) as error:
+    except (RuntimeError, MemoryError, KeyError, ValueError) as error:
         if not _of_hdf5(error):
             raise
-        if of_the_disk := disk_error(error):
-            print(f"{prog}: {of_the_disk}", file=sys.stderr)
-            return 1
-        text = " ".join(str(error).split())
-        print(f"{prog}: a file is damaged, HDF5 says: {text}; restore it", file=sys.stderr)
-        return FormatError.exit_code
+        return _say_damage(prog, error)
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)
         return 130
+
+
+def _say_damage(prog: str, error: BaseException) -> int:
+    """Say what HDF5 could not do, unless the disk could not; returns the exit code."""
+    if of_the_disk := disk_error(error):
+        print(f"{prog}: {of_the_disk}", file=sys.stderr)
+        return 1
+    text = " ".join(str(error.args[0] if error.args else error).split())
+    print(f"{prog}: a file is damaged, HDF5 says: {text}; restore it", file=sys.stderr)
+    return FormatError.exit_code
+
+
+def _take_any_name() -> None:
+    r"""Print names of files that are not UTF-8 with \x.. in them, where Python would refuse."""
+    for stream in (sys.stdout, sys.stderr):
+        if getattr(stream, "errors", None) == "strict" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _in_flags(message: str) -> str:
@@ -112,7 +127,12 @@ def _of_hdf5(error: BaseException) -> bool:
     innermost = error.__traceback__
     while innermost.tb_next is not None:
         innermost = innermost.tb_next
-    return "h5py" in Path(innermost.tb_frame.f_code.co_filename).parts
+    if "h5py" not in Path(innermost.tb_frame.f_code.co_filename).parts:
+        return False
+    # Of the kinds that our own mistakes have, too, only what HDF5 gives a reason for.
+    text = str(error.args[0]) if error.args else ""
+    own = isinstance(error, (KeyError, ValueError))
+    return not own or (text.endswith(")") and "doesn't exist" not in text)
 
 
 @contextlib.contextmanager

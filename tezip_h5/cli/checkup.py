@@ -30,7 +30,7 @@ __all__ = ["ODD", "OK", "PARTS", "WRONG", "Finding", "examine", "examine_part"]
 OK, ODD, WRONG = "ok", "odd", "wrong"
 """Odd: works, but slower or not for every tool. Wrong: something that was asked for does not."""
 
-_NEEDED = ("numpy", "h5py", "hdf5plugin", "numba", "numcodecs", "zstandard", "Pillow")
+_NEEDED = ("numpy", "h5py", "hdf5plugin", "numba", "numcodecs", "zstandard", "Pillow", "tqdm")
 _OPTIONAL = ("numba-cuda", "keras", "tensorflow", "dask", "zarr")
 _LEAST_FREE = 1 << 30
 _INSTALL = "pip install --upgrade --force-reinstall tezip_h5"

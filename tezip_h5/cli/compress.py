@@ -7,6 +7,7 @@ import os
 import re
 from pathlib import Path
 
+import h5py
 import numpy as np
 
 import tezip_h5
@@ -94,12 +95,12 @@ def open_source(images: str):
     """The stack a command line names: a folder, a dataset of an HDF5 file, a file of a stack."""
     if not images:  # not the current folder, which an empty path is elsewhere
         raise InputError("the name of the images is empty; give a folder, FILE.h5:/DATASET or file")
-    found = _DATASET.fullmatch(images)
-    if found:
-        with opening.open_existing(found["file"]) as file:
-            item = file.get(found["inside"].strip("/") or "/")
+    if found := _dataset_of(images):
+        path, inside = found
+        with opening.open_existing(path) as file:
+            item = file.get(inside.strip("/") or "/")
             if not hasattr(item, "dtype"):
-                raise InputError(f"{found['file']} holds no dataset {found['inside']!r}")
+                raise InputError(f"{path} holds no dataset {inside!r}")
             yield item
         return
     if Path(images).is_file() and not is_stack_file(images):
@@ -108,6 +109,16 @@ def open_source(images: str):
             "file that ends in .tif, .npy or .npz"
         )
     yield images
+
+
+def _dataset_of(images: str) -> tuple[str, str] | None:
+    """The file and the dataset of FILE.h5:/DATASET, or None; an HDF5 file may have any suffix."""
+    if found := _DATASET.fullmatch(images):
+        return found["file"], found["inside"]
+    path, colon, inside = images.rpartition(":")
+    if colon and not os.path.exists(images) and os.path.isfile(path) and h5py.is_hdf5(path):
+        return path, inside
+    return None
 
 
 def read_mask(path: str) -> np.ndarray:

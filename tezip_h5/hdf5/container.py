@@ -18,7 +18,7 @@ from uuid import uuid4
 import h5py
 import numpy as np
 
-from tezip_h5.errors import FormatError, InputError
+from tezip_h5.errors import FormatError, InputError, TezipError, disk_error
 from tezip_h5.hdf5 import nexus
 from tezip_h5.hdf5.layout import Layout
 from tezip_h5.hdf5.options import FILTER_ID, ChunkOptions
@@ -185,10 +185,23 @@ def find_stacks(file: h5py.File) -> dict[str, h5py.Dataset]:
 
 def visit_all(group: h5py.Group, function):
     """``group.visititems``; FormatError where the file's structure is damaged."""
-    try:
+    with _structure_of(group.file):
         return group.visititems(function)
-    except RuntimeError as error:
-        raise FormatError(f"{group.file.filename} is damaged: {error}") from None
+
+
+@contextlib.contextmanager
+def _structure_of(file: h5py.File):
+    """FormatError where HDF5 cannot find its way in a file; h5py raises what it likes for that."""
+    try:
+        yield
+    except TezipError:
+        raise
+    except (RuntimeError, KeyError, ValueError, OSError) as error:
+        if disk_error(error) or getattr(error, "errno", None) is not None:
+            raise
+        raise FormatError(
+            f"{file.filename} is damaged, HDF5 says: {error.args[0]}; restore it"
+        ) from None
 
 
 def _name_of(data: h5py.Dataset) -> str:
@@ -227,17 +240,20 @@ def replacing(file: h5py.File, name: str):
     there = name in file
     try:
         if there:
-            file.move(name, aside)
+            with _structure_of(file):
+                file.move(name, aside)
         yield
     except BaseException:
-        if name in file and (aside in file or not there):
-            del file[name]
-        if aside in file:
-            file.move(aside, name)
-        drop_staging(file)
+        with _structure_of(file):
+            if name in file and (aside in file or not there):
+                del file[name]
+            if aside in file:
+                file.move(aside, name)
+            drop_staging(file)
         raise
-    if aside in file:
-        del file[aside]
+    with _structure_of(file):
+        if aside in file:
+            del file[aside]
 
 
 def finish_group(group: h5py.Group, data: h5py.Dataset) -> None:

@@ -68,9 +68,11 @@ def _bytes_of(attribute, kind) -> np.ndarray | None:
     return buffer
 
 
-def _write_bytes(values, space, target, name: str, kind) -> None:
+def _write_bytes(values, space, target, name: str | bytes, kind) -> None:
     kind = kind.copy() if kind.committed() else kind
-    new = h5py.h5a.create(target.id, name.encode(), kind, space)
+    if isinstance(name, str):  # h5py gives a name that is not UTF-8 as bytes
+        name = name.encode("utf-8", "surrogateescape")
+    new = h5py.h5a.create(target.id, name, kind, space)
     if values is not None:
         new.write(values, mtype=kind)
 

@@ -41,12 +41,14 @@ def _ticks(top: float, wanted: int = 4) -> list[float]:
 
     >>> _ticks(93)
     [0.0, 25.0, 50.0, 75.0, 100.0]
+    >>> _ticks(1e-14)
+    [0.0, 2.5e-15, 5e-15, 7.5e-15, 1e-14]
     """
-    if not top > 0 or not math.isfinite(top):
+    if not top > 1e-300 or not math.isfinite(top):  # below it powers of ten are not exact
         return [0.0, 1.0]
     power = 10.0 ** math.floor(math.log10(top / wanted))
     step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power * wanted >= top * 0.999)
-    return [round(i * step, 12) for i in range(math.ceil(top / step * 0.999) + 1)]
+    return [float(f"{i * step:.12g}") for i in range(math.ceil(top / step * 0.999) + 1)]
 
 
 class _Canvas:
