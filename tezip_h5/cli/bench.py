@@ -24,7 +24,18 @@ from tezip_h5.hdf5.threads import default_threads
 from tezip_h5.peers import Encoded, Peer, peers
 from tezip_h5.settings import LEVELS
 
-__all__ = ["Row", "Tezip", "add_parser", "bench", "load", "measure", "save", "saved", "summary"]
+__all__ = [
+    "Row",
+    "Tezip",
+    "add_parser",
+    "bench",
+    "load",
+    "measure",
+    "same_bound",
+    "save",
+    "saved",
+    "summary",
+]
 
 ABOUT = (
     "MB are 10^6 bytes of samples, seconds wall time. Every codec runs once on a few small\n"
@@ -278,19 +289,23 @@ def summary(rows: Iterable[Row]) -> str:
     """Bytes of the best peer over ours, and of every peer over ours but at level fast.
 
     Geometric means over stacks and bounds. The best peer at a bound may be a lossless one.
-    Only rows that kept their promise count.
+    Only rows that kept their promise count. The original's stages are ours to measure against, and
+    no other's codec: they are never
+    the best peer.
     """
     good = [row for row in rows if row.good]
     others = [row for row in good if not row.ours]
     shares = defaultdict(list)
     for mine in (row for row in good if row.ours):
         kind = "bounded" if mine.bound else "lossless"
-        rivals = [r for r in others if r.stack == mine.stack and (not r.bound or _same(r, mine))]
-        if rivals:
-            best = min(row.bytes for row in rivals)
+        rivals = [
+            r for r in others if r.stack == mine.stack and (not r.bound or same_bound(r, mine))
+        ]
+        if peers_bytes := [row.bytes for row in rivals if row.codec != _STAGES.name]:
+            best = min(peers_bytes)
             shares[f"best peer / {mine.codec}", kind].append(best / mine.bytes)
         for rival in rivals:
-            if _same(rival, mine) and mine.codec != "tezip fast":
+            if same_bound(rival, mine) and mine.codec != "tezip fast":
                 shares[f"{rival.codec} / {mine.codec}", kind].append(rival.bytes / mine.bytes)
     title = "bytes over ours (above 1, ours is smaller), geometric mean"
     lines = [f"{title:64}{'mean':>9}{'least':>9}{'cases':>7}"]
@@ -300,7 +315,7 @@ def summary(rows: Iterable[Row]) -> str:
     return "\n".join(lines) if shares else ""
 
 
-def _same(one: Row, other: Row) -> bool:
+def same_bound(one: Row, other: Row) -> bool:
     """Whether two rows have the same bound, as far as a saved one says it."""
     return math.isclose(one.bound, other.bound, rel_tol=1e-4)
 
