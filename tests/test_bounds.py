@@ -76,6 +76,41 @@ def test_relative_of_the_widest_integers():
     assert ErrorBound(relative=1).of_frames(frames).absolute[0, 0] == 2**32 - 1
 
 
+@pytest.mark.parametrize("dtype", ["i8", "u8"])
+@pytest.mark.parametrize("width", [3, 799, 2**53 + 1, 2**54 + 3, 2**63 - 1])
+def test_relative_of_integers_that_float64_does_not_tell_apart(dtype, width):
+    low = (2**64 if dtype == "u8" else 2**63) - 1 - width
+    frames = np.array([low, low + width], dtype).reshape(1, 1, 2, 1)
+    [allowed] = ErrorBound(relative=1).of_frames(frames).absolute[0]
+    assert np.nextafter(np.float64(width), 0) <= allowed
+    assert int(allowed) <= width
+    frames = np.array([np.iinfo(dtype).min, np.iinfo(dtype).max], dtype).reshape(1, 1, 2, 1)
+    assert int(ErrorBound(relative=1).of_frames(frames).absolute[0, 0]) < 2**64
+
+
+def test_relative_leaves_out_what_is_masked():
+    rng, mask = np.random.default_rng(0), np.zeros((8, 9), bool)
+    mask[2:4, 3:] = True
+    frames = rng.integers(0, 9, (3, 8, 9, 2)).astype("u4")
+    frames[:, mask] = 5000
+    frames[1, 0, 0] = 2**32 - 1  # no measurement, among the others
+    plain = np.where(frames < 100, frames, 4).reshape(3, -1, 2)
+    limits = ErrorBound(relative=0.5).of_frames(frames, mask).absolute
+    np.testing.assert_array_equal(limits, 0.5 * np.ptp(plain, axis=1))
+    everything = ErrorBound(relative=0.5, absolute=7).of_frames(frames, np.ones_like(mask))
+    np.testing.assert_array_equal(everything.absolute, np.zeros((3, 2)))
+
+
+def test_frames_without_an_axis_of_channels():
+    frames = np.arange(24.0).reshape(2, 3, 4)
+    for bound in (ErrorBound(absolute=2), ErrorBound(relative=0.5), ErrorBound(noise=1)):
+        one, other = bound.of_frames(frames), bound.of_frames(frames[..., None])
+        np.testing.assert_array_equal(one.absolute, other.absolute)
+    for shape in ((3, 4), (4,), (1, 2, 3, 4, 5)):
+        with pytest.raises(InputError, match=r"expected \(g, H, W\) or \(g, H, W, C\)"):
+            ErrorBound(absolute=2).of_frames(np.zeros(shape))
+
+
 @pytest.mark.filterwarnings("error")
 def test_no_warning_of_numpy_reaches_the_user():
     widest = np.array([-1.7e308, 1.7e308]).reshape(1, 1, 2, 1)

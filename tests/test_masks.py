@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tezip_h5
-from tezip_h5 import ErrorBound, InputError, Settings, holes
+from tezip_h5 import ErrorBound, InputError, Settings
 from tezip_h5.cli import main
 from tezip_h5.codec import decode_chunk, encode_chunk
 
@@ -95,11 +95,53 @@ def test_what_is_masked_does_not_keep_a_chunk_from_recompression(
     assert part.bytes_after < part.bytes_before
 
 
+@pytest.mark.parametrize("tile", [None, (16, 32)])
+@pytest.mark.parametrize("channels", [(), (2,)])
+def test_a_relative_bound_is_that_of_each_frames_unmasked_samples(tmp_path, channels, tile):
+    """One bright frame beside dim ones: what fills the mask must not widen theirs."""
+    rng, mask = np.random.default_rng(0), np.zeros((48, 64), bool)
+    mask[20:23] = True
+    stack = 1000 + rng.integers(0, 300, (16, 48, 64, *channels)).astype("u2")
+    stack[0] = rng.integers(0, 60000, stack.shape[1:])
+    stack[..., :1] *= 40 if channels else 1  # and one bright channel
+    stack[:, mask] = 0
+    path = tmp_path / "a.h5"
+    tezip_h5.write(stack, path, relative=0.01, mask=mask, tile=tile, level="fast", verify=True)
+    planar, back = (
+        a.reshape(16, 48, 64, -1)[:, ~mask].astype("i8") for a in (stack, tezip_h5.read(path))
+    )
+    assert (np.abs(back - planar).max(1) <= 0.01 * np.ptp(planar, axis=1)).all()
+    assert (np.abs(back - planar).max(1) > 0).all()
+    tezip_h5.verify(path, stack)
+    wrong = stack.copy()
+    wrong[5, 1, 1] += 50  # less than 1% of what the bright frame spans
+    with pytest.raises(tezip_h5.BoundError, match="frame 5, sample"):
+        tezip_h5.verify(path, wrong)
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_a_relative_bound_does_not_depend_on_what_shares_a_chunk(tmp_path, everything):
+    rng = np.random.default_rng(1)
+    centres, widths = rng.uniform(0, 1000, (16, 1, 1)), rng.uniform(0.1, 100, (16, 1, 1))
+    stack = rng.normal(centres, widths, (16, 24, 24)).astype("f4")
+    mask = (rng.random((24, 24)) < 0.1) | everything
+    stack[:, mask] = -1
+    options = {"relative": 0.05, "mask": mask, "level": "fast"}
+    with tezip_h5.Writer(tmp_path / "a.h5", "scan", (24, 24), "f4", **options) as w:
+        w.append(stack[:5])
+        w.flush()
+        w.append(stack[5:])
+    tezip_h5.verify(tmp_path / "a.h5", stack)
+    error = np.abs(tezip_h5.read(tmp_path / "a.h5").astype("f8") - stack)[:, ~mask]
+    plain = stack[:, ~mask].astype("f8")
+    assert everything or (error.max(1) <= 0.05 * np.ptp(plain, axis=1)).all()
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.integers(0, 2**32 - 1),
     st.sampled_from(["u1", "i2", "u4", "i4", "f4", "f8"]),
-    st.sampled_from([{}, {"absolute": 2}, {"pointwise_relative": 0.05}]),
+    st.sampled_from([{}, {"absolute": 2}, {"pointwise_relative": 0.05}, {"relative": 0.02}]),
     st.sampled_from(["fallback", "stages", "linear", "mixing"]),
     st.floats(0, 1),
 )
@@ -113,15 +155,14 @@ def test_any_chunk_with_any_mask(seed, dtype, bound, coder, share):
         frames[rng.random(shape) < 0.1] = np.iinfo(dtype).max
     mask = rng.random(shape[1:3]) < share
     mask[0, 0] = True
-    filled = holes.fill_still(frames, mask)
-    limits = ErrorBound(**bound).of_frames(filled)
+    limits = ErrorBound(**bound).of_frames(frames, mask)
     larger = (shape[0] + 1, *shape[1:])
     encoded = encode_chunk(
         frames, limits, Settings(level="fast", coder=coder), shape=larger, mask=mask
     )
     back = decode_chunk(encoded.payload)[: shape[0]]
     assert back[:, mask].tobytes() == frames[:, mask].tobytes()
-    for t, (frame, other) in enumerate(zip(filled, back, strict=True)):
+    for t, (frame, other) in enumerate(zip(frames, back, strict=True)):
         _, bad = limits.check(frame, other, t)
         assert not bad[~mask].any()
 

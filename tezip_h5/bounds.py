@@ -152,22 +152,42 @@ class ErrorBound:
         return ", ".join(parts)
 
     def of_frames(
-        self, frames: np.ndarray, *, padded: bool = False, loosest: bool = False
+        self,
+        frames: np.ndarray,
+        mask: np.ndarray | None = None,
+        *,
+        padded: bool = False,
+        loosest: bool = False,
     ) -> ChunkBound:
         """Bound every frame and channel.
 
         Parameters
         ----------
-        frames : (g, H, W, C) array of any supported dtype
+        frames : (g, H, W) or (g, H, W, C) array of any supported dtype
             Whole frames: the relative bound looks at all their samples. Those of bool are no
             numbers, and are kept exactly.
+        mask : bool (H, W) array, optional
+            Pixels that the relative bound does not look at, as `encode_chunk` keeps them exactly.
         padded : bool
             They may be one tile of a frame, padded below and on the right with one value. The
             relative bound then ignores samples like the last one, so that it is never looser
             than that of the whole frame.
         loosest : bool
             What was promised, to judge by, not what to encode with: holes do not tighten it.
+
+        Raises
+        ------
+        InputError
+            When `frames` have another number of axes.
         """
+        frames = np.asarray(frames)
+        if frames.ndim not in (3, 4):
+            raise InputError(
+                f"frames of shape {frames.shape}; expected (g, H, W) or (g, H, W, C): of one "
+                "frame, give frame[None]"
+            )
+        if frames.ndim == 3:
+            frames = frames[..., None]
         if self.lossless or frames.dtype == np.bool_:
             return ChunkBound()
         if self.pointwise_relative is not None:
@@ -179,15 +199,19 @@ class ErrorBound:
             bounds[:] = self.absolute
         if self.relative is not None:
             with np.errstate(over="ignore"):  # infinite then, which bounds nothing, as it should
-                allowed = self.relative * _ranges(frames, padded, loosest)
+                allowed = self.relative * _ranges(frames, mask, padded, loosest)
             np.minimum(bounds, allowed, out=bounds)
         return ChunkBound(absolute=bounds)
 
 
-def _ranges(frames: np.ndarray, padded: bool, loosest: bool) -> np.ndarray:
-    """max - min of the finite samples of every frame and channel, float64 (g, C)."""
+def _ranges(frames: np.ndarray, mask, padded: bool, loosest: bool) -> np.ndarray:
+    """max - min of the finite unmasked samples of every frame and channel, float64 (g, C)."""
     ranges = np.zeros((frames.shape[0], frames.shape[3]))
     for t, frame in enumerate(frames):
+        if mask is not None:  # what is left is a frame one pixel wide, or nothing
+            frame = frame[~mask][:, None]
+        if not frame.size:
+            continue
         if loosest:
             used = np.isfinite(frame) if frame.dtype.kind == "f" else None
         else:
@@ -202,10 +226,17 @@ def _ranges(frames: np.ndarray, padded: bool, loosest: bool) -> np.ndarray:
             smallest = -np.inf if frame.dtype.kind == "f" else np.iinfo(frame.dtype).min
             low = np.min(frame, axis=(0, 1), where=used, initial=largest)
             high = np.max(frame, axis=(0, 1), where=used, initial=smallest)
-        low, high = low.astype(np.float64), high.astype(np.float64)
         with np.errstate(over="ignore", invalid="ignore"):
-            ranges[t] = np.where(high >= low, high - low, 0.0)
+            ranges[t] = np.where(high >= low, _widths(low, high), 0.0)
     return np.where(np.isfinite(ranges), ranges, np.finfo(np.float64).max)
+
+
+def _widths(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """high - low of a few numbers, float64; of integers exact, or else rounded down."""
+    if low.dtype.kind == "f":
+        return high.astype(np.float64) - low.astype(np.float64)
+    exact = [int(h) - int(one) for one, h in zip(low, high, strict=True)]
+    return np.array([w if (w := float(n)) <= n else math.nextafter(w, 0) for n in exact])
 
 
 def _distances(one: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -12,7 +12,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from tezip_h5 import holes
 from tezip_h5.bounds import ErrorBound
 from tezip_h5.errors import BoundError, FormatError, InputError
 from tezip_h5.frames import Stack, open_stack
@@ -351,12 +350,10 @@ def compare(data: h5py.Dataset, original: Stack, bound: ErrorBound) -> float:
         frames = frames.astype(decoded.dtype, copy=False)
         for panel in panels:
             index = (slice(None), *panel)
-            judged = frames[index]
-            if mask is not None:  # a relative bound does not see what is masked
-                judged = holes.fill_still(judged, mask[panel])
-            judged = judged.reshape((*judged.shape[:3], -1))
+            judged = frames[index].reshape((*frames[index].shape[:3], -1))
+            hidden = None if mask is None else mask[panel]
             # The filter may have seen tiles, with holes that it could not tell from the others.
-            limits = bound.of_frames(judged, loosest=tables is None)
+            limits = bound.of_frames(judged, hidden, loosest=tables is None)
             error, at = _worst(frames[index], decoded[index], limits)
             if at is not None:
                 place = (at[0], *panel, *at[1:])

@@ -52,8 +52,10 @@ class Prepared:
         self.saving: float | None = None
         self.mixing_saved: float | None = None
         for panel in layout.panels:
-            part = self.frames[(slice(None), *panel)]
-            limits = bound.of_frames(part.reshape((*part.shape[:3], -1)))
+            part, original = (a[(slice(None), *panel)] for a in (self.frames, frames))
+            # Not of what fills masked pixels: that is made of all frames, and wider than some.
+            original = original.reshape((*original.shape[:3], -1))
+            limits = bound.of_frames(original, None if mask is None else mask[panel])
             if exact:
                 limits = limits.exact_where(np.arange(len(part)) < exact)
             self._bounds[panel] = limits
