@@ -67,14 +67,18 @@ def png(depth, colour):
     return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
-def tiff(samples, bits, kind=1, photometric=1, extra=(), planar=1):
+def tiff(samples, bits, kind=1, photometric=1, extra=(), planar=1, orientation=1):
     """A little-endian TIFF file of samples (H, W, C), of a kind that Pillow may not write."""
     height, width, channels = samples.shape
     planes = samples if planar == 1 else np.moveaxis(samples, 2, 0)
     lists, start = b"", 8
     tags = [(256, [width]), (257, [height]), (258, [bits] * channels), (259, [1])]
-    tags += [(262, [photometric]), (273, None), (277, [channels]), (278, [height]), (279, None)]
-    tags += [(284, [planar])] + [(338, list(extra))] * bool(extra) + [(339, [kind] * channels)]
+    tags += [(262, [photometric]), (273, None), (274, [orientation]), (277, [channels])]
+    tags += (
+        [(278, [height]), (279, None), (284, [planar])]
+        + [(338, list(extra))] * bool(extra)
+        + [(339, [kind] * channels)]
+    )
     strips = 1 if planar == 1 else channels
     size = samples.nbytes // strips
     after = start + 2 + 12 * len(tags) + 4
@@ -285,6 +289,26 @@ def test_16_bit_grey_stays_16_bit(folder, tmp_path, name, data, expected):
     np.testing.assert_array_equal(ImageFolder(tmp_path / "out", expand=False)[0], expected)
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"P5 2 1 255\n\x05\xff",
+        b"P2 2 1 255\n5 255\n",
+        tiff(np.array([[[5], [255]]], "u1"), 8, orientation=0),  # which is none
+        tiff(np.array([[[5], [255]]], "<u2"), 16, photometric=0),  # which Pillow leaves alone
+    ],
+)
+def test_samples_come_as_they_lie_in_the_file(folder, data):
+    (folder / "a.image").write_bytes(data)
+    np.testing.assert_array_equal(ImageFolder(folder, expand=False)[0], [[5, 255]])
+
+
+@pytest.mark.parametrize("data", [b"P1 2 1\n1 0\n", b"P4 2 1\n\x80"])
+def test_bits_are_black_and_white(folder, data):
+    (folder / "a.pbm").write_bytes(data)
+    np.testing.assert_array_equal(ImageFolder(folder, expand=False)[0], [[0, 1]])
+
+
 def test_signed_samples_keep_their_sign(folder):
     samples = np.array([[[-5], [32767]]], "<i2")
     (folder / "a.tif").write_bytes(tiff(samples, 16, kind=2))
@@ -326,11 +350,20 @@ LOSSES = {
     "unsigned 32-bit TIFF": (tiff(samples("<u4", 1), 32), "unsigned samples of 32 bits"),
     "signed 8-bit TIFF": (tiff(samples("i1", 1), 8, kind=2), "signed samples of 8 bits"),
     "fourth channel": (tiff(samples("u1", 4), 8, photometric=2, extra=[0]), "beside the 3"),
+    "12-bit PGM": (b"P5 2 1 4095\n" + bytes(4), "samples of 0 to 4095, .* to 65535"),
+    "7-bit PGM": (b"P5 2 1 100\n" + bytes(2), "samples of 0 to 100, .* to 255"),
+    "7-bit PPM": (b"P6 1 1 100\n" + bytes(3), "samples of 0 to 100"),
+    "plain 12-bit PGM": (b"P2 2 1 4095\n5 4095\n", "samples of 0 to 4095"),
+    "plain 7-bit PPM": (b"P3 1 1 100\n1 2 3\n", "samples of 0 to 100"),
+    "white is 0": (tiff(samples("u1", 1), 8, photometric=0), "0 is white, .* the TIFF file itself"),
     "premultiplied": (
         tiff(samples("u1", 4), 8, photometric=2, extra=[1]),
         "multiplied by alpha",
     ),
 }
+for way in range(2, 9):
+    turned = tiff(samples("<u2", 1), 16, orientation=way)
+    LOSSES[f"orientation {way}"] = turned, f"the orientation {way}, .* the TIFF file itself"
 if features.check("jpg_2000"):
     LOSSES["12-bit JPEG 2000"] = deep_jp2(), "12 bits per channel"
 

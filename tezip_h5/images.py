@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
-from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from tezip_h5.errors import InputError
+from tezip_h5.misread import refuse_misread
 from tezip_h5.placing import place
 
 __all__ = ["ImageFolder", "ImageFormat", "write_images"]
@@ -27,8 +28,6 @@ __all__ = ["ImageFolder", "ImageFormat", "write_images"]
 _BYTES = dict.fromkeys(("1", "L", "P", "LA", "RGB", "RGBA", "CMYK"), np.dtype("u1"))
 _DTYPES = {**_BYTES, "I;16": np.dtype("u2"), "I": np.dtype("i4"), "F": np.dtype("f4")}
 _LITTER = {"thumbs.db", "desktop.ini"}
-# Of these Pillow misreads samples, narrows them, draws them anew, or keeps one picture of many.
-_REFUSED = {"FITS", "ICO", "CUR", "ICNS", "AVIF", "EPS", "WMF", "PSD", "MIC", "FPX"}
 _LOSSLESS = {"PNG", "TIFF", "BMP", "DIB", "GIF", "PPM", "TGA", "SGI", "PCX"}
 
 
@@ -113,7 +112,7 @@ class ImageFolder:
     def _look(self, path: Path) -> tuple:
         """Palette and transparency of a file, which must be like the first."""
         with _opened(path) as image:
-            _refuse_loss(path, image)
+            refuse_misread(path, image)
             found = _mode_of(path, image, self._expand), image.size
             self._first = self._first or found
             if found != self._first:
@@ -183,43 +182,6 @@ def _unidentified(path) -> str:
     if samples in ("uint8", "uint16"):
         return "is no image, or its header is damaged; restore it, or move it out of the folder"
     return f"has {samples} samples, which Pillow cannot read so; compress the TIFF file itself"
-
-
-def _refuse_loss(path, image: Image.Image) -> None:
-    """Raise where Pillow would, without a word, give other samples than the file holds."""
-    if image.format in _REFUSED:
-        raise InputError(f"{path} is {image.format}, which Pillow may not read in full; convert it")
-    if isinstance(image, ImageFile.StubImageFile):  # a header without samples
-        raise InputError(f"{path} is {image.format}, no image; move it out of the folder")
-    count = getattr(image, "n_frames", 1)
-    if count > 1:
-        itself = ", or compress this file itself" * (image.format == "TIFF")
-        raise InputError(f"{path} holds {count} images; split it into files of one each{itself}")
-    bits, loss = _bits_of(path, image), None
-    if image.mode in _BYTES and bits > 8:
-        loss = f"{bits} bits per channel, and Pillow would read it with 8 bits per channel"
-    elif image.format == "TIFF":
-        tags, bands = image.tag_v2, len(image.getbands())
-        kind = {1: "unsigned", 2: "signed", 3: "floating"}[tags.get(339, (1,))[0]]
-        if kind != {"I": "signed", "F": "floating"}.get(image.mode, "unsigned"):
-            loss = f"{kind} samples of {bits} bits, of which Pillow would change the sign"
-        elif tags.get(277, 1) > bands or 1 in tags.get(338, ()):
-            loss = f"channels beside the {bands} that Pillow would keep, or multiplied by alpha"
-    if loss:
-        raise InputError(f"{path} has {loss}; read it otherwise and pass the frames as an array")
-
-
-def _bits_of(path, image: Image.Image) -> int:
-    """Bits per channel in the file, where Pillow would read fewer; else any number."""
-    if image.format == "TIFF":
-        return max(image.tag_v2.get(258, (1,)))
-    if image.format == "JPEG2000":  # Ssiz of the SIZ marker
-        return (Path(path).read_bytes().partition(b"\xff\x4f\xff\x51")[2][38] & 127) + 1
-    codec, _, _, raw = (*image.tile, ("", None, None, ""))[0]
-    if codec.startswith("ppm") and isinstance(raw, tuple):  # the mode and the largest sample
-        return raw[1].bit_length()
-    raw = str(raw[0] if isinstance(raw, tuple) else raw)
-    return 16 if codec == "SGI16" or re.match("(L|LA|RGB|RGBA);16", raw) else 8
 
 
 def _mode_of(path, image: Image.Image, expand: bool) -> str:
