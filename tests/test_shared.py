@@ -390,3 +390,71 @@ def test_the_longest_names(tmp_path, make):
         write(source)
         tezip_h5.recompress(source, target)
     assert sorted(tmp_path.iterdir()) == [source, target]
+
+
+# --- a writer's file, whatever has its name later ---
+
+
+def keyframes_of(path):
+    with h5py.File(path) as file:
+        return len(file["scan/keyframes"]), file["scan/keyframes"][0, 0, 0]
+
+
+def written(path, frames, count):
+    with Writer(path, "scan", (16, 16), "u2") as writer:
+        for frame in frames[:count]:
+            writer.append(frame)
+
+
+def test_a_writer_ends_the_file_that_it_began(tmp_path, monkeypatch):
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    written(second / "run.h5", STACK + 100, 12)
+    before = keyframes_of(second / "run.h5")
+    monkeypatch.chdir(first)
+    writer = Writer("run.h5", "scan", (16, 16), "u2")
+    writer.append(STACK[:8])
+    monkeypatch.chdir(second)
+    writer.close()
+    assert keyframes_of(first / "run.h5")[1] == STACK[0, 0, 0]
+    assert keyframes_of(second / "run.h5") == before
+
+
+def test_a_link_that_leads_elsewhere_meanwhile(tmp_path):
+    current, (first, second) = tmp_path / "current.h5", (tmp_path / "1.h5", tmp_path / "2.h5")
+    written(second, STACK + 100, 12)
+    before = keyframes_of(second)
+    first.touch()
+    first.unlink()
+    current.symlink_to(first)
+    writer = Writer(current, "scan", (16, 16), "u2")
+    writer.append(STACK[:8])
+    current.unlink()
+    current.symlink_to(second)
+    writer.close()
+    assert keyframes_of(first)[1] == STACK[0, 0, 0]
+    assert keyframes_of(second) == before
+
+
+def test_a_file_that_was_moved_keeps_its_frames(path, caplog):
+    writer = Writer(path, "scan", (16, 16), "u2")
+    writer.append(STACK)
+    path.rename(path.with_name("moved.h5"))
+    writer.close()
+    assert "was moved" in caplog.text
+    assert writer.summary.shape == STACK.shape
+    assert not path.exists()
+    np.testing.assert_array_equal(tezip_h5.read(path.with_name("moved.h5")), STACK)
+
+
+def test_a_file_that_was_replaced_is_left_alone(path):
+    writer = Writer(path, "scan", (16, 16), "u2")
+    writer.append(STACK)
+    path.rename(path.with_name("moved.h5"))
+    write(path)
+    before = path.read_bytes()
+    with pytest.raises(OSError, match="was replaced by another file"):
+        writer.close()
+    assert path.read_bytes() == before
+    np.testing.assert_array_equal(tezip_h5.read(path.with_name("moved.h5")), STACK)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tezip_h5 import Writer, repair
-from tezip_h5.hdf5 import encoder, live
+from tezip_h5.hdf5 import beginning, encoder, live
 from tezip_h5.hdf5.ending import let_go
 
 
@@ -39,6 +39,7 @@ def recorder(monkeypatch):
     file = live.new_file(None, swmr=False)
     monkeypatch.setattr(h5py, "File", real)
     monkeypatch.setattr(live, "make_to_add", lambda *_: file)
+    monkeypatch.setattr(beginning.Beginning, "identity", None)  # it lies on no disk
 
     class Space:
         """The file is made longer by other means than HDF5's, see `space`."""

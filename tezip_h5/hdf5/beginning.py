@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -92,6 +93,11 @@ class Beginning:
         write_metadata(group, metadata)
         if not self.swmr:  # now, not when frames are safe already
             file.require_group(container.INCOMING)
+
+    @property
+    def identity(self) -> os.stat_result:
+        """Which file it is, whatever has its name later."""
+        return os.fstat(self.file.id.get_vfd_handle())
 
     def abandon(self) -> None:
         """Close the file, and remove it if it is new."""

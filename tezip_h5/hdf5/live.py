@@ -127,40 +127,41 @@ def begin(group: h5py.Group, encoder: StackEncoder) -> _Mark:
     return _Mark(file.filename)
 
 
-def complete(path, name: str, encoder: StackEncoder) -> bool:
+def complete(path, name: str, encoder: StackEncoder, identity: os.stat_result) -> str:
     """Open a file again after its last frame, and add what is known only then: preview and
-    keyframes. False if others have it open, or the disk is too full.
+    keyframes. Returns what keeps it from that, if others have the file or the disk is too full.
 
     Raises
     ------
     OSError
-        When another file has taken the place of the one that was written.
+        When another file has taken the place of the one that was written, of this `identity`.
     """
     opened = False
+    try:
+        if not os.path.samestat(os.stat(path), identity):
+            raise OSError(
+                f"{path} was replaced by another file while it was written: the frames are in the "
+                "file that was there before, if it still has a name"
+            )
+    except FileNotFoundError:
+        return "was moved while it was written"
     try:
         with opening.changing(path, _EXTRAS, names=[name], patience=_PATIENCE) as file:
             opened = True
             group = file.get(name)
-            _check_same(path, group, encoder)
             _drop_unused(group, encoder)
             encoder.group = group
             encoder.write_preview()
             if group["data"].shape[0]:
                 link_keyframes(group, group["data"], encoder.keyframes)
             container.drop_staging(file)
-        return True
+        return ""
     except (OSError, InputError) as error:
-        if opened and getattr(error, "errno", None) not in _FULL:
+        if getattr(error, "errno", None) in _FULL:
+            return "has no room, its disk is full"
+        if opened:
             raise
-        return False
-
-
-def _check_same(path, group, encoder: StackEncoder) -> None:
-    if not isinstance(group, h5py.Group) or len(group.get("frames", ())) < encoder.totals.frames:
-        raise OSError(
-            f"{path} was replaced by another file while it was written: the frames are in the "
-            "file that was there before, if it still has a name"
-        )
+        return "is being read"
 
 
 def _drop_unused(group: h5py.Group, encoder: StackEncoder) -> None:

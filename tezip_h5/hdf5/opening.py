@@ -29,6 +29,7 @@ __all__ = [
     "closing",
     "open_existing",
     "open_to_write",
+    "real_path",
     "target_of",
 ]
 
@@ -74,6 +75,11 @@ def target_of(path) -> Path:
         return path.resolve() if path.is_symlink() else path
     except (OSError, RuntimeError) as error:
         raise InputError(f"{path} leads nowhere: {error}; give another path") from None
+
+
+def real_path(path) -> Path:
+    """`target_of`, wherever links lead later, and this process goes."""
+    return Path(os.path.realpath(target_of(path)))
 
 
 def check_is_hdf5(path) -> Path:

@@ -140,10 +140,10 @@ class Writer:
         bound = ErrorBound(absolute, relative, pointwise_relative, noise)
         if append and overwrite:
             raise InputError("append=True goes on with a stack, overwrite=True replaces it")
-        self._name, self._path = checked_name(name), opening.as_path(path)
+        self._name, self._path = checked_name(name), opening.real_path(path)
         self._swmr = swmr
         self._lock = threading.RLock()  # frames keep together; a signal handler may close
-        self._closing = self._later = False
+        self._closing = False
         self._process, self._line = os.getpid(), None
         self.summary: Summary | None = None
         plan = None
@@ -183,7 +183,7 @@ class Writer:
             self._group = place.make(
                 plan, going_on=there and append, overwrite=overwrite, metadata=metadata or {}
             )
-            self._file = place.file
+            self._file, self._identity = place.file, place.identity
             self._begin(plan, preview, verify)
         except BaseException:
             place.abandon()
@@ -381,21 +381,21 @@ class Writer:
             if self._live is not None:
                 self._live.close()
             opening.close(file, failed=not done)
+        wrong = ""
         if self._swmr or done:
-            self._later = not live.complete(self._path, self._name, self._encoder)
-        if self._later:
+            wrong = live.complete(self._path, self._name, self._encoder, self._identity)
+        if wrong:
             _log.warning(
-                "%s is being read, or its disk is full: its keyframes and preview can be added "
-                "later, by `tezip-h5 repair`",
+                "%s %s: its keyframes and preview can be added later, by `tezip-h5 repair`",
                 self._path,
+                wrong,
             )
         if done:
             self.summary = self._summarise()
 
     def _summarise(self) -> Summary:
-        return summarise(
-            self._path, self._name, self._encoder, self._started, self._path.stat().st_size
-        )
+        size = self._path.stat().st_size if self._path.exists() else 0
+        return summarise(self._path, self._name, self._encoder, self._started, size)
 
     def _require_open(self) -> None:
         if os.getpid() != self._process:
