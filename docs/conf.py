@@ -5,7 +5,6 @@ of the C plugin and so on) are pages as they are, and their links lead where the
 """
 
 import importlib
-import re
 import sys
 from pathlib import Path
 
@@ -41,30 +40,9 @@ html_copy_source = False
 
 
 def setup(app):
-    """In docstrings bars are magnitudes, not substitutions; the site's front page is index.html;
-    names and examples that their pages do not place are added at the end."""
-    app.connect("source-read", _complete)
+    """In docstrings bars are magnitudes, not substitutions; the site's front page is index.html."""
     app.connect("autodoc-process-docstring", _keep_bars)
     app.connect("build-finished", _lead_to_the_front)
-
-
-def _complete(app, docname, source):
-    if docname == "docs/api":
-        package = importlib.import_module("tezip_h5")
-        missing = [name for name in package.__all__ if not re.search(rf"\b{name}\b", source[0])]
-        for name in missing:
-            kind = "class" if isinstance(getattr(package, name), type) else "function"
-            if not callable(getattr(package, name)):
-                continue
-            source[0] += f"\n```{{eval-rst}}\n.. auto{kind}:: tezip_h5.{name}\n```\n"
-    if docname == "docs/examples":
-        languages = {".py": "python", ".sh": "sh", ".c": "c"}
-        for path in sorted((ROOT / "examples").iterdir()):
-            if path.suffix in languages and path.name not in source[0]:
-                source[0] += (
-                    f"\n## {path.stem.replace('_', ' ').capitalize()}\n\n```{{literalinclude}} "
-                    f"../examples/{path.name}\n:language: {languages[path.suffix]}\n```\n"
-                )
 
 
 def _keep_bars(app, what, name, obj, options, lines):

@@ -1,5 +1,6 @@
 """The documentation builds without a warning, and its links lead somewhere."""
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -54,6 +55,13 @@ def test_every_example_is_shown(site):
         words = re.findall(r"[A-Za-z_]{9,}", path.read_text())
         assert words, path
         assert set(words) <= set(re.findall(r"[A-Za-z_]+", text)), path
+
+
+def test_every_command_is_described_as_its_parser_does():
+    spec = importlib.util.spec_from_file_location("commands", ROOT / "docs" / "commands.py")
+    commands = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(commands)
+    assert commands.PAGE.read_text() == commands.page(), "run python docs/commands.py"
 
 
 def test_links_lead_somewhere(site):

@@ -31,8 +31,8 @@ def add_parser(commands) -> None:
     export = verbs.add_parser("export", help="write a model as a .tzm file")
     export.add_argument("model", metavar="MODEL", help=text)
     export.add_argument("out", metavar="OUT.tzm")
-    text = "which of several models: how its digest begins, as show prints it"
-    export.add_argument("--digest", default="", metavar="DIGEST", help=text)
+    which = "which of several models: how its digest begins, as show prints it"
+    export.add_argument("--digest", default="", metavar="DIGEST", help=which)
     export.set_defaults(run=_export)
     embed = verbs.add_parser("embed", help="put a model into an HDF5 file")
     embed.add_argument("file", metavar="FILE.h5")
