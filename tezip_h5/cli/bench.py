@@ -290,8 +290,7 @@ def summary(rows: Iterable[Row]) -> str:
 
     Geometric means over stacks and bounds. The best peer at a bound may be a lossless one.
     Only rows that kept their promise count. The original's stages are ours to measure against, and
-    no other's codec: they are never
-    the best peer.
+    no other's codec: they are never the best peer.
     """
     good = [row for row in rows if row.good]
     others = [row for row in good if not row.ours]

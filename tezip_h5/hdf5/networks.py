@@ -34,8 +34,9 @@ def model_of_stack(tables: h5py.Group, chunk, settings: Settings) -> str | None:
 class NetworkChoice:
     """Decide, chunk of time by chunk of time, whether the network is tried.
 
-    The first step is a probe: its chunks are encoded with the network and without, and the
-    smaller is kept. While the network pays, all chunks are tried so; while it does not, one
+    The first step is a probe: where a sample of it says that the network clearly pays, its chunks
+    are encoded with it; where that is in doubt, both ways, and the network's are kept if they save
+    the share of `NETWORK_WORTH`. While it pays, all chunks are treated so; while it does not, one
     step in 8, then in 16, ... is a probe again. A model that does not ship is embedded when it
     has saved, or will at this rate, more bytes than it has.
 
