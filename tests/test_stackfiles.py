@@ -84,6 +84,35 @@ def test_numpy_files_that_are_wrong(tmp_path, out, walk):
         assert not out.exists()
 
 
+def test_numpy_files_that_are_damaged(tmp_path, out, walk):
+    """Whatever a reader makes of the damage: zlib's errors, a parser's, an integer too large."""
+    np.save(tmp_path / "x.npy", walk)
+    np.savez_compressed(tmp_path / "x.npz", x=walk)
+    npy, npz = ((tmp_path / f"x.{kind}").read_bytes() for kind in ("npy", "npz"))
+    flags = bytearray(npz)
+    for mark, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):  # where "encrypted" is said
+        flags[flags.index(mark) + at] |= 1
+    method = bytearray(npz)
+    for mark, at in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        method[method.index(mark) + at] = 99
+    damaged = {
+        "stream.npz": npz[:300] + bytes(255 ^ b for b in npz[300:310]) + npz[310:],
+        "locked.npz": bytes(flags),
+        "method.npz": bytes(method),
+        "open.npy": npy.replace(b"), }", b"    "),
+        "negative.npy": npy.replace(b"(20, 40, 56)", b"(-20,40, 56)"),
+        "huge.npy": npy.replace(
+            b"(20, 40, 56), }" + 15 * b" ", b"(4000000000000, 1600000, 16), }"[:30]
+        ),
+    }
+    for name, data in damaged.items():
+        assert data not in (npy, npz)
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(InputError, match=f"{name}.* cannot be read: .*restore it"):
+            tezip_h5.write(tmp_path / name, out, **FAST)
+        assert not out.exists()
+
+
 @pytest.mark.parametrize("how", [{}, {"compression": "zlib"}, {"bigtiff": True}])
 @pytest.mark.parametrize("dtype", ["<u2", ">u2", "u1", "f4"])
 def test_tiff(tmp_path, out, walk, tifffile, how, dtype):

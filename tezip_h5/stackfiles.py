@@ -77,10 +77,11 @@ def open_file(path):
         if kind == ".npz":
             return _npz(file, member), None
         return _tiff(file, member)
-    except (ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{file} cannot be read: {error}; restore it") from None
+    except (InputError, OSError, MemoryError):
+        raise
+    except Exception as error:  # zlib's, zipfile's, the parser's of a header: whatever damage does
+        reason = str(error) or type(error).__name__
+        raise InputError(f"{file} cannot be read: {reason}; restore it") from None
 
 
 def _check_there(file: Path) -> None:
