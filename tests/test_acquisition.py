@@ -291,6 +291,31 @@ def test_appending(path, walk, bound, swmr):
             assert len(f["scan/keyframes"]) == report.kinds["keyframe"]
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"absolute": 0},
+        {"absolute": 2, "relative": 0},
+        {"noise": 0},
+        {"absolute": 2},
+        {"tile": (64, 64)},
+        {"tile": np.array([20, 64])},
+        {"window": 3, "tile": None},
+        {"mse_threshold": 0.1, "warmup": 1},
+        {"entropy": False, "predictor": "auto", "model": None},
+        {"coder": "stages", "feedback": "prediction", "spatial": True, "model": "default"},
+    ],
+)
+def test_a_writer_starts_again_with_its_own_arguments(path, walk, options):
+    kept = []
+    for first in range(3):
+        with Writer(path, "scan", (40, 56), "u2", append=True, **FAST, **options) as w:
+            kept.append(w.settings)
+            w.append(walk[5 * first : 5 * first + 5])
+    assert kept[0] == kept[-1]
+    tezip_h5.verify(path, walk[:15])
+
+
 def test_appending_floats_and_names(path):
     rng = np.random.default_rng(0)
     stack = rng.normal(100, 5, (9, 24, 24)).astype("f4")
@@ -312,6 +337,15 @@ def test_what_cannot_be_appended(path, walk):
         ({"frame_shape": (40, 57), "dtype": "u2"}, "frame_shape"),
         ({"chunk_frames": 4}, "chunk_frames=4"),
         ({"absolute": 3}, "begun with absolute 2"),
+        ({"absolute": 0}, "a bound of lossless, .*begun with absolute 2"),
+        ({"tile": (8, 8)}, r"tile=\(8, 8\), but"),
+        ({"window": 5}, "window=5, but .* was begun with None"),
+        ({"mse_threshold": 0.1}, "mse_threshold=0.1, but .* was begun with None"),
+        ({"warmup": 1}, "warmup=1, but .* was begun with 0"),
+        ({"feedback": "prediction"}, "feedback='prediction', but"),
+        ({"entropy": False}, "entropy=False, but .* was begun with True"),
+        ({"coder": "linear"}, "coder='linear', but"),
+        ({"window": 0}, "window=0 is no number of frames"),
     ):
         with pytest.raises(InputError, match=words):
             Writer(path, "scan", append=True, **options)

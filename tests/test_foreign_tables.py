@@ -106,7 +106,7 @@ def test_pictures_of_another_size_make_way(path):
         del f["scan/preview"]
         f["scan/preview"] = np.zeros((len(attributes["frames"]), 5, 5))
         f["scan/preview"].attrs.update(attributes)
-    with tezip_h5.Writer(path, "scan", append=True, window=1) as writer:
+    with tezip_h5.Writer(path, "scan", append=True) as writer:
         writer.append(STACK)
     with h5py.File(path) as f:
         assert f["scan/preview"].shape[1:] == (16, 16)

@@ -9,7 +9,7 @@ from tezip_h5.bounds import ErrorBound
 from tezip_h5.errors import InputError
 from tezip_h5.hdf5 import container
 from tezip_h5.hdf5.networks import model_of_stack
-from tezip_h5.hdf5.options import check_dataset, options_of, panel_axes_of
+from tezip_h5.hdf5.options import check_dataset, options_of, panel_axes_of, settings_of
 from tezip_h5.hdf5.plan import Plan
 from tezip_h5.hdf5.tables import reading
 from tezip_h5.settings import Settings
@@ -27,7 +27,8 @@ def plan_of(
     group : h5py.Group
         With ``data`` and ``frames``, as `write` and `Writer` make it.
     bound, settings
-        As given; what is left out comes from the stack. The level may differ.
+        As given; what is left out, or None, comes from the stack. The level and the model may
+        differ.
     **given
         ``frame_shape``, ``dtype``, ``chunk_frames``, ``tile``; None is left out.
 
@@ -58,13 +59,15 @@ def plan_of(
         "chunk_frames": data.chunks[0],
         "tile": (rows, columns),
     }
+    frame = data.shape[1 + panel_axes_of(data) :][:2]
     for name, value in given.items():
-        if value is not None and _plain(name, value) != stored[name]:
+        if value is not None and _plain(name, value, frame) != stored[name]:
             raise InputError(
                 f"{name}={value!r}, but {data.name} has {stored[name]!r}; leave it out, or give "
                 "another name for a new stack"
             )
-    if bound not in (ErrorBound(), options.bound):
+    same = bound == options.bound or (bound.lossless and options.bound.lossless)
+    if not same and bound != ErrorBound():
         raise InputError(
             f"a bound of {bound}, but {data.name} was begun with {options.bound}; leave it out"
         )
@@ -75,7 +78,7 @@ def plan_of(
         stored["frame_shape"],
         stored["dtype"],
         options.bound,
-        kept | settings,
+        kept | _agreeing(settings, options.settings, data.name),
         stored["chunk_frames"],
         stored["tile"],
         threads,
@@ -90,11 +93,29 @@ def _grows(group: h5py.Group, name: str) -> bool:
     return isinstance(table, h5py.Dataset) and table.maxshape == (None,)
 
 
-def _plain(name: str, value):
-    """What a caller gave, in the form that is compared."""
+def _agreeing(given: dict, stored: Settings, name: str) -> dict:
+    """The settings that a caller gave, without those that say nothing; InputError where one is
+    another than the stack was begun with."""
+    wanted = settings_of(given)
+    # Without a value of their own they are "whatever is smallest", but "no model" is a wish.
+    said = {key: getattr(wanted, key) for key in given}
+    said = {key: value for key, value in said.items() if value is not None or key == "model"}
+    for key, value in said.items():
+        if key not in ("level", "model") and value != getattr(stored, key):
+            raise InputError(
+                f"{key}={value!r}, but {name} was begun with {getattr(stored, key)!r}; leave it "
+                "out, or give another name for a new stack"
+            )
+    return {key: given[key] for key in said}
+
+
+def _plain(name: str, value, frame: tuple[int, int]):
+    """What a caller gave, in the form that is compared; `frame` is (rows, columns)."""
     try:
         if name == "dtype":
             return np.dtype(value).newbyteorder("<")
-        return tuple(value) if name in ("frame_shape", "tile") else value
-    except TypeError:
+        if name == "tile":  # which may be larger than a frame
+            return tuple(min(pair) for pair in zip(value, frame, strict=True))
+        return tuple(value) if name == "frame_shape" else value
+    except (TypeError, ValueError):
         raise InputError(f"{name}={value!r} has no meaning; leave it out") from None
