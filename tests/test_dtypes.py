@@ -186,6 +186,18 @@ def test_bool_becomes_black_and_white_images(tmp_path):
     np.testing.assert_array_equal(tezip_h5.read(tmp_path / "again.h5"), stack)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "channels"), [("bool", 3), ("f8", 1), ("i8", 1), ("u8", 1), ("u2", 3)]
+)
+def test_what_no_image_holds_becomes_npy_files(tmp_path, dtype, channels):
+    stack = np.stack([moving("u1")[:3] % 2] * channels, -1).astype(dtype)
+    tezip_h5.write(stack, tmp_path / "run.h5", level="fast")
+    assert tezip_h5.extract(tmp_path / "run.h5", tmp_path / "out") == {}  # no name was recorded
+    paths = sorted((tmp_path / "out").iterdir())
+    assert [path.name for path in paths] == [f"frame_{i:06}.npy" for i in range(3)]
+    np.testing.assert_array_equal(np.stack([np.load(path) for path in paths]), stack)
+
+
 def test_masks_hide_pixels_of_every_type(tmp_path, stack):
     mask = np.zeros((20, 24), bool)
     mask[3:5, 7] = True

@@ -653,6 +653,18 @@ def test_every_frame_gets_a_file(tmp_path_factory, names):
         assert names[written[name]] == name
 
 
+def test_frames_without_a_name_among_others(tmp_path):
+    frames = [np.full((2, 2), i, np.uint8) for i in range(5)]
+    names = ["frame_000001.png", None, "b.jpg", None, "b.png"]
+    assert write_images(tmp_path, frames, names) == {"b.jpg": "b_1.png"}
+    read = {path.name: int(np.asarray(Image.open(path))[0, 0]) for path in tmp_path.iterdir()}
+    expected = ["frame_000001.png", "frame_000001_1.png", "b_1.png", "frame_000003.png", "b.png"]
+    assert read == {name: i for i, name in enumerate(expected)}
+    with pytest.raises(InputError, match=r"frame_000001.png is there already"):
+        write_images(tmp_path, frames[:2], [None, None])
+    assert len(names_in(tmp_path)) == 5
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -714,8 +726,7 @@ def test_frames_without_names(tmp_path, dtype, channels, mode, suffix):
 )
 def test_frames_that_are_no_images(tmp_path, dtype, shape):
     frame = np.random.default_rng(0).integers(0, 99, shape).astype(dtype)
-    renamed = write_images(tmp_path, [frame])
-    assert renamed == {"frame_000000.png": "frame_000000.npy"}
+    assert write_images(tmp_path, [frame]) == {}
     back = np.load(tmp_path / "frame_000000.npy")
     assert back.dtype == frame.dtype
     np.testing.assert_array_equal(back, frame)

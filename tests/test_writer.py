@@ -54,6 +54,9 @@ def test_names_may_come_late(tmp_path, walk):
         w.append(walk[1], filename="b.tif")
     with h5py.File(tmp_path / "run.h5") as f:
         assert f["scan/filenames"].asstr()[:].tolist() == ["", "b.tif"]
+    assert tezip_h5.extract(tmp_path / "run.h5", tmp_path / "out") == {}
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["b.tif", "frame_000000.png"]
 
 
 @pytest.mark.parametrize(

@@ -221,7 +221,7 @@ def write_images(
     ----------
     folder : str or path; made when missing
     frames : iterable of arrays of one dtype, (H, W) or (H, W, C)
-    filenames : list of str; default: frame_000000.png, …
+    filenames : list of str; default, and where one is None: frame_000000.png, …
     image_format : ImageFormat of the files the frames came from; default: as the first suggests
     count : int; number of frames, for the width of the numbers without `filenames`
     overwrite : bool; replace files that are there; or "equal": only what would be the same
@@ -244,29 +244,31 @@ def write_images(
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; give a folder")
-    filenames = None if filenames is None else [_plain_name(name) for name in filenames]
+    if filenames is not None:
+        filenames = [name if name is None else _plain_name(name) for name in filenames]
     frames = map(np.asarray, frames)
     first = list(itertools.islice(frames, 1))
     modes = (image_format.mode,) if image_format else ("L", "LA", "RGB", "RGBA", "I;16", "I", "F")
     mode = next((m for m in modes if image_format or (first and _fits(*first, m))), None)
-    digits, suffix = max(6, len(str((count or 1) - 1))), _exact_suffix(mode or "L")
-    numbered = f"frame_{{:0{digits}}}{suffix}".format
+    digits, missing = max(6, len(str((count or 1) - 1))), object()
+    numbered = f"frame_{{:0{digits}}}{_exact_suffix(mode)}".format
     if folder.is_dir() and any(folder.iterdir()):  # or a million names are looked for in vain
-        for name in map(numbered, range(count or 0)) if filenames is None else filenames:
-            _check_free(folder / _lossless_name(name, mode), overwrite)
-    frames = itertools.chain(first, frames)
-    together = zip if filenames is None else itertools.zip_longest
-    pairs = together(frames, map(numbered, itertools.count()) if filenames is None else filenames)
+        for i, name in enumerate([None] * (count or 0) if filenames is None else filenames):
+            _check_free(folder / _lossless_name(name or numbered(i), mode), overwrite)
+    pairs = zip(itertools.chain(first, frames), itertools.repeat(None), strict=False)
+    if filenames is not None:
+        pairs = itertools.zip_longest(itertools.chain(first, frames), filenames, fillvalue=missing)
     folder.mkdir(parents=True, exist_ok=True)
-    names, renamed = _Names(filenames or ()), {}
+    names, renamed = _Names(name for name in filenames or () if name is not None), {}
     for index, (frame, name) in enumerate(pairs):
-        if frame is None or name is None:
+        if frame is missing or name is missing:
             raise InputError(f"there are {len(filenames)} filenames, for another number of frames")
         extras = image_format.extras(index) if image_format else (None, None)
-        target, data = _encoded(frame, mode, extras, names.target(name, mode), names)
+        target = names.free(numbered(index)) if name is None else names.target(name, mode)
+        target, data = _encoded(frame, mode, extras, target, names)
         _check_free(folder / target, overwrite, data)
         place(folder / target, data)
-        if target != name:
+        if name is not None and target != name:
             renamed[name] = target
     return renamed
 

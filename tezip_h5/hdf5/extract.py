@@ -59,11 +59,11 @@ def extract(
         names = image_format = None
         if tables is not None and "filenames" in tables:
             names = container.read_filenames(tables)
-            names = names if all(names) else None
+            names = [name or None for name in names] if any(names) else None
             text = attribute_of(tables["filenames"], "image_format", str)
             image_format = ImageFormat.from_json(text) if text else None
         blocks = (block for _, block in reader.blocks(data, threads, device))
-        if data.dtype == np.bool_:
+        if data.dtype == np.bool_ and data.shape[3:] in ((), (1,)):
             image_format = ImageFormat("1")
             blocks = (block.view(np.uint8) for block in blocks)
         frames = (frame for block in blocks for frame in block)
