@@ -407,6 +407,8 @@ def test_options_that_cannot_be_meant(tmp_path, walk, monkeypatch, words, messag
     "value", [0, -1, 2.5, 2**31, 10**400, "5", "x", float("inf"), float("nan")]
 )
 def test_numbers_of_frames(value):
-    with pytest.raises(InputError, match=r"window=.* is no number of frames; give one from 1 to"):
+    with pytest.raises(
+        InputError, match=r"window=.* is no number of frames; give an int from 1 to"
+    ):
         Settings(window=value)
     assert Settings(window=2**31 - 1, warmup=2**31 - 1).window == 2**31 - 1

@@ -2,13 +2,15 @@
 
 import time
 
+import h5py
 import numpy as np
 import pytest
 from conftest import require_package
 from PIL import Image
 
 import tezip_h5
-from tezip_h5 import InputError, Settings, Writer
+from tezip_h5 import ErrorBound, InputError, Settings, Writer, decode_chunk, encode_chunk
+from tezip_h5.cli import main
 from tezip_h5.frames import open_stack
 from tezip_h5.hdf5.layout import Layout
 
@@ -97,6 +99,30 @@ def test_masked_arrays(tmp_path):
     assert list(tmp_path.iterdir()) == []
     tezip_h5.write(np.ma.array(STACK), tmp_path / "x.h5", level="fast")  # nothing is lost
     np.testing.assert_array_equal(tezip_h5.read(tmp_path / "x.h5"), STACK)
+
+
+def test_masked_frames_of_a_writer(tmp_path):
+    with Writer(tmp_path / "x.h5", "scan", (8, 9), "u2", level="fast") as w:
+        for frames in (np.ma.masked_equal(STACK, 7), np.ma.masked_equal(STACK[0], 7)):
+            with pytest.raises(InputError, match=r"mask=.*\.filled\(\)"):
+                w.append(frames)
+        with pytest.raises(InputError, match="no array"):
+            w.append([[1, 2], [3]])
+        w.append(np.ma.array(STACK))
+    np.testing.assert_array_equal(tezip_h5.read(tmp_path / "x.h5"), STACK)
+
+
+def test_datasets_that_hold_nothing(tmp_path, capsys):
+    np.save(tmp_path / "x.npy", STACK)
+    with h5py.File(tmp_path / "n.h5", "w") as f:
+        f["null"], f["type"] = h5py.Empty("u2"), np.dtype("u2")
+        with pytest.raises(InputError, match="empty, without even a shape"):
+            tezip_h5.write(f["null"], tmp_path / "x.h5")
+    words = ["compress", "none", f"{tmp_path}/x.npy", f"{tmp_path}/x.h5", "--level", "fast"]
+    for name in ("null", "type"):
+        assert main([*words, "--mask", f"{tmp_path}/n.h5:/{name}"]) == 1
+        assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "x.h5").exists()
 
 
 # --- lists ---
@@ -266,11 +292,29 @@ def test_models_that_cannot_be_loaded():
         {"level": np.array(["fast"])},
         {"mse_threshold": "a"},
         {"mse_threshold": np.inf},
+        *({"entropy": value} for value in ("no", 0, None, np.ones(2))),
+        *({"warmup": value} for value in (1.0, True, "1", None, -1)),
+        *({"window": value} for value in (3.0, True, "3", np.array([3]), 0)),
     ],
 )
 def test_settings_of_a_wrong_type(options):
     with pytest.raises(InputError, match=f"{next(iter(options))}="):
         Settings(**options)
+
+
+def test_numpys_values_are_settings():
+    given = Settings(window=np.uint8(3), warmup=np.int64(1), entropy=np.bool_(False))
+    assert repr(given) == repr(Settings(window=3, warmup=1, entropy=False))
+
+
+def test_chunks_that_are_none():
+    limits = ErrorBound().of_frames(STACK)
+    for frames in (STACK[0], STACK[None, ..., None]):
+        with pytest.raises(InputError, match=r"expected \(g, h, w\) or \(g, h, w, C\)"):
+            encode_chunk(frames, limits, Settings())
+    for payload in ("text", None, 5):
+        with pytest.raises(InputError, match=f"{type(payload).__name__} is no payload"):
+            decode_chunk(payload)
 
 
 @pytest.mark.parametrize("given", [{"dtype": "zz"}, {"tile": 5}, {"frame_shape": 5, "dtype": "u2"}])

@@ -106,6 +106,8 @@ def encode_chunk(
     ------
     BoundError
         If the decoder would break the bound; nothing is returned then.
+    InputError
+        For frames of another number of axes, or more bytes than a chunk may have.
     """
     header, planar = _opened(frames, shape)
     attempts = _attempts(header, planar, bound, settings, kinds, mask, scale, threads)
@@ -142,6 +144,11 @@ def mixing_saving(
 
 def _opened(frames: np.ndarray, shape: tuple[int, ...] | None) -> tuple[Header, np.ndarray]:
     """The header of a chunk, and its samples in native byte order, (g, h, w, C); bytes of bool."""
+    if frames.ndim not in (3, 4):
+        raise InputError(
+            f"frames of shape {frames.shape}; expected (g, h, w) or (g, h, w, C): of one frame, "
+            "give frame[None]"
+        )
     native = frames.dtype.newbyteorder("=")
     planar = frames.astype(native, copy=False).view(levels.carrier(native))
     planar = planar.reshape((*frames.shape[:3], -1))
@@ -246,9 +253,16 @@ def decode_chunk(
     ------
     FormatError
         When the payload is damaged, or decodes to something else than was encoded.
+    InputError
+        When it is no bytes at all.
     ModelError
         When it needs a model that is not found.
     """
+    try:
+        memoryview(payload)
+    except TypeError:
+        name = type(payload).__name__
+        raise InputError(f"{name} is no payload; give the bytes of encode_chunk") from None
     parsed = bitstream.unpack(payload)
     header = parsed.header
     if max_bytes is not None and header.nbytes > max_bytes:

@@ -25,6 +25,7 @@ __all__ = [
     "blocks_checked",
     "check_frames",
     "check_mask",
+    "host_frames",
     "is_count",
     "open_stack",
     "take",
@@ -211,6 +212,8 @@ def _in_our_order(stack: Stack, axes: str | None) -> Stack:
 
 
 def _array_like(array, axes: str | None, panel_axes: int) -> Stack:
+    if array.shape is None:
+        raise InputError("a dataset that is empty, without even a shape; give one with frames")
     if any(n != n for n in array.shape):
         raise InputError(
             f"a stack of shape {array.shape} does not know how many frames it has; of a dask "
@@ -304,7 +307,14 @@ def axis_order(axes: str | None, rank: int) -> tuple[tuple[int, ...], int]:
     return tuple(letters.index(letter) for letter in wanted), len(panels)
 
 
-def _frame(frame) -> np.ndarray:
+def host_frames(frame) -> np.ndarray:
+    """A frame, or several, as an array in the host's memory.
+
+    Raises
+    ------
+    InputError
+        When it is none, or a masked array.
+    """
     _refuse_masked(frame)
     try:
         return to_host(frame)
@@ -318,7 +328,7 @@ def _frames(frames: Iterable, count: int | None) -> Stack:
     first = next(iterator, None)
     if first is None:
         raise InputError("the iterable yields no frame; give at least one")
-    first = _frame(first)
+    first = host_frames(first)
     unread = [chain([first], iterator)]
 
     def read(size, start):
@@ -337,7 +347,7 @@ def _gathered(frames: Iterator, size: int, first: np.ndarray) -> Iterator[np.nda
         block = np.empty((size, *first.shape), first.dtype)
         filled = 0
         for number, frame in islice(frames, size):
-            block[filled] = _same(_frame(frame), first, number)
+            block[filled] = _same(host_frames(frame), first, number)
             filled += 1
         if filled:
             yield block[:filled]

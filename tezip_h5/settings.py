@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from numbers import Real
+from numbers import Integral, Real
+
+import numpy as np
 
 from tezip_h5.errors import InputError
 
@@ -32,14 +34,12 @@ def _choice(name, value, choices):
 
 
 def _check_frames(name, value, least):
-    try:
-        whole = value == int(value)
-    except (TypeError, ValueError, OverflowError):  # none, text, nan, infinite
-        whole = False
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
     if not whole or not least <= value <= _MOST_FRAMES:
         raise InputError(
-            f"{name}={value!r} is no number of frames; give one from {least} to {_MOST_FRAMES}"
+            f"{name}={value!r} is no number of frames; give an int from {least} to {_MOST_FRAMES}"
         )
+    return int(value)
 
 
 @dataclass(frozen=True)
@@ -105,15 +105,17 @@ class Settings:
         ):
             if getattr(self, name) is not None:
                 _choice(name, getattr(self, name), choices)
-        for name in ("spatial", "ranks"):
-            _choice(name, getattr(self, name), (None, True, False))
+        for name in ("entropy", "spatial", "ranks"):
+            if isinstance(getattr(self, name), np.bool_):
+                object.__setattr__(self, name, bool(getattr(self, name)))
+            _choice(name, getattr(self, name), (True, False) + (None,) * (name != "entropy"))
         if self.window is not None and self.mse_threshold is not None:
             raise InputError(
                 "window (-w) and mse_threshold (-t) were both given; they place keyframes in "
                 "two different ways, give only one"
             )
         if self.window is not None:
-            _check_frames("window", self.window, 1)
+            object.__setattr__(self, "window", _check_frames("window", self.window, 1))
         if self.mse_threshold is not None and not (
             isinstance(self.mse_threshold, Real) and 0 <= self.mse_threshold < math.inf
         ):
@@ -121,7 +123,7 @@ class Settings:
                 f"mse_threshold={self.mse_threshold!r} is no mean squared error on the 0..1 "
                 "scale; give a finite number >= 0"
             )
-        _check_frames("warmup", self.warmup, 0)
+        object.__setattr__(self, "warmup", _check_frames("warmup", self.warmup, 0))
         if self.predictor == "prednet" and self.model is None:
             raise InputError("predictor='prednet' needs a model, but model=None was given")
         if not self.entropy:

@@ -99,7 +99,7 @@ def open_source(images: str):
         path, inside = found
         with opening.open_existing(path) as file:
             item = file.get(inside.strip("/") or "/")
-            if not hasattr(item, "dtype"):
+            if not hasattr(item, "shape"):
                 raise InputError(f"{path} holds no dataset {inside!r}")
             yield item
         return

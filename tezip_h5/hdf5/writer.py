@@ -11,8 +11,7 @@ import numpy as np
 
 from tezip_h5.bounds import ErrorBound
 from tezip_h5.errors import InputError
-from tezip_h5.frames import is_count
-from tezip_h5.gpu_arrays import to_host
+from tezip_h5.frames import host_frames, is_count
 from tezip_h5.hdf5 import container, live, opening
 from tezip_h5.hdf5.appending import plan_of
 from tezip_h5.hdf5.beginning import Beginning
@@ -259,7 +258,7 @@ class Writer:
         `filename` is the name of the frame's file, or a list of k names. The samples are
         copied before this returns, those of an array on a GPU to the host.
         """
-        block = to_host(frames)
+        block = host_frames(frames)
         if block.shape == self._plan.frame_shape:
             block = block[None]
         if (
