@@ -48,8 +48,9 @@ class ErrorBound:
         |x - x'| <= absolute, in the unit of the stack.
     relative : float, optional
         |x - x'| <= relative * (max - min of the whole frame's channel). With
-        `absolute` as well, both hold. Values that are no measurements, see `holes`, come back
-        exactly and count for nothing here: the bound is tighter where there are any.
+        `absolute` as well, both hold. Masked pixels and values that are no measurements, see
+        `holes`, come back exactly and count for nothing here: the bound is tighter where there
+        are any.
     pointwise_relative : float, optional
         |x - x'| <= pointwise_relative * |x|; zeros stay exact. Excludes the others.
     noise : float, optional
