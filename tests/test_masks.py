@@ -67,13 +67,16 @@ def test_masked_pixels_that_change(tmp_path, counts, mask):
         tmp_path / "a.h5", "scan", (60, 64), "u4", mask=mask, absolute=3, tile=(32, 40)
     ) as w:
         w.append(stack[:18])
-    with tezip_h5.Writer(tmp_path / "a.h5", "scan", append=True) as w:
+    with tezip_h5.Writer(tmp_path / "a.h5", "scan", append=True, mask=mask) as w:
         w.append(stack[18:])
     back = tezip_h5.read(tmp_path / "a.h5")
     np.testing.assert_array_equal(back[:, mask > 0], stack[:, mask > 0])
     tezip_h5.verify(tmp_path / "a.h5", stack)
     with pytest.raises(InputError, match="leave mask out"):
-        tezip_h5.Writer(tmp_path / "a.h5", "scan", append=True, mask=mask)
+        tezip_h5.Writer(tmp_path / "a.h5", "scan", append=True, mask=np.roll(mask, 1))
+    tezip_h5.write(stack, tmp_path / "a.h5", "plain", level="fast")
+    with pytest.raises(InputError, match="leave mask out"):
+        tezip_h5.Writer(tmp_path / "a.h5", "plain", append=True, mask=mask)
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [("u4", {}), ("f4", {"absolute": 3})])
@@ -272,12 +275,15 @@ def test_panels_frame_by_frame_with_colours_and_masks(tmp_path, counts):
     mask = np.zeros((2, 60, 64), bool)
     mask[1, 5:9] = True
     path = tmp_path / "a.h5"
-    with tezip_h5.Writer(
-        path, "scan", (2, 60, 64, 2), "u4", panel_axes=1, mask=mask, absolute=4, level="fast"
-    ) as w:
+    options = {"panel_axes": 1, "mask": mask, "absolute": 4, "level": "fast", "append": True}
+    with tezip_h5.Writer(path, "scan", (2, 60, 64, 2), "u4", **options) as w:
         w.append(stack[:7])
     with tezip_h5.Writer(path, "scan", append=True) as w:
-        w.append(stack[7:])
+        w.append(stack[7:9])
+    with tezip_h5.Writer(path, "scan", (2, 60, 64, 2), "u4", **options) as w:
+        w.append(stack[9:])
+    with pytest.raises(InputError, match="panel_axes=2, but"):
+        tezip_h5.Writer(path, "scan", append=True, panel_axes=2)
     back = tezip_h5.read(path)
     assert back.shape == stack.shape
     assert np.abs(back.astype("i8") - stack).max() <= 4

@@ -7,6 +7,7 @@ import numpy as np
 
 from tezip_h5.bounds import ErrorBound
 from tezip_h5.errors import InputError
+from tezip_h5.frames import check_mask
 from tezip_h5.hdf5 import container
 from tezip_h5.hdf5.networks import model_of_stack
 from tezip_h5.hdf5.options import check_dataset, options_of, panel_axes_of, settings_of
@@ -18,7 +19,14 @@ __all__ = ["plan_of"]
 
 
 def plan_of(
-    group: h5py.Group, bound: ErrorBound, settings: dict, threads, device=None, **given
+    group: h5py.Group,
+    bound: ErrorBound,
+    settings: dict,
+    threads,
+    device=None,
+    *,
+    mask=None,
+    **given,
 ) -> Plan:
     """The plan of a stack that is there. What the caller gives must agree with it.
 
@@ -29,8 +37,10 @@ def plan_of(
     bound, settings
         As given; what is left out, or None, comes from the stack. The level and the model may
         differ.
+    mask
+        As given; None is left out.
     **given
-        ``frame_shape``, ``dtype``, ``chunk_frames``, ``tile``; None is left out.
+        ``frame_shape``, ``dtype``, ``chunk_frames``, ``tile``, ``panel_axes``; None is left out.
 
     Raises
     ------
@@ -58,13 +68,20 @@ def plan_of(
         "dtype": data.dtype.newbyteorder("<"),
         "chunk_frames": data.chunks[0],
         "tile": (rows, columns),
+        "panel_axes": panel_axes_of(data),
     }
-    frame = data.shape[1 + panel_axes_of(data) :][:2]
+    frame = data.shape[1 + stored["panel_axes"] :][:2]
     for name, value in given.items():
         if value is not None and _plain(name, value, frame) != stored[name]:
             raise InputError(
                 f"{name}={value!r}, but {data.name} has {stored[name]!r}; leave it out, or give "
                 "another name for a new stack"
+            )
+    if mask is not None:
+        mask = check_mask(mask, data.shape[1 : stored["panel_axes"] + 3])
+        if not np.array_equal(mask, container.keep_mask(group, None)):
+            raise InputError(
+                f"the mask is not the one that {data.name} was begun with; leave mask out"
             )
     same = bound == options.bound or (bound.lossless and options.bound.lossless)
     if not same and bound != ErrorBound():
@@ -82,7 +99,7 @@ def plan_of(
         stored["chunk_frames"],
         stored["tile"],
         threads,
-        panel_axes=panel_axes_of(data),
+        panel_axes=stored["panel_axes"],
         device=device,
     )
 

@@ -168,10 +168,9 @@ class Writer:
         try:
             there = place.open(must_exist=plan is None)
             if there and append:
-                if mask is not None:
-                    raise InputError(f"{name!r} keeps the mask it was begun with; leave mask out")
-                given = {"frame_shape": frame_shape, "dtype": dtype}
+                given = {"frame_shape": frame_shape, "dtype": dtype, "mask": mask}
                 given |= {"chunk_frames": chunk_frames, "tile": tile}
+                given |= {"panel_axes": panel_axes or None}
                 plan = plan_of(
                     place.file.get(self._name), bound, settings, threads, device, **given
                 )
