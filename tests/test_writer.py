@@ -399,7 +399,7 @@ def test_a_signals_handler_closes_at_any_moment(tmp_path, in_fresh_process):
         faulthandler.dump_traceback_later(100, exit=True)
         for attempt in range(40):
             path = os.path.join({str(tmp_path)!r}, f"{{attempt}}.h5")
-            options = {{"level": "fast", "threads": 1, "chunk_frames": 2, "preview": False}}
+            options = {{"level": "fast", "threads": 1, "chunk_frames": 2, "queue_frames": 16}}
             w = tezip_h5.Writer(path, "scan", (4, 4), "u2", **options)
             signal.signal(signal.SIGALRM, lambda *_: w.close())
             signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-4, 2e-2))
