@@ -59,7 +59,7 @@ class Writer:
         Replace a stack or a dataset that is there already, now; see `write`.
     append : bool
         Go on with a stack that is there already. Its options hold: `frame_shape`, `dtype` and the
-        rest may be left out, or must agree (`level` may differ).
+        rest may be left out, or must agree (`level` and `model` may differ).
     swmr : bool
         Let other processes read while this one writes: ``h5py.File(path, swmr=True)``. The file
         needs HDF5 1.10 or later, and after a crash `tezip-h5 repair`.
