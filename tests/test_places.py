@@ -185,7 +185,7 @@ def test_a_damaged_structure(tmp_path, stack, monkeypatch):
         raise RuntimeError("Object visitation failed")
 
     monkeypatch.setattr(h5py.File, "visititems", fails)
-    with pytest.raises(FormatError, match="is damaged: Object visitation failed"):
+    with pytest.raises(FormatError, match="is damaged, HDF5 says: Object visitation failed"):
         tezip_h5.inspect(path)
 
 
