@@ -301,6 +301,21 @@ def test_a_repair_that_fails_changes_nothing(path, monkeypatch):
     assert tezip_h5.repair(path).stacks[0].frames == 12
 
 
+def test_a_named_type_is_not_replaced(path):
+    with h5py.File(path, "w") as file:
+        file["scan"] = np.dtype("f4")
+    with pytest.raises(InputError, match="is a named type"):
+        write(path, overwrite=True)
+    with h5py.File(path) as file:
+        assert file["scan"].dtype == "f4"
+
+
+@pytest.mark.parametrize("wrong", [None, "", 3])
+def test_what_is_no_path_is_nothing_to_read_lazily(wrong):
+    with pytest.raises(InputError, match="cannot be the name of a file"):
+        tezip_h5.to_dask(wrong)
+
+
 def test_a_damaged_file_is_said_to_be_that(path):
     write(path)
     damaged = bytearray(path.read_bytes())

@@ -277,6 +277,8 @@ def check_place(file: h5py.File, path, name: str, overwrite: bool) -> None:
     if not overwrite:
         raise name_taken(path, name)
     item = file.get(name)
+    if isinstance(item, h5py.Datatype):
+        raise InputError(f"{name!r} of {path} is a named type, no stack; give another name")
     if isinstance(item, h5py.Group) and not _is_whole_stack(item):
         raise InputError(
             f"{name!r} of {path} is a group that holds no stack, and is not replaced; give "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -79,7 +78,7 @@ def to_dask(path, name: str | None = None, *, chunks=None):
         import dask.array
     except ImportError:
         raise InputError('to_dask needs dask: pip install "tezip_h5[dask]"') from None
-    path = Path(path).absolute()
+    path = opening.as_path(path).absolute()
     with opening.open_existing(path) as file:
         data = reader.stack_named(file, name)
         if data.ndim == 0 or data.dtype.kind not in "biufc":
