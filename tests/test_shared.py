@@ -209,6 +209,30 @@ def test_nothing_is_added_to_a_file_that_this_process_writes_for_readers(path, w
         assert list(file) == ["live"]
 
 
+@pytest.mark.skipif(not hasattr(live.fcntl, "F_SETLEASE"), reason="no leases on this system")
+def test_another_program_that_writes_for_readers_is_not_repaired_away(path):
+    reached, go_on = os.pipe()
+    if (child := os.fork()) == 0:
+        with h5py.File(path, "w", libver="latest") as file:
+            file["x"] = np.arange(5)
+            file.swmr_mode = True
+            os.write(go_on, b"x")
+            threading.Event().wait(20)
+        os._exit(0)
+    try:
+        os.read(reached, 1)
+        with pytest.raises(InputError, match="in use by another process"):
+            tezip_h5.repair(path)
+    finally:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+        os.close(reached)
+        os.close(go_on)
+    assert tezip_h5.repair(path).unlocked
+    with h5py.File(path, "r+") as file:
+        assert file["x"][4] == 4
+
+
 def test_a_child_that_was_forked_meanwhile_does_not_keep_the_lock(path):
     write(path)
     with opening.changing(path, 100) as file:

@@ -188,12 +188,12 @@ def in_use(path) -> bool:
             return False
         with contextlib.suppress(OSError):
             fcntl.flock(stream, fcntl.LOCK_UN)
-    return _open_elsewhere(path)
+    return superblock.is_marked(path) and _open_elsewhere(path)
 
 
 def _open_elsewhere(path) -> bool:
     """Whether anybody has a file open, lock or none, where the system says so: of programs other
-    than ours that write for readers (SWMR) no lock tells."""
+    than ours that write for readers (SWMR) the mark alone tells, which stays when they die."""
     if not hasattr(fcntl, "F_SETLEASE"):
         return False
     with open(path, "rb") as stream:
