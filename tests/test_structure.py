@@ -161,3 +161,11 @@ def test_public_names_have_docstrings():
         value = getattr(tezip_h5, name)
         if callable(value):
             assert value.__doc__, name
+
+
+def test_every_room_is_on_the_map():
+    """docs/architecture.md names every room, and every one of `hdf5`."""
+    text = (Path(__file__).parents[1] / "docs" / "architecture.md").read_text()
+    named = set(re.findall(r"`([a-z0-9_]+)[/`*]", text))
+    rooms = {path.stem for path in (*ROOT.iterdir(), *(ROOT / "hdf5").glob("*.py"))}
+    assert {room for room in rooms if not room.startswith("_")} - named == set()
