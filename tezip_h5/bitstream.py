@@ -1,4 +1,4 @@
-"""Chunk payload <-> header and sections: the only place that packs bytes of a payload.
+"""Chunk payload <-> header and sections: the only place that knows how they are laid out.
 
 The layout is specified in FORMAT.md. Everything is little-endian. Reading validates every
 field and checksum before anything is allocated from them.

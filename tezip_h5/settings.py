@@ -64,10 +64,14 @@ class Settings:
     entropy : bool
         False leaves out partitioned entropy encoding and pins the original's stages (the
         manual's ``-n``).
-    predictor, coder, quantizer : str, optional
-        Pin the predictor, the residual coder, the quantizer; `predictor="auto"` is as None, the
-        network where it pays. The fallback stands behind every
-        coder: a chunk that it makes smaller is its own.
+    predictor : "auto" | "none" | "previous" | "prednet", optional
+        Pin the predictor; "auto" is as None, the network where it pays. With "none" all frames are
+        keyframes.
+    coder : "stages" | "linear" | "mixing" | "fallback", optional
+        Pin the residual coder. The fallback stands behind every one: a chunk that it makes smaller
+        is its own.
+    quantizer : "uniform" | "run-merging", optional
+        Pin the quantizer; only the stages have the second one.
     spatial, ranks : bool, optional
         Pin density-based spatial encoding and partitioned entropy encoding on or off.
     model : "default" | None | str

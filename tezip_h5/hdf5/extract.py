@@ -25,8 +25,8 @@ def extract(
         Where the images go; it is made when missing.
     name : str, optional
         Which stack, when the file holds several.
-    overwrite : bool
-        Replace files that are there already.
+    overwrite : bool or "equal"
+        Replace files that are there already; "equal": take those that hold the same for written.
     threads : int, optional
         Default: all processors.
     device : "auto" | "cpu" | "cuda"
