@@ -483,6 +483,7 @@ def test_a_file_that_was_moved_keeps_its_frames(path, caplog):
     writer.close()
     assert "was moved" in caplog.text
     assert writer.summary.shape == STACK.shape
+    assert writer.summary.file_bytes > writer.summary.payload_bytes
     assert not path.exists()
     np.testing.assert_array_equal(tezip_h5.read(path.with_name("moved.h5")), STACK)
 
@@ -497,3 +498,22 @@ def test_a_file_that_was_replaced_is_left_alone(path):
         writer.close()
     assert path.read_bytes() == before
     np.testing.assert_array_equal(tezip_h5.read(path.with_name("moved.h5")), STACK)
+
+
+def test_a_stack_that_was_replaced_in_the_same_file_is_left_alone(path, monkeypatch):
+    """Between the last frame and what is added at the end."""
+    real = live.complete
+
+    def overtaken(*arguments):
+        write(path, overwrite=True)
+        with h5py.File(path, "r+") as file:
+            del file["scan/frames"]
+        return real(*arguments)
+
+    monkeypatch.setattr("tezip_h5.hdf5.writer.live.complete", overtaken)
+    writer = Writer(path, "scan", (16, 16), "u2")
+    writer.append(STACK)
+    with pytest.raises(OSError, match="was replaced"):
+        writer.close()
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["scan/data"], STACK)

@@ -328,7 +328,7 @@ def _carry_out(file, journal: Path, changed: dict[int, tuple[bytes, bytes]]) -> 
         while page:
             page = page[file.write(page) :]
     os.fsync(file.fileno())
-    journal.unlink()
+    journal.unlink(missing_ok=True)  # an interrupted one may be carried out once more
 
 
 # --- journals: encode beside decode ---

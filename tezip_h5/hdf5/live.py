@@ -138,17 +138,15 @@ def complete(path, name: str, encoder: StackEncoder, identity: os.stat_result) -
     """
     opened = False
     try:
-        if not os.path.samestat(os.stat(path), identity):
-            raise OSError(
-                f"{path} was replaced by another file while it was written: the frames are in the "
-                "file that was there before, if it still has a name"
-            )
+        _require(os.path.samestat(os.stat(path), identity), path)
     except FileNotFoundError:
         return "was moved while it was written"
     try:
         with opening.changing(path, _EXTRAS, names=[name], patience=_PATIENCE) as file:
             opened = True
             group = file.get(name)
+            known = isinstance(group, h5py.Group)
+            _require(known and len(group.get("frames", ())) >= encoder.totals.frames, path)
             _drop_unused(group, encoder)
             encoder.group = group
             encoder.write_preview()
@@ -162,6 +160,14 @@ def complete(path, name: str, encoder: StackEncoder, identity: os.stat_result) -
         if opened:
             raise
         return "is being read"
+
+
+def _require(same: bool, path) -> None:
+    if not same:
+        raise OSError(
+            f"{path} was replaced by another file while it was written: the frames are in the "
+            "file that was there before, if it still has a name"
+        )
 
 
 def _drop_unused(group: h5py.Group, encoder: StackEncoder) -> None:

@@ -148,15 +148,20 @@ def check_changeable(path: Path, names: Iterable[str] = (), patience: float = _P
     InputError, BlockingIOError, FormatError
     """
     with _lock_of(path):
-        check_is_hdf5(path)
-        with _patient(lambda: _open(path), path, patience) as file:
-            for name in names:
-                check_inside(file, name)
-        _await(path, patience)
+        _look(path, names, patience)
         if not _open_here(path):
             with contextlib.closing(_patient(lambda: journal.Locked(path), path, patience)):
                 if superblock.is_marked(path):
                     raise _being_written(path)
+
+
+def _look(path: Path, names: Iterable[str], patience: float) -> None:
+    """Finish a journal, say what is wrong with the file or the names, and wait for readers."""
+    check_is_hdf5(path)
+    with _patient(lambda: _open(path), path, patience) as file:
+        for name in names:
+            check_inside(file, name)
+    _await(path, patience)
 
 
 def check_inside(file: h5py.File, name: str, links: int = _LINKS) -> None:
@@ -243,9 +248,8 @@ def changing(
     OSError
         When the disk has no room; nothing has changed then.
     """
-    check_changeable(path, names, patience)  # a journal is finished, or what is wrong is said
     with _lock_of(path):
-        _await(path, patience)
+        _look(path, names, patience)
         if _open_here(path):
             with closing(open_existing(path, "r+", libver=libver)) as file:
                 check_not_followed(file)

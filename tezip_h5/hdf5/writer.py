@@ -376,6 +376,7 @@ class Writer:
             self._line.close(give_up=not done)
             self._encoder.close()
             file, self._file = self._file, None
+            size = file.id.get_filesize() if done else 0
             if self._live is not None:
                 self._live.close()
             opening.close(file, failed=not done)
@@ -389,10 +390,11 @@ class Writer:
                 wrong,
             )
         if done:
-            self.summary = self._summarise()
+            self.summary = self._summarise(size)
 
-    def _summarise(self) -> Summary:
-        size = self._path.stat().st_size if self._path.exists() else 0
+    def _summarise(self, size: int) -> Summary:
+        if self._path.exists():  # else it was moved, and nothing was added to it at the end
+            size = self._path.stat().st_size
         return summarise(self._path, self._name, self._encoder, self._started, size)
 
     def _require_open(self) -> None:
