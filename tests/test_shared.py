@@ -11,7 +11,7 @@ import pytest
 
 import tezip_h5
 from tezip_h5 import FormatError, InputError, Writer
-from tezip_h5.hdf5 import convert, journal, live, opening, placed, repair
+from tezip_h5.hdf5 import convert, finished, journal, live, opening, repair
 
 STACK = np.random.default_rng(0).integers(0, 50, (12, 16, 16)).astype("u2")
 
@@ -164,7 +164,7 @@ def test_files_without_hard_links_get_their_names(path, monkeypatch):
     np.testing.assert_array_equal(tezip_h5.read(path), STACK)
     other = path.with_name("other")
     other.write_bytes(b"mine")
-    assert not placed.place(path, other)
+    assert not finished.put(path, other)
     assert other.read_bytes() == b"mine"
 
 

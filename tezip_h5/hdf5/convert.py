@@ -19,7 +19,7 @@ import h5py
 from tezip_h5.bounds import ErrorBound
 from tezip_h5.errors import InputError, TezipError
 from tezip_h5.frames import open_stack
-from tezip_h5.hdf5 import container, nexus, opening, placed, repair, report
+from tezip_h5.hdf5 import container, finished, nexus, opening, repair, report
 from tezip_h5.hdf5.copying import Tree, check_target, copy_attributes
 from tezip_h5.hdf5.keyframes import link_keyframes
 from tezip_h5.hdf5.plan import Job, Plan
@@ -143,7 +143,7 @@ def convert(
     target = opening.target_of(source if in_place else target)
     if not in_place:
         check_target(source, target)
-    part = placed.beside(target, ".part")
+    part = finished.beside(target, ".part")
     with opening.open_existing(source) as old:
         if in_place and old.swmr_mode:  # who writes it would go on in the file that is replaced
             raise InputError(
@@ -193,8 +193,8 @@ def convert(
             _log.warning("%s has other names (hard links), which keep the old file", source)
     after = part.stat().st_size
     if in_place:
-        placed.replace(part, target)
-    elif not placed.place(part, target):
+        finished.replace(part, target)
+    elif not finished.put(part, target):
         raise InputError(f"{target} was made meanwhile; it is left as it is, {part} is the new one")
     return Converted(
         str(target), before.st_size, after, time.perf_counter() - started, stacks, lost

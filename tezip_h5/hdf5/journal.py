@@ -21,7 +21,7 @@ from uuid import uuid4
 import numpy as np
 
 from tezip_h5.errors import FormatError, InputError
-from tezip_h5.hdf5.placed import beside, sync_folder
+from tezip_h5.hdf5.finished import beside, sync_folder
 from tezip_h5.hdf5.space import lengthen
 
 try:

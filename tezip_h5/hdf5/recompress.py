@@ -22,7 +22,7 @@ from tezip_h5.bitstream import peek
 from tezip_h5.bounds import ChunkBound
 from tezip_h5.codec import Encoded, decode_chunk, encode_chunk
 from tezip_h5.errors import FormatError, InputError
-from tezip_h5.hdf5 import container, opening, placed, reader
+from tezip_h5.hdf5 import container, finished, opening, reader
 from tezip_h5.hdf5.coders import CoderChoice
 from tezip_h5.hdf5.copying import Tree, check_target, copy_attributes
 from tezip_h5.hdf5.encoder import StackEncoder
@@ -129,13 +129,13 @@ def recompress(
     threads = threads_or_default(threads)
     check_target(source, target)
     devices.choose(device)  # says what is wrong with it
-    beside = placed.beside(target, f".{uuid.uuid4().hex[:8]}.tmp")
+    beside = finished.beside(target, f".{uuid.uuid4().hex[:8]}.tmp")
     try:
         with opening.open_existing(source) as old:
             chosen = _chosen(old, name)
             with opening.closing(h5py.File(beside, "x", libver="earliest")) as new:
                 stacks = _copy(old, new, chosen, level, threads, device)
-        if not placed.place(beside, target):
+        if not finished.put(beside, target):
             raise InputError(f"{target} was made meanwhile; it is left as it is")
     finally:
         with contextlib.suppress(FileNotFoundError):

@@ -14,7 +14,7 @@ import numpy as np
 from tezip_h5.bounds import ErrorBound
 from tezip_h5.errors import InputError
 from tezip_h5.frames import open_stack
-from tezip_h5.hdf5 import cluster, container, inplace, nexus, opening, placed, report
+from tezip_h5.hdf5 import cluster, container, finished, inplace, nexus, opening, report
 from tezip_h5.hdf5.keyframes import link_keyframes
 from tezip_h5.hdf5.plan import Job, Plan, checked_name
 from tezip_h5.hdf5.summary import Summary, summarise
@@ -160,7 +160,7 @@ def _write_file(stack, job, path, name, overwrite, verify, started) -> Summary:
             beside.unlink()
             encoder = _encode_file(beside, name, stack, job.without_network(), verify)
         reclaimable = 0
-        if not placed.place(beside, path):
+        if not finished.put(beside, path):
             reclaimable = _add(path, beside, name, overwrite)
     finally:
         with contextlib.suppress(FileNotFoundError):
@@ -223,10 +223,10 @@ def _add_to_file(path: Path, beside: Path, name: str, overwrite: bool) -> int:
     Returns the bytes of a stack of that name which it replaces.
     """
     room = beside.stat().st_size
-    with h5py.File(beside) as finished, opening.changing(path, room, names=[name]) as file:
+    with h5py.File(beside) as made, opening.changing(path, room, names=[name]) as file:
         container.check_place(file, path, name, overwrite)  # others may have been there meanwhile
         staging = file.create_group(None)  # without a link: a failure leaves the file as it was
-        finished.copy(finished[name], staging, "scan")
+        made.copy(made[name], staging, "scan")
         replaced = _stored_bytes(file.get(name))
         file.flush()
         with container.replacing(file, name):

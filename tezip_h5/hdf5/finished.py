@@ -7,7 +7,7 @@ import os
 from hashlib import sha256
 from pathlib import Path
 
-__all__ = ["beside", "place", "replace", "sync_folder"]
+__all__ = ["beside", "put", "replace", "sync_folder"]
 
 _LONGEST_NAME = 200  # bytes; file systems know 255
 
@@ -31,7 +31,7 @@ def sync_folder(folder: Path) -> None:
                 os.close(descriptor)
 
 
-def place(finished: Path, path: Path) -> bool:
+def put(finished: Path, path: Path) -> bool:
     """Give a finished file its name; False, and nothing done, where that is taken."""
     _sync(finished)
     try:
