@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "peers": set(),
     "kernels": {"errors"},
     "parallel": set(),
+    "progress": set(),
     "bounds": {"errors", "holes"},
     "devices": {"errors"},
     "rescue": {"devices", "errors"},
@@ -46,7 +47,7 @@ MAY_IMPORT = {
     "images": {"errors", "misread", "placing"},
     "misread": {"errors"},
     "stackfiles": {"errors"},
-    "model": {"errors", "prediction", "frames", "images", "placing", "simulate"},
+    "model": {"errors", "prediction", "frames", "images", "placing", "progress", "simulate"},
     "levels": {"errors", "bounds", "inflate"},
     "dask_blocks": set(),
     "frames": {"errors", "dask_blocks", "gpu_arrays", "levels", "images", "stackfiles"},
@@ -64,7 +65,7 @@ MAY_IMPORT = {
     "hdf5": CODEC
     | GPU
     | {"attempts", "codec", "chunk", "recoding", "anatomy", "holes", "frames", "images", "version"}
-    | {"dask_blocks"},
+    | {"dask_blocks", "progress"},
     "page": {
         "errors",
         "anatomy",
@@ -74,6 +75,7 @@ MAY_IMPORT = {
         "peers",
         "placing",
         "prediction",
+        "progress",
         "version",
     },
     "zarr": CODEC | {"hdf5", "frames"},

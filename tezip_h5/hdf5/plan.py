@@ -17,8 +17,8 @@ from tezip_h5.hdf5.encoder import StackEncoder
 from tezip_h5.hdf5.layout import Layout
 from tezip_h5.hdf5.networks import model_to_try
 from tezip_h5.hdf5.options import settings_of
-from tezip_h5.hdf5.progress import progress
 from tezip_h5.hdf5.threads import threads_or_default
+from tezip_h5.progress import progress_bar
 
 __all__ = [
     "Job",
@@ -204,7 +204,7 @@ class Job:
         else:
             encoder = self.plan.encoder(group, self.cluster.encoder, **options)
             start, blocks = 0, self.cluster.blocks(self.source, size)
-        bar = progress(total=self.source.count, unit="frame", show=self.progress)
+        bar = progress_bar(total=self.source.count, unit="frame", show=self.progress)
         try:
             with bar:
                 bar.update(start)

@@ -18,8 +18,8 @@ from tezip_h5 import codec, devices, gpu_arrays
 from tezip_h5.errors import FormatError, InputError, TezipError
 from tezip_h5.hdf5 import cache, container, filter, opening
 from tezip_h5.hdf5.options import check_dataset
-from tezip_h5.hdf5.progress import progress
 from tezip_h5.hdf5.threads import chunks_under_way, threads_or_default
+from tezip_h5.progress import progress_bar
 
 __all__ = [
     "Geometry",
@@ -196,7 +196,7 @@ def _fill(dataset, starts, stops, out, threads, device) -> None:
     shape = Geometry(dataset)
     with ThreadPoolExecutor(many, thread_name_prefix="tezip") as pool:
         running = []
-        for i, offset in enumerate(progress(offsets)):
+        for i, offset in enumerate(progress_bar(offsets)):
             if len(running) > many:
                 running.pop(0).result()
             payload = stored_chunk(dataset, offset)
@@ -305,6 +305,6 @@ def blocks(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (first frame, frames) for every step of chunks in time; frames on the host."""
     step = dataset.chunks[0] if dataset.chunks else _AT_ONCE
-    for start in progress(range(0, dataset.shape[0], step)):
+    for start in progress_bar(range(0, dataset.shape[0], step)):
         stop = min(start + step, dataset.shape[0])
         yield start, _read_dataset(dataset, slice(start, stop), threads, device)

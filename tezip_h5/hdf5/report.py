@@ -18,10 +18,10 @@ from tezip_h5.frames import Stack, open_stack
 from tezip_h5.hdf5 import container, listing, opening, reader
 from tezip_h5.hdf5.chunks import ChunkReport, describe_chunks
 from tezip_h5.hdf5.options import check_dataset, options_of, panel_axes_of
-from tezip_h5.hdf5.progress import progress
 from tezip_h5.hdf5.tables import KIND, attribute_of, model_of, rows_of
 from tezip_h5.hdf5.threads import threads_or_default
 from tezip_h5.model import embedding
+from tezip_h5.progress import progress_bar
 
 __all__ = [
     "FileReport",
@@ -298,7 +298,7 @@ def _verify_chunks(data: h5py.Dataset, threads: int) -> int:
     count = 0
     with ThreadPoolExecutor(threads) as pool:
         running = []
-        for offset in progress(product(*grids), total=math.prod(map(len, grids))):
+        for offset in progress_bar(product(*grids), total=math.prod(map(len, grids))):
             stored = reader.stored_chunk(data, offset)
             if stored is None:
                 if tables is not None:

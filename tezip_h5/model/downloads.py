@@ -9,9 +9,8 @@ import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
-from tqdm import tqdm
-
 from tezip_h5.errors import InputError
+from tezip_h5.progress import Bar
 
 __all__ = ["fetch", "part_of", "remote_size"]
 
@@ -34,7 +33,7 @@ def part_of(target: Path) -> Path:
     return target.with_name(f"{target.name}.part")
 
 
-def fetch(url: str, target: Path, size: int, bar: tqdm) -> None:
+def fetch(url: str, target: Path, size: int, bar: Bar) -> None:
     """Download a file, or the rest of it; `target` appears when it is complete.
 
     Parameters
@@ -44,7 +43,7 @@ def fetch(url: str, target: Path, size: int, bar: tqdm) -> None:
         What has come of an unfinished download stays beside it, as ``<name>.part``.
     size : int
         Bytes that the file must have.
-    bar : tqdm
+    bar : Bar
         Advanced by bytes, those from an earlier attempt included.
 
     Raises
@@ -75,7 +74,7 @@ def fetch(url: str, target: Path, size: int, bar: tqdm) -> None:
     os.replace(part, target)
 
 
-def _continue(url: str, part: Path, have: int, size: int, bar: tqdm) -> str:
+def _continue(url: str, part: Path, have: int, size: int, bar: Bar) -> str:
     """Append to a part what the server sends; returns why it ended."""
     with _answer(url, {"Range": f"bytes={have}-"} if have else {}) as answer:
         resumed = answer.status == http.client.PARTIAL_CONTENT

@@ -20,12 +20,12 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
-from tqdm import tqdm
 
 from tezip_h5.errors import InputError
 from tezip_h5.images import natural_key
 from tezip_h5.model import downloads, traindata
 from tezip_h5.model.traindata import Source
+from tezip_h5.progress import progress_bar
 
 __all__ = ["BASE_URL", "RECORDINGS", "TEST", "VALIDATION", "convert", "download"]
 
@@ -107,8 +107,8 @@ def download(out, *, recordings=None, base_url=None, progress: bool | None = Non
     raw.mkdir(parents=True, exist_ok=True)
     traindata.check_space(raw, needed + _SPARE, "the recordings and 1 GB to spare")
     total = sum(sizes[path] for path in missing)
-    hidden = None if progress is None else not progress
-    with tqdm(total=total, unit="B", unit_scale=True, unit_divisor=1000, disable=hidden) as bar:
+    bytes_of = {"unit": "B", "unit_scale": True, "unit_divisor": 1000, "delay": 0, "leave": True}
+    with progress_bar(total=total, show=progress, **bytes_of) as bar:
         for path in missing:
             bar.set_postfix_str(path.stem)
             path.parent.mkdir(exist_ok=True)

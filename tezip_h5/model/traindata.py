@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from tezip_h5.errors import InputError
 from tezip_h5.images import ImageFolder
 from tezip_h5.model import hickle
 from tezip_h5.model.sequences import image_folders
+from tezip_h5.progress import Bar, progress_bar
 
 __all__ = ["Source", "check_space", "choose_validation", "create", "save"]
 
@@ -196,7 +196,8 @@ def save(out, parts: dict, shape, *, progress: bool | None = None) -> dict:
     made = _made(out)
     try:
         check_space(out, total * int(np.prod(shape)) + (1 << 20), "the training data")
-        _write(out, parts, shapes, tqdm(total=total, unit="frame", disable=_hidden(progress)))
+        bar = progress_bar(total=total, show=progress, unit="frame", delay=0, leave=True)
+        _write(out, parts, shapes, bar)
     except BaseException:
         if made:
             with contextlib.suppress(OSError):  # the first error is the one to tell
@@ -205,7 +206,7 @@ def save(out, parts: dict, shape, *, progress: bool | None = None) -> dict:
     return shapes
 
 
-def _write(out: Path, parts: dict, shapes: dict, bar: tqdm) -> None:
+def _write(out: Path, parts: dict, shapes: dict, bar: Bar) -> None:
     suffix = f".{uuid.uuid4().hex}.tmp"
     temporary = {}
     try:
@@ -226,7 +227,7 @@ def _write(out: Path, parts: dict, shapes: dict, bar: tqdm) -> None:
             path.unlink(missing_ok=True)
 
 
-def _append(array: hickle.ArrayWriter, source: Source, shape, bar: tqdm) -> None:
+def _append(array: hickle.ArrayWriter, source: Source, shape, bar: Bar) -> None:
     """Write a source's frames, several at a time."""
     size = max(1, min(source.count, _BLOCK_BYTES // int(np.prod(shape))))
     block, filled, count = np.empty((size, *shape), np.uint8), 0, 0
@@ -251,10 +252,6 @@ def _made(folder: Path) -> bool:
     missing = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     return missing
-
-
-def _hidden(progress: bool | None) -> bool | None:
-    return None if progress is None else not progress
 
 
 def check_space(folder: Path, needed: int, what: str) -> None:

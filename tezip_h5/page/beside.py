@@ -11,9 +11,9 @@ import numpy as np
 from tezip_h5.hdf5 import reader
 from tezip_h5.hdf5.layout import panels_joined
 from tezip_h5.hdf5.options import panel_axes_of
-from tezip_h5.hdf5.progress import progress
 from tezip_h5.hdf5.threads import default_threads
 from tezip_h5.peers import peers
+from tezip_h5.progress import progress_bar
 
 __all__ = ["Comparison", "Rival", "compare"]
 
@@ -59,7 +59,7 @@ def compare(data: h5py.Dataset, *, threads: int | None = None, slow: bool = Fals
     places = reader.offsets(data, slice(first, stop))
     stored = sum(data.id.get_chunk_info_by_coord(offset).size for offset in places)
     rivals, left_out = [], {}
-    for peer in progress(peers(), unit="codec"):
+    for peer in progress_bar(peers(), unit="codec"):
         if not peer.supports(samples.dtype, samples.shape, 0):
             continue
         reason = peer.available() or ("it is slow" if peer.slow and not slow else None)
