@@ -11,7 +11,8 @@ import tezip_h5
 ROOT = Path(tezip_h5.__file__).parent
 
 # What each room may import, besides itself. A room not named here fails.
-LOW = {"errors", "bounds", "levels", "exceptions", "rests", "settings", "cost", "fallback"}
+LOW = {"errors", "bounds", "levels", "exceptions", "rests", "efforts", "settings"}
+LOW |= {"cost", "fallback"}
 GPU = {"devices", "gpu_arrays", "rescue"}
 CODEC = LOW | {
     "rescue",
@@ -37,7 +38,8 @@ MAY_IMPORT = {
     "devices": {"errors"},
     "rescue": {"devices", "errors"},
     "gpu_arrays": {"devices", "errors", "rescue"},
-    "settings": {"errors"},
+    "efforts": set(),
+    "settings": {"errors", "efforts"},
     "fallback": {"errors"},
     "inflate": {"errors"},
     "placing": set(),

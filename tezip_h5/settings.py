@@ -12,11 +12,12 @@ from numbers import Integral, Real
 
 import numpy as np
 
+from tezip_h5.efforts import EFFORTS, Effort
 from tezip_h5.errors import InputError
 
 __all__ = ["CODERS", "FEEDBACKS", "LEVELS", "PREDICTORS", "QUANTIZERS", "Settings"]
 
-LEVELS = ("fast", "balanced", "best")
+LEVELS = tuple(EFFORTS)
 FEEDBACKS = ("reconstruction", "prediction")
 QUANTIZERS = ("uniform", "run-merging")
 PREDICTORS = ("none", "previous", "prednet")
@@ -49,7 +50,7 @@ class Settings:
     Parameters
     ----------
     level : "fast" | "balanced" | "best"
-        How long the encoder searches.
+        How long the encoder searches; `efforts` says what each does.
     window : int, optional
         A keyframe every `window` frames (the manual's ``-w``).
     mse_threshold : float, optional
@@ -138,13 +139,18 @@ class Settings:
                 object.__setattr__(self, "coder", "stages")
 
     @property
+    def effort(self) -> Effort:
+        """What the encoder does at this level."""
+        return EFFORTS[self.level]
+
+    @property
     def main_coder(self) -> str:
         """The residual coder that is tried first, before the fallback."""
         if self.coder in ("stages", "linear", "mixing"):
             return self.coder
         if (self.quantizer, self.spatial, self.ranks) != (None, None, None):
             return "stages"
-        return "linear" if self.level == "fast" else "mixing"
+        return self.effort.coder
 
     @property
     def automatic_windows(self) -> bool:
