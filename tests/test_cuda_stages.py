@@ -13,6 +13,7 @@ require_package("numba", "numba.cuda")
 from tezip_h5 import codec, holes, kernels, levels, prediction  # noqa: E402
 from tezip_h5.bounds import ErrorBound  # noqa: E402
 from tezip_h5.chunk import ChunkEncoder, Task  # noqa: E402
+from tezip_h5.efforts import EFFORTS  # noqa: E402
 from tezip_h5.errors import FormatError, TezipError  # noqa: E402
 from tezip_h5.kernels import arrays, cuda_launch  # noqa: E402
 from tezip_h5.model import store  # noqa: E402
@@ -141,7 +142,9 @@ def test_ranks(width):
 
 def test_packed_streams_and_truncated_ones():
     frames = np.random.default_rng(0).integers(-300, 300, (5, 21)).astype(np.int32)
-    packers = {place: entropy.Packer(21, 2, True, "best") for place in ("cpu", "cuda")}
+    packers = {
+        place: entropy.Packer(21, 2, True, EFFORTS["best"].zstd) for place in ("cpu", "cuda")
+    }
     for place, packer in packers.items():
         for frame in frames:
             packer.add(arrays.at(frame, place))

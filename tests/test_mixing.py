@@ -150,7 +150,7 @@ def test_with_a_network(monkeypatch):
 
 def test_the_state_of_a_balanced_stream_is_small():
     """Thousands will run at once: at most 48 KB of what adapts, besides rows of pixels."""
-    number = mixing._MODEL_OF["balanced"]
+    number = Settings(level="balanced").effort.mixing_model
     stream = streams.Stream(number, (1, 64, 64), 255, False, streams.Weights())
     channel = stream._channels[0]
     adaptive = (channel.counters, channel.weights, channel.refined, channel.bias, channel.filters)

@@ -15,7 +15,7 @@ from tezip_h5 import kernels
 from tezip_h5.errors import FormatError
 from tezip_h5.kernels import arrays
 
-__all__ = ["Packer", "Unpacker", "width_of"]
+__all__ = ["SEARCHES", "Packer", "Unpacker", "width_of"]
 
 
 def _optimal(chain, depth, shortest, target):
@@ -32,16 +32,13 @@ def _optimal(chain, depth, shortest, target):
     )
 
 
-# Noise has no matches worth finding: level 1, little more than a Huffman code, always runs too.
-_EFFORTS = {
-    "fast": (zstandard.ZstdCompressionParameters.from_level(1),),
-    "balanced": (zstandard.ZstdCompressionParameters.from_level(1), _optimal(18, 3, 3, 32)),
-    "best": (
-        zstandard.ZstdCompressionParameters.from_level(1),
-        _optimal(20, 2, 5, 64),
-        zstandard.ZstdCompressionParameters.from_level(19, window_log=23),
-    ),
+SEARCHES = {
+    "quick": zstandard.ZstdCompressionParameters.from_level(1),  # little more than a Huffman code
+    "short matches": _optimal(18, 3, 3, 32),
+    "long matches": _optimal(20, 2, 5, 64),
+    "thorough": zstandard.ZstdCompressionParameters.from_level(19, window_log=23),
 }
+"""How zstd may look for matches; `efforts` says which of them a level tries."""
 
 
 def width_of(low: int, high: int, signed: bool) -> int:
@@ -52,16 +49,16 @@ def width_of(low: int, high: int, signed: bool) -> int:
 
 
 class Packer:
-    """Compress frames of symbols, one after the other, at each effort of a level."""
+    """Compress frames of symbols, one after the other, with each of some `SEARCHES`."""
 
-    def __init__(self, frame_size: int, width: int, signed: bool, level: str):
+    def __init__(self, frame_size: int, width: int, signed: bool, searches: tuple[str, ...]):
         self._signed = signed
         self._width = width
         self._shape = (width, frame_size)
         self._planes = None
         self._outputs = [
-            (zstandard.ZstdCompressor(compression_params=effort).compressobj(), [], [])
-            for effort in _EFFORTS[level]
+            (zstandard.ZstdCompressor(compression_params=SEARCHES[name]).compressobj(), [], [])
+            for name in searches
         ]
 
     def add(self, symbols) -> None:

@@ -34,7 +34,6 @@ _GUIDED = 1  # beside the flags of changes
 MOST_TOP = 2**30
 """Largest level it takes."""
 _BAND_PIXELS = {0: 1 << 16, 1: 1 << 17}  # of a band of one frame, about, by model
-_MODEL_OF = {"fast": 0, "balanced": 0, "best": 1}
 _LEAST_TAUGHT = 4096  # pixels of a frame; weights cost more than they gain in smaller ones
 _TRIAL_FRAMES, _TRIAL_SHARE = 4, 64  # a trial takes so many frames, and such a part of all
 _ALONE = 1.015  # what adapts beside transmitted weights has hardly begun to in a trial
@@ -75,7 +74,7 @@ class MixingEncoder:
     device = "cpu"
 
     def __init__(self, shape, scale, settings, quantizer="uniform", guided: bool = False):
-        self._number = _MODEL_OF[settings.level]
+        self._number = settings.effort.mixing_model
         self._guided, self._shape, self._top = guided, shape, scale.top
         self._rows = _edges(shape[1], _bands(self._number, *shape[1:]))
         self._sizes = []

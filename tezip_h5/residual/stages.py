@@ -104,7 +104,7 @@ class StageEncoder:
     def __init__(self, shape, scale, settings, quantizer="uniform", guided=False):
         self._shape = shape
         self._top, self._width = scale.top, scale.width
-        self._settings = settings
+        self._settings, self._effort = settings, settings.effort
         self._quantizer = quantizer
         self._keyframes: list[np.ndarray] = []
         self._residuals: list[np.ndarray] = []
@@ -170,14 +170,14 @@ class StageEncoder:
         sample = frame[:, middle : middle + _SAMPLE_ROWS].astype(np.int32)
         plain = estimate(sample)
         encoded = estimate(spatial.encode(sample.reshape(-1), self._width).reshape(sample.shape))
-        if self._settings.level == "fast" or abs(plain - encoded) > 0.05 * plain:
+        if not self._effort.searches_stages or abs(plain - encoded) > 0.05 * plain:
             return (bool(encoded < plain),)
         return (False, True)
 
     def _ranks_choices(self) -> tuple[bool, ...]:
         if self._settings.ranks is not None:
             return (self._settings.ranks,)
-        return (False,) if self._settings.level == "fast" else (False, True)
+        return (False, True) if self._effort.searches_stages else (False,)
 
     def _code(self, frames, use_spatial, use_ranks, forced):
         def symbols_of(frame):
@@ -205,7 +205,7 @@ class StageEncoder:
                 return None
             packed = ranks_packed
         signed = not use_ranks
-        packer = entropy.Packer(frames[0].size, packed, signed, self._settings.level)
+        packer = entropy.Packer(frames[0].size, packed, signed, self._effort.zstd)
         for frame in frames:
             symbols = symbols_of(frame)
             packer.add(ranking.encode(symbols) if use_ranks else symbols)
