@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from tezip_h5 import ErrorBound, Settings, attempts, codec
-from tezip_h5.attempts import MIXING_WORTH, Attempts
+from tezip_h5.attempts import Attempts
+from tezip_h5.efforts import EFFORTS
 from tezip_h5.model import store
 
 
@@ -38,7 +39,7 @@ def test_noise_is_not_mixed_where_that_saves_little(bound):
     free, size = sizes(frames, bound, "balanced")
     assert free.coder == "linear"
     assert len(free.payload) == size["linear"]
-    assert size["linear"] * (1 - 1.5 * MIXING_WORTH["balanced"]) < size["mixing"]
+    assert size["linear"] * (1 - 1.5 * EFFORTS["balanced"].mixing_worth) < size["mixing"]
     archived, size = sizes(frames, bound, "best")
     assert len(archived.payload) == min(size.values())
 

@@ -4,6 +4,7 @@ import os
 import pickle
 import signal
 import time
+from dataclasses import replace
 
 import dask
 import dask.array
@@ -16,6 +17,7 @@ from models import random_model
 import tezip_h5
 from tezip_h5 import FormatError, InputError, TezipError, attempts, codec, dask_blocks
 from tezip_h5.cli import main
+from tezip_h5.efforts import EFFORTS
 from tezip_h5.frames import Stack
 from tezip_h5.hdf5 import cluster, coders, networks, remote
 from tezip_h5.prediction.architecture import Architecture
@@ -214,7 +216,8 @@ def test_the_network_is_tried_where_one_process_would(tmp_path, threads, seed, s
         """The network promises something wherever frames begin so."""
         return saving if attempt.samples.frames[0, 0, 0] % 2 else -9.0
 
-    monkeypatch.setitem(attempts.NETWORK_WORTH, "balanced", -1.0)  # it is used wherever it is tried
+    used = replace(EFFORTS["balanced"], network_worth=-1.0)  # wherever it is tried
+    monkeypatch.setitem(EFFORTS, "balanced", used)
     monkeypatch.setattr(attempts.Attempts, "saving", found)
     monkeypatch.setattr(codec, "_fallback_may_win", lambda *_: False)
     monkeypatch.setattr(networks.NetworkChoice, "regretted", False)  # though it saves nothing

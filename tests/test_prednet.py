@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from models import random_model, random_weights
 
-from tezip_h5 import FormatError, ModelError, attempts, codec
+from tezip_h5 import FormatError, ModelError, codec
 from tezip_h5.bounds import ErrorBound
 from tezip_h5.model.export import export, judge
 from tezip_h5.prediction.architecture import ORIGINAL, Architecture, to_patches, to_pixels
@@ -269,7 +269,7 @@ def test_a_network_that_clearly_pays_is_not_measured_again(moving, network, leve
     monkeypatch.setattr(codec, "_fallback_may_win", lambda *_: False)
     bound = ErrorBound().of_frames(moving[..., None])
     settings = Settings(level=level)
-    worth = attempts.NETWORK_WORTH[level]
+    worth = settings.effort.network_worth
     without = codec.encode_chunk(moving, bound, settings)
     encode = partial(codec.encode_chunk, moving, bound, settings, model=network)
     clear = encode(saving=2 * worth)

@@ -13,25 +13,11 @@ from tezip_h5 import bitstream, parallel, residual
 from tezip_h5.bitstream import Header, Section
 from tezip_h5.bounds import ChunkBound
 from tezip_h5.chunk import ChunkEncoder, Encoded, Task
+from tezip_h5.efforts import Effort
 from tezip_h5.prediction.integer import IntegerModel
 from tezip_h5.settings import Settings
 
-__all__ = [
-    "MIXING_WORTH",
-    "NETWORK_WORTH",
-    "Attempts",
-    "coder_by",
-    "compares",
-    "network_may_pay",
-]
-
-NETWORK_WORTH = {"fast": 1.0, "balanced": 0.01, "best": 0.002}
-"""Share of a chunk's bytes that a network must save to be used: it makes reading slower, about
-as much again as everything else together. At level "fast" none is tried."""
-
-MIXING_WORTH = {"fast": 0.0, "balanced": 0.02, "best": 0.0}
-"""Share of a chunk's bytes that the mixing coder must save beside the linear coder: it takes ten
-times as long to read and write."""
+__all__ = ["Attempts", "coder_by", "compares", "network_may_pay"]
 
 # Of the part that shows what a slower way saves: a sixteenth of the chunk within these limits. In
 # small parts a network gains where the coder's own voters have not learned yet.
@@ -42,21 +28,21 @@ _CLEAR = 0.5, 1.5  # times its worth, below and above which a sample decides upo
 _STILL = 1.0  # bits per sample: parts of such frames say little of the whole
 
 
-def network_may_pay(saving: float | None, level: str) -> bool:
+def network_may_pay(saving: float | None, effort: Effort) -> bool:
     """Whether a network is tried for which `Attempts.saving` has said this."""
-    return saving is None or saving > _HOPE * NETWORK_WORTH[level]
+    return saving is None or saving > _HOPE * effort.network_worth
 
 
 def compares(settings: Settings) -> bool:
     """Whether chunks may be encoded by the mixing coder and by the linear one, to compare."""
     pinned = settings.coder is not None or settings.predictor == "prednet"
-    return not pinned and MIXING_WORTH[settings.level] > 0
+    return not pinned and settings.effort.mixing_worth > 0
 
 
-def coder_by(saved: float, level: str) -> str | None:
+def coder_by(saved: float, effort: Effort) -> str | None:
     """The coder to take where the mixing coder saves this beside the linear one in a sample, see
     `Attempts.mixing_saves`; None where it takes both to say."""
-    low, high = (share * MIXING_WORTH[level] for share in _CLEAR)
+    low, high = (share * effort.mixing_worth for share in _CLEAR)
     if low <= saved <= high:
         return None
     return "linear" if saved < low else "mixing"
@@ -74,8 +60,8 @@ class Attempts(Task):
             return False, False
         if saving is None:
             saving = self.saving(model)
-        sure = saving is not None and saving > NETWORK_WORTH[settings.level]
-        return network_may_pay(saving, settings.level), sure
+        sure = saving is not None and saving > settings.effort.network_worth
+        return network_may_pay(saving, settings.effort), sure
 
     def saving(self, model: IntegerModel) -> float | None:
         """Share of the bytes that a network saves in a sample, `weighed`; None where a sample says
@@ -89,12 +75,9 @@ class Attempts(Task):
         return 1 - with_model / without
 
     def weighed(self, encoded: Encoded) -> float:
-        """Bytes of a payload; of one of the linear coder fewer, by `MIXING_WORTH`."""
-        return len(encoded.payload) * (1 - self._worth * (encoded.coder == "linear"))
-
-    @property
-    def _worth(self) -> float:
-        return MIXING_WORTH[self.settings.level]
+        """Bytes of a payload; of one of the linear coder fewer, by what mixing must save."""
+        worth = self.settings.effort.mixing_worth
+        return len(encoded.payload) * (1 - worth * (encoded.coder == "linear"))
 
     def _sample(self, patches: int = 1) -> Attempts | None:
         """A part of the first frames; None where it would be much of the chunk.
@@ -132,7 +115,7 @@ class Attempts(Task):
         if saved is None:
             saved = self.mixing_saves()
         if saved is not None:
-            coder = coder_by(saved, self.settings.level) or self.preferred
+            coder = coder_by(saved, self.settings.effort) or self.preferred
         if coder == "linear":
             return self._run("linear")
         mixing = self._run("mixing")
@@ -187,6 +170,6 @@ def _coder_for(settings: Settings, scale) -> str:
 def _quantizers(settings: Settings, bound: ChunkBound, coder: str) -> tuple[str, ...]:
     if settings.quantizer is not None:
         return (settings.quantizer,)
-    if bound.lossless or settings.level == "fast" or coder != "stages":
+    if bound.lossless or not settings.effort.searches_stages or coder != "stages":
         return ("uniform",)
     return ("uniform", "run-merging")

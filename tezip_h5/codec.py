@@ -17,10 +17,11 @@ from functools import partial
 import numpy as np
 
 from tezip_h5 import bitstream, fallback, holes, levels, rescue, residual
-from tezip_h5.attempts import NETWORK_WORTH, Attempts
+from tezip_h5.attempts import Attempts
 from tezip_h5.bitstream import Header, Section
 from tezip_h5.bounds import ChunkBound
 from tezip_h5.chunk import Encoded, FrameRecord, decode_frames, require_checksum
+from tezip_h5.efforts import Effort
 from tezip_h5.errors import FormatError, InputError
 from tezip_h5.planning import sample_rows
 from tezip_h5.prediction.integer import IntegerModel
@@ -35,9 +36,6 @@ __all__ = [
     "mixing_saving",
     "network_saving",
 ]
-
-_FALLBACK_DOUBT = {"fast": 1.02, "balanced": 1.12, "best": 1.12}
-"""The fallback is run where a sample of it is smaller than the payload, times this."""
 
 
 def encode_chunk(
@@ -76,8 +74,8 @@ def encode_chunk(
         How samples become levels, instead of what `levels.choose` finds for the bound; samples
         that it cannot hold within the bound are stored beside.
     model : IntegerModel, optional
-        A network to try; it is used where it saves more than `NETWORK_WORTH` in a sample of the
-        frames, nearly as much there and more in all of them, or where `settings` pin it.
+        A network to try; it is used where it saves more than `Effort.network_worth` in a sample of
+        the frames, nearly as much there and more in all of them, or where `settings` pin it.
     saving : float, optional
         What `network_saving` has found for these frames, so as not to ask again.
     spare : bool
@@ -112,7 +110,7 @@ def encode_chunk(
     header, planar = _opened(frames, shape)
     attempts = _attempts(header, planar, bound, settings, kinds, mask, scale, threads)
     if attempts is None:
-        return _encode_fallback(header, planar, settings.level)
+        return _encode_fallback(header, planar, settings.effort)
     attempts = replace(attempts, saved=mixing_saved, preferred=preferred)
     return rescue.run(partial(_smallest, attempts, planar, model, saving, spare), device)
 
@@ -126,7 +124,7 @@ def network_saving(
 ) -> float | None:
     """Share of the bytes of `encode_chunk` that this network saves in a sample of the frames.
 
-    Beside the linear coder it must also save what `MIXING_WORTH` says before it saves anything.
+    Beside the linear coder it must also save `Effort.mixing_worth` before it saves anything.
     Negative where it costs some; None where the frames are too few to take a sample of.
     """
     attempts = _attempts(*_opened(frames, None), bound, settings, threads=threads)
@@ -170,8 +168,7 @@ def _attempts(
         return None
     samples = holes.patched(planar, mask, scale.outside if scale else None)
     if scale is None or (samples.holes is not None and samples.holes.all()):
-        # What other levels than the slowest write lies on a grid, to be recompressed.
-        scale = levels.choose(samples.frames, bound, centred=settings.level == "best")
+        scale = levels.choose(samples.frames, bound, centred=settings.effort.centred_levels)
     if scale is None:
         return None
     return Attempts(header, samples, bound, settings, scale, kinds, threads)
@@ -180,19 +177,19 @@ def _attempts(
 def _smallest(attempts: Attempts, planar, model, saving, spare, device) -> Encoded:
     """The smallest payload, the fallback's among them."""
     attempts = replace(attempts, device=device)
-    settings = attempts.settings
+    settings, effort = attempts.settings, attempts.settings.effort
     tried, sure = attempts.judge(model, saving)
     with_model = attempts.smallest(model) if tried else None
     wanted = spare and settings.predictor is None
     without = attempts.smallest(None) if wanted or not sure else None
     best = with_model if sure else without
-    if _fallback_may_win(planar, len(best.payload), settings.level):
-        exact = _encode_fallback(attempts.header, planar, settings.level)
+    if _fallback_may_win(planar, len(best.payload), effort):
+        exact = _encode_fallback(attempts.header, planar, effort)
         best, without = _smaller(exact, best), _smaller(exact, without)
     if sure:
         return replace(best, without=without) if best is with_model else best
     if with_model is not None:
-        share = 1 - NETWORK_WORTH[settings.level]
+        share = 1 - effort.network_worth
         if len(with_model.payload) < attempts.weighed(best) * share:
             return replace(with_model, without=best)
     return best
@@ -202,16 +199,15 @@ def _smaller(exact: Encoded, other: Encoded | None) -> Encoded | None:
     return exact if other is not None and len(exact.payload) < len(other.payload) else other
 
 
-def _fallback_may_win(frames: np.ndarray, size: int, level: str) -> bool:
+def _fallback_may_win(frames: np.ndarray, size: int, effort: Effort) -> bool:
     """Whether it is worth running the fallback, judged by a sample, which does not see frames that
     come again later: other coders look no further back than a frame or two."""
-    if frames.nbytes < 1 << 16 or size < 1 << 12 or (level != "fast" and _come_again(frames)):
+    if frames.nbytes < 1 << 16 or size < 1 << 12 or (effort.seeks_repeats and _come_again(frames)):
         return True
-    sample = np.ascontiguousarray(
-        frames[:: max(1, len(frames) // 2), sample_rows(frames.shape[1], level)]
-    )
-    doubt = _FALLBACK_DOUBT[level]
-    return len(fallback.encode(sample, level)) * frames.nbytes < doubt * size * sample.nbytes
+    rows = sample_rows(frames.shape[1], effort.sampled_bands)
+    sample = np.ascontiguousarray(frames[:: max(1, len(frames) // 2), rows])
+    likely = size * effort.fallback_doubt
+    return len(fallback.encode(sample, effort.blosc)) * frames.nbytes < likely * sample.nbytes
 
 
 def _come_again(frames: np.ndarray) -> bool:
@@ -220,9 +216,9 @@ def _come_again(frames: np.ndarray) -> bool:
     return any(sums[t] != sums[t - 1] and sums[t] in sums[: t - 1] for t in range(2, len(sums)))
 
 
-def _encode_fallback(header: Header, frames: np.ndarray, level: str) -> Encoded:
+def _encode_fallback(header: Header, frames: np.ndarray, effort: Effort) -> Encoded:
     samples = np.ascontiguousarray(frames, header.carrier)
-    data = fallback.encode(samples, level)
+    data = fallback.encode(samples, effort.blosc)
     header = replace(header, checksum=zlib.crc32(samples))
     share, rest = divmod(len(data), len(frames))
     records = [FrameRecord(Kind.KEYFRAME, share + (t < rest)) for t in range(len(frames))]

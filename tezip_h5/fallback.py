@@ -14,21 +14,20 @@ from tezip_h5.errors import FormatError
 __all__ = ["decode", "encode"]
 
 _LIMIT = 2**31 - 64
-_BITS, _BYTES = 2, 1  # Blosc's numbers for what it shuffles
-_SEARCH = {
-    "fast": ((1, _BITS),),
-    "balanced": ((5, _BITS),),  # 5 is numcodecs' default
-    "best": ((5, _BITS), (9, _BITS), (9, _BYTES)),  # bytes: for labels, and slow for floats
-}
+_SHUFFLES = {"bits": 2, "bytes": 1}  # Blosc's numbers
 
 
-def encode(frames: np.ndarray, level: str) -> bytes:
-    """Compress the samples of `frames` (any shape and dtype, C order) with Blosc."""
+def encode(frames: np.ndarray, ways: tuple[tuple[int, str], ...]) -> bytes:
+    """Compress the samples of `frames` (any shape and dtype, C order) with Blosc, each of these
+    ways, a level of zstd and what is shuffled; bytes of floats are not."""
     from numcodecs import Blosc
 
     samples = frames.reshape(-1)
-    ways = [way for way in _SEARCH[level] if way[1] == _BITS or frames.dtype.kind != "f"]
-    tries = (Blosc("zstd", *way).encode(samples) for way in ways)
+    tries = (
+        Blosc("zstd", level, _SHUFFLES[shuffled]).encode(samples)
+        for level, shuffled in ways
+        if shuffled == "bits" or frames.dtype.kind != "f"
+    )
     return bytes(min(tries, key=len))
 
 

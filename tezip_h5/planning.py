@@ -11,13 +11,11 @@ from tezip_h5.windows import Kind
 
 __all__ = ["plan_kinds", "sample_rows"]
 
-_BANDS = {"fast": 4, "balanced": 8, "best": 8}  # of a frame, looked at to judge it
-_ROWS = 8
+_ROWS = 8  # of a band
 
 
-def sample_rows(height: int, level: str) -> np.ndarray:
-    """Rows of a few bands spread over the height (all rows of a low frame)."""
-    bands = _BANDS[level]
+def sample_rows(height: int, bands: int) -> np.ndarray:
+    """Rows of so many bands spread over the height (all rows of a low frame)."""
     if height < 2 * bands * _ROWS:
         return np.arange(height)
     starts = np.linspace(0, height - _ROWS, bands).astype(int)
@@ -38,8 +36,10 @@ def plan_kinds(frames: np.ndarray, bound: ChunkBound, settings: Settings) -> lis
         # Their predicted frames are coded from themselves where that is cheaper.
         return windows.fixed(len(frames), None)
     frames = frames.reshape((*frames.shape[:3], -1))
-    rows = sample_rows(frames.shape[1], settings.level)
-    bands = _BANDS[settings.level] if len(rows) < frames.shape[1] else 1
+    bands = settings.effort.sampled_bands
+    rows = sample_rows(frames.shape[1], bands)
+    if len(rows) == frames.shape[1]:
+        bands = 1
     sample = frames[:, rows]
     sample = holes.patched(sample.astype(sample.dtype.newbyteorder("="), copy=False)).frames
     scale = levels.choose(sample, bound)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import h5py
 
-from tezip_h5.attempts import NETWORK_WORTH
 from tezip_h5.codec import Encoded
 from tezip_h5.errors import ModelError
 from tezip_h5.hdf5.tables import model_of
@@ -36,9 +35,9 @@ class NetworkChoice:
 
     The first step is a probe: where a sample of it says that the network clearly pays, its chunks
     are encoded with it; where that is in doubt, both ways, and the network's are kept if they save
-    the share of `NETWORK_WORTH`. While it pays, all chunks are treated so; while it does not, one
-    step in 8, then in 16, ... is a probe again. A model that does not ship is embedded when it
-    has saved, or will at this rate, more bytes than it has.
+    `Effort.network_worth`. While it pays, all chunks are treated so; while it does not, one step in
+    8, then in 16, ... is a probe again. A model that does not ship is embedded when it has saved,
+    or will at this rate, more bytes than it has.
 
     Parameters
     ----------
@@ -149,7 +148,7 @@ def model_to_try(settings: Settings, channels: int) -> IntegerModel | None:
         When they pin a network and there is none for so many channels.
     """
     pinned = settings.predictor == "prednet"
-    if not pinned and (settings.predictor is not None or NETWORK_WORTH[settings.level] >= 1):
+    if not pinned and (settings.predictor is not None or not settings.effort.tries_networks):
         return None
     model = store.resolve(settings.model, channels)
     if pinned and model is None:

@@ -27,10 +27,6 @@ __all__ = [
     "checked_name",
 ]
 
-_CHUNK_BYTES = {"fast": 2 << 20, "balanced": 4 << 20, "best": 16 << 20}
-"""More than 16 frames make a chunk if it stays below this: reading one frame decodes its whole
-chunk, and an archive is read whole more often than frame by frame."""
-
 
 def checked_name(name: str) -> str:
     """A stack's name as a path without slashes around it."""
@@ -132,7 +128,7 @@ class Plan:
             tile=tile,
             warmup=self.settings.warmup,
             count=count,
-            most_bytes=_CHUNK_BYTES[self.settings.level],
+            most_bytes=self.settings.effort.chunk_bytes,
             even=2 * self.settings.automatic_windows,
             panel_axes=panel_axes,
         )

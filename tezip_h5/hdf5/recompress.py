@@ -17,7 +17,6 @@ import h5py
 import numpy as np
 
 from tezip_h5 import devices
-from tezip_h5.attempts import NETWORK_WORTH
 from tezip_h5.bitstream import peek
 from tezip_h5.bounds import ChunkBound
 from tezip_h5.codec import Encoded, decode_chunk, encode_chunk
@@ -255,7 +254,7 @@ def _recode(
     What a network saves under `bound`, and which coder is smaller there, says nothing here:
     nothing more may be lost.
     """
-    model = model if NETWORK_WORTH[settings.level] < 1 else None
+    model = model if settings.effort.tries_networks else None
     if payload is None:
         return encode_chunk(frames, ChunkBound(), settings, shape=shape, model=model, **options)
     return recode(payload, frames, settings, model=model, **options)

@@ -73,14 +73,14 @@ class Prepared:
         saving = network_saving(*self._part(), self._settings, model, threads)
         if len(self._layout.tiles) == 1:
             self.saving = saving
-        return network_may_pay(saving, self._settings.level)
+        return network_may_pay(saving, self._settings.effort)
 
     def doubtful(self, threads: int = 1) -> bool:
         """Whether a sample leaves in doubt which coder to take; the last panel stands for all."""
         saved = mixing_saving(*self._part(), self._settings, threads)
         if len(self._layout.tiles) == 1:
             self.mixing_saved = saved
-        return saved is not None and coder_by(saved, self._settings.level) is None
+        return saved is not None and coder_by(saved, self._settings.effort) is None
 
     def _part(self) -> tuple:
         """The frames and bounds of the last panel."""
