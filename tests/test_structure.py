@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import tezip_h5
+from tezip_h5.settings import LEVELS
 
 ROOT = Path(tezip_h5.__file__).parent
 
@@ -147,6 +148,22 @@ def test_only_the_composers_know_the_stages():
         known = {i for i in imports(FILES[name]) if i.startswith("residual.")}
         if name not in COMPOSERS:
             assert not known, f"{name} imports {known}"
+
+
+def test_only_efforts_says_what_a_level_does():
+    """No other room compares levels, or has a table of them."""
+    for name, path in FILES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            parts = []
+            if isinstance(node, ast.Compare):
+                parts = [node.left, *node.comparators]
+            elif isinstance(node, ast.Dict):
+                parts = node.keys
+            elif isinstance(node, ast.MatchValue):
+                parts = [node.value]
+            values = {v for p in parts if p for v in ast.walk(p) if isinstance(v, ast.Constant)}
+            found = {v.value for v in values if isinstance(v.value, str)} & set(LEVELS)
+            assert not found or name == "efforts", f"{name}, line {node.lineno}: {found}"
 
 
 def test_only_bitstream_packs_the_header():
