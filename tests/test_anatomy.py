@@ -35,7 +35,7 @@ def test_every_byte_of_a_golden_payload_has_a_name(path):
     for part in parts:
         sizes[part.section] = sizes.get(part.section, 0) + part.nbytes
     assert sizes.pop("header") == 48 + 12 * len(parsed.sections)
-    expected = {anatomy.SECTIONS[n]: len(data) for n, data in parsed.sections.items() if data}
+    expected = {bitstream.SECTIONS[n]: len(data) for n, data in parsed.sections.items() if data}
     assert sizes == expected
     coder = anatomy.CODERS[parsed.header.coder]
     for part in parts:
@@ -52,15 +52,39 @@ def test_damage_is_an_error():
         anatomy.divide(b"")
 
 
-def test_a_stream_that_is_not_understood_is_not_divided(walk):
-    made = encoded(walk, coder="mixing")
+@pytest.mark.parametrize(
+    ("coder", "data"),
+    [
+        ("mixing", b"\x00\x00\x00\x00\xff\xff" + bytes(8)),
+        ("mixing", b"\x00\x02\x00\x00\x01\x00\xff\xff\xff\xff" + bytes(6)),
+        ("mixing", b"\x00"),
+        ("stages", bytes(16)),
+        ("stages", b"\x02\x01\x01\x00\xff\xff\x00\x00" + bytes(8)),
+        ("linear", bytes([255] * 40)),
+        ("linear", b"\x02"),
+    ],
+)
+def test_a_stream_that_is_not_understood_is_not_divided(walk, coder, data):
+    made = encoded(walk, coder=coder)
     parsed = bitstream.unpack(made.payload)
     sections = dict(parsed.sections)
-    sections[bitstream.Section.RESIDUALS] = b"\x00\x00\x00\x00\xff\xff" + bytes(8)
-    parts = anatomy.divide(bitstream.pack(parsed.header, sections))
-    assert [p for p in parts if p.section == "residuals"] == [
-        anatomy.Part("residuals", "all of it", 14)
+    sections[bitstream.Section.RESIDUALS] = data
+    payload = bitstream.pack(parsed.header, sections)
+    assert [p for p in anatomy.divide(payload) if p.section == "residuals"] == [
+        anatomy.Part("residuals", "all of it", len(data))
     ]
+    with pytest.raises(FormatError):
+        decode_chunk(payload)
+
+
+def test_a_section_of_another_coder_is_not_divided(walk):
+    for coder, number in (("mixing", "KEYFRAMES"), ("stages", "TABLES"), ("linear", "KEYFRAMES")):
+        parsed = bitstream.unpack(encoded(walk, coder=coder).payload)
+        number = getattr(bitstream.Section, number)
+        payload = bitstream.pack(parsed.header, {**parsed.sections, number: bytes(20)})
+        assert anatomy.divide(payload)[-1] == anatomy.Part(
+            bitstream.SECTIONS[number], "all of it", 20
+        )
 
 
 def encoded(frames, model=None, bound=ErrorBound(absolute=1), **settings):  # noqa: B008

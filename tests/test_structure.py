@@ -64,7 +64,7 @@ MAY_IMPORT = {
     "attempts": CODEC | {"chunk", "holes", "parallel"},
     "codec": CODEC | {"attempts", "chunk", "holes"},
     "recoding": CODEC | {"codec"},
-    "anatomy": CODEC,
+    "anatomy": CODEC | {"chunk"},
     "hdf5": CODEC
     | GPU
     | {"attempts", "codec", "chunk", "recoding", "anatomy", "holes", "frames", "images", "version"}

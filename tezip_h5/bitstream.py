@@ -15,7 +15,17 @@ import numpy as np
 from tezip_h5.errors import FormatError
 from tezip_h5.levels import DTYPES, carrier
 
-__all__ = ["FORMAT_VERSION", "MAGIC", "Header", "Section", "pack", "peek", "unpack"]
+__all__ = [
+    "FORMAT_VERSION",
+    "MAGIC",
+    "SECTIONS",
+    "Header",
+    "Section",
+    "pack",
+    "parts",
+    "peek",
+    "unpack",
+]
 
 MAGIC = b"TZH5"
 FORMAT_VERSION = 0
@@ -41,7 +51,10 @@ class Section:
     RESTS = 10
 
 
-_KNOWN_SECTIONS = frozenset((*range(1, 8), 9, 10))
+SECTIONS = {
+    number: name.lower() for name, number in vars(Section).items() if not name.startswith("_")
+}
+"""Names of the sections, as FORMAT.md has them."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +186,7 @@ def _read_head(payload) -> tuple[Header, list[tuple[int, int, int]], int]:
         )
     table = [_SECTION.unpack_from(payload, _HEADER.size + i * _SECTION.size) for i in range(count)]
     numbers = [number for number, _, _ in table]
-    if len(set(numbers)) != count or not _KNOWN_SECTIONS.issuperset(numbers):
+    if len(set(numbers)) != count or not SECTIONS.keys() >= set(numbers):
         raise FormatError(f"unknown or repeated sections: {numbers}")
     return header, table, end + _CRC.size
 
@@ -186,6 +199,19 @@ def peek(payload) -> tuple[Header, bytes]:
     """
     header, _, start = _read_head(payload)
     return header, bytes(memoryview(payload)[:start])
+
+
+def parts(payload) -> dict[str, int]:
+    """What stands before the sections: bytes by name.
+
+    Raises
+    ------
+    FormatError
+        When it is damaged.
+    """
+    _, table, start = _read_head(payload)
+    size = len(table) * _SECTION.size
+    return {"header": start - size, "section table": size}
 
 
 def unpack(payload) -> Payload:

@@ -36,6 +36,7 @@ __all__ = [
     "FrameRecord",
     "Task",
     "decode_frames",
+    "decoded_levels",
     "require_checksum",
 ]
 
@@ -312,6 +313,48 @@ def decode_frames(parsed: bitstream.Payload, out: np.ndarray, threads: int, devi
     by "cuda"."""
     header = parsed.header
     g, h, w = header.valid
+    scale, frames = decoded_levels(parsed, threads, device)
+    exceptions = ExceptionReader(
+        parsed.sections.get(Section.EXCEPTIONS), header.valid, header.channels, header.carrier
+    )
+    rests = None
+    if isinstance(scale, levels.Truncated):
+        samples = h * w * header.channels
+        rests = RestReader(parsed.section(Section.RESTS), scale, g, samples)
+    checksum = 0
+    for t, (decoded, _) in enumerate(frames):
+        found = arrays.at(decoded, "cpu")
+        values = _pixels(scale.to_values(found))
+        if rests is not None:
+            rests.apply(values, np.moveaxis(found, 0, 2))
+        exceptions.apply(values, t)
+        values = values.astype(header.carrier, copy=False)
+        checksum = zlib.crc32(values, checksum)
+        target = out[t, :h, :w]
+        target[...] = values.reshape(target.shape)
+    require_checksum(checksum, header)
+
+
+def decoded_levels(
+    parsed: bitstream.Payload, threads: int = 1, device: str = "cpu", predictions: bool = False
+):
+    """The scale of a payload's levels, and an iterator over its frames.
+
+    Returns
+    -------
+    Scale, and an iterator of (levels, prediction)
+        Both int32 (C, h, w), where the coder works; levels hold until the next are taken. The
+        prediction is None unless `predictions` asks for it, and for keyframes.
+
+    Raises
+    ------
+    FormatError
+        When the payload is damaged; the iterator raises it, too.
+    ModelError
+        When it needs a model that is not found.
+    """
+    header = parsed.header
+    g, h, w = header.valid
     decoder_class = residual.decoder_for(header.coder)
     shape = (header.channels, h, w)
     scale = levels.unpack(
@@ -330,33 +373,21 @@ def decode_frames(parsed: bitstream.Payload, out: np.ndarray, threads: int, devi
         device = place
     predictor = prediction.create(header.predictor, shape, scale.top, network, model, device)
     predictor.threads = threads
-    exceptions = ExceptionReader(
-        parsed.sections.get(Section.EXCEPTIONS), header.valid, header.channels, header.carrier
-    )
-    rests = None
-    if isinstance(scale, levels.Truncated):
-        samples = h * w * header.channels
-        rests = RestReader(parsed.section(Section.RESTS), scale, g, samples)
-    closed = not header.flags & bitstream.FLAG_FEEDBACK_PREDICTION
-    checksum = 0
-    for t, kind in enumerate(kinds):
-        guess = arrays.at(predictor.predict(), place)
-        if kind == Kind.PREDICTED:
-            decoded = decoder.residual(guess, tolerances[t])
-        else:
-            decoded = decoder.keyframe(tolerances[t])
-        shown = decoded if closed or kind != Kind.PREDICTED else guess
-        predictor.observe(arrays.at(shown, device))
-        found = arrays.at(decoded, "cpu")
-        values = _pixels(scale.to_values(found))
-        if rests is not None:
-            rests.apply(values, np.moveaxis(found, 0, 2))
-        exceptions.apply(values, t)
-        values = values.astype(header.carrier, copy=False)
-        checksum = zlib.crc32(values, checksum)
-        target = out[t, :h, :w]
-        target[...] = values.reshape(target.shape)
-    require_checksum(checksum, header)
+
+    def frames():
+        closed = not header.flags & bitstream.FLAG_FEEDBACK_PREDICTION
+        for kind, of_channels in zip(kinds, tolerances, strict=True):
+            guess = arrays.at(predictor.predict(), place)
+            if kind == Kind.PREDICTED:
+                decoded = decoder.residual(guess, of_channels)
+            else:
+                decoded = decoder.keyframe(of_channels)
+            known = guess.copy() if predictions and kind == Kind.PREDICTED else None
+            shown = decoded if closed or kind != Kind.PREDICTED else guess
+            predictor.observe(arrays.at(shown, device))
+            yield decoded, known
+
+    return scale, frames()
 
 
 def require_checksum(found: int, header: Header) -> None:

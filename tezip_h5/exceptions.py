@@ -12,7 +12,7 @@ import zstandard
 
 from tezip_h5.errors import FormatError
 
-__all__ = ["ExceptionReader", "ExceptionWriter"]
+__all__ = ["ExceptionReader", "ExceptionWriter", "parts"]
 
 
 class ExceptionWriter:
@@ -85,3 +85,8 @@ class ExceptionReader:
             raise FormatError("the exceptions section holds fewer samples than its masks mark")
         values[bad] = self._values[self._next : stop]
         self._next = stop
+
+
+def parts(data: bytes) -> dict[str, int]:
+    """What the section's bytes are, by name."""
+    return {"samples stored exactly": len(data)}

@@ -11,7 +11,7 @@ import numpy as np
 
 from tezip_h5.errors import FormatError
 
-__all__ = ["decode", "encode"]
+__all__ = ["decode", "encode", "parts"]
 
 _LIMIT = 2**31 - 64
 _SHUFFLES = {"bits": 2, "bytes": 1}  # Blosc's numbers
@@ -48,3 +48,8 @@ def decode(data: bytes, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
     except RuntimeError as error:
         raise FormatError(f"a fallback section is damaged: {error}") from None
     return out
+
+
+def parts(data: bytes) -> dict[str, int]:
+    """What the section's bytes are, by name."""
+    return {"shuffle + zstd": len(data)}

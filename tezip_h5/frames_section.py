@@ -7,7 +7,7 @@ import numpy as np
 from tezip_h5.errors import FormatError
 from tezip_h5.windows import Kind
 
-__all__ = ["pack", "unpack"]
+__all__ = ["pack", "parts", "unpack"]
 
 
 def pack(kinds: list[Kind], tolerances: np.ndarray) -> bytes:
@@ -37,3 +37,8 @@ def unpack(data: bytes, frames: int, channels: int) -> tuple[list[Kind], np.ndar
     shape = (frames, channels)
     table = table.reshape(shape) if count > 1 else np.broadcast_to(table, shape)
     return [Kind(kind) for kind in kinds], table
+
+
+def parts(data: bytes) -> dict[str, int]:
+    """What the section's bytes are, by name."""
+    return {"kinds and tolerances": len(data)}

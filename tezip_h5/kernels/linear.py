@@ -14,6 +14,7 @@ import numpy as np
 from numba import int32, int64, types, void
 
 from tezip_h5.kernels.compiling import inlined, kernel
+from tezip_h5.kernels.sizes import LANES  # noqa: F401 (one of the numbers that others take here)
 
 SHIFT = 12  # fraction bits of a weight
 CLASSES, PATTERNS, FRACTIONS = 24, 81, 4
@@ -23,7 +24,6 @@ PRECISION = 12  # a table's frequencies add up to 2**12
 LOWEST = 1 << 16  # of a rANS state
 WIDEST = 4095  # the largest energy
 LARGEST = 1023  # magnitude of a symbol that counts
-LANES = 16  # rows that are computed together, and streams: a row y is in stream y % LANES
 
 # What `plan` holds. The own weights are in the order W, WW, N, NW, NE, median.
 CHANNEL, TOLERANCE, LOW, HIGH, BIAS, PREDICTED, SIDE = range(7)

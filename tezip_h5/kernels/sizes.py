@@ -1,4 +1,7 @@
-"""Sizes of the adaptive state of the context-mixing coder, one set for every of its kernels."""
+"""Sizes that coders share with their kernels: they are known here before anything is compiled.
+
+Most are of the context-mixing coder's adaptive state, one set for every of its kernels.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["COARSE", "FINE", "FIRST_COUNTER", "MISSED_MOST", "TONES", "Sizes"]
+__all__ = ["COARSE", "FINE", "FIRST_COUNTER", "LANES", "MISSED_MOST", "TONES", "Sizes"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,9 @@ class Sizes:
         starts = [np.cumsum((0, *s[:-1])) for s in (self.contexts, self.mixers, self.refiners)]
         return np.concatenate(starts).astype(np.int64)
 
+
+LANES = 16
+"""Rows that the linear coder computes together, and its streams: row y is in stream y % LANES."""
 
 TONES = 64
 """Classes of the predicted level, from dark to bright."""

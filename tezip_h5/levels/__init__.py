@@ -10,7 +10,7 @@ cannot bring back within the bound is an *exception*, stored exactly beside the 
 from tezip_h5.levels.choice import choose, tolerances
 from tezip_h5.levels.scale import DTYPES, Scale, carrier, full_scale
 from tezip_h5.levels.scales import Grid, Integers, LogBits, OrderedBits, Truncated
-from tezip_h5.levels.section import unpack
+from tezip_h5.levels.section import parts, unpack
 from tezip_h5.levels.tables import Companded, Listed
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "carrier",
     "choose",
     "full_scale",
+    "parts",
     "tolerances",
     "unpack",
 ]

@@ -11,7 +11,7 @@ from tezip_h5.levels.scale import Scale
 from tezip_h5.levels.scales import Grid, Integers, LogBits, OrderedBits, Truncated
 from tezip_h5.levels.tables import Companded, Listed
 
-__all__ = ["unpack"]
+__all__ = ["parts", "unpack"]
 
 _SCALES = {
     scale.kind: scale
@@ -44,3 +44,8 @@ def unpack(kind: int, dtype: np.dtype, data: bytes) -> Scale:
         raise FormatError(f"the level offset {scale.offset} is out of range")
     scale._unpack(data[12:])
     return scale
+
+
+def parts(data: bytes) -> dict[str, int]:
+    """What the section's bytes are, by name."""
+    return {"scale of the samples": len(data)}

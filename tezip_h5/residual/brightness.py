@@ -15,7 +15,7 @@ from tezip_h5 import kernels
 from tezip_h5.errors import FormatError
 from tezip_h5.inflate import inflate
 
-__all__ = ["estimate", "followed", "pack", "unchanged", "unpack"]
+__all__ = ["estimate", "followed", "nbytes", "pack", "unchanged", "unpack"]
 
 _UNIT = 1 << 16  # a gain of 1, an offset of one level
 _MOST_GAIN, _MOST_OFFSET = 1 << 24, 1 << 48
@@ -25,7 +25,7 @@ _KEPT = 0.7  # share of the blocks that a line is fitted to; the others may have
 _WORTH = 0.6  # a jump explains all but so much of the difference of means, and at least
 _HOPE = 0.9  # what moved may hide, at most, from a line through all blocks
 _LEAST = 0.25  # so many levels
-_PAIR = struct.Struct("<IH")
+_HEAD = struct.Struct("<IH")  # bytes that follow, frames
 
 
 def estimate(frames: np.ndarray, keyframes: list[bool], tolerance: int) -> np.ndarray | None:
@@ -97,7 +97,19 @@ def followed(plane: np.ndarray, change: np.ndarray, top: int, finer: int = 0) ->
 def pack(channels: list[np.ndarray]) -> bytes:
     """All channels' changes as bytes: a length, frames, then zstd of pairs."""
     packed = zstandard.compress(np.stack(channels).astype("<i8").tobytes(), 19)
-    return _PAIR.pack(len(packed), len(channels[0])) + packed
+    return _HEAD.pack(len(packed), len(channels[0])) + packed
+
+
+def nbytes(data: bytes) -> int:
+    """How many bytes `unpack` takes of `data`; FormatError when its head is cut short."""
+    return _HEAD.size + _head(data)[0]
+
+
+def _head(data: bytes) -> tuple[int, int]:
+    try:
+        return _HEAD.unpack_from(data)
+    except struct.error as error:
+        raise FormatError(f"changes of brightness are damaged: {error}") from None
 
 
 def unpack(data: bytes, channels: int) -> tuple[list[np.ndarray], int]:
@@ -108,18 +120,18 @@ def unpack(data: bytes, channels: int) -> tuple[list[np.ndarray], int]:
     FormatError
         When they are damaged.
     """
+    size, frames = _head(data)
+    data = data[_HEAD.size : _HEAD.size + size]
     try:
-        size, frames = _PAIR.unpack_from(data)
         if frames > _MOST_FRAMES:
             raise ValueError(f"{frames} frames")
-        start = _PAIR.size
-        raw = inflate(data[start : start + size], 16 * channels * frames, "changes of brightness")
+        raw = inflate(data, 16 * channels * frames, "changes of brightness")
         changes = np.frombuffer(raw, "<i8").astype(np.int64).reshape(channels, frames, 2)
         gains, offsets = np.abs(changes[..., 0]), np.abs(changes[..., 1])
         if not ((gains >= 0) & (gains <= _MOST_GAIN)).all():
             raise ValueError("a gain out of range")
         if not ((offsets >= 0) & (offsets <= _MOST_OFFSET)).all():
             raise ValueError("an offset out of range")
-    except (struct.error, ValueError) as error:
+    except ValueError as error:
         raise FormatError(f"changes of brightness are damaged: {error}") from None
-    return list(changes), start + size
+    return list(changes), _HEAD.size + size

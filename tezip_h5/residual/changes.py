@@ -57,6 +57,16 @@ class Changes:
         data = b"" if self.vectors is None else motion.pack(self.vectors)
         return data if self.brightness is None else data + brightness.pack(self.brightness)
 
+    @staticmethod
+    def parts(data: bytes, flags: int) -> dict[str, int]:
+        """What the bytes are that `unpack` takes of `data`, by name; it raises what that does."""
+        found = {}
+        if flags & _MOVING:
+            found["motion of blocks"] = motion.nbytes(data)
+        if flags & _JUMPING:
+            found["changes of brightness"] = brightness.nbytes(data[sum(found.values()) :])
+        return found
+
     @classmethod
     def unpack(cls, data: bytes, flags: int, rows: list[slice], shape, top: int):
         """The inverse of `pack`: changes, and how many bytes they took.

@@ -19,12 +19,13 @@ from tezip_h5 import kernels
 from tezip_h5.errors import FormatError
 from tezip_h5.inflate import inflate
 
-__all__ = ["Known", "learn", "pack", "rehearse", "unpack"]
+__all__ = ["Known", "learn", "nbytes", "pack", "rehearse", "unpack"]
 
 _SAMPLES = {True: 1 << 17, False: 1 << 16}  # pixels looked at, or a quarter of all
 _FRAMES = 8  # that they come from, at most
 _REHEARSED = {True: 8, False: 4}  # frames
 _LIMIT = 1 << 24  # of a weight with 16 fraction bits
+_HEAD = struct.Struct("<I")  # bytes that follow
 _COARSE = 16  # weights are multiples of this where neighbours are not exact anyway
 
 
@@ -201,7 +202,15 @@ def pack(weights: list[np.ndarray]) -> bytes:
     stacked = np.stack(weights).astype("<i4")
     split = stacked.reshape(-1, 1).view(np.uint8).T
     packed = zstandard.compress(np.ascontiguousarray(split).tobytes(), 19)
-    return struct.pack("<I", len(packed)) + packed
+    return _HEAD.pack(len(packed)) + packed
+
+
+def nbytes(data: bytes) -> int:
+    """How many bytes `unpack` takes of `data`; FormatError when its head is cut short."""
+    try:
+        return _HEAD.size + _HEAD.unpack_from(data)[0]
+    except struct.error as error:
+        raise FormatError(f"transmitted weights are damaged: {error}") from None
 
 
 def unpack(data: bytes, channels: int) -> tuple[list[np.ndarray], int]:
@@ -215,11 +224,11 @@ def unpack(data: bytes, channels: int) -> tuple[list[np.ndarray], int]:
     kernel = kernels.load("pixels")
     shape = (channels, kernel.KINDS + 1, kernel.TAPS)
     count = int(np.prod(shape))
+    size = nbytes(data)
     try:
-        (size,) = struct.unpack_from("<I", data)
-        raw = inflate(data[4 : 4 + size], 4 * count, "a block of weights")
+        raw = inflate(data[_HEAD.size : size], 4 * count, "a block of weights")
         split = np.frombuffer(raw, np.uint8).reshape(4, count)
-    except (struct.error, ValueError) as error:
+    except ValueError as error:
         raise FormatError(f"transmitted weights are damaged: {error}") from None
     weights = np.ascontiguousarray(split.T).view("<i4").astype(np.int32).reshape(shape)
-    return [np.ascontiguousarray(w) for w in np.clip(weights, -_LIMIT, _LIMIT)], 4 + size
+    return [np.ascontiguousarray(w) for w in np.clip(weights, -_LIMIT, _LIMIT)], size

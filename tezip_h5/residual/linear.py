@@ -13,6 +13,8 @@ import numpy as np
 
 from tezip_h5 import kernels
 from tezip_h5.errors import FormatError
+from tezip_h5.kernels.sizes import LANES
+from tezip_h5.residual import linear_streams
 from tezip_h5.residual.linear_device import DeviceDecoder, DeviceEncoder
 from tezip_h5.residual.linear_host import HostDecoder, HostEncoder
 from tezip_h5.residual.linear_plan import Planner
@@ -139,9 +141,18 @@ class LinearDecoder:
         if RESIDUALS not in sections:
             raise FormatError("the section of residuals is missing, but the linear coder needs it")
         self._reader = Reader(sections[RESIDUALS])
-        self._streams = Streams(self._reader, min(self._linear.LANES, shape[1]), shape[2])
+        self._streams = Streams(self._reader, min(LANES, shape[1]), shape[2])
         self._weights: dict[tuple[bool, int], Weights] = {}
         self._chunk: HostDecoder | DeviceDecoder | None = None
+
+    @staticmethod
+    def parts(name: str, data: bytes, shape) -> dict[str, int]:
+        """What the bytes of the section `name` are; FormatError when they are none of ours."""
+        if name == TABLES:
+            return {"contexts and frequencies": len(data)}
+        if name != RESIDUALS:
+            raise FormatError(f"the linear coder has no section of {name}")
+        return linear_streams.parts(data, min(LANES, shape[1]))
 
     def keyframe(self, tolerances: np.ndarray) -> np.ndarray:
         """Reconstruct a keyframe: int32 (C, h, w)."""

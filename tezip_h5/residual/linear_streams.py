@@ -12,7 +12,7 @@ import numpy as np
 from tezip_h5 import kernels
 from tezip_h5.errors import FormatError
 
-__all__ = ["Bits", "Coded", "Reader", "Streams", "signed", "varint"]
+__all__ = ["Bits", "Coded", "Reader", "Streams", "parts", "signed", "varint"]
 
 _MOST = 1 << 40  # words or bits of a stream
 
@@ -45,6 +45,11 @@ class Reader:
             raise FormatError(f"a residual stream ends {count - len(piece)} bytes too early")
         self._at += count
         return piece
+
+    @property
+    def taken(self) -> int:
+        """How many bytes have been taken."""
+        return self._at
 
     @property
     def exhausted(self) -> bool:
@@ -132,6 +137,32 @@ class Coded:
         return b"".join([*sizes, *words, *(data for data, _ in low)])
 
 
+def _streams(reader: Reader, lanes: int):
+    """Of every lane: how many words and bits it has; its words; its bits. Heads are left."""
+    numbers = [(reader.varint(_MOST), reader.varint(_MOST)) for _ in range(lanes)]
+    words = [reader.take(2 * n) for n, _ in numbers]
+    return numbers, words, [reader.take(-(-n // 8)) for _, n in numbers]
+
+
+def parts(data: bytes, lanes: int) -> dict[str, int]:
+    """What the bytes of the section of residuals are, by name.
+
+    Raises
+    ------
+    FormatError
+        When its streams do not lie in it.
+    """
+    reader = Reader(data)
+    _, words, bits = _streams(reader, lanes)
+    of_words, of_bits = sum(map(len, words)), sum(map(len, bits))
+    return {
+        "sizes of streams": reader.taken - of_words - of_bits,
+        "symbols, rANS": of_words,
+        "low bits of symbols": of_bits,
+        "weights": len(data) - reader.taken,
+    }
+
+
 class Streams:
     """The streams of a chunk, to be decoded plane after plane; the inverse of `Coded.pack`.
 
@@ -150,9 +181,9 @@ class Streams:
     """
 
     def __init__(self, reader: Reader, lanes: int, width: int):
-        numbers = [(reader.varint(_MOST), reader.varint(_MOST)) for _ in range(lanes)]
-        words = [_padded(reader.take(2 * n), "<u2", width + 2) for n, _ in numbers]
-        bits = [_padded(reader.take(-(-n // 8)), "<u4", width + 3) for _, n in numbers]
+        numbers, words, bits = _streams(reader, lanes)
+        words = [_padded(lane, "<u2", width + 2) for lane in words]
+        bits = [_padded(lane, "<u4", width + 3) for lane in bits]
         counts, low = np.array(numbers, np.int64).T
         if counts.min() < 2:
             raise FormatError("a residual stream is too short to begin")

@@ -12,7 +12,7 @@ import math
 import struct
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import numpy as np
 
@@ -231,6 +231,37 @@ class MixingEncoder:
         return {RESIDUALS: section}, sizes
 
 
+def _prefix(section: bytes, shape) -> tuple[int, int, int, int]:
+    """Model, flags, use of weights and bands, as a section of frames of this shape begins."""
+    if len(section) < _PREFIX.size:
+        raise FormatError(f"a section of {len(section)} bytes; its prefix needs {_PREFIX.size}")
+    number, flags, use, zero, bands = _PREFIX.unpack_from(section)
+    if (
+        number not in MODELS
+        or flags & ~(_GUIDED | FLAGS)
+        or use > 2
+        or zero
+        or not 1 <= bands <= _most_bands(*shape[1:])
+    ):
+        raise FormatError(
+            f"prefix of a mixed section out of range: model {number}, flags {flags}, weights "
+            f"{use}, {bands} bands of {shape[1]} x {shape[2]} samples"
+        )
+    return number, flags, use, bands
+
+
+def _streams(data: bytes, bands: int) -> list[bytes]:
+    """Every band's stream: as a section ends, their sizes before them."""
+    start = bands * _SIZE.size
+    if len(data) < start:
+        raise FormatError(f"a mixed section ends {start - len(data)} bytes before its streams")
+    sizes = [size for (size,) in _SIZE.iter_unpack(data[:start])]
+    if start + sum(sizes) != len(data):
+        raise FormatError(f"streams of {sizes} bytes in {len(data) - start}")
+    ends = [start + end for end in accumulate(sizes)]
+    return [data[end - size : end] for end, size in zip(ends, sizes, strict=True)]
+
+
 class MixingDecoder:
     """Decode the frames of one chunk, in order; the inverse of `MixingEncoder`.
 
@@ -246,20 +277,10 @@ class MixingDecoder:
 
     def __init__(self, sections: dict[str, bytes], shape, scale):
         section = sections.get(RESIDUALS, b"")
-        if len(section) < _PREFIX.size:
-            raise FormatError(f"a section of {len(section)} bytes; its prefix needs {_PREFIX.size}")
-        number, flags, use, zero, bands = _PREFIX.unpack_from(section)
-        if (
-            number not in MODELS
-            or flags & ~(_GUIDED | FLAGS)
-            or use > 2
-            or zero
-            or not 1 <= bands <= _most_bands(*shape[1:])
-            or scale.top > MOST_TOP
-        ):
+        number, flags, use, bands = _prefix(section, shape)
+        if scale.top > MOST_TOP:
             raise FormatError(
-                f"prefix of a mixed section out of range: model {number}, flags {flags}, weights "
-                f"{use}, {bands} bands of {shape[1]} x {shape[2]} samples, levels up to {scale.top}"
+                f"levels up to {scale.top} are out of range; the coder takes {MOST_TOP}"
             )
         start = _PREFIX.size
         self._rows = _edges(shape[1], bands)
@@ -270,15 +291,10 @@ class MixingDecoder:
             learned, size = lessons.unpack(section[start:], shape[0])
             weights = Weights(use, learned)
             start += size
-        try:
-            sizes = struct.unpack_from(f"<{bands}I", section, start)
-        except struct.error:
-            raise FormatError(f"a mixed section of {len(section)} bytes is cut short") from None
-        start += 4 * bands
-        if start + sum(sizes) != len(section):
-            raise FormatError(f"streams of {sizes} bytes in a section of {len(section)}")
         streams = []
-        for b, (rows, size) in enumerate(zip(self._rows, sizes, strict=True)):
+        for b, (rows, data) in enumerate(
+            zip(self._rows, _streams(section[start:], bands), strict=True)
+        ):
             streams.append(
                 Stream(
                     number,
@@ -287,12 +303,26 @@ class MixingDecoder:
                     bool(flags & _GUIDED),
                     weights,
                     *changes.of_band(b),
-                    data=section[start : start + size],
+                    data=data,
                 )
             )
-            start += size
         self._bands = Bands(streams)
         self._shape = shape
+
+    @staticmethod
+    def parts(name: str, data: bytes, shape) -> dict[str, int]:
+        """What the bytes of the section `name` are; FormatError when they are none of ours."""
+        if name != RESIDUALS:
+            raise FormatError(f"the mixing coder has no section of {name}")
+        _, flags, use, bands = _prefix(data, shape)
+        found = Changes.parts(data[_PREFIX.size :], flags)
+        start = _PREFIX.size + sum(found.values())
+        if use:
+            size = found["transmitted weights"] = lessons.nbytes(data[start:])
+            start += size
+        streams = _streams(data[start:], bands)
+        sizes = {f"stream of band {band}": len(stream) for band, stream in enumerate(streams)}
+        return {"prefix": _PREFIX.size + bands * _SIZE.size, **found, **sizes}
 
     def keyframe(self, tolerances: np.ndarray) -> np.ndarray:
         """Reconstruct a keyframe: int32 (C, h, w)."""

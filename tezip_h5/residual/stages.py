@@ -49,8 +49,9 @@ class _Stream:
             + table
         )
 
-    @classmethod
-    def unpack(cls, data: bytes) -> tuple[_Stream, bytes]:
+    @staticmethod
+    def _prefix(data: bytes) -> tuple[int, ...]:
+        """The numbers of the prefix, of which the last is the size of the table behind it."""
         if len(data) < _PREFIX.size:
             raise FormatError(f"a stream of {len(data)} bytes; its prefix needs {_PREFIX.size}")
         options, symbol_width, packed_width, quantizer, table_bytes = _PREFIX.unpack_from(data)
@@ -66,10 +67,22 @@ class _Stream:
                 f"stream prefix out of range: options {options}, widths {symbol_width} and "
                 f"{packed_width}, quantizer {quantizer}, table of {table_bytes} bytes"
             )
+        return options, symbol_width, packed_width, quantizer, table_bytes
+
+    @classmethod
+    def unpack(cls, data: bytes) -> tuple[_Stream, bytes]:
+        options, symbol_width, packed_width, quantizer, table_bytes = cls._prefix(data)
         body = _PREFIX.size + table_bytes
         table = _unpack_table(data[_PREFIX.size : body], symbol_width) if table_bytes else None
         stream = cls(bool(options & _SPATIAL), table, symbol_width, packed_width, quantizer)
         return stream, data[body:]
+
+    @classmethod
+    def parts(cls, data: bytes) -> dict[str, int]:
+        """What the bytes of a stream are, by name; its table and symbols are not looked at."""
+        *_, table = cls._prefix(data)
+        symbols = len(data) - _PREFIX.size - table
+        return {"prefix": _PREFIX.size, "table of ranks": table, "symbols, zstd": symbols}
 
 
 def _unpack_table(data: bytes, width: int) -> np.ndarray:
@@ -241,6 +254,13 @@ class StageDecoder:
             name: self._open(sections[name]) for name in (KEYFRAMES, RESIDUALS) if name in sections
         }
         self._symbols = None
+
+    @staticmethod
+    def parts(name: str, data: bytes, shape) -> dict[str, int]:
+        """What the bytes of the section `name` are; FormatError when they are none of ours."""
+        if name not in (KEYFRAMES, RESIDUALS):
+            raise FormatError(f"the stages have no section of {name}")
+        return _Stream.parts(data)
 
     def _open(self, section: bytes):
         stream, body = _Stream.unpack(section)
