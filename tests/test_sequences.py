@@ -160,9 +160,9 @@ def wrong(tmp_path, walk):
     yield f"{run}:/many", "5 channels"
     yield f"{run}:/words", "dtype"
     yield f"{run}:/empty", "empty dataset"
-    yield f"{run}:/group", "is a group"
-    yield f"{run}:/absent", "no readable absent"
-    yield f"{run}:/lost", "no readable lost"
+    yield f"{run}:/group", "no dataset '/group'"
+    yield f"{run}:/absent", "no dataset '/absent'"
+    yield f"{run}:/lost", "no dataset '/lost'"
     (tmp_path / "text.h5").write_text("text")
     yield tmp_path / "text.h5", "no HDF5 file"
     (tmp_path / "text.hkl").write_text("text")

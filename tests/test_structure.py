@@ -50,9 +50,19 @@ MAY_IMPORT = {
     "images": {"errors", "misread", "placing"},
     "misread": {"errors"},
     "stackfiles": {"errors"},
-    "model": {"errors", "prediction", "frames", "images", "placing", "progress", "simulate"},
+    "model": {
+        "errors",
+        "prediction",
+        "frames",
+        "images",
+        "placing",
+        "progress",
+        "simulate",
+        "dataset_paths",
+    },
     "levels": {"errors", "bounds", "inflate"},
     "dask_blocks": set(),
+    "dataset_paths": {"errors"},
     "frames": {"errors", "dask_blocks", "gpu_arrays", "levels", "images", "stackfiles"},
     "bitstream": {"errors", "levels"},
     "prediction": {"errors", "kernels", "parallel"},
@@ -85,7 +95,7 @@ MAY_IMPORT = {
     "cli": CODEC
     | GPU
     | {"codec", "chunk", "frames", "images", "hdf5", "page", "zarr", "peers", "simulate"}
-    | {"holes", "placing", "stackfiles", "version", ""},
+    | {"holes", "placing", "stackfiles", "dataset_paths", "version", ""},
 }
 COMPOSERS = {
     "residual",

@@ -18,7 +18,7 @@ import numpy as np
 
 from tezip_h5.errors import InputError
 
-__all__ = ["is_stack_file", "open_file"]
+__all__ = ["is_stack_file", "open_file", "split"]
 
 _MEMBER = re.compile(r"(?P<path>.+\.(?:npz|tiff?|npy))(?::(?P<member>[^:/\\]*))?", re.IGNORECASE)
 _LARGEST_FRAME = 2 << 30
@@ -33,7 +33,7 @@ _LOGGERS = ("tifffile", "tifffile.tifffile")  # the second until 2023
 _ONE_AT_A_TIME = threading.Lock()
 
 
-def _split(path) -> tuple[Path, str | None] | None:
+def split(path) -> tuple[Path, str | None] | None:
     """A file and the part of it that is meant, FILE.npz:NAME or FILE.tif:SERIES, or None."""
     text = os.fspath(path)
     found = _MEMBER.fullmatch(text) if isinstance(text, str) else None
@@ -43,7 +43,7 @@ def _split(path) -> tuple[Path, str | None] | None:
 def is_stack_file(path) -> bool:
     """Whether a path names a file that `open_file` reads, or says what is wrong with: by its
     suffix, so that one that is not there is not taken for a folder."""
-    parts = _split(path)
+    parts = split(path)
     return parts is not None and not parts[0].is_dir() and not Path(path).is_dir()
 
 
@@ -66,7 +66,7 @@ def open_file(path):
         When the file is missing, damaged or truncated, holds several stacks and none was named,
         or no stack.
     """
-    file, member = _split(path)
+    file, member = split(path)
     _check_there(file)
     kind = file.suffix.lower()
     try:

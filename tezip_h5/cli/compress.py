@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 import tezip_h5
+from tezip_h5 import dataset_paths
 from tezip_h5.bounds import MODES, ErrorBound
 from tezip_h5.cli.device import add_device_option, device_of
 from tezip_h5.errors import InputError
@@ -19,8 +18,6 @@ from tezip_h5.settings import FEEDBACKS, LEVELS
 from tezip_h5.stackfiles import is_stack_file, open_file
 
 __all__ = ["add_bound_options", "add_parser", "add_window_options", "compress", "open_source"]
-
-_DATASET = re.compile(r"(?P<file>.+?\.(?:h5|hdf5|nxs)):(?P<inside>.*)", re.IGNORECASE | re.DOTALL)
 
 
 def add_bound_options(parser) -> None:
@@ -95,13 +92,10 @@ def open_source(images: str):
     """The stack a command line names: a folder, a dataset of an HDF5 file, a file of a stack."""
     if not images:  # not the current folder, which an empty path is elsewhere
         raise InputError("the name of the images is empty; give a folder, FILE.h5:/DATASET or file")
-    if found := _dataset_of(images):
-        path, inside = found
+    path, inside = dataset_paths.split(images)
+    if inside is not None:
         with opening.open_existing(path) as file:
-            item = file.get(inside.strip("/") or "/")
-            if not hasattr(item, "shape"):
-                raise InputError(f"{path} holds no dataset {inside!r}")
-            yield item
+            yield dataset_paths.dataset_of(file, inside)
         return
     if Path(images).is_file() and not is_stack_file(images):
         raise InputError(
@@ -109,16 +103,6 @@ def open_source(images: str):
             "file that ends in .tif, .npy or .npz"
         )
     yield images
-
-
-def _dataset_of(images: str) -> tuple[str, str] | None:
-    """The file and the dataset of FILE.h5:/DATASET, or None; an HDF5 file may have any suffix."""
-    if found := _DATASET.fullmatch(images):
-        return found["file"], found["inside"]
-    path, colon, inside = images.rpartition(":")
-    if colon and not os.path.exists(images) and os.path.isfile(path) and h5py.is_hdf5(path):
-        return path, inside
-    return None
 
 
 def read_mask(path: str) -> np.ndarray:

@@ -10,18 +10,20 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from tezip_h5 import dataset_paths, stackfiles
 from tezip_h5.errors import InputError
 from tezip_h5.frames import Stack, open_stack
 from tezip_h5.hdf5 import container, opening
 from tezip_h5.hdf5.layout import panels_joined
-from tezip_h5.stackfiles import is_stack_file
 
 __all__ = ["check", "file_of", "load"]
 
 
 def file_of(path: str) -> str:
     """The file or folder that `path` is in, without a dataset's or an array's name."""
-    return path if Path(path).exists() or ":" not in path else path.rpartition(":")[0]
+    if stackfiles.is_stack_file(path):
+        return str(stackfiles.split(path)[0])
+    return dataset_paths.split(path)[0]
 
 
 def check(path: str) -> None:
@@ -49,23 +51,20 @@ def _opened(path: str) -> Iterator[tuple[str, Stack, list[str]]]:
     if Path(path).is_dir():
         yield Path(path).resolve().name, open_stack(path), []
         return
-    if is_stack_file(path):
+    if stackfiles.is_stack_file(path):
         # Arrays of one file must have names that differ: the summary tells stacks apart by them.
         yield Path(path).stem if Path(path).is_file() else Path(path).name, open_stack(path), []
         return
-    file = file_of(path)
+    file, inside = dataset_paths.split(path)
     with opening.open_existing(file) as opened:
-        dataset, known = _dataset(opened, path[len(file) + 1 :])
+        dataset, known = _dataset(opened, inside)
         yield Path(file).stem, open_stack(dataset), known
 
 
-def _dataset(file: h5py.File, inside: str) -> tuple[h5py.Dataset, list[str]]:
+def _dataset(file: h5py.File, inside: str | None) -> tuple[h5py.Dataset, list[str]]:
     """The dataset named, or the first stack, with the names of all if there are several."""
     if inside:
-        item = file.get(inside.strip("/") or "/")
-        if not isinstance(item, h5py.Dataset):
-            raise InputError(f"{file.filename} holds no dataset {inside!r}")
-        return item, []
+        return dataset_paths.dataset_of(file, inside), []
     found = []
     container.visit_all(file, lambda _, item: found.append(item) if _is_stack(item) else None)
     if not found:

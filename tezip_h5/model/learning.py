@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tezip_h5 import dataset_paths
 from tezip_h5.errors import InputError, ModelError
 from tezip_h5.model import store, weights
 from tezip_h5.model.batches import SYMMETRIES, Clips, Scenes, Stack
@@ -283,8 +284,8 @@ def _names(sequences, most: int = 20) -> list[str]:
     """What a model says it was trained on: not in which folders, for it may be passed on."""
     found = set()
     for sequence in sequences:
-        path, colon, inside = os.path.splitdrive(sequence.name)[1].partition(":")
-        found.add(os.path.basename(path) + colon + inside)
+        file, _ = dataset_paths.split(sequence.name)
+        found.add(os.path.basename(file) + sequence.name[len(file) :])
     names = sorted(found)
     rest = [f"and {len(names) - most} more"] if len(names) > most else []
     return names[:most] + rest

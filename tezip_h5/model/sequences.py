@@ -6,7 +6,6 @@ Each is read a few frames at a time, so a data set may be larger than memory.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -15,6 +14,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from tezip_h5 import dataset_paths
 from tezip_h5.errors import InputError
 from tezip_h5.frames import check_dtype, check_frames
 from tezip_h5.images import ImageFolder, natural_key
@@ -22,8 +22,6 @@ from tezip_h5.model import hickle
 
 __all__ = ["Sequence", "image_folders", "open_sequences"]
 
-_HDF5 = (".h5", ".hdf5", ".nxs")
-_INSIDE = re.compile(rf"(.*(?:{'|'.join(map(re.escape, _HDF5))})):/*(.*)", re.IGNORECASE)
 _LITTER = {"thumbs.db", "desktop.ini"}
 _SMALLEST = 8  # pixels to a side; tables and spectra in HDF5 files are often narrower
 _KINDS = "HDF5 files, datasets in them (FILE.h5:/DATASET), training data, folders of images"
@@ -97,11 +95,11 @@ def _open(path: str) -> list[Sequence]:
     if whole.is_dir():
         return _open_folder(whole)
     if not whole.exists():
-        inside = _INSIDE.fullmatch(path)
-        if inside and Path(inside[1]).is_file():
-            return [_named_dataset(Path(inside[1]), inside[2])]
-        raise InputError(f"{inside[1] if inside else path} does not exist; give {_KINDS}")
-    if whole.suffix.lower() in _HDF5:
+        file, inside = dataset_paths.split(path)
+        if inside is not None and Path(file).is_file():
+            return [_named_dataset(Path(file), inside)]
+        raise InputError(f"{file} does not exist; give {_KINDS}")
+    if whole.suffix.lower() in dataset_paths.SUFFIXES:
         return _open_hdf5(whole)
     if whole.suffix.lower() == ".hkl":
         return _open_hickle(whole)
@@ -163,14 +161,12 @@ def _is_table(file: h5py.File, name: str) -> bool:
 def _named_dataset(path: Path, name: str) -> Sequence:
     file = _file(path)
     try:
-        item = file[name] if name else file
-    except (KeyError, ValueError, OSError) as error:
-        raise InputError(f"{path} holds no readable {name}: {error}; name a dataset") from error
-    if isinstance(item, h5py.Group) and isinstance(item.get("data"), h5py.Dataset):
-        item = item["data"]
-    if not isinstance(item, h5py.Dataset):
-        raise InputError(f"{path}:/{name} is a group; name a dataset in it")
-    return _of_dataset(f"{path}:/{name}", item)
+        data = dataset_paths.dataset_of(file, name)
+    except InputError:
+        raise
+    except (ValueError, OSError, RuntimeError) as error:
+        raise InputError(f"{path} is damaged: {error}; restore it") from error
+    return _of_dataset(f"{path}:/{name}", data)
 
 
 def _of_dataset(name: str, data: h5py.Dataset) -> Sequence:

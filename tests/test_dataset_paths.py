@@ -1,0 +1,112 @@
+"""FILE.h5:/DATASET: one parser, for whoever takes such names."""
+
+import ntpath
+import os
+
+import h5py
+import numpy as np
+import pytest
+
+from tezip_h5 import dataset_paths
+from tezip_h5.cli import main, sources
+from tezip_h5.cli.compress import open_source
+from tezip_h5.errors import InputError
+from tezip_h5.model.sequences import open_sequences
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def make(path, walk):
+    with h5py.File(path, "w") as file:
+        file["entry/data"] = walk
+        file["a:b"] = walk[:9]
+        file["type"] = np.dtype("u2")
+        file.create_group("empty")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("run.h5", ("run.h5", None)),
+        ("run.h5:/entry/data", ("run.h5", "entry/data")),
+        ("run.h5:entry/data/", ("run.h5", "entry/data")),
+        ("run.NXS:", ("run.NXS", "")),
+        ("run.hdf5:/", ("run.hdf5", "")),
+        ("run.h5:/a:b", ("run.h5", "a:b")),
+        ("run.h5:/x.h5:/y", ("run.h5", "x.h5:/y")),
+        ("run.h5:/a\nb", ("run.h5", "a\nb")),
+        ("to:day/run.h5:/x", ("to:day/run.h5", "x")),
+        ("frames.npz:NAME", ("frames.npz:NAME", None)),
+        ("12:30", ("12:30", None)),
+        ("", ("", None)),
+    ],
+)
+def test_names_of_what_is_not_there(here, text, expected):
+    assert dataset_paths.split(text) == expected
+
+
+def test_what_is_there_decides(here, walk):
+    for name in ("no_suffix", "x.cxi", "a:b.h5", "a.h5:b"):
+        make(name, walk)
+        assert dataset_paths.split(name) == (name, None)
+        assert dataset_paths.split(f"{name}:/entry/data") == (name, "entry/data")
+        assert dataset_paths.split(f"{name}:/a:b") == (name, "a:b")
+    os.mkdir("run.h5:c")
+    assert dataset_paths.split("run.h5:c") == ("run.h5:c", None)
+    with open("text", "w") as file:
+        file.write("no HDF5")
+    assert dataset_paths.split("text:/x") == ("text:/x", None)
+
+
+@pytest.mark.parametrize("drive", ["C:", "c:\\data\\", "\\\\host\\share\\"])
+def test_drives_of_windows(here, monkeypatch, drive):
+    for splitdrive in (os.path.splitdrive, ntpath.splitdrive):
+        monkeypatch.setattr(os.path, "splitdrive", splitdrive)
+        assert dataset_paths.split(f"{drive}run.h5") == (f"{drive}run.h5", None)
+        assert dataset_paths.split(f"{drive}run.h5:/x") == (f"{drive}run.h5", "x")
+        assert dataset_paths.split(f"{drive}images") == (f"{drive}images", None)
+
+
+def test_a_drive_is_no_file(here, walk, monkeypatch):
+    make("C", walk)
+    monkeypatch.setattr(os.path, "splitdrive", ntpath.splitdrive)
+    assert dataset_paths.split("C:/entry/data") == ("C:/entry/data", None)
+
+
+def of_compress(text):
+    with open_source(text) as data:
+        return data[()]
+
+
+def of_training(text):
+    (sequence,) = open_sequences(text)
+    return sequence[:][..., 0]
+
+
+TAKERS = {"compress": of_compress, "bench": lambda text: sources.load(text)[1]}
+TAKERS["train"] = of_training
+
+
+@pytest.mark.parametrize("take", TAKERS.values(), ids=TAKERS)
+def test_whoever_takes_them_takes_the_same(here, walk, take):
+    for name in ("run.h5", "x.cxi", "a:b.h5"):
+        make(name, walk)
+        np.testing.assert_array_equal(take(f"{name}:/entry/data"), walk)
+        np.testing.assert_array_equal(take(f"{name}:entry"), walk)  # the data of a group
+        np.testing.assert_array_equal(take(f"{name}:/a:b"), walk[:9])
+        for wrong in ("missing", "empty", "type", "entry/data/deeper"):
+            with pytest.raises(InputError, match=f"{name} holds no dataset '/{wrong}'"):
+                take(f"{name}:/{wrong}")
+    with pytest.raises(InputError, match=r"absent\.h5 (is no file|does not exist)"):
+        take("absent.h5:/entry/data")
+
+
+def test_the_command_line_says_what_is_missing(here, walk, capsys):
+    make("run.h5", walk)
+    assert main(["compress", "none", "run.h5:/missing", "out.h5"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("tezip-h5: run.h5 holds no dataset '/missing'; name one")
+    assert said.count("\n") == 1
