@@ -186,7 +186,7 @@ def test_in_place(paths):
 
 KILLED = """
     import sys, tezip_h5
-    from tezip_h5.hdf5 import encoder, report
+    from tezip_h5.hdf5 import encoder
     write, seen = encoder.StackEncoder._write, []
     def slow(self, step):
         write(self, step)
@@ -255,12 +255,12 @@ def test_another_conversion_begins_anew(paths, monkeypatch):
 
 
 def test_what_does_not_read_back_is_not_kept(paths, monkeypatch):
-    from tezip_h5.hdf5 import report
+    from tezip_h5.hdf5 import verifying
 
     def broken(*_):
         raise BoundError("a sample is outside the bound")
 
-    monkeypatch.setattr(report, "compare", broken)
+    monkeypatch.setattr(verifying, "compare", broken)
     before = paths[0].read_bytes()
     with pytest.raises(BoundError):
         tezip_h5.convert(paths[0], in_place=True, level="fast")

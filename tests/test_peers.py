@@ -240,7 +240,7 @@ def test_paths(stack_h5, tmp_path):
     np.save(tmp_path / "gray.npy", STACKS["uint8"][..., None])
     name, stack = bench.load(str(tmp_path / "gray.npy"))
     assert (name, stack.shape) == ("gray", (5, 32, 40))
-    with pytest.raises(InputError, match="holds no dataset 'd'"):
+    with pytest.raises(InputError, match="holds no dataset '/d'"):
         bench.load(f"{stack_h5}:d")
     with pytest.raises(InputError):
         bench.load(str(tmp_path / "missing.h5"))

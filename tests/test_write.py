@@ -346,12 +346,12 @@ def test_in_place_refusals(tmp_path, walk, run_h5):
 
 
 def test_in_place_keeps_the_original_when_it_fails(tmp_path, walk, monkeypatch):
-    from tezip_h5.hdf5 import report
+    from tezip_h5.hdf5 import verifying
 
     def broken(*args):
         raise BoundError("outside the bound")
 
-    monkeypatch.setattr(report, "compare", broken)
+    monkeypatch.setattr(verifying, "compare", broken)
     with h5py.File(tmp_path / "in.h5", "w") as f:
         data = f.create_dataset("x", data=walk)
         data.attrs["a"] = 1

@@ -29,7 +29,8 @@ from tezip_h5.hdf5.plugin import PLUGIN_PATH
 from tezip_h5.hdf5.reader import read
 from tezip_h5.hdf5.recompress import recompress
 from tezip_h5.hdf5.repair import repair
-from tezip_h5.hdf5.report import inspect, verify
+from tezip_h5.hdf5.report import inspect
+from tezip_h5.hdf5.verifying import verify
 from tezip_h5.hdf5.whole import write
 from tezip_h5.hdf5.writer import Writer
 from tezip_h5.model.store import load as load_model
@@ -79,6 +80,19 @@ def train(out, data, **options):
     """Train a network on stacks; see `tezip_h5.model.learning.train`.
 
     Needs ``pip install "tezip_h5[train]"``; Keras is imported only here.
+
+    Parameters
+    ----------
+    out : path
+        The model's folder.
+    data : paths, or one path
+        What to learn from.
+    **options
+        And what is raised: as there.
+
+    Returns
+    -------
+    Model
     """
     from tezip_h5.model import learning
 
@@ -86,7 +100,21 @@ def train(out, data, **options):
 
 
 def report(path, out, **options):
-    """Write a page about the stacks of a file; see `tezip_h5.page.report`."""
+    """Write a page about the stacks of a file; see `tezip_h5.page.report`.
+
+    Parameters
+    ----------
+    path : str or path
+        The HDF5 file.
+    out : str or path
+        The page.
+    **options
+        And what is raised: as there.
+
+    Returns
+    -------
+    Path of the page
+    """
     from tezip_h5 import page
 
     return page.report(path, out, **options)

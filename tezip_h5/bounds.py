@@ -42,6 +42,9 @@ def _checked(name: str, value) -> float | None:
 class ErrorBound:
     """How far a reconstructed sample may lie from the original.
 
+    Nothing, or any 0, means lossless. Differences, products and roots are those of float64: what
+    rounds to the bound there is within it.
+
     Parameters
     ----------
     absolute : float, optional
@@ -56,9 +59,6 @@ class ErrorBound:
     noise : float, optional
         |x - x'| <= noise * sqrt(|x|): a part of the noise of x counted photons, for integers;
         zeros stay exact. Excludes the others.
-
-    Nothing, or any 0, means lossless. Differences, products and roots are those of float64: what
-    rounds to the bound there is within it.
 
     Raises
     ------
@@ -96,7 +96,29 @@ class ErrorBound:
 
     @classmethod
     def from_mode(cls, mode: str | None, values=()) -> ErrorBound:
-        """Read the manual's ``-m MODE -b VALUE [VALUE]``."""
+        """Read the manual's ``-m MODE -b VALUE [VALUE]``.
+
+        Parameters
+        ----------
+        mode : str or None
+            One of `MODES` but "lossless"; None is that.
+        values : sequence of float
+            The bound, in the unit that its mode has; for "absrel" two, absolute before relative.
+
+        Returns
+        -------
+        ErrorBound
+
+        Raises
+        ------
+        InputError
+            For an unknown mode, or other values than it takes.
+
+        Examples
+        --------
+        >>> ErrorBound.from_mode("pwrel", [0.01]).pointwise_relative
+        0.01
+        """
         values = list(values or ())
         if mode is None:
             if values:
@@ -127,7 +149,7 @@ class ErrorBound:
 
     @property
     def mode(self) -> str:
-        """One of `MODES`."""
+        """Name of the bound: one of `MODES`."""
         if self.lossless:
             return "lossless"
         if self.pointwise_relative is not None:
@@ -176,10 +198,21 @@ class ErrorBound:
         loosest : bool
             What was promised, to judge by, not what to encode with: holes do not tighten it.
 
+        Returns
+        -------
+        ChunkBound
+            Its `absolute`, where there is one, is float64 (g, C), in the unit of the samples.
+
         Raises
         ------
         InputError
             When `frames` have another number of axes.
+
+        Examples
+        --------
+        >>> frames = np.arange(2 * 3 * 5, dtype="u1").reshape(2, 3, 5)
+        >>> ErrorBound(relative=0.5).of_frames(frames).absolute.tolist()
+        [[7.0], [7.0]]
         """
         frames = np.asarray(frames)
         if frames.ndim not in (3, 4):

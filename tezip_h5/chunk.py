@@ -63,14 +63,24 @@ class FrameRecord:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A payload and what it is made of."""
+    """A payload and what it is made of.
+
+    Attributes
+    ----------
+    payload : bytes
+    coder : str
+    frames : list of FrameRecord
+    model : IntegerModel or None
+        The network that predicted.
+    without : Encoded or None
+        With a model that was not pinned, if it was encoded: the same chunk without it.
+    """
 
     payload: bytes
     coder: str
     frames: list[FrameRecord] = field(default_factory=list)
     model: IntegerModel | None = None
     without: Encoded | None = None
-    """With a model that was not pinned, if it was encoded: the same chunk without it."""
 
     @property
     def max_error(self) -> float:

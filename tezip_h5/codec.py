@@ -253,6 +253,14 @@ def decode_chunk(
         When it is no bytes at all.
     ModelError
         When it needs a model that is not found.
+
+    Examples
+    --------
+    >>> from tezip_h5 import ErrorBound
+    >>> frames = np.arange(4 * 8 * 8, dtype="u2").reshape(4, 8, 8)
+    >>> made = encode_chunk(frames, ErrorBound(absolute=1).of_frames(frames), Settings())
+    >>> int(np.abs(decode_chunk(made.payload).astype(int) - frames).max()) <= 1
+    True
     """
     try:
         memoryview(payload)

@@ -83,6 +83,13 @@ class Settings:
     ------
     InputError
         For an unknown name, a number out of range, or `window` with `mse_threshold`.
+
+    Examples
+    --------
+    >>> Settings(level="fast", window=8).main_coder
+    'linear'
+    >>> Settings() == Settings(level="balanced", predictor="auto")
+    True
     """
 
     level: str = "balanced"

@@ -81,10 +81,23 @@ if hasattr(os, "register_at_fork"):
 
 
 def configure(*, cache_bytes: int) -> None:
-    """Set how many bytes of decoded chunks this process keeps (default 192 MiB).
+    """Set how many bytes of decoded chunks this process keeps.
 
-    The environment variable ``TEZIP_CACHE_BYTES`` sets it before import. 0 forgets them all,
-    and keeps only the newest chunk from then on.
+    The environment variable ``TEZIP_CACHE_BYTES`` sets it before import.
+
+    Parameters
+    ----------
+    cache_bytes : int
+        192 MiB at first. 0 forgets them all, and keeps only the newest chunk from then on.
+
+    Raises
+    ------
+    InputError
+        For anything but an int >= 0.
+
+    Examples
+    --------
+    >>> configure(cache_bytes=1 << 30)
     """
     if not isinstance(cache_bytes, int) or cache_bytes < 0:
         raise InputError(f"cache_bytes={cache_bytes!r} is no number of bytes; give an int >= 0")

@@ -21,11 +21,16 @@ class ChunkReport:
 
     Attributes
     ----------
-    offset : of its first sample
-    frames : how many it holds
-    nbytes, raw_bytes : of the payload, and of the samples that it stores
-    coder, predictor : their names
-    parts : what its bytes are: by section, by name, how many
+    offset : tuple of int
+        Of its first sample, along every axis of the stack.
+    frames : int
+        How many it holds.
+    nbytes, raw_bytes : int
+        Of the payload, and of the samples that it stores.
+    coder, predictor : str
+        Their names.
+    parts : dict of dict of int
+        What its bytes are: by section, by name, how many.
     """
 
     offset: tuple[int, ...]

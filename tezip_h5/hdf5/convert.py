@@ -19,7 +19,7 @@ import h5py
 from tezip_h5.bounds import ErrorBound
 from tezip_h5.errors import InputError, TezipError
 from tezip_h5.frames import open_stack
-from tezip_h5.hdf5 import container, finished, nexus, opening, repair, report
+from tezip_h5.hdf5 import container, finished, nexus, opening, repair, verifying
 from tezip_h5.hdf5.copying import Tree, check_target, copy_attributes
 from tezip_h5.hdf5.keyframes import link_keyframes
 from tezip_h5.hdf5.plan import Job, Plan
@@ -36,7 +36,17 @@ _LEAST_SIDE, _LEAST_PANEL_SIDE = 8, 32
 
 @dataclass(frozen=True)
 class ConvertedStack:
-    """One stack: bytes that its samples took in the old file, and its chunks in the new one."""
+    """What became of one stack.
+
+    Attributes
+    ----------
+    path, dtype : str
+    shape : tuple of int
+    bytes_before, bytes_after : int
+        That its samples took in the old file, and its chunks take in the new one.
+    max_error : float
+        Largest |original - reconstruction|, in the unit of the samples.
+    """
 
     path: str
     shape: tuple[int, ...]
@@ -48,7 +58,20 @@ class ConvertedStack:
 
 @dataclass(frozen=True)
 class Converted:
-    """What converting a file came to. Printable."""
+    """What converting a file came to. Printable.
+
+    Attributes
+    ----------
+    path : str
+        The file that holds the stacks now.
+    bytes_before, bytes_after : int
+        Of the whole file.
+    seconds : float
+        Wall time.
+    stacks : list of ConvertedStack
+    lost : list of str
+        References that could not be made anew.
+    """
 
     path: str
     bytes_before: int
@@ -56,7 +79,6 @@ class Converted:
     seconds: float
     stacks: list[ConvertedStack]
     lost: list[str] = field(default_factory=list)
-    """References that could not be made anew."""
 
     def __str__(self):
         gain = self.bytes_before / max(self.bytes_after, 1)
@@ -307,7 +329,7 @@ def _encode(data: h5py.Dataset, job: Job, new: h5py.File) -> ConvertedStack:
         if encoder.past.totals.frames and "preview" in group:
             del group["preview"]
             repair.add_preview(group, encoder.data, encoder.keyframes)
-        report.compare(encoder.data, job.source, job.plan.bound)
+        verifying.compare(encoder.data, job.source, job.plan.bound)
         group.attrs["compared"] = True
         new.flush()
     return ConvertedStack(

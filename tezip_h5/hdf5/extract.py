@@ -40,7 +40,22 @@ def extract(
 
     Raises
     ------
-    InputError, FormatError, ModelError
+    InputError
+        When the file is missing, holds no such stack, or frames that are no images, or when
+        images are there already.
+    FormatError, ModelError
+        When a chunk is damaged, or needs a model that is not found.
+
+    Examples
+    --------
+    >>> import numpy as np, tempfile, os, tezip_h5
+    >>> folder = tempfile.mkdtemp()
+    >>> path, images = os.path.join(folder, "run.h5"), os.path.join(folder, "images")
+    >>> _ = tezip_h5.write(np.zeros((2, 8, 8), "u2"), path)
+    >>> extract(path, images)
+    {}
+    >>> len(os.listdir(images))
+    2
     """
     from tezip_h5.images import ImageFormat, write_images
 

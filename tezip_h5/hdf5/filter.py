@@ -101,7 +101,14 @@ _last_error: BaseException | None = None
 
 
 def last_error() -> BaseException | None:
-    """The exception behind the filter's last failure in this process, or None."""
+    """The exception behind the filter's last failure in this process, or None.
+
+    HDF5 itself raises an ``OSError`` that does not say why.
+
+    Returns
+    -------
+    TezipError, another exception, or None
+    """
     return _last_error
 
 

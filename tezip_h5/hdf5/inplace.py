@@ -10,7 +10,7 @@ import contextlib
 import h5py
 
 from tezip_h5.errors import InputError
-from tezip_h5.hdf5 import container, nexus, report
+from tezip_h5.hdf5 import container, nexus, verifying
 from tezip_h5.hdf5.copying import copy_attributes
 from tezip_h5.hdf5.keyframes import link_keyframes
 from tezip_h5.hdf5.plan import Job
@@ -35,7 +35,7 @@ def compress(dataset: h5py.Dataset, job: Job, started: float) -> Summary:
     staging = container.staging_group(file)
     try:
         encoder = job.run(staging)
-        report.compare(encoder.data, job.source, job.plan.bound)
+        verifying.compare(encoder.data, job.source, job.plan.bound)
         nexus.unmark(staging, encoder.data)
         copy_attributes(dataset, encoder.data, besides=["tezip"])
         file.flush()  # a kill must not find links to what is not there yet

@@ -6,10 +6,12 @@ import queue
 import threading
 
 from tezip_h5.errors import InputError, OverrunError
+from tezip_h5.frames import is_count
 
-__all__ = ["Line"]
+__all__ = ["Line", "line_for"]
 
 WHEN_FULL = ("block", "raise")
+_BYTES = 256 << 20  # of frames that may wait, by default
 
 
 class _Job:
@@ -170,3 +172,16 @@ class Line:
             # Not `join`: a handler's caller may hold the lock, that this lets go and join does not.
             while not self._ended:
                 self._changed.wait()
+
+
+def line_for(chunk: int, frame_bytes: int, limit: int | None, when_full: str) -> Line:
+    """A line for `limit` frames, or as many as there should be room for; InputError for fewer than
+    those of two chunks."""
+    if limit is None:
+        limit = max(2 * chunk, _BYTES // frame_bytes)
+    if not is_count(limit, 2 * chunk):
+        raise InputError(
+            f"queue_frames={limit!r}; give at least {2 * chunk}, the frames of two chunks, or a "
+            "smaller chunk_frames"
+        )
+    return Line(int(limit), when_full)

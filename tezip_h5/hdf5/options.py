@@ -257,6 +257,11 @@ class TEZip(h5py.filters.FilterRefBase):
     **settings
         See `tezip_h5.Settings`.
 
+    Raises
+    ------
+    InputError
+        For options that cannot be.
+
     Notes
     -----
     The filter sees one chunk at a time and cannot raise: prefer `tezip_h5.write`, where an
@@ -298,7 +303,12 @@ class TEZip(h5py.filters.FilterRefBase):
         return self._settings
 
     def get_config(self) -> dict:
-        """The options that differ from their defaults, by name."""
+        """The options that differ from their defaults, by name: what `TEZip` takes.
+
+        Returns
+        -------
+        dict
+        """
         default = Settings()
         config = {
             name: value
@@ -315,7 +325,31 @@ class TEZip(h5py.filters.FilterRefBase):
 
     @classmethod
     def from_filter_options(cls, filter_id: int, filter_options) -> TEZip:
-        """The options of a dataset's filter, from its id and cd_values."""
+        """The options of a dataset's filter, from its id and cd_values.
+
+        Parameters
+        ----------
+        filter_id : int
+            `FILTER_ID`.
+        filter_options : sequence of int
+            The filter's cd_values, as HDF5 stores them.
+
+        Returns
+        -------
+        TEZip
+
+        Raises
+        ------
+        InputError
+            For the id of another filter.
+        FormatError
+            For values that no tezip wrote.
+
+        Examples
+        --------
+        >>> TEZip.from_filter_options(FILTER_ID, TEZip(absolute=2).filter_options)
+        TEZip(absolute=2.0)
+        """
         if filter_id != FILTER_ID:
             raise InputError(f"filter {filter_id} is not tezip ({FILTER_ID})")
         options = ChunkOptions.unpack(filter_options)

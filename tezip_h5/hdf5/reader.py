@@ -65,7 +65,12 @@ def read(
 
     Raises
     ------
-    InputError, FormatError, ModelError
+    InputError
+        When the file is missing, holds no such stack, or the selection lies outside it.
+    FormatError
+        When a chunk is damaged.
+    ModelError
+        When a chunk needs a model that is not found.
 
     Examples
     --------

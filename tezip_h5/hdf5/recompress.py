@@ -42,7 +42,16 @@ _TABLES = ("frames", "keyframes", "preview", "model")
 
 @dataclass(frozen=True)
 class RecompressedStack:
-    """What became of one stack: bytes of its chunks, and how many of them stayed as they were."""
+    """What became of one stack.
+
+    Attributes
+    ----------
+    name : str
+    bytes_before, bytes_after : int
+        Of its chunks.
+    chunks, kept_chunks : int
+        How many there are, and how many stayed as they were.
+    """
 
     name: str
     bytes_before: int
@@ -53,7 +62,18 @@ class RecompressedStack:
 
 @dataclass(frozen=True)
 class Recompressed:
-    """What recompressing a file came to. Printable."""
+    """What recompressing a file came to. Printable.
+
+    Attributes
+    ----------
+    path, level : str
+        The new file, and how it was encoded.
+    bytes_before, bytes_after : int
+        Of the whole file.
+    seconds : float
+        Wall time.
+    stacks : list of RecompressedStack
+    """
 
     path: str
     level: str

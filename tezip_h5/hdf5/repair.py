@@ -26,7 +26,14 @@ __all__ = ["Repaired", "RepairedStack", "add_preview", "cut_to_whole_chunks", "r
 
 @dataclass(frozen=True)
 class RepairedStack:
-    """What became of one stack: the frames it holds, and those that were counted but not there."""
+    """What became of one stack.
+
+    Attributes
+    ----------
+    name : str
+    frames, dropped : int
+        That it holds, and that were counted but not there.
+    """
 
     name: str
     frames: int
@@ -35,7 +42,18 @@ class RepairedStack:
 
 @dataclass(frozen=True)
 class Repaired:
-    """What repairing a file came to. Printable."""
+    """What repairing a file came to. Printable.
+
+    Attributes
+    ----------
+    path : str
+    unlocked : bool
+        Whether HDF5's mark of an open writer was taken off.
+    stacks : list of RepairedStack
+        Those that were not complete.
+    seconds : float
+        Wall time.
+    """
 
     path: str
     unlocked: bool

@@ -18,15 +18,21 @@ class Summary:
 
     Attributes
     ----------
-    path, name : where the stack lies
-    shape, dtype : of the stack
+    path, name : str
+        Where the stack lies.
+    shape, dtype : tuple of int, numpy dtype
+        Of the stack.
     bound : ErrorBound
-    raw_bytes, payload_bytes : of the samples, and of the chunks that hold them
-    file_bytes : size of the whole file
-    max_error : largest |original - reconstruction| of all samples
-    seconds : wall time
-    chunks, fallback_chunks, network_chunks : and how many of them the fallback or a network served
-    reclaimable_bytes : that the file could give back, after compressing in place or overwriting
+    raw_bytes, payload_bytes, file_bytes : int
+        Of the samples, of the chunks that hold them, and of the whole file.
+    max_error : float
+        Largest |original - reconstruction| of all samples, in their unit.
+    seconds : float
+        Wall time.
+    chunks, fallback_chunks, network_chunks : int
+        How many there are, and how many of them the fallback or a network served.
+    reclaimable_bytes : int
+        That the file could give back, after compressing in place or overwriting.
     """
 
     path: str

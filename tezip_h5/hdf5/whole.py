@@ -14,7 +14,7 @@ import numpy as np
 from tezip_h5.bounds import ErrorBound
 from tezip_h5.errors import InputError
 from tezip_h5.frames import open_stack
-from tezip_h5.hdf5 import cluster, container, finished, inplace, nexus, opening, report
+from tezip_h5.hdf5 import cluster, container, finished, inplace, nexus, opening, verifying
 from tezip_h5.hdf5.keyframes import link_keyframes
 from tezip_h5.hdf5.plan import Job, Plan, checked_name
 from tezip_h5.hdf5.summary import Summary, summarise
@@ -177,7 +177,7 @@ def _encode_file(path: Path, name: str, stack, job: Job, verify: bool):
         encoder = job.run(group)
         link_keyframes(group, encoder.data, encoder.keyframes)
         if verify and job.cluster is None:  # its workers do
-            report.compare(encoder.data, _again(stack, job), job.plan.bound)
+            verifying.compare(encoder.data, _again(stack, job), job.plan.bound)
     return encoder
 
 

@@ -11,13 +11,13 @@ import numpy as np
 
 from tezip_h5.bounds import ErrorBound
 from tezip_h5.errors import InputError
-from tezip_h5.frames import host_frames, is_count
+from tezip_h5.frames import host_frames
 from tezip_h5.hdf5 import container, live, opening
 from tezip_h5.hdf5.appending import plan_of
 from tezip_h5.hdf5.beginning import Beginning
 from tezip_h5.hdf5.encoder import StackEncoder
 from tezip_h5.hdf5.ending import close_at_exit, let_go
-from tezip_h5.hdf5.line import Line
+from tezip_h5.hdf5.line import line_for
 from tezip_h5.hdf5.plan import Plan, checked_filenames, checked_name
 from tezip_h5.hdf5.summary import Summary, summarise
 from tezip_h5.settings import Settings
@@ -25,7 +25,6 @@ from tezip_h5.settings import Settings
 __all__ = ["Writer"]
 
 _log = logging.getLogger("tezip_h5")
-_QUEUE_BYTES = 256 << 20
 
 
 class Writer:
@@ -191,18 +190,11 @@ class Writer:
         close_at_exit(self)
 
     def _make_line(self, plan: Plan, queue_frames: int | None, when_full: str) -> None:
-        chunk = plan.layout.chunk[0]
-        if queue_frames is None:
-            frame_bytes = int(np.prod(plan.frame_shape)) * plan.dtype.itemsize
-            queue_frames = max(2 * chunk, _QUEUE_BYTES // frame_bytes)
-        if not is_count(queue_frames, 2 * chunk):
-            raise InputError(
-                f"queue_frames={queue_frames!r}; give at least {2 * chunk}, the frames of two "
-                "chunks, or a smaller chunk_frames"
-            )
+        frame_bytes = int(np.prod(plan.frame_shape)) * plan.dtype.itemsize
+        made = line_for(plan.layout.chunk[0], frame_bytes, queue_frames, when_full)
         if self._line is not None:
             self._line.close()
-        self._line = Line(int(queue_frames), when_full)
+        self._line = made
 
     def _begin(self, plan: Plan, preview: bool, verify: bool) -> None:
         """Make the encoder, which goes on with what is there."""
@@ -252,10 +244,21 @@ class Writer:
         return self._line.frames
 
     def append(self, frames, filename=None) -> None:
-        """Add one frame, or a block of frames (k, H, W[, C]).
+        """Add one frame, or a block of frames.
 
-        `filename` is the name of the frame's file, or a list of k names. The samples are
-        copied before this returns, those of an array on a GPU to the host.
+        Parameters
+        ----------
+        frames : array of `dtype`, of `frame_shape`, or with an axis of k frames before it
+            Copied before this returns, from a GPU to the host.
+        filename : str or list of k str, optional
+            Name of each frame's file.
+
+        Raises
+        ------
+        InputError
+            For frames of another shape or dtype; none of them is taken then.
+        OverrunError, OSError, BoundError
+            See `Writer`.
         """
         block = host_frames(frames)
         if block.shape == self._plan.frame_shape:
@@ -340,7 +343,7 @@ class Writer:
     # Until here.
 
     def flush(self) -> None:
-        """Write every frame appended so far, the unfinished last chunk too, to the disk."""
+        """Write all frames so far, an unfinished chunk too, to the disk; raises as `append`."""
         self._require_open()
         with self._lock:
             self._require_open()
@@ -354,10 +357,10 @@ class Writer:
         return (self._names + [""] * (self._appended - len(self._names)))[: self._appended]
 
     def close(self) -> None:
-        """Write the rest, and the tables; afterwards `summary` says what it came to.
+        """Write the rest, and the tables; afterwards `summary`, a `Summary`, says what it came to.
 
         When this is interrupted, or a chunk could not be written, the file keeps what was. In a
-        fork of the process that made the writer it does nothing.
+        fork of the process that made the writer it does nothing. Raises what `append` does.
         """
         if self._closing or os.getpid() != self._process:
             return

@@ -96,6 +96,8 @@ def train(
         validation, and nothing where not.
     verbose : bool
         Say something after every epoch.
+    say : callable
+        Takes each line of that.
 
     Returns
     -------

@@ -67,10 +67,26 @@ def load(path, sample=None) -> IntegerModel:
     sample : callable, optional
         Gives frames (T, H, W, C) of integers, to calibrate an original's network on.
 
+    Returns
+    -------
+    IntegerModel
+        That `write(..., model=...)` takes; its digest in hexadecimal is one of `Settings`.
+
     Raises
     ------
     ModelError
         When there is none, it is damaged, or an original's network has no `sample`.
+    InputError
+        When `path` is no path.
+
+    Examples
+    --------
+    >>> import tempfile, os
+    >>> path = os.path.join(tempfile.mkdtemp(), "grey.tzm")
+    >>> with open(path, "wb") as file:
+    ...     size = file.write(default(channels=1).to_bytes())
+    >>> load(path).digest == default(channels=1).digest
+    True
     """
     path = Path(_name_or_path(path))
     if path.is_dir() and not (path / INTEGER_FILE).is_file() and original.is_original(path):

@@ -133,7 +133,14 @@ class IntegerModel:
     # --- bytes --------------------------------------------------------------------------
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """All arrays by name, little-endian, in the order of storage."""
+        """All arrays by name, little-endian, in the order of storage.
+
+        Returns
+        -------
+        dict of array
+            ``NAME/kernel`` int16 or int32 (3, 3, in, out), ``NAME/bias`` and ``NAME/bound`` int32
+            (out,), ``NAME/shift`` uint8 (out,) of every convolution; the tables; ``conformance``.
+        """
         out = {}
         for name, conv in self.convolutions.items():
             wide = np.abs(conv.kernel.astype(np.int64)).max() > 32767
@@ -163,6 +170,15 @@ class IntegerModel:
     @classmethod
     def from_arrays(cls, description: str, arrays: dict[str, np.ndarray]) -> IntegerModel:
         """Rebuild a model; the inverse of `description` and `arrays`.
+
+        Parameters
+        ----------
+        description : str
+        arrays : dict of array, as `arrays` gives them
+
+        Returns
+        -------
+        IntegerModel
 
         Raises
         ------
@@ -208,7 +224,12 @@ class IntegerModel:
         return model
 
     def to_bytes(self) -> bytes:
-        """One file: magic, digest, and compressed description and arrays."""
+        """One file: magic, digest, and compressed description and arrays.
+
+        Returns
+        -------
+        bytes
+        """
         arrays = self.arrays()
         index = {name: [a.dtype.str, a.shape] for name, a in arrays.items()}
         head = json.dumps({"description": self.description, "arrays": index}).encode()
@@ -218,8 +239,21 @@ class IntegerModel:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> IntegerModel:
-        """Read what `to_bytes` wrote; ModelError for anything else, its kind for damage if it
-        begins as such."""
+        """Read what `to_bytes` wrote.
+
+        Parameters
+        ----------
+        data : bytes
+
+        Returns
+        -------
+        IntegerModel
+
+        Raises
+        ------
+        ModelError
+            For anything else; DamagedModelError if it begins as such.
+        """
         if data[:4] != BEGINNING:
             raise ModelError(
                 f"this is no integer model: it begins with {bytes(data[:4])!r}, not {BEGINNING!r}"

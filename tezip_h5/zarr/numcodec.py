@@ -72,7 +72,24 @@ class TEZipCodec(Codec):
         )
 
     def encode(self, buf) -> bytes:
-        """The payload of a chunk: an array of at least two axes."""
+        """The payload of a chunk.
+
+        Parameters
+        ----------
+        buf : array (G, H, W[, C]), C order, little-endian
+            Of other than three or four axes, the last two are rows and columns.
+
+        Returns
+        -------
+        bytes
+
+        Raises
+        ------
+        InputError
+            For a chunk that is not so, or of a dtype that no stack has.
+        BoundError
+            If the decoder would break the bound.
+        """
         chunk = ensure_ndarray(buf)
         if chunk.dtype.kind in "biuf" and chunk.dtype.newbyteorder("<") != chunk.dtype:
             raise InputError(
@@ -84,12 +101,33 @@ class TEZipCodec(Codec):
         return self._chunks.encode(chunk)
 
     def decode(self, buf, out=None) -> np.ndarray:
-        """The samples of a payload, (G, H, W[, C]), little-endian; read-only without `out`."""
+        """The samples of a payload.
+
+        Parameters
+        ----------
+        buf : bytes-like
+        out : array of as many bytes, optional
+            Filled, and returned.
+
+        Returns
+        -------
+        array (G, H, W[, C]), little-endian; read-only without `out`
+
+        Raises
+        ------
+        FormatError, ModelError
+            When the payload is damaged, or needs a model that is not found.
+        """
         frames = self._chunks.decode(memoryview(ensure_contiguous_ndarray(buf)).cast("B"))
         return frames if out is None else ndarray_copy(frames, out)
 
     def get_config(self) -> dict:
-        """The codec's id, and its options as JSON."""
+        """The codec's id and options, for `numcodecs.get_codec`.
+
+        Returns
+        -------
+        dict of what JSON can hold
+        """
         return {"id": self.codec_id, **self._chunks.get_config()}
 
     def __repr__(self):

@@ -75,17 +75,23 @@ class TEZipSerializer(ArrayBytesCodec):
 
     @classmethod
     def from_dict(cls, data) -> TEZipSerializer:
-        """The codec that an array's metadata name."""
+        """The codec that an array's metadata name: a dict as `to_dict` makes it.
+
+        Raises
+        ------
+        FormatError, InputError, ModelError
+            When it names another codec, options that cannot be, or models that are damaged.
+        """
         if data.get("name") != NAME:
             raise FormatError(f"codec {data.get('name')!r} is not {NAME!r}")
         return cls(**data.get("configuration", {}))
 
     def to_dict(self) -> dict:
-        """What stands in an array's metadata."""
+        """What stands in an array's metadata: a dict with `name` and `configuration`."""
         return {"name": NAME, "configuration": self._chunks.get_config()}
 
     def evolve_from_array_spec(self, array_spec) -> TEZipSerializer:
-        """Refuse arrays whose chunks cannot be stored."""
+        """The codec itself; InputError for arrays whose chunks cannot be stored."""
         check_dtype(_native(array_spec.dtype))
         frames_shape(array_spec.shape)
         return self

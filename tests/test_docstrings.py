@@ -1,0 +1,71 @@
+"""What is public says what it takes, gives and raises, as numpydoc has it."""
+
+import importlib.util
+import inspect
+import re
+
+import pytest
+
+import tezip_h5
+from tezip_h5 import page
+from tezip_h5.chunk import Encoded
+from tezip_h5.hdf5 import chunks, convert, recompress, repair, report, summary, verifying
+from tezip_h5.model import learning
+from tezip_h5.zarr.numcodec import TEZipCodec
+
+OTHERS = [page.report, learning.train, report.FileReport, report.StackReport]
+OTHERS += [chunks.ChunkReport, summary.Summary, verifying.Verification, Encoded, TEZipCodec]
+OTHERS += [convert.Converted, convert.ConvertedStack, repair.Repaired, repair.RepairedStack]
+OTHERS += [recompress.Recompressed, recompress.RecompressedStack]
+if importlib.util.find_spec("zarr"):
+    from tezip_h5.zarr.serializer import TEZipSerializer
+
+    OTHERS.append(TEZipSerializer)
+
+
+def public():
+    """Names and what they are: functions, classes, their public methods and properties."""
+    named = [(name, getattr(tezip_h5, name)) for name in tezip_h5.__all__]
+    for name, value in [*named, *((f"{o.__module__}.{o.__name__}", o) for o in OTHERS)]:
+        if not callable(value) or (inspect.isclass(value) and issubclass(value, Exception)):
+            continue
+        yield name, value
+        bases = value.__mro__[1:] if inspect.isclass(value) else ()
+        for method, of in vars(value).items() if inspect.isclass(value) else ():
+            if any(method in vars(base) for base in bases):  # described there
+                continue
+            if not method.startswith("_") and not isinstance(of, str | bool | int | type(None)):
+                yield f"{name}.{method}", getattr(of, "__func__", getattr(of, "fget", None) or of)
+
+
+PUBLIC = [(name, value) for name, value in public() if callable(value)]
+
+
+def sections(value) -> dict[str, str]:
+    """The text of every section of a docstring."""
+    parts = re.split(r"^(\w+)\n-{3,}\n", inspect.getdoc(value) or "", flags=re.MULTILINE)
+    return {"": parts[0], **dict(zip(parts[1::2], parts[2::2], strict=True))}
+
+
+@pytest.mark.parametrize(("name", "value"), PUBLIC, ids=[name for name, _ in PUBLIC])
+def test_public_docstrings_are_whole(name, value):
+    found = sections(value)
+    assert re.match(r"[A-Za-z].*[.:)]", found[""]), "begins with no sentence"
+    signature = inspect.signature(value)
+    takes = [p for p in signature.parameters if p not in ("self", "cls")]
+    fields = getattr(value, "__dataclass_fields__", None) if inspect.isclass(value) else None
+    if takes:
+        described = found.get("Attributes" if fields and "Attributes" in found else "Parameters")
+        if described is None:  # one parameter, which the first sentence speaks of
+            assert len(takes) == 1
+            assert not isinstance(value, type)
+            return
+        heads = re.findall(r"^(\S.*?)(?: : .*)?$", described, re.MULTILINE)
+        names = {n.strip(" *") for head in heads for n in head.split(",")}
+        assert set(takes) <= names, f"not described: {set(takes) - names}"
+        assert names <= set(takes), f"not taken: {names - set(takes)}"
+    returns = str(signature.return_annotation)
+    if takes and not inspect.isclass(value) and returns not in ("None",):
+        assert "Returns" in found
+    if takes and not inspect.isclass(value):
+        assert "Raises" in found or "what is raised" in found["Parameters"]
