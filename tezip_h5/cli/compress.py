@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -141,10 +142,7 @@ def compress(args, out, *, name="scan", **options):
             stack,
             out,
             name,
-            absolute=bound.absolute,
-            relative=bound.relative,
-            pointwise_relative=bound.pointwise_relative,
-            noise=bound.noise,
+            **asdict(bound),
             window=args.window,
             mse_threshold=args.threshold,
             warmup=args.warmup,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import tezip_h5
 from tezip_h5.bounds import ErrorBound
 from tezip_h5.cli.compress import add_bound_options
@@ -49,10 +51,7 @@ def run(args) -> int:
             args.target,
             args.dataset,
             in_place=args.in_place,
-            absolute=bound.absolute,
-            relative=bound.relative,
-            pointwise_relative=bound.pointwise_relative,
-            noise=bound.noise,
+            **asdict(bound),
             level=args.level,
             model=args.model,
             chunk_frames=args.chunk_frames,

@@ -44,8 +44,21 @@ class OrderedBits(Scale):
         return unordered(codes, self.dtype)
 
 
+class _Multiples(Scale):
+    """Floats that are multiples of `step`."""
+
+    step: float
+
+    def decode(self, codes):
+        with np.errstate(over="ignore"):
+            return (codes.astype(np.float64) * self.step).astype(self.dtype)
+
+    def _pack(self):
+        return struct.pack("<d", self.step)
+
+
 @dataclass
-class Grid(Scale):
+class Grid(_Multiples):
     """Bounded floats: the nearest multiple of `step`; or floats that are multiples of it.
 
     `slack` is for the encoder alone: what the grid itself takes of a bound, default half a step.
@@ -59,13 +72,6 @@ class Grid(Scale):
         with np.errstate(invalid="ignore", over="ignore"):
             codes = np.rint(values.astype(np.float64) / self.step)
         return np.where(np.abs(codes) < 2.0**62, codes, 0.0).astype(np.int64)
-
-    def decode(self, codes):
-        with np.errstate(over="ignore"):
-            return (codes.astype(np.float64) * self.step).astype(self.dtype)
-
-    def _pack(self):
-        return struct.pack("<d", self.step)
 
     def _unpack(self, data):
         if len(data) != 8:
@@ -113,7 +119,7 @@ class LogBits(Scale):
 
 
 @dataclass
-class Truncated(Scale):
+class Truncated(_Multiples):
     """Lossless floats: multiples of `step`, a power of two, cut off towards zero.
 
     The mantissa bits below the step are no part of the level; see `rests`.
@@ -137,10 +143,6 @@ class Truncated(Scale):
             codes = np.trunc(values.astype(np.float64) / self.step)
         return np.where(np.abs(codes) < 2.0**31, codes, 0.0).astype(np.int64)
 
-    def decode(self, codes):
-        with np.errstate(over="ignore"):
-            return (codes.astype(np.float64) * self.step).astype(self.dtype)
-
     def widths(self, levels: np.ndarray) -> np.ndarray:
         """Mantissa bits that each level leaves out, uint8; none of a code 0, which says nothing."""
         codes = np.abs(levels.astype(np.int64) + self.offset)
@@ -150,9 +152,6 @@ class Truncated(Scale):
     def masks(self, widths: np.ndarray) -> np.ndarray:
         """uint64 with the lowest `widths` bits set."""
         return (np.uint64(1) << widths.astype(np.uint64)) - np.uint64(1)
-
-    def _pack(self):
-        return struct.pack("<d", self.step)
 
     def _unpack(self, data):
         if len(data) != 8:

@@ -14,6 +14,7 @@ import numpy as np
 
 from tezip_h5.errors import ModelError
 from tezip_h5.model.floating import FloatPredNet
+from tezip_h5.model.weights import check
 from tezip_h5.prediction.architecture import CHANGE_GAIN, Architecture
 from tezip_h5.prediction.integer import (
     ACCUMULATOR,
@@ -68,7 +69,7 @@ def export(
         When weights are not finite, do not fit the architecture, or the integer model predicts
         worse than the float one by more than `allowed_loss`.
     """
-    _require_finite(architecture, weights)
+    check(architecture, weights, "the network")
     sequences = [np.asarray(s) for s in sequences]
     largest = dict.fromkeys(range(1, architecture.layers), 1.0)
     if not clipped:
@@ -108,23 +109,6 @@ def floating(model: IntegerModel) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         kernel = conv.kernel * unit[:, None] / out
         weights[name] = kernel.astype(np.float32), bias.astype(np.float32)
     return weights
-
-
-def _require_finite(architecture, weights) -> None:
-    for name, (inputs, outputs) in architecture.convolutions().items():
-        if name not in weights:
-            raise ModelError(f"the weights of {name} are missing; found {sorted(weights)}")
-        kernel, bias = weights[name]
-        if kernel.shape != (3, 3, inputs, outputs) or bias.shape != (outputs,):
-            raise ModelError(
-                f"weights of {name} have shape {kernel.shape} and {bias.shape}; the architecture "
-                f"has (3, 3, {inputs}, {outputs}) and ({outputs},)"
-            )
-        if not (np.isfinite(kernel).all() and np.isfinite(bias).all()):
-            raise ModelError(
-                f"weights of {name} are not finite (NaN or infinite): the training went astray, "
-                "use an earlier state"
-            )
 
 
 def _tables() -> dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from tezip_h5.errors import ModelError
-from tezip_h5.model.weights import MODEL_FILE, WEIGHTS_FILE
+from tezip_h5.model.weights import MODEL_FILE, WEIGHTS_FILE, check
 from tezip_h5.prediction.architecture import Architecture
 
 __all__ = ["is_original", "load"]
@@ -62,13 +62,7 @@ def load(folder: Path) -> tuple[Architecture, dict[str, tuple[np.ndarray, np.nda
         weights[f"gates{layer}"] = tuple(
             np.concatenate(part, -1) for part in zip(*gates, strict=True)
         )
-    for name, (inputs, outputs) in architecture.convolutions().items():
-        kernel, bias = weights[name]
-        if kernel.shape != (3, 3, inputs, outputs) or bias.shape != (outputs,):
-            raise ModelError(
-                f"{folder / WEIGHTS_FILE}: {name} has weights of shape {kernel.shape}; "
-                f"{MODEL_FILE} describes (3, 3, {inputs}, {outputs})"
-            )
+    check(architecture, weights, folder / WEIGHTS_FILE)
     return architecture, weights
 
 

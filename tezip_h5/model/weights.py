@@ -15,7 +15,7 @@ from tezip_h5.errors import ModelError
 from tezip_h5.placing import place
 from tezip_h5.prediction.architecture import Architecture
 
-__all__ = ["MODEL_FILE", "WEIGHTS_FILE", "load", "save"]
+__all__ = ["MODEL_FILE", "WEIGHTS_FILE", "check", "load", "save"]
 
 MODEL_FILE, WEIGHTS_FILE = "prednet_model.json", "prednet_weights.hdf5"
 
@@ -48,16 +48,32 @@ def load(folder: Path) -> tuple[Architecture, dict[str, tuple[np.ndarray, np.nda
             }
     except (OSError, KeyError, UnicodeDecodeError) as error:
         raise ModelError(f"no trained network can be read from {folder}: {error}") from None
+    check(architecture, weights, folder / WEIGHTS_FILE)
+    return architecture, weights
+
+
+def check(architecture: Architecture, weights: dict, where) -> None:
+    """Raise ModelError unless there are finite weights of the right shape for every convolution.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    weights : dict of (kernel, bias)
+        By name of the convolution.
+    where : str or path
+        What holds them, for the error.
+    """
     for name, (inputs, outputs) in architecture.convolutions().items():
+        if name not in weights:
+            raise ModelError(f"{where}: weights of {name} are missing; found {sorted(weights)}")
         kernel, bias = weights[name]
         if kernel.shape != (3, 3, inputs, outputs) or bias.shape != (outputs,):
             raise ModelError(
-                f"{folder / WEIGHTS_FILE} holds weights of shape {kernel.shape} for {name}; the "
-                f"architecture in {MODEL_FILE} has (3, 3, {inputs}, {outputs})"
+                f"{where} holds weights of shape {kernel.shape} and {bias.shape} for {name}; its "
+                f"architecture has (3, 3, {inputs}, {outputs}) and ({outputs},)"
             )
         if not (np.isfinite(kernel).all() and np.isfinite(bias).all()):
             raise ModelError(
-                f"{folder / WEIGHTS_FILE} holds weights of {name} that are not finite (NaN or "
-                "infinite); train anew"
+                f"{where} holds weights of {name} that are not finite (NaN or infinite): the "
+                "training went astray, use an earlier state or train anew"
             )
-    return architecture, weights

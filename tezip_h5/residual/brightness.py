@@ -9,13 +9,15 @@ from __future__ import annotations
 import struct
 
 import numpy as np
-import zstandard
 
 from tezip_h5 import kernels
 from tezip_h5.errors import FormatError
-from tezip_h5.inflate import inflate
+from tezip_h5.inflate import Block, inflate
 
-__all__ = ["estimate", "followed", "nbytes", "pack", "unchanged", "unpack"]
+__all__ = ["BLOCK", "estimate", "followed", "pack", "unchanged", "unpack"]
+
+BLOCK = Block("changes of brightness", struct.Struct("<IH"))
+"""All channels' changes; the second number is that of frames."""
 
 _UNIT = 1 << 16  # a gain of 1, an offset of one level
 _MOST_GAIN, _MOST_OFFSET = 1 << 24, 1 << 48
@@ -25,7 +27,6 @@ _KEPT = 0.7  # share of the blocks that a line is fitted to; the others may have
 _WORTH = 0.6  # a jump explains all but so much of the difference of means, and at least
 _HOPE = 0.9  # what moved may hide, at most, from a line through all blocks
 _LEAST = 0.25  # so many levels
-_HEAD = struct.Struct("<IH")  # bytes that follow, frames
 
 
 def estimate(frames: np.ndarray, keyframes: list[bool], tolerance: int) -> np.ndarray | None:
@@ -96,20 +97,7 @@ def followed(plane: np.ndarray, change: np.ndarray, top: int, finer: int = 0) ->
 
 def pack(channels: list[np.ndarray]) -> bytes:
     """All channels' changes as bytes: a length, frames, then zstd of pairs."""
-    packed = zstandard.compress(np.stack(channels).astype("<i8").tobytes(), 19)
-    return _HEAD.pack(len(packed), len(channels[0])) + packed
-
-
-def nbytes(data: bytes) -> int:
-    """How many bytes `unpack` takes of `data`; FormatError when its head is cut short."""
-    return _HEAD.size + _head(data)[0]
-
-
-def _head(data: bytes) -> tuple[int, int]:
-    try:
-        return _HEAD.unpack_from(data)
-    except struct.error as error:
-        raise FormatError(f"changes of brightness are damaged: {error}") from None
+    return BLOCK.pack(np.stack(channels).astype("<i8").tobytes(), len(channels[0]))
 
 
 def unpack(data: bytes, channels: int) -> tuple[list[np.ndarray], int]:
@@ -120,12 +108,11 @@ def unpack(data: bytes, channels: int) -> tuple[list[np.ndarray], int]:
     FormatError
         When they are damaged.
     """
-    size, frames = _head(data)
-    data = data[_HEAD.size : _HEAD.size + size]
+    packed, size, frames = BLOCK.open(data)
     try:
         if frames > _MOST_FRAMES:
             raise ValueError(f"{frames} frames")
-        raw = inflate(data, 16 * channels * frames, "changes of brightness")
+        raw = inflate(packed, 16 * channels * frames, "changes of brightness")
         changes = np.frombuffer(raw, "<i8").astype(np.int64).reshape(channels, frames, 2)
         gains, offsets = np.abs(changes[..., 0]), np.abs(changes[..., 1])
         if not ((gains >= 0) & (gains <= _MOST_GAIN)).all():
@@ -134,4 +121,4 @@ def unpack(data: bytes, channels: int) -> tuple[list[np.ndarray], int]:
             raise ValueError("an offset out of range")
     except ValueError as error:
         raise FormatError(f"changes of brightness are damaged: {error}") from None
-    return list(changes), _HEAD.size + size
+    return list(changes), size

@@ -62,9 +62,10 @@ class Changes:
         """What the bytes are that `unpack` takes of `data`, by name; it raises what that does."""
         found = {}
         if flags & _MOVING:
-            found["motion of blocks"] = motion.nbytes(data)
+            _, found["motion of blocks"], _ = motion.BLOCK.open(data)
         if flags & _JUMPING:
-            found["changes of brightness"] = brightness.nbytes(data[sum(found.values()) :])
+            rest = data[sum(found.values()) :]
+            _, found["changes of brightness"], _ = brightness.BLOCK.open(rest)
         return found
 
     @classmethod

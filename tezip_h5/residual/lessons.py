@@ -13,19 +13,20 @@ from dataclasses import dataclass, replace
 from itertools import repeat
 
 import numpy as np
-import zstandard
 
 from tezip_h5 import kernels
 from tezip_h5.errors import FormatError
-from tezip_h5.inflate import inflate
+from tezip_h5.inflate import Block, inflate
 
-__all__ = ["Known", "learn", "nbytes", "pack", "rehearse", "unpack"]
+__all__ = ["BLOCK", "Known", "learn", "pack", "rehearse", "unpack"]
+
+BLOCK = Block("transmitted weights", struct.Struct("<I"))
+"""All channels' weights."""
 
 _SAMPLES = {True: 1 << 17, False: 1 << 16}  # pixels looked at, or a quarter of all
 _FRAMES = 8  # that they come from, at most
 _REHEARSED = {True: 8, False: 4}  # frames
 _LIMIT = 1 << 24  # of a weight with 16 fraction bits
-_HEAD = struct.Struct("<I")  # bytes that follow
 _COARSE = 16  # weights are multiples of this where neighbours are not exact anyway
 
 
@@ -201,16 +202,7 @@ def pack(weights: list[np.ndarray]) -> bytes:
     """All channels' weights as bytes: a length, then zstd of their bytes, lowest first."""
     stacked = np.stack(weights).astype("<i4")
     split = stacked.reshape(-1, 1).view(np.uint8).T
-    packed = zstandard.compress(np.ascontiguousarray(split).tobytes(), 19)
-    return _HEAD.pack(len(packed)) + packed
-
-
-def nbytes(data: bytes) -> int:
-    """How many bytes `unpack` takes of `data`; FormatError when its head is cut short."""
-    try:
-        return _HEAD.size + _HEAD.unpack_from(data)[0]
-    except struct.error as error:
-        raise FormatError(f"transmitted weights are damaged: {error}") from None
+    return BLOCK.pack(np.ascontiguousarray(split).tobytes())
 
 
 def unpack(data: bytes, channels: int) -> tuple[list[np.ndarray], int]:
@@ -224,9 +216,9 @@ def unpack(data: bytes, channels: int) -> tuple[list[np.ndarray], int]:
     kernel = kernels.load("pixels")
     shape = (channels, kernel.KINDS + 1, kernel.TAPS)
     count = int(np.prod(shape))
-    size = nbytes(data)
+    packed, size = BLOCK.open(data)
     try:
-        raw = inflate(data[_HEAD.size : size], 4 * count, "a block of weights")
+        raw = inflate(packed, 4 * count, "a block of weights")
         split = np.frombuffer(raw, np.uint8).reshape(4, count)
     except ValueError as error:
         raise FormatError(f"transmitted weights are damaged: {error}") from None

@@ -318,7 +318,8 @@ class MixingDecoder:
         found = Changes.parts(data[_PREFIX.size :], flags)
         start = _PREFIX.size + sum(found.values())
         if use:
-            size = found["transmitted weights"] = lessons.nbytes(data[start:])
+            _, size = lessons.BLOCK.open(data[start:])
+            found["transmitted weights"] = size
             start += size
         streams = _streams(data[start:], bands)
         sizes = {f"stream of band {band}": len(stream) for band, stream in enumerate(streams)}

@@ -7,17 +7,18 @@ import struct
 from collections.abc import Callable
 
 import numpy as np
-import zstandard
 
 from tezip_h5 import kernels, parallel
 from tezip_h5.errors import FormatError
-from tezip_h5.inflate import inflate
+from tezip_h5.inflate import Block, inflate
 
-__all__ = ["estimate", "followed", "nbytes", "pack", "shape_of", "unpack"]
+__all__ = ["BLOCK", "estimate", "followed", "pack", "shape_of", "unpack"]
+
+BLOCK = Block("motion vectors", struct.Struct("<IH"))
+"""All bands' vectors; the second number is that of frames."""
 
 _MOST_BLOCKS = 1 << 22  # of all frames; larger chunks are taken as still
 _MOST_FRAMES = (1 << 16) - 1  # that can be counted
-_HEAD = struct.Struct("<IH")  # bytes that follow, frames
 _WORTH = 0.03  # share of the differences that motion explains
 
 
@@ -87,20 +88,7 @@ def pack(bands: list[np.ndarray]) -> bytes:
     """All bands' vectors as bytes: a length, then zstd of their differences from block to block,
     all dy before all dx."""
     flat = np.concatenate([np.moveaxis(vectors, -1, 0).reshape(2, -1) for vectors in bands], 1)
-    packed = zstandard.compress(np.diff(flat, prepend=np.int8(0)).tobytes(), 19)
-    return _HEAD.pack(len(packed), len(bands[0])) + packed
-
-
-def nbytes(data: bytes) -> int:
-    """How many bytes `unpack` takes of `data`; FormatError when its head is cut short."""
-    return _HEAD.size + _head(data)[0]
-
-
-def _head(data: bytes) -> tuple[int, int]:
-    try:
-        return _HEAD.unpack_from(data)
-    except struct.error as error:
-        raise FormatError(f"motion vectors are damaged: {error}") from None
+    return BLOCK.pack(np.diff(flat, prepend=np.int8(0)).tobytes(), len(bands[0]))
 
 
 def unpack(data: bytes, sizes: list[tuple[int, int]]) -> tuple[list[np.ndarray], int]:
@@ -111,14 +99,13 @@ def unpack(data: bytes, sizes: list[tuple[int, int]]) -> tuple[list[np.ndarray],
     FormatError
         When they are damaged.
     """
-    size, frames = _head(data)
-    data = data[_HEAD.size : _HEAD.size + size]
+    packed, size, frames = BLOCK.open(data)
     try:
         shapes = [shape_of(frames, *band) for band in sizes]
         counts = [math.prod(shape) // 2 for shape in shapes]
         if sum(counts) > _MOST_BLOCKS:
             raise ValueError(f"{sum(counts)} blocks")
-        raw = inflate(data, 2 * sum(counts), "motion vectors")
+        raw = inflate(packed, 2 * sum(counts), "motion vectors")
         steps = np.frombuffer(raw, np.int8).reshape(2, sum(counts))
     except ValueError as error:
         raise FormatError(f"motion vectors are damaged: {error}") from None
@@ -128,4 +115,4 @@ def unpack(data: bytes, sizes: list[tuple[int, int]]) -> tuple[list[np.ndarray],
         part = flat[:, start : start + count].reshape(2, *shape[:3])
         bands.append(np.ascontiguousarray(np.moveaxis(part, 0, -1)))
         start += count
-    return bands, _HEAD.size + size
+    return bands, size

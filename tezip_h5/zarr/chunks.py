@@ -16,7 +16,7 @@ from tezip_h5.hdf5.options import ChunkOptions, TEZip
 from tezip_h5.model import store
 from tezip_h5.prediction.integer import IntegerModel
 
-__all__ = ["ChunkCodec", "frames_shape", "model_text"]
+__all__ = ["ChunkCodec", "Configured", "frames_shape", "model_text"]
 
 
 def frames_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -120,6 +120,34 @@ class ChunkCodec:
         known = ChunkOptions(header.dtype, header.shape, self.options.bound, self.options.settings)
         frames = filter.decode(known, payload)
         return frames if shape is None else frames.reshape(shape)
+
+
+class Configured:
+    """A codec of zarr's that is made from options, and says them: the parameters are `TEZip`'s, and
+    `models` those of `ChunkCodec`."""
+
+    def __init__(
+        self,
+        absolute=None,
+        relative=None,
+        pointwise_relative=None,
+        noise=None,
+        models=(),
+        **settings,
+    ):
+        self._chunks = ChunkCodec(
+            models,
+            absolute=absolute,
+            relative=relative,
+            pointwise_relative=pointwise_relative,
+            noise=noise,
+            **settings,
+        )
+
+    def __repr__(self):
+        config = self._chunks.get_config()
+        options = ", ".join(f"{key}={value!r}" for key, value in config.items())
+        return f"{type(self).__name__}({options})"
 
 
 def _from_config(config: dict) -> ChunkCodec:

@@ -7,12 +7,12 @@ from numcodecs.abc import Codec
 from numcodecs.compat import ensure_contiguous_ndarray, ensure_ndarray, ndarray_copy
 
 from tezip_h5.errors import InputError
-from tezip_h5.zarr.chunks import ChunkCodec
+from tezip_h5.zarr.chunks import Configured
 
 __all__ = ["TEZipCodec"]
 
 
-class TEZipCodec(Codec):
+class TEZipCodec(Configured, Codec):
     """A numcodecs codec whose encoded chunks are tezip payloads, as in HDF5 files.
 
     Use it as the only filter of an array without compressor, or as its compressor: chunks must
@@ -52,24 +52,6 @@ class TEZipCodec(Codec):
     """
 
     codec_id = "tezip"
-
-    def __init__(
-        self,
-        absolute=None,
-        relative=None,
-        pointwise_relative=None,
-        noise=None,
-        models=(),
-        **settings,
-    ):
-        self._chunks = ChunkCodec(
-            models,
-            absolute=absolute,
-            relative=relative,
-            pointwise_relative=pointwise_relative,
-            noise=noise,
-            **settings,
-        )
 
     def encode(self, buf) -> bytes:
         """The payload of a chunk.
@@ -129,7 +111,3 @@ class TEZipCodec(Codec):
         dict of what JSON can hold
         """
         return {"id": self.codec_id, **self._chunks.get_config()}
-
-    def __repr__(self):
-        config = self._chunks.get_config()
-        return f"TEZipCodec({', '.join(f'{key}={value!r}' for key, value in config.items())})"

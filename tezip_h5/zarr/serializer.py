@@ -9,14 +9,14 @@ from zarr.abc.codec import ArrayBytesCodec
 
 from tezip_h5.errors import FormatError
 from tezip_h5.frames import check_dtype
-from tezip_h5.zarr.chunks import ChunkCodec, frames_shape
+from tezip_h5.zarr.chunks import Configured, frames_shape
 
 __all__ = ["TEZipSerializer"]
 
 NAME = "tezip"
 
 
-class TEZipSerializer(ArrayBytesCodec):
+class TEZipSerializer(Configured, ArrayBytesCodec):
     """zarr's ``serializer=``: chunks become tezip payloads, as in HDF5 files.
 
     It takes the place of bytes and compressors (give ``compressors=None``); with sharding, every
@@ -54,24 +54,6 @@ class TEZipSerializer(ArrayBytesCodec):
     """
 
     is_fixed_size = False
-
-    def __init__(
-        self,
-        absolute=None,
-        relative=None,
-        pointwise_relative=None,
-        noise=None,
-        models=(),
-        **settings,
-    ):
-        self._chunks = ChunkCodec(
-            models,
-            absolute=absolute,
-            relative=relative,
-            pointwise_relative=pointwise_relative,
-            noise=noise,
-            **settings,
-        )
 
     @classmethod
     def from_dict(cls, data) -> TEZipSerializer:
@@ -122,10 +104,6 @@ class TEZipSerializer(ArrayBytesCodec):
 
     def __hash__(self):
         return hash(repr(self))
-
-    def __repr__(self):
-        config = self._chunks.get_config()
-        return f"TEZipSerializer({', '.join(f'{key}={value!r}' for key, value in config.items())})"
 
 
 def _native(dtype) -> np.dtype:
