@@ -496,9 +496,9 @@ def test_lookup3_is_bob_jenkins_s():
 
 
 def test_a_bound_that_breaks_is_an_error_of_the_writer(path, walk, monkeypatch):
-    from tezip_h5.hdf5 import encoder
+    from tezip_h5.hdf5 import checked
 
-    monkeypatch.setattr(encoder, "decode_chunk", lambda payload, **_: np.zeros((4, 40, 56), "u2"))
+    monkeypatch.setattr(checked, "decode_chunk", lambda payload, **_: np.zeros((4, 40, 56), "u2"))
     w = Writer(path, "scan", (40, 56), "u2", verify=True, **FAST)
     w.append(walk[:4])
     with pytest.raises(BoundError):

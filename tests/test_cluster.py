@@ -20,6 +20,8 @@ from tezip_h5.cli import main
 from tezip_h5.efforts import EFFORTS
 from tezip_h5.frames import Stack
 from tezip_h5.hdf5 import cluster, coders, networks, remote
+from tezip_h5.hdf5 import workers as crew
+from tezip_h5.hdf5.workers import Workers
 from tezip_h5.prediction.architecture import Architecture
 from tezip_h5.simulate import colour_sequence, detector_sequence
 
@@ -269,19 +271,19 @@ def counted(block):
 def test_memory_is_bounded(tmp_path, walk, threads, monkeypatch):
     COMPUTED.clear()
     ahead = []
-    write = cluster.ClusterEncoder._write
+    finish = Workers.finish
 
-    def writing(self, step):
-        ahead.append(len(COMPUTED) - step.start)
-        write(self, step)
+    def finishing(self, work):
+        ahead.append(len(COMPUTED) - work.start)
+        return finish(self, work)
 
-    monkeypatch.setattr(cluster.ClusterEncoder, "_write", writing)
+    monkeypatch.setattr(Workers, "finish", finishing)
     stack = np.concatenate([walk, walk, walk])
     array = dask.array.from_array(stack, chunks=(1, 40, 56)).map_blocks(counted, meta=stack[:0])
     tezip_h5.write(array, tmp_path / "x.h5", chunk_frames=1, level="fast", preview=False)
     assert len(COMPUTED) == 60  # each once
     assert max(ahead) > 1
-    assert max(ahead) <= 2 * cluster._PER_THREAD + 1
+    assert max(ahead) <= 2 * crew._PER_THREAD + 1
 
 
 def test_without_a_cluster_blocks_are_computed_once_too(tmp_path, walk, monkeypatch):
@@ -353,8 +355,8 @@ def test_files_that_workers_do_not_see(tmp_path, walk, threads, monkeypatch):
 
 
 def test_a_cluster_without_workers(tmp_path, walk, monkeypatch):
-    monkeypatch.setattr(cluster, "_LOOK_SECONDS", 0.1)
-    monkeypatch.setattr(cluster, "_PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(crew, "_LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(crew, "_PATIENCE_SECONDS", 0.5)
     with (
         distributed.LocalCluster(n_workers=0, processes=False, **LOOPBACK) as local,
         distributed.Client(local) as client,

@@ -16,7 +16,7 @@ import tezip_h5
 from tezip_h5 import attempts, codec, devices, gpu_arrays, rescue
 from tezip_h5.cli import legacy, main
 from tezip_h5.errors import BoundError, InputError
-from tezip_h5.hdf5 import encoder, reader
+from tezip_h5.hdf5 import checked, reader
 
 require_package("numba", "numba.cuda")
 
@@ -360,7 +360,7 @@ def test_a_result_that_does_not_fit_stays_on_the_host(small, tmp_path, monkeypat
 
 def test_verify_has_the_cpu_decode(small, tmp_path, monkeypatch):
     """A GPU whose payloads decode to something else is found out, and the CPU encodes."""
-    decode, encode = encoder.decode_chunk, encoder.encode_chunk
+    decode, encode = checked.decode_chunk, checked.encode_chunk
     made_there = set()
 
     def noted(*arguments, **options):
@@ -376,12 +376,12 @@ def test_verify_has_the_cpu_decode(small, tmp_path, monkeypatch):
         return back + 9 if id(payload) in made_there else back
 
     kept = []
-    monkeypatch.setattr(encoder, "encode_chunk", noted)
-    monkeypatch.setattr(encoder, "decode_chunk", wrong)
+    monkeypatch.setattr(checked, "encode_chunk", noted)
+    monkeypatch.setattr(checked, "decode_chunk", wrong)
     frames, bound = small, tezip_h5.ErrorBound(absolute=2).of_frames(small[..., None])
     settings = tezip_h5.Settings(coder="stages")
     with pytest.warns(devices.DeviceWarning, match="does not decode within its bound"):
-        made = encoder.encode_and_check(frames, bound, settings, device="cuda")
+        made = checked.encode_and_check(frames, bound, settings, device="cuda")
     assert made_there
     assert made.payload == encode(frames, bound, settings).payload
     assert devices.status().given_up

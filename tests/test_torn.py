@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tezip_h5 import Writer, repair
-from tezip_h5.hdf5 import beginning, encoder, live
+from tezip_h5.hdf5 import beginning, encoder, growing, live
 from tezip_h5.hdf5.ending import let_go
 
 
@@ -50,7 +50,7 @@ def recorder(monkeypatch):
         def reserve(self, size):
             pass
 
-    monkeypatch.setattr(encoder, "Space", Space)
+    monkeypatch.setattr(growing, "Space", Space)
     return recorder
 
 
@@ -70,7 +70,7 @@ def test_every_moment(tmp_path, monkeypatch, recorder, every):
 
     def noted(self, step):
         write(self, step)
-        log.append(("safe", step.start + len(step.frames)))
+        log.append(("safe", step.start + step.count))
 
     monkeypatch.setattr(encoder.StackEncoder, "_write", noted)
     path = tmp_path / "x.h5"

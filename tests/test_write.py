@@ -7,7 +7,7 @@ import pytest
 
 import tezip_h5
 from tezip_h5 import BoundError, InputError
-from tezip_h5.hdf5 import container, encoder, plan
+from tezip_h5.hdf5 import checked, container, plan
 from tezip_h5.simulate import colour_sequence, float_field
 
 
@@ -252,12 +252,12 @@ def test_a_file_that_is_no_hdf5_is_left_alone(tmp_path, walk, content):
 
 
 def test_verify_finds_what_was_written_wrong(tmp_path, walk, monkeypatch):
-    original = encoder.encode_chunk
+    original = checked.encode_chunk
 
     def wrong(frames, *args, **options):
         return original(frames + 1, *args, **options)
 
-    monkeypatch.setattr(encoder, "encode_chunk", wrong)
+    monkeypatch.setattr(checked, "encode_chunk", wrong)
     with pytest.raises(BoundError, match="outside the bound"):
         tezip_h5.write(walk, tmp_path / "run.h5", absolute=0.5, verify=True)
     assert list(tmp_path.iterdir()) == []

@@ -100,19 +100,19 @@ def test_flush_stores_the_tail(tmp_path, walk):
 
 def test_flushed_frames_are_safe_while_their_chunk_is_written_again(tmp_path, walk, monkeypatch):
     """A snapshot between the second write of a chunk and the flush after it: a kill then."""
-    from tezip_h5.hdf5.encoder import StackEncoder
+    from tezip_h5.hdf5.tally import Tally
 
     path = tmp_path / "run.h5"
     snapshots = []
 
-    def snapshot(self, step, tiles, records):
-        original(self, step, tiles, records)
+    def snapshot(self, *step):
+        original(self, *step)
         copy = tmp_path / f"snapshot{len(snapshots)}.h5"
         copy.write_bytes(path.read_bytes())
         snapshots.append((copy, flushed))
 
-    original = StackEncoder._account
-    monkeypatch.setattr(StackEncoder, "_account", snapshot)
+    original = Tally.add
+    monkeypatch.setattr(Tally, "add", snapshot)
     w = Writer(path, "scan", (40, 56), "u2", chunk_frames=8)
     flushed = 0
     for count in range(1, 21):
@@ -248,11 +248,11 @@ def test_a_killed_write_leaves_no_file_under_the_name(tmp_path, run_h5):
 
 def test_verifying_writers_decode_what_they_write(tmp_path, walk, monkeypatch):
     from tezip_h5 import BoundError
-    from tezip_h5.hdf5 import encoder
+    from tezip_h5.hdf5 import checked
 
     with Writer(tmp_path / "a.h5", "scan", (40, 56), "u2", absolute=1, verify=True) as w:
         w.append(walk)
-    monkeypatch.setattr(encoder, "decode_chunk", lambda payload, **_: np.zeros((16, 40, 56), "u2"))
+    monkeypatch.setattr(checked, "decode_chunk", lambda payload, **_: np.zeros((16, 40, 56), "u2"))
     w = Writer(tmp_path / "b.h5", "scan", (40, 56), "u2", absolute=1, verify=True)
     w.append(walk[:3])
     with pytest.raises(BoundError, match="not written"):

@@ -148,8 +148,7 @@ def complete(path, name: str, encoder: StackEncoder, identity: os.stat_result) -
             known = isinstance(group, h5py.Group)
             _require(known and len(group.get("frames", ())) >= encoder.totals.frames, path)
             _drop_unused(group, encoder)
-            encoder.group = group
-            encoder.write_preview()
+            encoder.write_preview(group)
             if group["data"].shape[0]:
                 link_keyframes(group, group["data"], encoder.keyframes)
             container.drop_staging(file)

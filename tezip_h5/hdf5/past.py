@@ -53,6 +53,10 @@ class Past:
     tail: np.ndarray | None = None
     tail_rows: np.ndarray = field(default_factory=lambda: np.zeros(0, FRAME_DTYPE))
 
+    def rows_from(self, start: int) -> np.ndarray:
+        """What is known of the frames from `start` on, where a step may begin."""
+        return self.tail_rows if start == self.totals.frames else self.tail_rows[:0]
+
 
 def past_of(data: h5py.Dataset, rows: np.ndarray, threads: int | None = None) -> Past:
     """Look through the stored chunks of a stack.

@@ -13,10 +13,18 @@ from tezip_h5 import devices
 from tezip_h5.errors import InputError
 from tezip_h5.frames import Stack, check_dtype, check_frames, check_mask, is_count
 from tezip_h5.hdf5 import container
+from tezip_h5.hdf5.checked import chunk_encoder
+from tezip_h5.hdf5.choices import Choices
+from tezip_h5.hdf5.coders import CoderChoice
 from tezip_h5.hdf5.encoder import StackEncoder
+from tezip_h5.hdf5.growing import GrowingStack
 from tezip_h5.hdf5.layout import Layout
-from tezip_h5.hdf5.networks import model_to_try
+from tezip_h5.hdf5.networks import NetworkChoice, model_to_try
 from tezip_h5.hdf5.options import settings_of
+from tezip_h5.hdf5.pool import Pool
+from tezip_h5.hdf5.preview import Preview
+from tezip_h5.hdf5.steps import Recipe
+from tezip_h5.hdf5.tally import Tally
 from tezip_h5.hdf5.threads import threads_or_default
 from tezip_h5.progress import progress_bar
 
@@ -140,25 +148,59 @@ class Plan:
             )
 
         # Now, not when a file has been made, or a stack been deleted that is to be replaced.
-        steps = 1 << 30 if count is None else -(-count // self.layout.chunk[0])
+        self._steps = None if count is None else -(-count // self.layout.chunk[0])
+        steps = 1 << 30 if self._steps is None else self._steps
         self.device = devices.choose(device, steps * self.layout.tile_count)
         model_to_try(self.settings, self.layout.channels)
 
-    def encoder(self, group, make=StackEncoder, **options) -> StackEncoder:
-        """The encoder of the stack into `group`; `make` is `StackEncoder` or of its kind."""
-        return make(
-            group,
-            self.layout,
-            self.dtype,
-            self.bound,
-            self.settings,
-            threads=self.threads,
-            count=self._count,
-            embed_model=self._embed_model,
-            mask=self.mask,
-            device=self.device,
-            **options,
+    def encoder(
+        self,
+        group: h5py.Group,
+        *,
+        cluster=None,
+        verify: bool = False,
+        filenames: bool = False,
+        preview: bool = True,
+        most: int | None = None,
+        durable: bool = False,
+        written=None,
+    ) -> StackEncoder:
+        """The encoder of the stack in `group`; it goes on with one that is there.
+
+        Parameters
+        ----------
+        group : h5py.Group
+        cluster : cluster.Cluster, optional
+            Whose workers encode, and verify; else threads of this process do.
+        verify : bool
+            Decode every chunk again before it is written, and compare.
+        filenames, most
+            See `GrowingStack`.
+        preview : bool
+        durable, written
+            See `StackEncoder`.
+        """
+        layout, settings = self.layout, self.settings
+        networks = NetworkChoice(
+            group.file, settings, layout.channels, self._steps, self._embed_model
         )
+        choices = Choices(networks, CoderChoice(settings), layout.tile_count)
+        recipe = Recipe(layout, self.dtype, self.bound, settings, self.mask)
+        stack = GrowingStack(group, recipe, filenames=filenames, most=most, threads=self.threads)
+        if cluster is not None:
+            crew = cluster.crew(stack.recipe, choices, preview)
+        else:
+            encode = chunk_encoder(verify, self.device)
+            crew = Pool(
+                stack.recipe,
+                choices,
+                lambda offset: encode,
+                threads=self.threads,
+                device=self.device,
+                count=self._count,
+            )
+        tally = Tally(stack.past, Preview(group) if preview else None)
+        return StackEncoder(stack, choices, crew, tally, durable=durable, written=written)
 
 
 @dataclass(frozen=True)
@@ -185,20 +227,19 @@ class Job:
 
     def run(self, group: h5py.Group) -> StackEncoder:
         """Encode the whole stack into `group`; the encoder is closed on return."""
-        names = self.source.filenames
-        size = self.plan.layout.chunk[0]
-        options = {
-            "filenames": bool(names),
-            "preview": self.preview,
-            "durable": self.durable,
-            "most": self.most,
-        }
+        names, size = self.source.filenames, self.plan.layout.chunk[0]
+        encoder = self.plan.encoder(
+            group,
+            cluster=self.cluster,
+            filenames=bool(names),
+            preview=self.preview,
+            most=self.most,
+            durable=self.durable,
+        )
         if self.cluster is None:
-            encoder = self.plan.encoder(group, **options)
             start = encoder.past.totals.frames
             blocks = self.source.blocks(size, start)
-        else:
-            encoder = self.plan.encoder(group, self.cluster.encoder, **options)
+        else:  # the stack is new
             start, blocks = 0, self.cluster.blocks(self.source, size)
         bar = progress_bar(total=self.source.count, unit="frame", show=self.progress)
         try:

@@ -5,15 +5,22 @@ from __future__ import annotations
 import h5py
 import numpy as np
 
+from tezip_h5.hdf5.layout import panels_joined
 from tezip_h5.hdf5.tables import reading
 
-__all__ = ["Preview", "shrunk"]
+__all__ = ["Preview", "picture_of"]
 
 _SIDE = 64
 _MOST = 32
 
 
-def shrunk(frame: np.ndarray) -> np.ndarray:
+def picture_of(frames: np.ndarray, panel_axes: int, number: int) -> np.ndarray:
+    """What `Preview.add` needs of one of these frames: a small picture, with the panels of the
+    frame one below the other; a view where it can be."""
+    return _shrunk(panels_joined(frames[number][None], panel_axes)[0])
+
+
+def _shrunk(frame: np.ndarray) -> np.ndarray:
     """The samples of a frame that make its thumbnail; those of what is small already are itself."""
     step = max(1, -(-max(frame.shape[:2]) // _SIDE))
     return frame[::step, ::step]
@@ -59,7 +66,7 @@ class Preview:
 
     def _thumbnail(self, frame: np.ndarray) -> np.ndarray:
         with np.errstate(invalid="ignore"):  # signalling NaN
-            small = shrunk(frame).astype(np.float64)
+            small = _shrunk(frame).astype(np.float64)
         small = small[..., :3] if small.ndim == 3 and small.shape[2] != 2 else small
         small = small[..., 0] if small.ndim == 3 and small.shape[2] < 3 else small
         finite = np.isfinite(small)

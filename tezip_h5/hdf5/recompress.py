@@ -10,28 +10,23 @@ import contextlib
 import time
 import uuid
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import product
 
 import h5py
-import numpy as np
 
 from tezip_h5 import devices
 from tezip_h5.bitstream import peek
-from tezip_h5.bounds import ChunkBound
-from tezip_h5.codec import Encoded, decode_chunk, encode_chunk
-from tezip_h5.errors import FormatError, InputError
+from tezip_h5.codec import decode_chunk
+from tezip_h5.errors import InputError
 from tezip_h5.hdf5 import container, finished, opening, reader
-from tezip_h5.hdf5.coders import CoderChoice
 from tezip_h5.hdf5.copying import Tree, check_target, copy_attributes
-from tezip_h5.hdf5.encoder import StackEncoder
 from tezip_h5.hdf5.keyframes import link_keyframes
-from tezip_h5.hdf5.layout import Layout
 from tezip_h5.hdf5.networks import model_of_stack
-from tezip_h5.hdf5.options import FILTER_ID, ChunkOptions, check_dataset, options_of, panel_axes_of
-from tezip_h5.hdf5.tables import attribute_of, model_of, rows_of
+from tezip_h5.hdf5.options import FILTER_ID, ChunkOptions, check_dataset, options_of
+from tezip_h5.hdf5.recoder import recoder_of
+from tezip_h5.hdf5.tables import attribute_of, model_of
 from tezip_h5.hdf5.threads import threads_or_default
-from tezip_h5.model import embedding, store
+from tezip_h5.model import embedding
 from tezip_h5.recoding import Kept, recode
 from tezip_h5.settings import Settings
 
@@ -220,82 +215,16 @@ def _options(data: h5py.Dataset, level: str) -> ChunkOptions:
 # --- a stack with its tables ---
 
 
-class _Recoder(StackEncoder):
-    """Encode the samples of a stack that has been encoded before."""
-
-    def __init__(self, group, data, tables, options: ChunkOptions, threads: int, device: str):
-        layout = Layout(data.shape[1:], data.chunks, panel_axes_of(data))
-        super().__init__(
-            group,
-            layout,
-            options.dtype or data.dtype.newbyteorder("<"),
-            options.bound,
-            options.settings,
-            threads=threads,
-            count=data.shape[0],
-            preview="preview" in tables or not attribute_of(tables, "complete", bool, True),
-            embed_model=_embeds_model(tables),
-            device=device,
-        )
-        self.coders = CoderChoice(None)  # every chunk is compared with what it was
-        self._old, self._old_frames = data, rows_of(tables)
-        self.kept = 0
-        digest = model_of(tables)
-        if self.networks.model is None and digest is not None:
-            # The level tries none, but chunks that stay as they are need theirs.
-            self.networks.model = store.find(digest)
-
-    def _encoder_of(self, offset):
-        stored = reader.stored_chunk(self._old, offset)
-        if stored is None:
-            raise FormatError(f"{self._old.name} has no chunk at {offset}: frames are missing")
-        return partial(_recode, None if stored[0] else stored[1], device=self._device)
-
-    def _records(self, tiles, frames, windows_before):
-        records = super()._records(tiles, frames, windows_before)
-        start = self.totals.frames
-        known = self._old_frames[start : start + len(frames)]
-        kept = [isinstance(tile, Kept) for tile in tiles]
-        if all(kept):
-            for column in ("kind", "keyframe_bytes", "residual_bytes", "mse"):
-                records[column] = known[column]
-            opens = np.cumsum(records["kind"] == 0)
-            records["window"] = np.maximum(windows_before + opens - 1, 0)
-        records["max_error"] = known["max_error"]  # of what was lost before
-        self.kept += sum(kept)
-        return records
-
-
-def _recode(
-    payload, frames, bound, settings, *, saving, mixing_saved, preferred, shape, model, **options
-) -> Encoded:
-    """`recode`, with the arguments that the encoder's pool gives; None was stored raw.
-
-    What a network saves under `bound`, and which coder is smaller there, says nothing here:
-    nothing more may be lost.
-    """
-    model = model if settings.effort.tries_networks else None
-    if payload is None:
-        return encode_chunk(frames, ChunkBound(), settings, shape=shape, model=model, **options)
-    return recode(payload, frames, settings, model=model, **options)
-
-
-def _embeds_model(tables: h5py.Group) -> bool:
-    """Whether the stack's file holds the network that predicted it."""
-    digest = model_of(tables)
-    return digest is not None and f"{embedding.MODELS}/{digest.hex()}" in tables.file
-
-
 def _recompress_stack(name, data, tables, new, level, threads, device) -> RecompressedStack:
     container.check_table(data, tables)
     chosen = devices.choose(device, data.id.get_num_chunks())
     options = _options(data, level)
     model = model_of_stack(tables, options.shape, options.settings)
-    settings = replace(options.settings, model=model)
     group = new[tables.name]
     for attribute in ("model", "network_chunks"):
         group.attrs.pop(attribute, None)
-    encoder = _Recoder(group, data, tables, replace(options, settings=settings), threads, chosen)
+    options = replace(options, settings=replace(options.settings, model=model))
+    encoder, tally = recoder_of(data, tables, group, options, threads, chosen)
     try:
         for start, frames in reader.blocks(data, threads, device):
             encoder.submit(frames, start)
@@ -318,7 +247,7 @@ def _recompress_stack(name, data, tables, new, level, threads, device) -> Recomp
     link_keyframes(group, new_data, encoder.keyframes)
     totals = encoder.totals
     before = int(data.id.get_storage_size())
-    return RecompressedStack(name, before, totals.payload_bytes, totals.chunks, encoder.kept)
+    return RecompressedStack(name, before, totals.payload_bytes, totals.chunks, tally.kept)
 
 
 # --- a dataset that was compressed by the filter, without tables ---

@@ -7,23 +7,21 @@ worker dies. Nothing here knows which cluster it is.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import h5py
 import numpy as np
 
 from tezip_h5 import devices
-from tezip_h5.bounds import ErrorBound
-from tezip_h5.codec import Encoded, encode_chunk
+from tezip_h5.codec import Encoded
 from tezip_h5.errors import InputError
 from tezip_h5.frames import take
-from tezip_h5.hdf5.encoder import encode_and_check
-from tezip_h5.hdf5.layout import Layout, panels_joined
-from tezip_h5.hdf5.preview import shrunk
-from tezip_h5.hdf5.steps import Prepared
+from tezip_h5.hdf5.checked import chunk_encoder
+from tezip_h5.hdf5.choices import Trial
+from tezip_h5.hdf5.preview import picture_of
+from tezip_h5.hdf5.steps import Prepared, Recipe
 from tezip_h5.model import store
 from tezip_h5.prediction.integer import IntegerModel
-from tezip_h5.settings import Settings
 from tezip_h5.version import __version__
 from tezip_h5.windows import Kind
 
@@ -32,17 +30,13 @@ __all__ = ["EncodedStep", "StepOptions", "StoredFrames", "encode_step"]
 
 @dataclass(frozen=True)
 class StepOptions:
-    """How every step of a stack is encoded; sent with each task."""
+    """How every step of a stack is encoded by workers; sent with each task."""
 
-    layout: Layout
-    dtype: np.dtype
-    bound: ErrorBound
-    settings: Settings
+    recipe: Recipe
     threads: int
     verify: bool
     preview: bool
     device: str
-    mask: np.ndarray | None = None
     version: str = __version__
 
 
@@ -91,7 +85,7 @@ class EncodedStep:
     doubtful : bool
         Whether coders were compared, because a sample could not say which to take.
     raw_bytes : int
-    thumbnails : dict of frame number to what `Preview` needs of it, for all that may be keyframes
+    pictures : dict of frame number to what `Preview` needs of it, for all that may be keyframes
     """
 
     tiles: list[Encoded]
@@ -99,7 +93,7 @@ class EncodedStep:
     promises: bool
     doubtful: bool
     raw_bytes: int
-    thumbnails: dict[int, np.ndarray]
+    pictures: dict[int, np.ndarray]
 
 
 @lru_cache(maxsize=4)
@@ -118,13 +112,7 @@ def _gathered(parts) -> np.ndarray:
 
 
 def encode_step(
-    options: StepOptions,
-    parts,
-    count: int,
-    model: bytes | None,
-    probe: bool,
-    compares: bool,
-    preferred: list[str | None],
+    options: StepOptions, parts, count: int, exact: int, trial: Trial, model: bytes | None
 ) -> EncodedStep:
     """Encode `count` frames as the chunks of one step.
 
@@ -133,14 +121,13 @@ def encode_step(
     options : StepOptions
     parts : StoredFrames, array, or list of (array, first, last)
         The frames.
+    exact : int
+        How many of the first are kept exactly as they are.
+    trial : Trial
+        What may be tried, as `Choices.foresee` says; but for the network.
     model : bytes, optional
-        An integer model to try.
-    probe : bool
-        Whether it is tried only where a sample of the frames promises that it pays.
-    compares : bool
-        Whether it matters that a sample leaves in doubt which coder to take.
-    preferred : list of str or None
-        Of each tile, see `encode_chunk`.
+        That network. On probation it is tried only where a sample of the frames promises that it
+        pays.
 
     Raises
     ------
@@ -152,33 +139,25 @@ def encode_step(
             f"a worker has tezip_h5 {__version__}, the writer {options.version}; install the same "
             "version everywhere"
         )
+    recipe, threads = options.recipe, options.threads
     frames = _gathered(parts)
-    expected = (count, *options.layout.frame_shape)
-    if frames.shape != expected or frames.dtype.newbyteorder("<") != options.dtype:
+    expected = (count, *recipe.layout.frame_shape)
+    if frames.shape != expected or frames.dtype.newbyteorder("<") != recipe.dtype:
         raise InputError(
-            f"the array said that its frames are {options.dtype} {expected}, but they were "
+            f"the array said that its frames are {recipe.dtype} {expected}, but they were "
             f"computed as {frames.dtype} {frames.shape}; correct its meta, dtype or chunks"
         )
-    layout, settings = options.layout, options.settings
-    step = Prepared(frames, layout, options.bound, settings, options.mask)
+    step = Prepared(frames, recipe, exact)
     network = None if model is None else _model(model)
     promises = network is not None and (
-        settings.predictor == "prednet" or step.promises(network, options.threads)
+        recipe.settings.predictor == "prednet" or step.promises(network, threads)
     )
-    doubtful = compares and step.doubtful(options.threads)
-    encode = encode_and_check if options.verify else encode_chunk
-    device = devices.choose(options.device, len(layout.tiles))
+    doubtful = trial.compares and step.doubtful(threads)
+    trial = replace(trial, model=network if promises or not trial.probe else None)
+    device = devices.choose(options.device, recipe.layout.tile_count)
+    encode = partial(step.encode, chunk_encoder(options.verify, device))
     tiles = [
-        encode(
-            *step.arguments(tile),
-            **step.options(tile),
-            model=network if promises or not probe else None,
-            threads=options.threads,
-            device=device,
-            spare=network is not None and not (probe and store.is_shipped(network)),
-            preferred=coder,
-        )
-        for tile, coder in zip(layout.tiles, preferred, strict=True)
+        encode(number, tile, trial, threads) for number, tile in enumerate(recipe.layout.tiles)
     ]
     return EncodedStep(
         [replace(tile, model=None) for tile in tiles],
@@ -186,18 +165,15 @@ def encode_step(
         promises,
         doubtful,
         frames.nbytes,
-        _thumbnails(panels_joined(step.frames, layout.panel_axes), tiles, layout)
-        if options.preview
-        else {},
+        _pictures(step.frames, tiles, recipe.layout.panel_axes) if options.preview else {},
     )
 
 
-def _thumbnails(frames: np.ndarray, tiles: list[Encoded], layout: Layout) -> dict:
-    """What `Preview` needs of frames that may be keyframes; panel axes have one panel then."""
+def _pictures(frames: np.ndarray, tiles: list[Encoded], panel_axes: int) -> dict:
+    """What `Preview` needs of frames that may be keyframes, whichever way of encoding is kept."""
     ways = [*tiles, *(tile.without for tile in tiles if tile.without is not None)]
-    found = {}
-    for t in range(len(frames)):
-        if any(way.frames[t].kind == Kind.KEYFRAME for way in ways):
-            small = np.ascontiguousarray(shrunk(frames[t]))
-            found[t] = small.reshape((1,) * layout.panel_axes + small.shape)
-    return found
+    return {
+        t: np.ascontiguousarray(picture_of(frames, panel_axes, t))
+        for t in range(len(frames))
+        if any(way.frames[t].kind == Kind.KEYFRAME for way in ways)
+    }

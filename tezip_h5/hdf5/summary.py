@@ -75,13 +75,13 @@ class Summary:
 
 def summarise(path, name, encoder, started, file_bytes, reclaimable=0) -> Summary:
     """The summary of what an encoder wrote."""
-    totals = encoder.totals
+    totals, recipe = encoder.totals, encoder.recipe
     return Summary(
         str(path),
         name,
-        (totals.frames, *encoder.layout.frame_shape),
-        encoder.dtype,
-        encoder.bound,
+        (totals.frames, *recipe.layout.frame_shape),
+        recipe.dtype,
+        recipe.bound,
         totals.raw_bytes,
         totals.payload_bytes,
         file_bytes,

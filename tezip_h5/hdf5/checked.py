@@ -1,0 +1,44 @@
+"""What encodes a chunk of a file; with `verify` it is decoded again and compared, too."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from tezip_h5 import rescue
+from tezip_h5.codec import Encoded, decode_chunk, encode_chunk
+from tezip_h5.errors import BoundError
+
+__all__ = ["chunk_encoder", "encode_and_check"]
+
+
+def chunk_encoder(verify: bool, device: str):
+    """`encode_chunk` on a device, with `verify` `encode_and_check`."""
+    return partial(encode_and_check if verify else encode_chunk, device=device)
+
+
+def encode_and_check(frames, bound, settings, *, threads=1, device="cpu", **options) -> Encoded:
+    """`encode_chunk`, then decode the payload and compare every sample with the original.
+
+    It is the CPU that decodes, whatever encoded.
+
+    Raises
+    ------
+    BoundError
+        When a sample lies outside the bound.
+    """
+
+    def work(place: str) -> Encoded:
+        encoded = encode_chunk(frames, bound, settings, threads=threads, device=place, **options)
+        _check(encoded, frames, bound, threads)
+        return encoded
+
+    return rescue.run(work, device)
+
+
+def _check(encoded: Encoded, frames, bound, threads: int) -> None:
+    stored = decode_chunk(encoded.payload, threads=threads)[tuple(slice(n) for n in frames.shape)]
+    native = frames.astype(stored.dtype, copy=False)
+    for t, (frame, back) in enumerate(zip(native, stored, strict=True)):
+        pixels = (*frame.shape[:2], -1)
+        if bound.check(frame.reshape(pixels), back.reshape(pixels), t)[1].any():
+            raise BoundError(f"frame {t} of a chunk does not decode within its bound; not written")
