@@ -366,6 +366,40 @@ def test_a_cluster_without_workers(tmp_path, walk, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_scheduler_that_goes(tmp_path, walk):
+    with (
+        distributed.LocalCluster(n_workers=1, processes=False, **LOOPBACK) as local,
+        distributed.Client(local) as client,
+    ):
+
+        def frames():
+            yield from walk[:10]
+            local.close()
+            yield from walk[10:]
+
+        with pytest.raises(TezipError, match="scheduler is gone; frames 8 to 11 and later"):
+            tezip_h5.write(
+                frames(), tmp_path / "x.h5", scheduler=client, chunk_frames=4, level="fast"
+            )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_went_wrong_is_said_though_the_scheduler_is_gone_then(
+    tmp_path, walk, threads, monkeypatch
+):
+    def cancel(futures):
+        raise distributed.comm.CommClosedError("gone")
+
+    def frames():
+        yield from walk[:10]
+        raise ZeroDivisionError("in the user's own code")
+
+    monkeypatch.setattr(threads, "cancel", cancel)
+    with pytest.raises(ZeroDivisionError):
+        tezip_h5.write(frames(), tmp_path / "x.h5", scheduler=threads, chunk_frames=4)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_dask_array_without_a_cluster_is_written_here(tmp_path, walk, threads):
     array = dask.array.from_array(walk, chunks=(5, 40, 56))
     with dask.config.set(scheduler="threads"), cluster.connect(array, None) as found:

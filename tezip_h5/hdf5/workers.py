@@ -6,6 +6,7 @@ would have come to, byte for byte, however many workers there are and whichever 
 
 from __future__ import annotations
 
+import contextlib
 import time
 import warnings
 from dataclasses import dataclass, replace
@@ -67,6 +68,10 @@ class Workers:
 
     def begin(self, frames, start: int, exact: int = 0) -> _Work:
         """See `Crew.begin`; `frames` are what `Cluster.blocks` yields."""
+        stop = start + len(frames)
+        most = _PER_THREAD * max(1, self._threads(start, stop))
+        if isinstance(frames, np.ndarray):
+            most = max(1, min(most, _SENT_BYTES // max(frames.nbytes, 1)))
         trial = self._choices.foresee()
         model = None if trial.model is None else self._model_bytes(trial.model)
         with warnings.catch_warnings():  # frames that only this process has must be sent
@@ -84,10 +89,24 @@ class Workers:
                 retries=RETRIES,
             )
         self._begun += 1
-        most = _PER_THREAD * max(1, sum(self._client.nthreads().values()))
-        if isinstance(frames, np.ndarray):
-            most = max(1, min(most, _SENT_BYTES // max(frames.nbytes, 1)))
-        return _Work(start, start + len(frames), future, 0 if trial.alone else most - 1)
+        return _Work(start, stop, future, 0 if trial.alone else most - 1)
+
+    def _threads(self, start: int, stop: int) -> int:
+        """Threads of the workers that there are.
+
+        Raises
+        ------
+        TezipError
+            When the scheduler is gone, that should encode these frames.
+        """
+        try:
+            if self._client.status == "running":
+                return sum(self._client.nthreads().values())
+        except OSError:  # it was there just now
+            pass
+        raise TezipError(
+            f"the scheduler is gone; frames {start} to {stop - 1} and later ones are not encoded"
+        )
 
     def _model_bytes(self, model):
         """The network, in the hands of the workers: they pass it on, and can make it again."""
@@ -129,9 +148,7 @@ class Workers:
             except FutureCancelledError as error:
                 reason = str(error).splitlines()[0]
                 raise TezipError(f"the cluster lost {frames}: {reason}") from None
-            if self._client.status != "running":
-                raise TezipError(f"the scheduler is gone; {frames} and later ones are not encoded")
-            if self._client.nthreads():
+            if self._threads(work.start, work.stop):
                 alone_since = None
             elif alone_since is None:
                 alone_since = time.monotonic()
@@ -144,5 +161,6 @@ class Workers:
     def close(self, dropped: list[_Work]) -> None:
         """Cancel what is under way, and let go of the workers' memory."""
         if dropped and self._client.status == "running":
-            self._client.cancel([work.future for work in dropped])
+            with contextlib.suppress(OSError):  # the scheduler is gone, and why we close was said
+                self._client.cancel([work.future for work in dropped])
         self._model = None
