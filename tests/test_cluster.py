@@ -19,7 +19,7 @@ from tezip_h5 import FormatError, InputError, TezipError, attempts, codec, dask_
 from tezip_h5.cli import main
 from tezip_h5.efforts import EFFORTS
 from tezip_h5.frames import Stack
-from tezip_h5.hdf5 import cluster, coders, networks, remote
+from tezip_h5.hdf5 import cluster, coders, growing, networks, remote
 from tezip_h5.hdf5 import workers as crew
 from tezip_h5.hdf5.workers import Workers
 from tezip_h5.prediction.architecture import Architecture
@@ -366,21 +366,25 @@ def test_a_cluster_without_workers(tmp_path, walk, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_scheduler_that_goes(tmp_path, walk):
+@pytest.mark.parametrize("source", [list, dask.array.from_array])
+def test_a_scheduler_that_goes(tmp_path, walk, source, monkeypatch):
+    put = growing.GrowingStack.put
+
+    def last(self, start, *step):
+        """The scheduler goes while the first chunks are written."""
+        local.close()
+        put(self, start, *step)
+
+    monkeypatch.setattr(growing.GrowingStack, "put", last)
+    monkeypatch.setattr(crew, "_PER_THREAD", 1)
     with (
         distributed.LocalCluster(n_workers=1, processes=False, **LOOPBACK) as local,
         distributed.Client(local) as client,
+        pytest.raises(TezipError, match=r"scheduler is gone; frames [48] to .* and later ones"),
     ):
-
-        def frames():
-            yield from walk[:10]
-            local.close()
-            yield from walk[10:]
-
-        with pytest.raises(TezipError, match="scheduler is gone; frames 8 to 11 and later"):
-            tezip_h5.write(
-                frames(), tmp_path / "x.h5", scheduler=client, chunk_frames=4, level="fast"
-            )
+        tezip_h5.write(
+            source(walk), tmp_path / "x.h5", scheduler=client, chunk_frames=4, level="fast"
+        )
     assert list(tmp_path.iterdir()) == []
 
 

@@ -20,7 +20,7 @@ from tezip_h5.frames import Stack, axis_order, blocks_checked
 from tezip_h5.hdf5.choices import Choices
 from tezip_h5.hdf5.remote import StepOptions, StoredFrames
 from tezip_h5.hdf5.steps import Recipe
-from tezip_h5.hdf5.workers import RETRIES, Parts, Workers
+from tezip_h5.hdf5.workers import RETRIES, Parts, Workers, require_scheduler
 from tezip_h5.version import __version__
 
 __all__ = ["Cluster", "connect", "serves"]
@@ -183,5 +183,6 @@ def _parts(client, array, ranges: list[tuple[int, int]]) -> Iterator[tuple]:
         base = group[0][0]
         (section,) = dask.optimize(array[base : group[-1][1]])
         for number, (begin, end) in enumerate(group, at):
+            require_scheduler(client, begin, end)
             part = blocks_checked(section[begin - base : end - base], 0, begin)
             yield begin, end, client.compute(part, priority=-number, retries=RETRIES)

@@ -18,7 +18,7 @@ from tezip_h5.hdf5.choices import Choices
 from tezip_h5.hdf5.crew import Finished
 from tezip_h5.hdf5.remote import EncodedStep, StepOptions, encode_step
 
-__all__ = ["RETRIES", "Parts", "Workers"]
+__all__ = ["RETRIES", "Parts", "Workers", "require_scheduler"]
 
 RETRIES = 2  # of a task whose worker dies
 _LOOK_SECONDS = 5  # between two looks at whether anybody is still working
@@ -46,6 +46,24 @@ class _Work:
     stop: int
     future: object  # of an `EncodedStep`
     beside: int
+
+
+def require_scheduler(client, start: int, stop: int) -> None:
+    """Check that there is a scheduler still.
+
+    Raises
+    ------
+    TezipError
+        When it is gone, and these frames are not encoded.
+    """
+    if client.status != "running":
+        raise _scheduler_gone(start, stop)
+
+
+def _scheduler_gone(start: int, stop: int) -> TezipError:
+    return TezipError(
+        f"the scheduler is gone; frames {start} to {stop - 1} and later ones are not encoded"
+    )
 
 
 class Workers:
@@ -92,21 +110,12 @@ class Workers:
         return _Work(start, stop, future, 0 if trial.alone else most - 1)
 
     def _threads(self, start: int, stop: int) -> int:
-        """Threads of the workers that there are.
-
-        Raises
-        ------
-        TezipError
-            When the scheduler is gone, that should encode these frames.
-        """
+        """Threads of the workers there are, while these frames are not encoded."""
+        require_scheduler(self._client, start, stop)
         try:
-            if self._client.status == "running":
-                return sum(self._client.nthreads().values())
+            return sum(self._client.nthreads().values())
         except OSError:  # it was there just now
-            pass
-        raise TezipError(
-            f"the scheduler is gone; frames {start} to {stop - 1} and later ones are not encoded"
-        )
+            raise _scheduler_gone(start, stop) from None
 
     def _model_bytes(self, model):
         """The network, in the hands of the workers: they pass it on, and can make it again."""
