@@ -125,6 +125,14 @@ def test_the_rest_of_a_chunk_is_zero(walk, coder):
     assert not back.any()
 
 
+def test_the_fallback_has_one_order_of_blocks():
+    # With Blosc's threads, 60 calls gave 33 payloads.
+    frames = np.random.default_rng(0).poisson(50, (16, 256, 256)).astype(np.uint16)
+    settings = Settings(coder="fallback")
+    payloads = {codec.encode_chunk(frames, ChunkBound(), settings).payload for _ in range(30)}
+    assert len(payloads) == 1
+
+
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_any_byte_order_and_stride(walk, order):
     frames = walk.astype(walk.dtype.newbyteorder(order))[::2, ::-1, ::3]

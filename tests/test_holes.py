@@ -114,10 +114,17 @@ def test_verify_does_not_see_holes_either(tmp_path, mask):
         tezip_h5.verify(tmp_path / "a.h5", other)
 
 
-def test_holes_are_no_errors():
+@pytest.mark.parametrize(
+    ("frames", "absolute"),
+    [
+        (np.array([[[0.5, 0, 2, 12, 1.5], [3, 1, 1, 1, 1]]]), 11),
+        (np.array([[[[2, 3, 0, 4], [-1, 1, -16, -16], *[[-16] * 4] * 3]]], np.int32), 3),
+    ],
+    ids=["floats", "integers"],
+)
+def test_holes_are_no_errors(frames, absolute):
     """A hole comes back as it was; what stood for it among the levels was within the bound, too."""
-    frames = np.array([[[0.5, 0, 2, 12, 1.5], [3, 1, 1, 1, 1]]])
-    bound = ErrorBound(absolute=11).of_frames(frames[..., None])
+    bound = ErrorBound(absolute=absolute).of_frames(frames)
     encoded = encode_chunk(frames, bound, Settings())
     assert encoded.max_error == np.abs(frames - decode_chunk(encoded.payload)).max()
 

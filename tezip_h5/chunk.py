@@ -245,6 +245,9 @@ class ChunkEncoder:
             values = frame  # which may be the user's own array
             if error:
                 values = _pixels(self._scale.to_values(arrays.at(decoded, "cpu")))
+                if holes is not None:  # where the levels' errors are no errors of samples
+                    values[holes] = frame[holes]
+                    error, _ = self._task.bound.check(frame, values, t)
         else:
             found = arrays.at(decoded, "cpu")
             values = _pixels(self._scale.to_values(found))

@@ -7,6 +7,8 @@ of wide range.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 
 from tezip_h5.errors import FormatError
@@ -22,13 +24,15 @@ def encode(frames: np.ndarray, ways: tuple[tuple[int, str], ...]) -> bytes:
     ways, a level of zstd and what is shuffled; bytes of floats are not."""
     from numcodecs import Blosc
 
-    samples = frames.reshape(-1)
-    tries = (
-        Blosc("zstd", level, _SHUFFLES[shuffled]).encode(samples)
+    codecs = [
+        Blosc("zstd", level, _SHUFFLES[shuffled])
         for level, shuffled in ways
         if shuffled == "bits" or frames.dtype.kind != "f"
-    )
-    return bytes(min(tries, key=len))
+    ]
+    # In the main thread numcodecs has Blosc's own threads at work, and blocks lie as they are done.
+    with ThreadPoolExecutor(1) as other_thread:
+        tries = other_thread.map(lambda codec: codec.encode(frames.reshape(-1)), codecs)
+        return bytes(min(tries, key=len))
 
 
 def decode(data: bytes, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
