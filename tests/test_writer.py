@@ -1,6 +1,7 @@
 """Frames as they come: flushing, dying at any moment, full disks."""
 
 import contextlib
+import errno
 import gc
 import os
 import signal
@@ -300,6 +301,42 @@ def test_a_full_disk_is_an_error_and_leaves_no_half_file(tmp_path, way):
             kept = f["scan/data"][:]
         assert 0 < len(kept) < 64
         np.testing.assert_array_equal(kept, x[: len(kept)])
+
+
+FULL_WITH_A_NETWORK = """
+    import resource, signal, sys, tezip_h5
+    from models import random_model
+    from tezip_h5.prediction.architecture import Architecture
+    frames = tezip_h5.simulate.detector_sequence(8, 32, 32, "uint8")
+    model = random_model(Architecture(1, (96,), (24, 64)))  # 0.8 MB
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))
+    options = {"model": model, "predictor": "prednet", "swmr": sys.argv[2] == "swmr"}
+    try:
+        with tezip_h5.Writer(sys.argv[1], "scan", (32, 32), "u1", chunk_frames=4, **options) as w:
+            w.append(frames)
+    except OSError as error:
+        print("OSError", error.errno)
+"""
+
+
+@pytest.mark.parametrize("way", ["plain", "swmr"])
+def test_a_disk_without_room_for_the_network_leaves_the_file_in_order(tmp_path, way):
+    path = tmp_path / "run.h5"
+    code = [sys.executable, "-c", textwrap.dedent(FULL_WITH_A_NETWORK), str(path), way]
+    tests = os.path.dirname(__file__)
+    found = subprocess.run(
+        code,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([tests, *sys.path])},
+    )
+    assert (found.stdout.split(), found.stderr) == (["OSError", str(errno.EFBIG)], "")
+    if path.exists():
+        with h5py.File(path) as f:
+            assert len(f["scan/data"]) == len(f["scan/frames"]) == 0
 
 
 MEMORY = """

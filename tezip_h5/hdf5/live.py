@@ -119,7 +119,8 @@ def begin(group: h5py.Group, encoder: StackEncoder) -> _Mark:
         container.create_filenames(group)
     model = encoder.networks.model
     if model is not None:
-        if not store.is_shipped(model):
+        if not store.is_shipped(model) and model.digest not in embedding.embedded(file):
+            encoder.space.reserve(embedding.size(model))
             embedding.embed(file, model)
         embedding.link(group, model.digest)
     file.flush()

@@ -6,6 +6,7 @@ import h5py
 
 from tezip_h5.codec import Encoded
 from tezip_h5.errors import ModelError
+from tezip_h5.hdf5.space import Space
 from tezip_h5.hdf5.tables import model_of
 from tezip_h5.model import embedding, store
 from tezip_h5.prediction.integer import IntegerModel
@@ -133,8 +134,10 @@ class NetworkChoice:
 
     def _embed_once(self) -> None:
         if self.used is None and (self._embed or not self.free):
+            size = self._bytes_embedded()
             if not (self._embed or self._pinned):
-                self._cost = self._bytes_embedded()
+                self._cost = size
+            Space(self._file).reserve(size)
             embedding.embed(self._file, self.model)
         self.used = self.model
 
