@@ -1,6 +1,6 @@
 """The integer PredNet on a foreign engine: TensorFlow, everything between frames in float32.
 
-FORMAT.md, section 6.1, once more, written for a package that knows nothing of integers. Why the
+FORMAT.md, 6.1, once more, written for a package that knows nothing of integers. Why the
 result is exact all the same: an activation is an integer of at most 255, and a model is refused
 unless every accumulator, the half that rounds it included, stays below 2**24. So all partial
 sums, in whatever order the engine adds them and with or without FMA, are integers that float32

@@ -1,4 +1,4 @@
-"""The linear coder's decoder, one sample at a time, as FORMAT.md, section 8, words it."""
+"""The linear coder's decoder, one sample at a time, as FORMAT.md, chapter 8, words it."""
 
 import struct
 

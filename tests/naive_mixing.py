@@ -1,4 +1,4 @@
-"""The mixing coder's decoder, plainly: FORMAT.md section 9 in Python's own integers."""
+"""The mixing coder's decoder, plainly: FORMAT.md, chapter 9, in Python's own integers."""
 
 import struct
 from itertools import pairwise

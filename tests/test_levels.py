@@ -238,7 +238,7 @@ def test_listed_values_come_back(dtype):
     "dtype", ["int16", "uint32", "int64", "uint64", "float16", "float32", "float64"]
 )
 def test_a_table_is_what_the_format_says(dtype):
-    """FORMAT.md, section 5, in Python's integers."""
+    """FORMAT.md, chapter 5, in Python's integers."""
     kind = np.dtype(dtype)
     values = {
         "int16": [-5, 7, 300],

@@ -3,7 +3,7 @@
 A frame's planes lie in int32 (C, h + 3, w + 4): two rows above, one below, two columns left
 and right of the samples. `own` is a tuple of four such arrays: the frame being coded, the
 frame that predicts it, and the magnitudes of both frames' symbols. `plan` holds the numbers
-of one plane, at the indices below. FORMAT.md, section 8, says what is computed, and
+of one plane, at the indices below. FORMAT.md, chapter 8, says what is computed, and
 ``tests/naive_linear.py`` computes it one sample at a time.
 """
 

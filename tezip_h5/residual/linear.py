@@ -4,7 +4,7 @@ Every sample is predicted by a weighted sum of its neighbours in this frame, in 
 that the predictor expects, and in the channels before it; the weights come from the encoder.
 The quantized residual is coded with a table chosen by how large the symbols around it were
 and by how the neighbours compare with the prediction. Nothing adapts while decoding, so a
-sample takes a few nanoseconds. FORMAT.md, section 8, has the details.
+sample takes a few nanoseconds. FORMAT.md, chapter 8, has the details.
 """
 
 from __future__ import annotations

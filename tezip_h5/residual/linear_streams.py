@@ -1,6 +1,6 @@
 """Streams of the linear coder: of each lane one of words and one of bits, through a whole chunk.
 
-FORMAT.md, section 8.2: their sizes, the words of all, the bits of all, then the heads of planes.
+FORMAT.md, 8.2: their sizes, the words of all, the bits of all, then the heads of planes.
 """
 
 from __future__ import annotations
