@@ -1,4 +1,7 @@
-"""Compress a stack with the workers of a dask cluster, and read it lazily."""
+"""Compress a stack with the workers of a dask cluster, and read it lazily.
+
+Needs ``pip install "tezip_h5[dask]"``.
+"""
 
 import h5py
 from distributed import Client, LocalCluster

@@ -1,4 +1,7 @@
-"""Read the chunks of HDF5 files with zarr, through references; write a zarr array of our own."""
+"""Read the chunks of HDF5 files with zarr, through references; write a zarr array of our own.
+
+Needs ``pip install "tezip_h5[zarr]"``.
+"""
 
 import json
 

@@ -200,12 +200,12 @@ def test_a_warning_is_one_line(capsys):
 
 
 @pytest.mark.parametrize(
-    ("model", "words"), [("nowhere", "holds no integer model"), (".", "holds no integer model")]
+    ("model", "words"), [("nowhere", "'nowhere' does not exist"), (".", "holds no integer model")]
 )
 def test_models_that_are_none(images, tmp_path, model, words, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["compress", model, str(images), "run.h5"]) == 1
-    assert "holds no integer model" in capsys.readouterr().err
+    assert words in capsys.readouterr().err
 
 
 def test_a_damaged_model_of_the_original_is_refused(images, tmp_path, capsys):

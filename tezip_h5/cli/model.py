@@ -76,9 +76,10 @@ def _export(args) -> int:
     there = {model.digest.hex(): model for model in _models(args.model)}
     models = [m for digest, m in there.items() if digest.startswith(args.digest.lower())]
     if len(models) != 1:
+        those = f" whose digests begin with {args.digest!r}" if args.digest else ""
         raise InputError(
-            f"{len(models)} of the models of {args.model} ({', '.join(d[:12] for d in there)}) "
-            f"begin with {args.digest!r}; choose one with --digest"
+            f"{args.model} holds {len(models)} models{those}, of "
+            f"{', '.join(digest[:12] for digest in there)}; choose one with --digest"
         )
     check_out(args.out, advice="give another name")
     made = models[0].to_bytes()

@@ -103,9 +103,10 @@ def load(path, sample=None) -> IntegerModel:
             f"{INTEGER_FILE}); call tezip-h5 train {path} with its data again, and it goes on"
         )
     if not file.is_file():
+        fault = f"holds no integer model ({INTEGER_FILE})" if path.exists() else "does not exist"
         raise ModelError(
-            f"MODEL {str(path)!r} holds no integer model ({INTEGER_FILE}); give a folder that "
-            "training made, a .tzm file, 'default' or 'none'"
+            f"MODEL {str(path)!r} {fault}; give a folder that training made, a .tzm file, "
+            "'default' or 'none'"
         )
     try:
         return register(IntegerModel.from_bytes(_read(file)))
