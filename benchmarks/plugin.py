@@ -19,7 +19,7 @@ import h5py
 import numpy as np
 
 import tezip_h5
-from tezip_h5.hdf5 import plugin
+from tezip_h5.hdf5.pipeline import plugin
 from tezip_h5.simulate import detector_sequence
 
 RUNS = 3

@@ -4,7 +4,7 @@
  * it, which is started by the first chunk and serves until this process ends. So there is one
  * decoder, no interpreter inside the host, and nothing to link: HDF5's headers are not needed.
  *
- * The messages between the two are described in tezip_h5/hdf5/service.py.
+ * The messages between the two are described in tezip_h5/hdf5/pipeline/service.py.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -141,7 +141,7 @@ static int have_decoder(void)
 {
     static const char advice[] = "a Python that has the package (pip install tezip_h5)";
     static char code[] = "import sys; sys.path[:] = [p for p in sys.path if p]\n"
-                         "from tezip_h5.hdf5.service import main; main()";
+                         "from tezip_h5.hdf5.pipeline.service import main; main()";
     char python[4096];
     char *argv[] = {python, "-c", code, NULL};
     answer hello;

@@ -114,7 +114,7 @@ def run_h5(tmp_path, walk):
 @pytest.fixture(autouse=True)
 def _fresh_cache():
     """No test sees chunks that another decoded."""
-    from tezip_h5.hdf5 import cache, filter
+    from tezip_h5.hdf5.pipeline import cache, filter
 
     cache._cache.reset()
     filter._read_frames = filter._ReadFrames()

@@ -17,8 +17,8 @@ import pytest
 import tezip_h5
 from tezip_h5 import BoundError, FormatError, InputError, OverrunError, Writer
 from tezip_h5.cli import main
-from tezip_h5.hdf5 import superblock
-from tezip_h5.hdf5.encoder import StackEncoder
+from tezip_h5.hdf5.files import superblock
+from tezip_h5.hdf5.writing.encoder import StackEncoder
 
 FAST = {"level": "fast", "chunk_frames": 4}
 
@@ -496,7 +496,7 @@ def test_lookup3_is_bob_jenkins_s():
 
 
 def test_a_bound_that_breaks_is_an_error_of_the_writer(path, walk, monkeypatch):
-    from tezip_h5.hdf5 import checked
+    from tezip_h5.hdf5.writing import checked
 
     monkeypatch.setattr(checked, "decode_chunk", lambda payload, **_: np.zeros((4, 40, 56), "u2"))
     w = Writer(path, "scan", (40, 56), "u2", verify=True, **FAST)

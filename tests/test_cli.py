@@ -16,7 +16,7 @@ from PIL import Image
 import tezip_h5
 from tezip_h5 import cli
 from tezip_h5.cli import legacy, main
-from tezip_h5.hdf5 import opening
+from tezip_h5.hdf5.files import opening
 
 
 @pytest.fixture

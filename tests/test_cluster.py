@@ -19,9 +19,10 @@ from tezip_h5 import FormatError, InputError, TezipError, attempts, codec, dask_
 from tezip_h5.cli import main
 from tezip_h5.efforts import EFFORTS
 from tezip_h5.frames import Stack
-from tezip_h5.hdf5 import cluster, coders, growing, networks, remote
-from tezip_h5.hdf5 import workers as crew
-from tezip_h5.hdf5.workers import Workers
+from tezip_h5.hdf5.contents import networks
+from tezip_h5.hdf5.writing import cluster, coders, growing, remote
+from tezip_h5.hdf5.writing import workers as crew
+from tezip_h5.hdf5.writing.workers import Workers
 from tezip_h5.prediction.architecture import Architecture
 from tezip_h5.simulate import colour_sequence, detector_sequence
 
@@ -152,7 +153,7 @@ def test_a_dataset_where_it_stands(tmp_path, walk, workers):
     with h5py.File(sources(tmp_path, walk), "r+") as f:
         tezip_h5.write(f["x"], scheduler=workers, level="fast")
         np.testing.assert_array_equal(f["x"][:], walk)
-        assert tezip_h5.hdf5.container.is_tezip(f["x"])
+        assert tezip_h5.hdf5.contents.container.is_tezip(f["x"])
 
 
 def test_the_command_line(tmp_path, walk, workers, capsys, monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 import tezip_h5
 from tezip_h5 import Settings, bitstream, residual
 from tezip_h5.attempts import Attempts
-from tezip_h5.hdf5.coders import CoderChoice
+from tezip_h5.hdf5.writing.coders import CoderChoice
 
 
 @pytest.fixture

@@ -88,7 +88,7 @@ def test_everything_is_there_and_the_stacks_are_smaller(paths):
     assert sorted(os.listdir(paths[0].parent)) == ["in.nxs", "out.nxs"]
     with h5py.File(paths[0]) as a, h5py.File(paths[1]) as b:
         data = b["entry/instrument/detector/data"]
-        assert tezip_h5.hdf5.container.is_tezip(data)
+        assert tezip_h5.hdf5.contents.container.is_tezip(data)
         np.testing.assert_array_equal(data[:], FRAMES)
         assert b["entry/plot/data"] == data
         assert b["entry/plot"].get("soft", getlink=True).path == "/entry/instrument/detector/data"
@@ -159,7 +159,7 @@ def test_named_datasets_a_bound_and_the_command_line(paths, capsys):
     assert name in capsys.readouterr().out
     with h5py.File(paths[1]) as f:
         assert np.abs(f[name][:].astype(int) - FRAMES).max() <= 2
-        assert not tezip_h5.hdf5.container.is_tezip(f["entry/instrument/detector/modules"])
+        assert not tezip_h5.hdf5.contents.container.is_tezip(f["entry/instrument/detector/modules"])
     [stack] = tezip_h5.inspect(paths[1]).stacks
     assert (stack.bound, stack.complete) == ("absolute 2", True)
     # Once more, for what is left.
@@ -186,7 +186,7 @@ def test_in_place(paths):
 
 KILLED = """
     import sys, tezip_h5
-    from tezip_h5.hdf5 import encoder
+    from tezip_h5.hdf5.writing import encoder
     write, seen = encoder.StackEncoder._write, []
     def slow(self, step):
         write(self, step)
@@ -204,7 +204,7 @@ def test_an_interrupted_conversion_goes_on(tmp_path, monkeypatch):
     """Killed again and again, it still comes to its end, and does not begin anew."""
     import textwrap
 
-    from tezip_h5.hdf5 import encoder
+    from tezip_h5.hdf5.writing import encoder
 
     source, target = nexus(tmp_path / "in.nxs"), tmp_path / "out.nxs"
     for _ in range(3):  # 5 chunks of data, 5 of modules
@@ -239,7 +239,7 @@ def test_another_conversion_begins_anew(paths, monkeypatch):
     part.write_bytes(b"not HDF5")
     tezip_h5.convert(*paths, level="fast")
     paths[1].unlink()
-    from tezip_h5.hdf5 import convert as module
+    from tezip_h5.hdf5.changing import convert as module
 
     def fail(*_):
         raise OSError("No space left on device")
@@ -255,7 +255,7 @@ def test_another_conversion_begins_anew(paths, monkeypatch):
 
 
 def test_what_does_not_read_back_is_not_kept(paths, monkeypatch):
-    from tezip_h5.hdf5 import verifying
+    from tezip_h5.hdf5.reading import verifying
 
     def broken(*_):
         raise BoundError("a sample is outside the bound")

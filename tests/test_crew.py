@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 import tezip_h5
-from tezip_h5.hdf5 import plan
-from tezip_h5.hdf5.crew import Finished
-from tezip_h5.hdf5.preview import picture_of
-from tezip_h5.hdf5.steps import Prepared
+from tezip_h5.hdf5.contents.preview import picture_of
 from tezip_h5.hdf5.threads import Shares
+from tezip_h5.hdf5.writing import plan
+from tezip_h5.hdf5.writing.crew import Finished
+from tezip_h5.hdf5.writing.steps import Prepared
 
 
 class Alone:

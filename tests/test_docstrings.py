@@ -9,7 +9,9 @@ import pytest
 import tezip_h5
 from tezip_h5 import page
 from tezip_h5.chunk import Encoded
-from tezip_h5.hdf5 import chunks, convert, recompress, repair, report, summary, verifying
+from tezip_h5.hdf5.changing import convert, recompress, repair
+from tezip_h5.hdf5.reading import chunks, report, verifying
+from tezip_h5.hdf5.writing import summary
 from tezip_h5.model import learning
 from tezip_h5.zarr.numcodec import TEZipCodec
 

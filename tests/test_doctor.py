@@ -17,7 +17,7 @@ import tezip_h5
 from tezip_h5 import devices, kernels
 from tezip_h5.cli import checkup, main
 from tezip_h5.errors import FormatError, ModelError
-from tezip_h5.hdf5 import filter, plugin
+from tezip_h5.hdf5.pipeline import filter, plugin
 from tezip_h5.model import store
 
 

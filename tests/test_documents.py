@@ -8,7 +8,7 @@ import pytest
 from conftest import require_package, require_training
 
 from tezip_h5 import bitstream
-from tezip_h5.hdf5.options import FILTER_ID, TEZip
+from tezip_h5.hdf5.pipeline.options import FILTER_ID, TEZip
 
 ROOT = Path(__file__).parents[1]
 NEEDED = {"dask_cluster": ["distributed"], "zarr_references": ["zarr", "fsspec"]}

@@ -14,8 +14,8 @@ from conftest import require_tool
 
 import tezip_h5
 from tezip_h5 import FormatError, InputError, TEZip
-from tezip_h5.hdf5 import cache
-from tezip_h5.hdf5.options import ChunkOptions
+from tezip_h5.hdf5.pipeline import cache
+from tezip_h5.hdf5.pipeline.options import ChunkOptions
 
 
 def fresh_process(code, *args, env=None):
@@ -303,7 +303,7 @@ def test_a_forked_child_reads(run_h5, walk):
         import sys, os, h5py, tezip_h5
         with h5py.File(sys.argv[1]) as f:
             whole = f["scan/data"][:]
-        from tezip_h5.hdf5 import cache
+        from tezip_h5.hdf5.pipeline import cache
         cache._cache._lock.acquire()  # as if another thread held it while we fork
         child = os.fork()
         if child == 0:

@@ -16,7 +16,8 @@ import tezip_h5
 from tezip_h5 import attempts, codec, devices, gpu_arrays, rescue
 from tezip_h5.cli import legacy, main
 from tezip_h5.errors import BoundError, InputError
-from tezip_h5.hdf5 import checked, reader
+from tezip_h5.hdf5.reading import reader
+from tezip_h5.hdf5.writing import checked
 
 require_package("numba", "numba.cuda")
 

@@ -9,7 +9,7 @@ import pytest
 
 import tezip_h5
 from tezip_h5 import FormatError, InputError, cli
-from tezip_h5.hdf5 import container
+from tezip_h5.hdf5.contents import container
 
 HDF5_SAYS = "Unable to synchronously open object (incorrect metadata checksum)"
 

@@ -12,8 +12,8 @@ import pytest
 import tezip_h5
 from tezip_h5 import FormatError, InputError
 from tezip_h5.cli import main
-from tezip_h5.hdf5 import journal, opening, superblock
-from tezip_h5.hdf5.journal import Pages, journal_of, recover
+from tezip_h5.hdf5.files import journal, opening, superblock
+from tezip_h5.hdf5.files.journal import Pages, journal_of, recover
 
 
 @pytest.fixture(params=["earliest", "latest"])
@@ -178,7 +178,7 @@ def test_a_failure_leaves_every_byte(mine, walk, monkeypatch):
         assert group.name == "/new"  # it is in the file by then
         raise OSError("no room")
 
-    monkeypatch.setattr("tezip_h5.hdf5.whole.embedding.relink", fail)
+    monkeypatch.setattr("tezip_h5.hdf5.writing.whole.embedding.relink", fail)
     with pytest.raises(OSError, match="no room"):
         tezip_h5.write(walk, mine, "new", level="fast")
     assert mine.read_bytes() == before

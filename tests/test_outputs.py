@@ -14,8 +14,8 @@ import pytest
 import tezip_h5
 from tezip_h5 import cli
 from tezip_h5.cli import bench, main, outputs
-from tezip_h5.hdf5 import recompress
-from tezip_h5.hdf5.journal import Pages
+from tezip_h5.hdf5.changing import recompress
+from tezip_h5.hdf5.files.journal import Pages
 from tezip_h5.model import store
 
 

@@ -9,7 +9,7 @@ import pytest
 import tezip_h5
 from tezip_h5 import InputError, Writer
 from tezip_h5.errors import FormatError
-from tezip_h5.hdf5 import container
+from tezip_h5.hdf5.contents import container
 
 FAST = {"level": "fast", "model": None}
 

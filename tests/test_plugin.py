@@ -16,7 +16,7 @@ from models import random_model
 
 import tezip_h5
 from tezip_h5.cli import main
-from tezip_h5.hdf5 import plugin
+from tezip_h5.hdf5.pipeline import plugin
 from tezip_h5.model import store
 from tezip_h5.prediction.architecture import Architecture
 from tezip_h5.simulate import detector_sequence

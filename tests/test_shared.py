@@ -11,7 +11,9 @@ import pytest
 
 import tezip_h5
 from tezip_h5 import FormatError, InputError, Writer
-from tezip_h5.hdf5 import convert, finished, journal, live, opening, repair
+from tezip_h5.hdf5.changing import convert, repair
+from tezip_h5.hdf5.files import finished, journal, opening
+from tezip_h5.hdf5.writing import live
 
 STACK = np.random.default_rng(0).integers(0, 50, (12, 16, 16)).astype("u2")
 
@@ -510,7 +512,7 @@ def test_a_stack_that_was_replaced_in_the_same_file_is_left_alone(path, monkeypa
             del file["scan/frames"]
         return real(*arguments)
 
-    monkeypatch.setattr("tezip_h5.hdf5.writer.live.complete", overtaken)
+    monkeypatch.setattr("tezip_h5.hdf5.writing.writer.live.complete", overtaken)
     writer = Writer(path, "scan", (16, 16), "u2")
     writer.append(STACK)
     with pytest.raises(OSError, match="was replaced"):

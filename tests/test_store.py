@@ -12,7 +12,7 @@ import tezip_h5
 from tezip_h5 import ModelError
 from tezip_h5.cli import main
 from tezip_h5.errors import DamagedModelError
-from tezip_h5.hdf5 import networks
+from tezip_h5.hdf5.contents import networks
 from tezip_h5.model import embedding, store, weights
 from tezip_h5.prediction.architecture import Architecture
 from tezip_h5.prediction.integer import IntegerModel

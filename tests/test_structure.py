@@ -97,6 +97,16 @@ MAY_IMPORT = {
     | {"codec", "chunk", "frames", "images", "hdf5", "page", "zarr", "peers", "simulate"}
     | {"holes", "placing", "stackfiles", "dataset_paths", "version", ""},
 }
+# What each room of `hdf5` may import of the others.
+OF_HDF5 = {
+    "threads": set(),
+    "files": set(),
+    "pipeline": {"threads"},
+    "contents": {"files", "pipeline"},
+    "reading": {"files", "pipeline", "contents", "threads"},
+    "writing": {"files", "pipeline", "contents", "reading", "threads"},
+    "changing": {"files", "pipeline", "contents", "reading", "writing", "threads"},
+}
 COMPOSERS = {
     "residual",
     "residual.stages",
@@ -143,6 +153,13 @@ def test_imports_go_one_way(name):
     allowed = MAY_IMPORT[room] | {room}
     for imported in imports(FILES[name]):
         assert imported.partition(".")[0] in allowed, f"{name} imports {imported}"
+
+
+@pytest.mark.parametrize("name", [n for n in FILES if n.startswith("hdf5.")])
+def test_imports_within_hdf5_go_one_way(name):
+    room = name.split(".")[1]
+    found = {i.split(".")[1] for i in imports(FILES[name]) if i.startswith("hdf5.")}
+    assert found - {room} <= OF_HDF5[room]
 
 
 @pytest.mark.parametrize("name", sorted(STAGES))
@@ -198,5 +215,6 @@ def test_every_room_is_on_the_map():
     """docs/architecture.md names every room, and every one of `hdf5`."""
     text = (Path(__file__).parents[1] / "docs" / "architecture.md").read_text()
     named = set(re.findall(r"`([a-z0-9_]+)[/`*]", text))
-    rooms = {path.stem for path in (*ROOT.iterdir(), *(ROOT / "hdf5").glob("*.py"))}
+    rooms = {path.stem for path in (*ROOT.iterdir(), *(ROOT / "hdf5").rglob("*.py"))}
+    rooms |= set(OF_HDF5)
     assert {room for room in rooms if not room.startswith("_")} - named == set()

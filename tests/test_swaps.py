@@ -11,7 +11,9 @@ import pytest
 
 import tezip_h5
 from tezip_h5 import FormatError, InputError, Writer
-from tezip_h5.hdf5 import container, inplace, live, superblock
+from tezip_h5.hdf5.contents import container
+from tezip_h5.hdf5.files import superblock
+from tezip_h5.hdf5.writing import inplace, live
 
 FAST = {"level": "fast", "model": None}
 

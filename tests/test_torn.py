@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tezip_h5 import Writer, repair
-from tezip_h5.hdf5 import beginning, encoder, growing, live
-from tezip_h5.hdf5.ending import let_go
+from tezip_h5.hdf5.writing import beginning, encoder, growing, live
+from tezip_h5.hdf5.writing.ending import let_go
 
 
 class Recorder(io.BytesIO):

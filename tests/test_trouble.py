@@ -10,7 +10,7 @@ import pytest
 import tezip_h5
 from tezip_h5 import FormatError, InputError, ModelError
 from tezip_h5.cli import main
-from tezip_h5.hdf5 import filter
+from tezip_h5.hdf5.pipeline import filter
 
 # --- the filter's callback ---
 
@@ -19,7 +19,7 @@ def test_ctrl_c_while_a_chunk_is_decoded(run_h5, in_fresh_process):
     """What reading gave then were bytes of something else, and no error."""
     code = f"""
         import h5py, time, tezip_h5
-        from tezip_h5.hdf5 import filter
+        from tezip_h5.hdf5.pipeline import filter
         file = h5py.File({str(run_h5)!r})
         decode, calls = filter.decode, []
         def interrupted(*arguments):
@@ -50,7 +50,7 @@ def test_a_signal_at_the_moment_a_chunk_is_handed_over(run_h5, in_fresh_process)
     """Its handler runs before the callback's first line, where nothing of it can catch."""
     code = f"""
         import ctypes, functools, h5py, signal, tezip_h5
-        from tezip_h5.hdf5 import filter
+        from tezip_h5.hdf5.pipeline import filter
         file = h5py.File({str(run_h5)!r})
         right = file["scan/data"][3].sum()
 

@@ -7,7 +7,8 @@ import pytest
 
 import tezip_h5
 from tezip_h5 import BoundError, InputError
-from tezip_h5.hdf5 import checked, container, plan
+from tezip_h5.hdf5.contents import container
+from tezip_h5.hdf5.writing import checked, plan
 from tezip_h5.simulate import colour_sequence, float_field
 
 
@@ -346,7 +347,7 @@ def test_in_place_refusals(tmp_path, walk, run_h5):
 
 
 def test_in_place_keeps_the_original_when_it_fails(tmp_path, walk, monkeypatch):
-    from tezip_h5.hdf5 import verifying
+    from tezip_h5.hdf5.reading import verifying
 
     def broken(*args):
         raise BoundError("outside the bound")

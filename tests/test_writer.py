@@ -17,7 +17,7 @@ import pytest
 
 import tezip_h5
 from tezip_h5 import InputError, Writer
-from tezip_h5.hdf5 import container
+from tezip_h5.hdf5.contents import container
 
 
 def test_frames_and_blocks(tmp_path, walk):
@@ -101,7 +101,7 @@ def test_flush_stores_the_tail(tmp_path, walk):
 
 def test_flushed_frames_are_safe_while_their_chunk_is_written_again(tmp_path, walk, monkeypatch):
     """A snapshot between the second write of a chunk and the flush after it: a kill then."""
-    from tezip_h5.hdf5.tally import Tally
+    from tezip_h5.hdf5.writing.tally import Tally
 
     path = tmp_path / "run.h5"
     snapshots = []
@@ -249,7 +249,7 @@ def test_a_killed_write_leaves_no_file_under_the_name(tmp_path, run_h5):
 
 def test_verifying_writers_decode_what_they_write(tmp_path, walk, monkeypatch):
     from tezip_h5 import BoundError
-    from tezip_h5.hdf5 import checked
+    from tezip_h5.hdf5.writing import checked
 
     with Writer(tmp_path / "a.h5", "scan", (40, 56), "u2", absolute=1, verify=True) as w:
         w.append(walk)

@@ -12,7 +12,7 @@ import tezip_h5
 from tezip_h5 import ErrorBound, InputError, Settings, Writer, decode_chunk, encode_chunk
 from tezip_h5.cli import main
 from tezip_h5.frames import open_stack
-from tezip_h5.hdf5.layout import Layout
+from tezip_h5.hdf5.contents.layout import Layout
 
 STACK = np.arange(6 * 8 * 9, dtype="u2").reshape(6, 8, 9)
 

@@ -19,20 +19,20 @@ from tezip_h5.errors import (
     OverrunError,
     TezipError,
 )
-from tezip_h5.hdf5.cache import configure
-from tezip_h5.hdf5.convert import convert
-from tezip_h5.hdf5.extract import extract
-from tezip_h5.hdf5.filter import last_error, register
-from tezip_h5.hdf5.lazy import to_dask
-from tezip_h5.hdf5.options import FILTER_ID, TEZip
-from tezip_h5.hdf5.plugin import PLUGIN_PATH
-from tezip_h5.hdf5.reader import read
-from tezip_h5.hdf5.recompress import recompress
-from tezip_h5.hdf5.repair import repair
-from tezip_h5.hdf5.report import inspect
-from tezip_h5.hdf5.verifying import verify
-from tezip_h5.hdf5.whole import write
-from tezip_h5.hdf5.writer import Writer
+from tezip_h5.hdf5.changing.convert import convert
+from tezip_h5.hdf5.changing.recompress import recompress
+from tezip_h5.hdf5.changing.repair import repair
+from tezip_h5.hdf5.pipeline.cache import configure
+from tezip_h5.hdf5.pipeline.filter import last_error, register
+from tezip_h5.hdf5.pipeline.options import FILTER_ID, TEZip
+from tezip_h5.hdf5.pipeline.plugin import PLUGIN_PATH
+from tezip_h5.hdf5.reading.extract import extract
+from tezip_h5.hdf5.reading.lazy import to_dask
+from tezip_h5.hdf5.reading.reader import read
+from tezip_h5.hdf5.reading.report import inspect
+from tezip_h5.hdf5.reading.verifying import verify
+from tezip_h5.hdf5.writing.whole import write
+from tezip_h5.hdf5.writing.writer import Writer
 from tezip_h5.model.store import load as load_model
 from tezip_h5.prediction.integer import IntegerModel as Model
 from tezip_h5.settings import Settings

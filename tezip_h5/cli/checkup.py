@@ -21,7 +21,7 @@ import numpy as np
 import tezip_h5
 from tezip_h5 import bitstream, devices, kernels
 from tezip_h5.errors import InputError, TezipError
-from tezip_h5.hdf5 import plugin
+from tezip_h5.hdf5.pipeline import plugin
 from tezip_h5.hdf5.threads import default_threads
 from tezip_h5.model import store
 

@@ -14,7 +14,7 @@ from tezip_h5 import dataset_paths
 from tezip_h5.bounds import MODES, ErrorBound
 from tezip_h5.cli.device import add_device_option, device_of
 from tezip_h5.errors import InputError
-from tezip_h5.hdf5 import opening
+from tezip_h5.hdf5.files import opening
 from tezip_h5.settings import FEEDBACKS, LEVELS
 from tezip_h5.stackfiles import is_stack_file, open_file
 

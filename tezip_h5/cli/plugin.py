@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tezip_h5.errors import InputError
-from tezip_h5.hdf5 import plugin
+from tezip_h5.hdf5.pipeline import plugin
 
 __all__ = ["add_parser"]
 

@@ -13,8 +13,9 @@ import numpy as np
 from tezip_h5 import dataset_paths, stackfiles
 from tezip_h5.errors import InputError
 from tezip_h5.frames import Stack, open_stack
-from tezip_h5.hdf5 import container, opening
-from tezip_h5.hdf5.layout import panels_joined
+from tezip_h5.hdf5.contents import container
+from tezip_h5.hdf5.contents.layout import panels_joined
+from tezip_h5.hdf5.files import opening
 
 __all__ = ["check", "file_of", "load"]
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from tezip_h5.errors import InputError
-from tezip_h5.hdf5 import opening
-from tezip_h5.hdf5.report import inspect
+from tezip_h5.hdf5.files import opening
+from tezip_h5.hdf5.reading.report import inspect
 from tezip_h5.page.document import is_page, page
 from tezip_h5.page.findings import gather
 from tezip_h5.page.pictures import MOST_FRAMES

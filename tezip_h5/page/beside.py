@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import h5py
 import numpy as np
 
-from tezip_h5.hdf5 import reader
-from tezip_h5.hdf5.layout import panels_joined
-from tezip_h5.hdf5.options import panel_axes_of
+from tezip_h5.hdf5.contents.layout import panels_joined
+from tezip_h5.hdf5.pipeline.options import panel_axes_of
+from tezip_h5.hdf5.reading import reader
 from tezip_h5.hdf5.threads import default_threads
 from tezip_h5.peers import peers
 from tezip_h5.progress import progress_bar

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from html import escape
 
-from tezip_h5.hdf5.chunks import ChunkReport
-from tezip_h5.hdf5.listing import counted_bytes
+from tezip_h5.hdf5.reading.chunks import ChunkReport
+from tezip_h5.hdf5.reading.listing import counted_bytes
 from tezip_h5.page.charts import Series, columns
 from tezip_h5.page.findings import Findings
 

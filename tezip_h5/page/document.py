@@ -6,8 +6,8 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 
-from tezip_h5.hdf5.listing import counted_bytes
-from tezip_h5.hdf5.report import FileReport
+from tezip_h5.hdf5.reading.listing import counted_bytes
+from tezip_h5.hdf5.reading.report import FileReport
 from tezip_h5.page import bytes_part, frames_part
 from tezip_h5.page.findings import Findings
 from tezip_h5.version import __version__

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import h5py
 
 from tezip_h5 import levels
-from tezip_h5.hdf5.chunks import ChunkReport, describe_chunks
-from tezip_h5.hdf5.options import options_of, panel_axes_of
-from tezip_h5.hdf5.report import StackReport, frame_rows
+from tezip_h5.hdf5.pipeline.options import options_of, panel_axes_of
+from tezip_h5.hdf5.reading.chunks import ChunkReport, describe_chunks
+from tezip_h5.hdf5.reading.report import StackReport, frame_rows
 from tezip_h5.page.beside import Comparison, compare
 from tezip_h5.page.pictures import Pictures, chosen_frames, take_pictures
 

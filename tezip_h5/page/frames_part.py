@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from html import escape
 
-from tezip_h5.hdf5.listing import counted_bytes
+from tezip_h5.hdf5.reading.listing import counted_bytes
 from tezip_h5.page.charts import Series, bars_over_frames, binned, error_over_frames
 from tezip_h5.page.findings import Findings, FrameRow
 

@@ -11,9 +11,10 @@ import h5py
 import numpy as np
 
 from tezip_h5 import anatomy
-from tezip_h5.hdf5 import container, reader
-from tezip_h5.hdf5.layout import Layout, panels_joined
-from tezip_h5.hdf5.options import panel_axes_of
+from tezip_h5.hdf5.contents import container
+from tezip_h5.hdf5.contents.layout import Layout, panels_joined
+from tezip_h5.hdf5.pipeline.options import panel_axes_of
+from tezip_h5.hdf5.reading import reader
 
 __all__ = ["Pictures", "Shown", "chosen_frames", "take_pictures"]
 

@@ -11,8 +11,8 @@ import numpy as np
 from tezip_h5 import bitstream
 from tezip_h5.errors import FormatError, InputError
 from tezip_h5.frames import check_dtype
-from tezip_h5.hdf5 import filter
-from tezip_h5.hdf5.options import ChunkOptions, TEZip
+from tezip_h5.hdf5.pipeline import filter
+from tezip_h5.hdf5.pipeline.options import ChunkOptions, TEZip
 from tezip_h5.model import store
 from tezip_h5.prediction.integer import IntegerModel
 

@@ -18,9 +18,11 @@ import h5py
 import numpy as np
 
 from tezip_h5.errors import InputError
-from tezip_h5.hdf5 import container, opening, reader
-from tezip_h5.hdf5.options import TEZip, options_of, panel_axes_of
-from tezip_h5.hdf5.tables import model_of
+from tezip_h5.hdf5.contents import container
+from tezip_h5.hdf5.contents.tables import model_of
+from tezip_h5.hdf5.files import opening
+from tezip_h5.hdf5.pipeline.options import TEZip, options_of, panel_axes_of
+from tezip_h5.hdf5.reading import reader
 from tezip_h5.model import embedding, store
 from tezip_h5.zarr.chunks import ChunkCodec, model_text
 

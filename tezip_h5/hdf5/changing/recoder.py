@@ -1,0 +1,129 @@
+"""A `StackEncoder` for the samples of a stack that is there: they are encoded anew."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import h5py
+import numpy as np
+
+from tezip_h5.bounds import ChunkBound
+from tezip_h5.codec import Encoded, encode_chunk
+from tezip_h5.errors import FormatError
+from tezip_h5.hdf5.contents.layout import Layout
+from tezip_h5.hdf5.contents.networks import NetworkChoice
+from tezip_h5.hdf5.contents.preview import Preview
+from tezip_h5.hdf5.contents.tables import attribute_of, model_of, rows_of
+from tezip_h5.hdf5.pipeline.options import ChunkOptions, panel_axes_of
+from tezip_h5.hdf5.reading import reader
+from tezip_h5.hdf5.writing.choices import Choices
+from tezip_h5.hdf5.writing.coders import CoderChoice
+from tezip_h5.hdf5.writing.encoder import StackEncoder
+from tezip_h5.hdf5.writing.growing import GrowingStack
+from tezip_h5.hdf5.writing.past import Past
+from tezip_h5.hdf5.writing.pool import Pool
+from tezip_h5.hdf5.writing.steps import Recipe
+from tezip_h5.hdf5.writing.tally import Tally
+from tezip_h5.model import embedding, store
+from tezip_h5.recoding import Kept, recode
+from tezip_h5.windows import Kind
+
+__all__ = ["RecodingTally", "recoder_of"]
+
+
+def recoder_of(
+    data: h5py.Dataset,
+    tables: h5py.Group,
+    group: h5py.Group,
+    options: ChunkOptions,
+    threads: int,
+    device: str,
+) -> tuple[StackEncoder, RecodingTally]:
+    """What encodes a stack anew, given its frames; and what it comes to.
+
+    Parameters
+    ----------
+    data, tables
+        The stack as it is.
+    group : h5py.Group
+        Where the new one will be.
+    options : ChunkOptions
+        Of the new one.
+    threads, device
+        What encodes.
+    """
+    layout = Layout(data.shape[1:], data.chunks, panel_axes_of(data))
+    dtype = options.dtype or data.dtype.newbyteorder("<")
+    choices = _choices(group.file, layout, options, tables, len(data))
+    stack = GrowingStack(group, Recipe(layout, dtype, options.bound, options.settings))
+    encoder_at = partial(_recoder_at, data, device)
+    crew = Pool(stack.recipe, choices, encoder_at, threads=threads, device=device, count=len(data))
+    preview = "preview" in tables or not attribute_of(tables, "complete", bool, True)
+    tally = RecodingTally(stack.past, Preview(group) if preview else None, rows_of(tables))
+    return StackEncoder(stack, choices, crew, tally), tally
+
+
+def _choices(
+    file: h5py.File, layout: Layout, options: ChunkOptions, tables: h5py.Group, count: int
+) -> Choices:
+    """What steps try. No step says which coder others take: each chunk is compared with what it
+    was."""
+    digest = model_of(tables)
+    embedded = digest is not None and f"{embedding.MODELS}/{digest.hex()}" in tables.file
+    steps = -(-count // layout.chunk[0])
+    networks = NetworkChoice(file, options.settings, layout.channels, steps, embedded)
+    if networks.model is None and digest is not None:
+        # The level tries none, but chunks that stay as they are need theirs.
+        networks.model = store.find(digest)
+    return Choices(networks, CoderChoice(None), layout.tile_count)
+
+
+def _recoder_at(data: h5py.Dataset, device: str, offset: tuple[int, ...]):
+    """What encodes the chunk anew that lies at this offset of the old dataset."""
+    stored = reader.stored_chunk(data, offset)
+    if stored is None:
+        raise FormatError(f"{data.name} has no chunk at {offset}: frames are missing")
+    return partial(_recode, None if stored[0] else stored[1], device=device)
+
+
+def _recode(
+    payload, frames, bound, settings, *, saving, mixing_saved, preferred, shape, model, **options
+) -> Encoded:
+    """`recode`, with the arguments that the pool gives; None was stored raw.
+
+    What a network saves under `bound`, and which coder is smaller there, says nothing here:
+    nothing more may be lost.
+    """
+    model = model if settings.effort.tries_networks else None
+    if payload is None:
+        return encode_chunk(frames, ChunkBound(), settings, shape=shape, model=model, **options)
+    return recode(payload, frames, settings, model=model, **options)
+
+
+class RecodingTally(Tally):
+    """What recompressing comes to, which has rows of all frames from before.
+
+    Attributes
+    ----------
+    kept : int
+        Chunks that stayed as they were.
+    """
+
+    def __init__(self, past: Past, preview: Preview | None, old_rows: np.ndarray):
+        super().__init__(past, preview)
+        self._old_rows, self.kept = old_rows, 0
+
+    def rows(self, count: int, tiles: list[Encoded], known: np.ndarray) -> np.ndarray:
+        """See `Tally.rows`; errors are those of what was lost before."""
+        rows = super().rows(count, tiles, known)
+        start = self.totals.frames
+        old = self._old_rows[start : start + count]
+        kept = [isinstance(tile, Kept) for tile in tiles]
+        if all(kept):
+            for column in ("kind", "keyframe_bytes", "residual_bytes", "mse"):
+                rows[column] = old[column]
+            opens = np.cumsum(rows["kind"] == Kind.KEYFRAME)
+            rows["window"] = np.maximum(self.windows + opens - 1, 0)
+        rows["max_error"] = old["max_error"]
+        self.kept += sum(kept)
+        return rows

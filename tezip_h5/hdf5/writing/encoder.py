@@ -1,0 +1,156 @@
+"""Frames -> chunks of one dataset: the part that every way of writing shares."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import h5py
+import numpy as np
+
+from tezip_h5.hdf5.writing.choices import Choices
+from tezip_h5.hdf5.writing.crew import Crew, Work
+from tezip_h5.hdf5.writing.growing import GrowingStack
+from tezip_h5.hdf5.writing.past import Totals
+from tezip_h5.hdf5.writing.tally import Tally
+from tezip_h5.model import embedding
+
+__all__ = ["StackEncoder"]
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One chunk of time on its way."""
+
+    start: int
+    count: int
+    known: np.ndarray  # rows of the first, which are kept exactly as they are
+    tail: bool  # more frames of the same chunks will follow
+    work: Work
+
+
+class StackEncoder:
+    """Encode frames into a stack, which may hold some already.
+
+    Frames arrive in order, a crew encodes several chunks of time at once, and the caller's thread
+    writes them in order.
+
+    Parameters
+    ----------
+    stack : GrowingStack
+        Where chunks are written.
+    choices : Choices
+        What is tried on them.
+    crew : Crew
+        Who encodes them, with the same choices.
+    tally : Tally
+        What it comes to.
+    durable : bool
+        Flush the file after every chunk, so that a killed process loses nothing written.
+    written : callable, optional
+        Called with the number of frames each time a whole chunk of time has been written.
+
+    Attributes
+    ----------
+    recipe : Recipe
+    networks : NetworkChoice
+    data : h5py.Dataset
+    space : Space
+        In its file.
+    past : Past
+        What was there already. The frames of its tail must be submitted again, before others.
+    """
+
+    def __init__(
+        self,
+        stack: GrowingStack,
+        choices: Choices,
+        crew: Crew,
+        tally: Tally,
+        *,
+        durable: bool = False,
+        written: Callable[[int], None] | None = None,
+    ):
+        self._stack, self._choices, self._crew, self._tally = stack, choices, crew, tally
+        self._durable = durable
+        self._written = written or (lambda frames: None)
+        self._steps: deque[_Step] = deque()
+        self.recipe, self.networks = stack.recipe, choices.networks
+        self.data, self.space, self.past = stack.data, stack.space, stack.past
+
+    # --- frames ---
+
+    def submit(self, frames, start: int, *, tail: bool = False) -> None:
+        """Encode one chunk of time, at most G frames beginning at frame `start`.
+
+        `frames` must not change until it has been written; see `drain`. A `tail` is written
+        as far as it goes, and will be submitted again with more frames.
+        """
+        known = self.past.rows_from(start)
+        work = self._crew.begin(frames, start, len(known))
+        self._steps.append(_Step(start, len(frames), known, tail, work))
+        # Now, not before the next step: until then its frames take memory beside these.
+        self.drain(work.beside)
+
+    def drain(self, left: int = 0) -> None:
+        """Write finished chunks, in order, until at most `left` steps are under way."""
+        while len(self._steps) > left:
+            self._write(self._steps[0])
+            step = self._steps.popleft()
+            if not step.tail:
+                self._written(step.count)
+
+    def _write(self, step: _Step) -> None:
+        done = self._crew.finish(step.work)
+        tiles = self._choices.judge(done.trial, done.tiles)
+        rows = self._tally.rows(step.count, tiles, step.known)
+        self._stack.put(step.start, tiles, rows)
+        if not step.tail:
+            self._tally.add(step.start, done, tiles, rows)
+        if self._durable:
+            self._stack.flush()
+
+    def adopt_tail(self) -> None:
+        """Leave the unfinished last chunk that was there as it is: no frame has come to it."""
+        self._tally.adopt_tail()
+
+    @property
+    def under_way(self) -> int:
+        """Chunks of time that are not written yet."""
+        return len(self._steps)
+
+    # --- what it comes to ---
+
+    @property
+    def totals(self) -> Totals:
+        """What has been written so far."""
+        return self._tally.totals
+
+    @property
+    def keyframes(self) -> np.ndarray:
+        """Numbers of the keyframes written, rising."""
+        return self._tally.keyframes
+
+    def describe(self, *, complete: bool) -> None:
+        """Bring the group's attributes up to date."""
+        self._stack.describe(self.totals, complete=complete)
+        if self.networks.used is not None:
+            embedding.link(self._stack.group, self.networks.used.digest)
+
+    def write_preview(self, group: h5py.Group) -> None:
+        """Store the thumbnails collected so far in the stack's group."""
+        self._tally.write_preview(group)
+
+    # --- the end ---
+
+    def finish(self) -> None:
+        """Write what is under way, and the preview."""
+        self.drain()
+        self.describe(complete=True)
+        self.write_preview(self._stack.group)
+
+    def close(self) -> None:
+        """Stop the crew; what was not written is dropped."""
+        self._crew.close([step.work for step in self._steps])
+        self._steps.clear()

@@ -1,0 +1,120 @@
+"""The dataset and the tables of one stack, as they grow: finished chunks find their place here."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import h5py
+import numpy as np
+
+from tezip_h5.codec import Encoded
+from tezip_h5.errors import InputError
+from tezip_h5.hdf5.contents import container
+from tezip_h5.hdf5.contents.tables import rows_of
+from tezip_h5.hdf5.files.space import Space
+from tezip_h5.hdf5.pipeline.options import ChunkOptions
+from tezip_h5.hdf5.writing.past import Past, Totals, past_of
+from tezip_h5.hdf5.writing.steps import Recipe
+
+__all__ = ["GrowingStack"]
+
+
+class GrowingStack:
+    """A stack in an open file, made if it is not there.
+
+    Parameters
+    ----------
+    group : h5py.Group
+        Where ``data`` and the tables are made, or are.
+    recipe : Recipe
+        How its steps are encoded.
+    filenames : bool
+        Whether frames come with names.
+    most : int, optional
+        Frames that the dataset can grow to; default without end.
+    threads : int, optional
+        To read what is there.
+
+    Attributes
+    ----------
+    recipe : Recipe
+        With the mask that is kept beside the frames.
+    data : h5py.Dataset
+    past : Past
+        What was there already.
+    space : Space
+        In its file.
+    """
+
+    def __init__(
+        self,
+        group: h5py.Group,
+        recipe: Recipe,
+        *,
+        filenames: bool = False,
+        most: int | None = None,
+        threads: int | None = None,
+    ):
+        self.group = group
+        if "data" in group:
+            self.data = group["data"]
+            self.past = past_of(self.data, rows_of(group), threads)
+        else:
+            layout = recipe.layout
+            options = ChunkOptions(
+                recipe.dtype, layout.payload_shape, recipe.bound, recipe.settings
+            )
+            self.data = container.create_data(group, layout, options, most)
+            container.create_tables(group, filenames)
+            self.past = Past()
+        self.recipe = replace(recipe, mask=container.keep_mask(group, recipe.mask))
+        self.space = Space(group.file)
+        self._length = self.data.shape[0]
+
+    def put(self, start: int, tiles: list[Encoded], rows: np.ndarray) -> None:
+        """Write the chunks of a step that begins with frame `start`, and its rows of the table.
+
+        Raises
+        ------
+        InputError
+            When another writer goes on with the stack.
+        OSError
+            When the disk is full. Nothing has changed then, nor after the other.
+        """
+        if self.data.shape[0] != self._length:
+            raise InputError(
+                f"{self.data.name} has {self.data.shape[0]} frames now, where {self._length} were "
+                "written: another writer goes on with it; let only one write"
+            )
+        self.space.reserve(sum(len(tile.payload) for tile in tiles))
+        stop = start + len(rows)
+        self._length = max(self._length, stop)
+        if self.data.shape[0] < stop:
+            self.data.resize(stop, axis=0)
+        layout = self.recipe.layout
+        for place, tile in zip(layout.tiles, tiles, strict=True):
+            self.data.id.write_direct_chunk(layout.offset(start, place), tile.payload)
+        table = self.group["frames"]
+        if len(table) < stop:
+            table.resize(stop, axis=0)
+        table[start:stop] = rows
+
+    def describe(self, totals: Totals, *, complete: bool) -> None:
+        """Bring the group's attributes up to date."""
+        note = partial(container.note, self.group)
+        note("bound", str(self.recipe.bound))
+        note("bound_mode", self.recipe.bound.mode)
+        note("level", self.recipe.settings.level)
+        note("max_error", totals.max_error)
+        note("raw_bytes", totals.raw_bytes)
+        note("payload_bytes", totals.payload_bytes)
+        note("ratio", totals.raw_bytes / max(totals.payload_bytes, 1))
+        note("fallback_chunks", totals.fallback_chunks)
+        note("chunks", totals.chunks)
+        note("network_chunks", totals.network_chunks)
+        note("complete", complete)
+
+    def flush(self) -> None:
+        """Have what was written on the disk."""
+        self.group.file.flush()

@@ -1,0 +1,216 @@
+"""Files that other processes read while they are written (HDF5's SWMR), and their end.
+
+Once such writing has begun, no object or attribute may be added; so all is made before, what is
+known only at the end comes when no reader holds the file any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+from pathlib import Path
+
+import h5py
+
+from tezip_h5.errors import InputError
+from tezip_h5.hdf5.contents import container, nexus
+from tezip_h5.hdf5.contents.keyframes import link_keyframes
+from tezip_h5.hdf5.files import opening, superblock
+from tezip_h5.hdf5.writing.encoder import StackEncoder
+from tezip_h5.model import embedding, store
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+__all__ = [
+    "begin",
+    "complete",
+    "in_use",
+    "make_to_add",
+    "new_file",
+    "open_to_add",
+]
+
+LIBVER = ("v110", "v110")  # "latest" makes files that HDF5 1.10 cannot open
+_PATIENCE = 0.25  # seconds that others may read when a writer ends
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_EXTRAS = 1 << 20  # bytes that preview and keyframes take at most, about
+
+
+def new_file(path, swmr: bool) -> h5py.File:
+    """Make a file that a killed writer leaves in order.
+
+    Space that is freed is never taken again: HDF5 frees a chunk before it finds room for its new
+    form, and would otherwise write that over frames that were flushed.
+
+    Chunks are indexed as HDF5 1.10 does, by extensible arrays, where entries keep their place: the
+    older trees are torn while a node is split. The file's own format is 1.8's unless others read it
+    meanwhile: the newer has a mark of open writers that has to be taken off after a kill.
+    """
+    strategy = {"fs_strategy": "fsm", "fs_persist": False, "fs_threshold": 2**62}
+    if not swmr:
+        h5py.File(path, "x", libver="earliest", **strategy).close()
+        file = h5py.File(path, "r+", libver=LIBVER)  # fails where another was quicker: it is theirs
+    else:
+        file = h5py.File(path, "x", libver=LIBVER, **strategy)
+    nexus.mark_root(file)
+    return file
+
+
+def make_to_add(path: Path, swmr: bool) -> h5py.File | None:
+    """Make `path`, to write to it; None where it is there."""
+    if path.is_dir() or not path.parent.is_dir():
+        raise InputError(f"{path} cannot be a file: its folder is missing, or it is a folder")
+    try:
+        return None if path.exists() else new_file(path, swmr)
+    except BlockingIOError:
+        raise InputError(f"{path} is being written by another process already") from None
+    except OSError as error:
+        if "exists" not in str(error):
+            raise
+        return None  # another writer has just made it
+
+
+def open_to_add(path: Path, swmr: bool) -> h5py.File:
+    """Open `path` to add to it."""
+    if not swmr:
+        return opening.open_existing(path, "r+")
+    opening.open_existing(path).close()  # says what is wrong with the path
+    if superblock.version(path) < 3:
+        raise InputError(
+            f"{path} was made for HDF5 versions that cannot be read while they are written; make "
+            "it with swmr=True from the beginning, or leave that out"
+        )
+    return opening.open_existing(path, "r+", libver=LIBVER)
+
+
+class _Mark:
+    """A shared lock on the file: HDF5 gives its own away when such writing begins.
+
+    Readers take shared locks, so it does not disturb them; `in_use` finds it.
+    """
+
+    def __init__(self, path):
+        self._descriptor = None
+        if fcntl is not None:
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                self._descriptor = descriptor
+            except OSError:  # a file system without locks
+                os.close(descriptor)
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            # Closing is not enough: a child that was forked meanwhile shares the lock.
+            with contextlib.suppress(OSError):
+                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def begin(group: h5py.Group, encoder: StackEncoder) -> _Mark:
+    """Make all that may be needed later, then let others read."""
+    file = group.file
+    if "filenames" not in group:
+        container.create_filenames(group)
+    model = encoder.networks.model
+    if model is not None:
+        if not store.is_shipped(model) and model.digest not in embedding.embedded(file):
+            encoder.space.reserve(embedding.size(model))
+            embedding.embed(file, model)
+        embedding.link(group, model.digest)
+    file.flush()
+    file.swmr_mode = True
+    return _Mark(file.filename)
+
+
+def complete(path, name: str, encoder: StackEncoder, identity: os.stat_result) -> str:
+    """Open a file again after its last frame, and add what is known only then: preview and
+    keyframes. Returns what keeps it from that, if others have the file or the disk is too full.
+
+    Raises
+    ------
+    OSError
+        When another file has taken the place of the one that was written, of this `identity`.
+    """
+    opened = False
+    try:
+        _require(os.path.samestat(os.stat(path), identity), path)
+    except FileNotFoundError:
+        return "was moved while it was written"
+    try:
+        with opening.changing(path, _EXTRAS, names=[name], patience=_PATIENCE) as file:
+            opened = True
+            group = file.get(name)
+            known = isinstance(group, h5py.Group)
+            _require(known and len(group.get("frames", ())) >= encoder.totals.frames, path)
+            _drop_unused(group, encoder)
+            encoder.write_preview(group)
+            if group["data"].shape[0]:
+                link_keyframes(group, group["data"], encoder.keyframes)
+            container.drop_staging(file)
+        return ""
+    except (OSError, InputError) as error:
+        if getattr(error, "errno", None) in _FULL:
+            return "has no room, its disk is full"
+        if opened:
+            raise
+        return "is being read"
+
+
+def _require(same: bool, path) -> None:
+    if not same:
+        raise OSError(
+            f"{path} was replaced by another file while it was written: the frames are in the "
+            "file that was there before, if it still has a name"
+        )
+
+
+def _drop_unused(group: h5py.Group, encoder: StackEncoder) -> None:
+    """What `begin` made for what did not come."""
+    if "filenames" in group and not any(container.read_filenames(group)):
+        del group["filenames"]
+    if not encoder.totals.network_chunks:
+        for place, key in ((group, "model"), (group.attrs, "model")):
+            if key in place:
+                del place[key]
+
+
+def in_use(path) -> bool:
+    """Whether a process has a file open in a way that its lock shows."""
+    if fcntl is None:
+        return False
+    writable = os.access(path, os.W_OK)  # as some network disks want it for a lock
+    with open(path, "r+b" if writable else "rb") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        with contextlib.suppress(OSError):
+            fcntl.flock(stream, fcntl.LOCK_UN)
+    return superblock.is_marked(path) and _open_elsewhere(path)
+
+
+def _open_elsewhere(path) -> bool:
+    """Whether anybody has a file open, lock or none, where the system says so: of programs other
+    than ours that write for readers (SWMR) the mark alone tells, which stays when they die."""
+    if not hasattr(fcntl, "F_SETLEASE"):
+        return False
+    with open(path, "rb") as stream:
+        try:
+            # If another opens it just now this process is told, by default by a signal that kills.
+            fcntl.fcntl(stream, fcntl.F_SETSIG, signal.SIGURG)
+            fcntl.fcntl(stream, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        except BlockingIOError:
+            return True
+        except OSError:  # another's file, or a network disk
+            return False
+        fcntl.fcntl(stream, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return False

@@ -1,0 +1,175 @@
+"""A crew of dask workers: a task is one step, the chunks of the same frames.
+
+As many are under way as keep the workers busy. Their results are those that a single process
+would have come to, byte for byte, however many workers there are and whichever of them die.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import warnings
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tezip_h5.errors import TezipError
+from tezip_h5.hdf5.writing.choices import Choices
+from tezip_h5.hdf5.writing.crew import Finished
+from tezip_h5.hdf5.writing.remote import EncodedStep, StepOptions, encode_step
+
+__all__ = ["RETRIES", "Parts", "Workers", "require_scheduler"]
+
+RETRIES = 2  # of a task whose worker dies
+_LOOK_SECONDS = 5  # between two looks at whether anybody is still working
+_PATIENCE_SECONDS = 300  # without a single worker
+_PER_THREAD = 2  # steps under way for every thread of the workers
+_SENT_BYTES = 1 << 30  # of frames that wait in the scheduler
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Frames that workers compute: futures of arrays, and what of each belongs to the step."""
+
+    arrays: list
+    count: int
+
+    def __len__(self):
+        return self.count
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A step in the hands of a worker."""
+
+    start: int
+    stop: int
+    future: object  # of an `EncodedStep`
+    beside: int
+
+
+def require_scheduler(client, start: int, stop: int) -> None:
+    """Check that there is a scheduler still.
+
+    Raises
+    ------
+    TezipError
+        When it is gone, and these frames are not encoded.
+    """
+    if client.status != "running":
+        raise _scheduler_gone(start, stop)
+
+
+def _scheduler_gone(start: int, stop: int) -> TezipError:
+    return TezipError(
+        f"the scheduler is gone; frames {start} to {stop - 1} and later ones are not encoded"
+    )
+
+
+class Workers:
+    """Encode steps with the workers of a cluster; a `Crew`.
+
+    Memory here: the results of one step; on the workers, of every thread two steps.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    choices : Choices
+    options : StepOptions
+        How, for the workers.
+    """
+
+    def __init__(self, client, choices: Choices, options: StepOptions):
+        self._client, self._choices, self._options = client, choices, options
+        self._begun = 0
+        self._model = None  # the future of the network's bytes
+
+    def begin(self, frames, start: int, exact: int = 0) -> _Work:
+        """See `Crew.begin`; `frames` are what `Cluster.blocks` yields."""
+        stop = start + len(frames)
+        most = _PER_THREAD * max(1, self._threads(start, stop))
+        if isinstance(frames, np.ndarray):
+            most = max(1, min(most, _SENT_BYTES // max(frames.nbytes, 1)))
+        trial = self._choices.foresee()
+        model = None if trial.model is None else self._model_bytes(trial.model)
+        with warnings.catch_warnings():  # frames that only this process has must be sent
+            warnings.filterwarnings("ignore", "Sending large graph")
+            future = self._client.submit(
+                encode_step,
+                self._options,
+                frames.arrays if isinstance(frames, Parts) else frames,
+                len(frames),
+                exact,
+                replace(trial, model=None),
+                model,
+                pure=False,
+                priority=-self._begun,
+                retries=RETRIES,
+            )
+        self._begun += 1
+        return _Work(start, stop, future, 0 if trial.alone else most - 1)
+
+    def _threads(self, start: int, stop: int) -> int:
+        """Threads of the workers there are, while these frames are not encoded."""
+        require_scheduler(self._client, start, stop)
+        try:
+            return sum(self._client.nthreads().values())
+        except OSError:  # it was there just now
+            raise _scheduler_gone(start, stop) from None
+
+    def _model_bytes(self, model):
+        """The network, in the hands of the workers: they pass it on, and can make it again."""
+        if self._model is None:
+            self._model = self._client.submit(bytes, model.to_bytes())
+        return self._model
+
+    def finish(self, work: _Work) -> Finished:
+        """See `Crew.finish`."""
+        done = self._await(work)
+        # What a single process would have decided before it encoded this step.
+        trial = self._choices.next(lambda model: done.promises, lambda: done.doubtful)
+        tiles = list(done.tiles)
+        for number, predicted in enumerate(done.predicted):
+            if predicted:
+                tile, model = tiles[number], trial.model
+                tiles[number] = tile.without if model is None else replace(tile, model=model)
+        return Finished(trial, tiles, done.raw_bytes, done.pictures.__getitem__)
+
+    def _await(self, work: _Work) -> EncodedStep:
+        """The result of a step, or why there is none."""
+        from distributed import TimeoutError as Timeout
+        from distributed.client import FutureCancelledError
+        from distributed.scheduler import KilledWorker
+
+        future, frames = work.future, f"frames {work.start} to {work.stop - 1}"
+        alone_since = None
+        while True:
+            try:
+                return future.result(timeout=_LOOK_SECONDS)
+            except (TimeoutError, Timeout):
+                if future.done():  # just now, or the error is the task's own
+                    return future.result()
+            except KilledWorker as error:
+                raise TezipError(
+                    f"the workers that encoded {frames} died one after the other ({error}); most "
+                    "often they have too little memory: give them more, or smaller chunk_frames"
+                ) from None
+            except FutureCancelledError as error:
+                reason = str(error).splitlines()[0]
+                raise TezipError(f"the cluster lost {frames}: {reason}") from None
+            if self._threads(work.start, work.stop):
+                alone_since = None
+            elif alone_since is None:
+                alone_since = time.monotonic()
+            elif time.monotonic() - alone_since > _PATIENCE_SECONDS:
+                raise TezipError(
+                    f"the cluster has had no worker for {_PATIENCE_SECONDS} s; {frames} and later "
+                    "ones are not encoded: start workers, then write again"
+                )
+
+    def close(self, dropped: list[_Work]) -> None:
+        """Cancel what is under way, and let go of the workers' memory."""
+        if dropped and self._client.status == "running":
+            with contextlib.suppress(OSError):  # the scheduler is gone, and why we close was said
+                self._client.cancel([work.future for work in dropped])
+        self._model = None
