@@ -53,6 +53,7 @@ def decoded(sections, shape, kinds, tolerance, top, device, guesses=None):
         else:
             last = decoder.keyframe(tolerances)
         out.append(last.copy())
+    decoder.finish()
     return np.stack(out)
 
 

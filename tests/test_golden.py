@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tezip_h5 import ErrorBound, Settings, codec
+from tezip_h5 import ErrorBound, FormatError, Settings, bitstream, codec
 
 FOLDER = Path(__file__).parent / "golden"
 
@@ -216,8 +216,16 @@ def test_golden_payloads_decode(name):
         assert not limits.check(frame.reshape(shape), back.reshape(shape), t)[1].any()
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_what_goes_on_behind_a_section_is_damage(name):
+    parsed = bitstream.unpack((FOLDER / f"{name}.tezip").read_bytes())
+    for number, data in parsed.sections.items():
+        longer = parsed.sections | {number: bytes(data) + b"\0"}
+        with pytest.raises(FormatError):
+            codec.decode_chunk(bitstream.pack(parsed.header, longer))
+
+
 def test_the_coder_is_the_one_the_name_says():
-    from tezip_h5 import bitstream
     from tezip_h5.residual import NUMBERS
 
     for name in CASES:
@@ -227,7 +235,6 @@ def test_the_coder_is_the_one_the_name_says():
 
 
 def test_golden_payloads_hold_what_their_names_say():
-    from tezip_h5 import bitstream
     from tezip_h5.bitstream import Section
 
     def sections(name):

@@ -50,6 +50,7 @@ def decode(sections, shape, kinds, tolerance, top, copies=False):
         last = decoder.residual(last, tolerances) if predicted else decoder.keyframe(tolerances)
         out.append(last.copy())
         last = out[-1] if copies else last
+    decoder.finish()
     return np.stack(out)
 
 

@@ -59,6 +59,7 @@ def there_and_back(frames, tolerance, top, level, keyframes=(0,), guesses=None):
         else:
             back = decoder.residual(guesses[t] if guided else coded[t - 1], tolerances)
         np.testing.assert_array_equal(back, expected)
+    decoder.finish()
     assert np.abs(np.stack(coded) - frames).max() <= tolerance
     return sections["residuals"]
 

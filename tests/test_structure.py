@@ -45,7 +45,7 @@ MAY_IMPORT = {
     "inflate": {"errors"},
     "placing": set(),
     "holes": set(),
-    "exceptions": {"errors"},
+    "exceptions": {"errors", "inflate"},
     "rests": {"errors", "inflate", "kernels", "levels"},
     "images": {"errors", "misread", "placing"},
     "misread": {"errors"},

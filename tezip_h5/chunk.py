@@ -345,6 +345,9 @@ def decode_frames(parsed: bitstream.Payload, out: np.ndarray, threads: int, devi
         checksum = zlib.crc32(values, checksum)
         target = out[t, :h, :w]
         target[...] = values.reshape(target.shape)
+    exceptions.finish()
+    if rests is not None:
+        rests.finish()
     require_checksum(checksum, header)
 
 
@@ -399,6 +402,7 @@ def decoded_levels(
             shown = decoded if closed or kind != Kind.PREDICTED else guess
             predictor.observe(arrays.at(shown, device))
             yield decoded, known
+        decoder.finish()
 
     return scale, frames()
 

@@ -11,6 +11,7 @@ import numpy as np
 import zstandard
 
 from tezip_h5.errors import FormatError
+from tezip_h5.inflate import inflate
 
 __all__ = ["ExceptionReader", "ExceptionWriter", "parts"]
 
@@ -55,12 +56,7 @@ class ExceptionReader:
             return
         samples = h * w * channels
         mask_bytes = g * ((samples + 7) // 8)
-        limit = mask_bytes + g * samples * dtype.itemsize
-        try:
-            reader = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(data)
-            raw = reader.read(limit)
-        except zstandard.ZstdError as error:
-            raise FormatError(f"the exceptions section is damaged: {error}") from None
+        raw = inflate(data, mask_bytes + g * samples * dtype.itemsize, "the exceptions")
         masks = np.frombuffer(raw[:mask_bytes], np.uint8)
         if masks.size != mask_bytes or (len(raw) - mask_bytes) % dtype.itemsize:
             raise FormatError("the exceptions section is too short for its masks")
@@ -85,6 +81,11 @@ class ExceptionReader:
             raise FormatError("the exceptions section holds fewer samples than its masks mark")
         values[bad] = self._values[self._next : stop]
         self._next = stop
+
+    def finish(self) -> None:
+        """FormatError unless the frames so far were all."""
+        if self._masks is not None and self._next != self._values.size:
+            raise FormatError("the exceptions section holds more samples than its masks mark")
 
 
 def parts(data: bytes) -> dict[str, int]:

@@ -23,13 +23,15 @@ def inflate(data: bytes, most: int, what: str) -> bytes:
     Raises
     ------
     FormatError
-        When the frame is damaged, or larger.
+        When the frame is damaged, or larger, or not all of `data`.
     """
     try:
         size = zstandard.frame_content_size(data)  # -1: not stated
         if size > most:
             raise FormatError(f"{what} of {size} bytes; at most {most} are possible")
-        return zstandard.ZstdDecompressor().decompress(data, max_output_size=most)
+        return zstandard.ZstdDecompressor().decompress(
+            data, max_output_size=most, allow_extra_data=False
+        )
     except zstandard.ZstdError as error:
         raise FormatError(f"{what} cannot be decompressed: {error}") from None
 

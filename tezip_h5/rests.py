@@ -88,6 +88,11 @@ class RestReader:
         self._data = self._data[stop:]
         _complete(values, rests, unknown, small)
 
+    def finish(self) -> None:
+        """FormatError unless the frames so far were all."""
+        if self._data.size:
+            raise FormatError(f"{self._data.size} bytes of rests are left behind the last frame")
+
 
 def _complete(values, rests, unknown, small) -> None:
     bits = values.reshape(-1).view(small.dtype.newbyteorder("="))

@@ -83,6 +83,9 @@ MISSED_MOST = 1 << 24
 BEYOND = 16
 """No decoder reads so many bytes behind the end of a stream, unless that is damaged."""
 
+AHEAD = 3
+"""But at least these: a code has four bytes, of which the encoder's last is one."""
+
 FIRST_COUNTER = 1 << 31
 """What counters begin with: even chances, and nothing seen."""
 

@@ -5,7 +5,8 @@ tolerances)` and `residual(levels, prediction, tolerances)`, which return the re
 the decoder will have, and `finish()`, which returns the sections and the bytes every frame
 took. One that `learns` is shown all frames first, by `prepare(channels)`. Its decoder has
 `keyframe(tolerances)` and `residual(prediction, tolerances)`, whose frames hold until one is
-decoded that they do not predict: copy what is to stay. Frames come in order. Both do their
+decoded that they do not predict: copy what is to stay; and `finish()`, which raises FormatError
+where more was written than the frames took. Frames come in order. Both do their
 work on a `device`, and their arrays lie at a `place`: "cpu" or "cuda". The decoder's static
 `parts(name, data, shape)` says what the bytes of a section are. Nothing else is assumed.
 """

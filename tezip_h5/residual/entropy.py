@@ -125,6 +125,15 @@ class Unpacker:
         self._read(self._planes.next())
         unpack(self._planes.send(), self._width, symbols)
 
+    def finish(self) -> None:
+        """FormatError unless the frames so far were all."""
+        try:
+            more = self._reader.read(1)
+        except zstandard.ZstdError as error:
+            raise FormatError(f"a residual stream is damaged: {error}") from None
+        if more:
+            raise FormatError("a residual stream goes on behind the last frame")
+
     def _read(self, planes: np.ndarray) -> None:
         view = memoryview(planes).cast("B")
         done = 0

@@ -176,9 +176,12 @@ class LinearDecoder:
         frame = self._chunk.frame()
         if self._reader.exhausted:  # that was the last one
             self._chunk.close()
-            if not self._streams.ended:
-                raise FormatError("a residual stream does not end where it should")
         return frame
+
+    def finish(self) -> None:
+        """FormatError unless all streams ended with the last frame."""
+        if not self._reader.exhausted or not self._streams.ended:
+            raise FormatError("a residual stream does not end where it should")
 
     def _head(self, predicted, channel) -> Weights:
         reader, linear = self._reader, self._linear

@@ -18,7 +18,7 @@ import numpy as np
 
 from tezip_h5 import kernels
 from tezip_h5.errors import FormatError
-from tezip_h5.kernels.sizes import BEYOND
+from tezip_h5.kernels.sizes import AHEAD, BEYOND
 from tezip_h5.residual import brightness, lessons, motion
 from tezip_h5.residual.changes import FLAGS, Changes
 from tezip_h5.residual.lessons import Known
@@ -324,6 +324,11 @@ class MixingDecoder:
         streams = _streams(data[start:], bands)
         sizes = {f"stream of band {band}": len(stream) for band, stream in enumerate(streams)}
         return {"prefix": _PREFIX.size + bands * _SIZE.size, **found, **sizes}
+
+    def finish(self) -> None:
+        """FormatError unless all streams ended with the last frame."""
+        if any(stream.position < stream.data.size + AHEAD for stream in self._bands.streams):
+            raise FormatError("a stream goes on behind the last frame; the payload is damaged")
 
     def keyframe(self, tolerances: np.ndarray) -> np.ndarray:
         """Reconstruct a keyframe: int32 (C, h, w)."""

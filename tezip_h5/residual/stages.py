@@ -272,6 +272,11 @@ class StageDecoder:
         unpacker = entropy.Unpacker(body, size, stream.packed_width, stream.table is None)
         return stream, unpacker, None if stream.table is None else ranks.Ranking(stream.table)
 
+    def finish(self) -> None:
+        """FormatError unless all streams ended with the last frame."""
+        for _, unpacker, _ in self._streams.values():
+            unpacker.finish()
+
     def _next(self, name: str) -> _Stream:
         if name not in self._streams:
             raise FormatError(f"the section of {name} is missing, but a frame needs it")
