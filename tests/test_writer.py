@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import gc
+import itertools
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 import tezip_h5
 from tezip_h5 import InputError, Writer
 from tezip_h5.hdf5.contents import container
+from tezip_h5.hdf5.writing.pending import Pending
 
 
 def test_frames_and_blocks(tmp_path, walk):
@@ -81,8 +83,8 @@ def test_a_wrong_frame_is_refused_and_the_rest_goes_on(tmp_path, walk, frames, n
 def test_flush_stores_the_tail(tmp_path, walk):
     path = tmp_path / "run.h5"
     w = Writer(path, "scan", (40, 56), "u2", chunk_frames=8)
-    for count in (3, 5, 8, 11, 16, 20):
-        w.append(walk[w._appended : count])
+    for before, count in itertools.pairwise((0, 3, 5, 8, 11, 16, 20)):
+        w.append(walk[before:count])
         w.flush()
         copy = tmp_path / f"{count}.h5"
         copy.write_bytes(path.read_bytes())
@@ -426,6 +428,24 @@ def test_a_signals_handler_closes_while_a_chunk_is_put(tmp_path, monkeypatch, wa
     assert writer.closed
     np.testing.assert_array_equal(tezip_h5.read(path), walk[:8])
     tezip_h5.verify(path)
+
+
+def test_frames_that_come_while_a_handler_closes_are_written_or_refused(
+    tmp_path, walk, monkeypatch
+):
+    """Python 3.10 lets a handler in between any two steps."""
+    w = Writer(tmp_path / "run.h5", "scan", walk.shape[1:], walk.dtype, level="fast")
+    w.append(walk[:3])
+    real = Pending.with_more
+
+    def interrupted(pending, frames):
+        w.close()
+        return real(pending, frames)
+
+    monkeypatch.setattr(Pending, "with_more", interrupted)
+    with pytest.raises(InputError, match="the last frames were not taken"):
+        w.append(walk[3])
+    np.testing.assert_array_equal(tezip_h5.read(tmp_path / "run.h5"), walk[:3])
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no such timer")

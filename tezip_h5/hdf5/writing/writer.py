@@ -20,6 +20,7 @@ from tezip_h5.hdf5.writing.beginning import Beginning
 from tezip_h5.hdf5.writing.encoder import StackEncoder
 from tezip_h5.hdf5.writing.ending import close_at_exit, let_go
 from tezip_h5.hdf5.writing.line import line_for
+from tezip_h5.hdf5.writing.pending import Pending
 from tezip_h5.hdf5.writing.plan import Plan, checked_filenames, checked_name
 from tezip_h5.hdf5.writing.summary import Summary, summarise
 from tezip_h5.settings import Settings
@@ -144,6 +145,7 @@ class Writer:
         self._swmr = swmr
         self._lock = threading.RLock()  # frames keep together; a signal handler may close
         self._closing = False
+        self._stop: int | None = None  # frames of the stack, once it is closed
         self._process, self._line = os.getpid(), None
         self.summary: Summary | None = None
         plan = None
@@ -207,14 +209,11 @@ class Writer:
             past = self._encoder.past
             self._encoder.describe(complete=False)
             self._names = container.read_filenames(self._group) or []
-            self._pending = self._fresh()
-            self._count = self._kept = 0  # frames in _pending, and those that lie in the file
-            self._start = past.totals.frames  # where _pending begins
-            self._submitted = self._start  # to where whole chunks reached the encoder
+            self._pending = self._empty_from(past.totals.frames)
+            self._submitted = self._pending.start  # to where whole chunks reached the encoder
             if past.tail is not None:
                 self._line.enter(len(past.tail))
-                self._pending[: len(past.tail)] = past.tail
-                self._count = self._kept = len(past.tail)
+                self._pending = self._pending.with_more(past.tail)._replace(kept=len(past.tail))
                 if not self._swmr:
                     container.keep_off_the_end(self._file)
             self._live = live.begin(self._group, self._encoder) if self._swmr else None
@@ -223,8 +222,9 @@ class Writer:
             self._encoder.close()
             raise
 
-    def _fresh(self) -> np.ndarray:
-        return np.empty((self._plan.layout.chunk[0], *self._plan.frame_shape), self._plan.dtype)
+    def _empty_from(self, start: int) -> Pending:
+        shape = (self._plan.layout.chunk[0], *self._plan.frame_shape)
+        return Pending(np.empty(shape, self._plan.dtype), start)
 
     @property
     def settings(self) -> Settings:
@@ -235,10 +235,6 @@ class Writer:
     def closed(self) -> bool:
         """Whether `close` was called."""
         return self._closing
-
-    @property
-    def _appended(self) -> int:
-        return self._start + self._count
 
     @property
     def queued(self) -> int:
@@ -283,25 +279,22 @@ class Writer:
         if not self._line.blocks:  # all of it or nothing
             self._line.enter(len(block))
         while len(block):
-            take = min(len(block), len(self._pending) - self._count)
+            pending = self._pending
+            take = min(len(block), pending.room)
             if self._line.blocks:
                 self._line.enter(take)
-            self._pending[self._count : self._count + take] = block[:take]
             if names is not None or self._names:
-                self._names += [""] * (self._appended - len(self._names))
+                self._names += [""] * (pending.stop - len(self._names))
                 self._names += names[:take] if names is not None else [""] * take
                 names = None if names is None else names[take:]
-            self._count += take
+            self._pending = pending = pending.with_more(block[:take])
             block = block[take:]
-            if self._count == len(self._pending):
-                self._submit()
-
-    def _submit(self) -> None:
-        fresh, following = self._fresh(), self._appended
-        self._line.put(self._encode, self._pending, self._start)
-        # No call from here: the handler of a signal that closes must not come in between.
-        self._pending, self._start = fresh, following
-        self._count = self._kept = 0
+            if not pending.room:
+                following = self._empty_from(pending.stop)
+                self._line.put(self._encode, pending.frames, pending.start)
+                self._pending = following
+            if self._stop is not None and pending.stop > self._stop:  # a handler closed before
+                raise InputError("the writer was closed; the last frames were not taken")
 
     # What follows is done by the line's thread, in order. A handler that closes just after a chunk
     # was put puts it once more: it is there then.
@@ -313,10 +306,10 @@ class Writer:
         while self._line.empty and encoder.under_way:  # nothing else to do: write what is ready
             encoder.drain(encoder.under_way - 1)
 
-    def _write_all(self, tail: np.ndarray | None, start: int, names: list[str]) -> None:
+    def _write_all(self, pending: Pending, names: list[str]) -> None:
         self._encoder.drain()
-        if tail is not None and start >= self._submitted:
-            self._encoder.submit(tail, start, tail=True)
+        if pending.new is not None and pending.start >= self._submitted:
+            self._encoder.submit(pending.new, pending.start, tail=True)
             self._encoder.drain()
             if not self._swmr:
                 container.keep_off_the_end(self._file)
@@ -325,11 +318,12 @@ class Writer:
         self._encoder.describe(complete=False)
         self._file.flush()
 
-    def _finish(self, last: np.ndarray | None, start: int, names: list[str]) -> None:
-        if last is not None and start >= self._submitted:
-            self._encoder.submit(last, start)
-        elif self._kept and start >= self._submitted:
-            self._encoder.adopt_tail()
+    def _finish(self, pending: Pending, names: list[str]) -> None:
+        if pending.start >= self._submitted:
+            if pending.new is not None:
+                self._encoder.submit(pending.new, pending.start)
+            elif pending.kept:
+                self._encoder.adopt_tail()
         self._encoder.drain()
         self._encoder.space.reserve(sum(map(len, names)), last=True)
         self._encoder.describe(complete=True)
@@ -343,14 +337,14 @@ class Writer:
         self._require_open()
         with self._lock:
             self._require_open()
-            tail = self._pending[: self._count] if self._count > self._kept else None
-            self._line.put(self._write_all, tail, self._start, self._padded_names())
+            pending = self._pending
+            self._line.put(self._write_all, pending, self._padded_names(pending.stop))
             self._line.wait()
 
-    def _padded_names(self) -> list[str]:
+    def _padded_names(self, count: int) -> list[str]:
         if not self._names:
             return []
-        return (self._names + [""] * (self._appended - len(self._names)))[: self._appended]
+        return (self._names + [""] * (count - len(self._names)))[:count]
 
     def close(self) -> None:
         """Write the rest, and the tables; afterwards `summary`, a `Summary`, says what it came to.
@@ -365,8 +359,9 @@ class Writer:
             with self._lock:
                 self._line.raise_untold()
                 if not self._line.failed:
-                    last = self._pending[: self._count] if self._count > self._kept else None
-                    self._line.put(self._finish, last, self._start, self._padded_names())
+                    pending = self._pending
+                    self._stop = pending.stop
+                    self._line.put(self._finish, pending, self._padded_names(pending.stop))
             if not self._line.failed:
                 self._line.wait()
                 done = True
@@ -411,5 +406,5 @@ class Writer:
         self.close()
 
     def __repr__(self):
-        state = "closed" if self._file is None else f"{self._appended} frames"
+        state = "closed" if self._file is None else f"{self._pending.stop} frames"
         return f"<tezip_h5.Writer {self._path}:/{self._name}, {state}>"
