@@ -4,7 +4,7 @@ The source folder is the project's, so that the documents which stand there (FOR
 of the C plugin and so on) are pages as they are, and their links lead where they lead on disk.
 """
 
-import importlib
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -30,6 +30,8 @@ suppress_warnings = ["myst.header"]  # the tables of results skip a level
 myst_heading_anchors = 3
 default_role = "code"
 autodoc_typehints = "none"
+# Extras that what is described imports: its pages are made without them, too.
+autodoc_mock_imports = [name for name in ("zarr",) if importlib.util.find_spec(name) is None]
 autodoc_member_order = "bysource"
 napoleon_google_docstring = False
 napoleon_use_rtype = False
