@@ -7,9 +7,10 @@ import h5py
 import numpy as np
 import pytest
 
+import tezip_h5
 from tezip_h5 import dataset_paths
 from tezip_h5.cli import main, sources
-from tezip_h5.cli.compress import open_source
+from tezip_h5.cli.sources import open_source
 from tezip_h5.errors import InputError
 from tezip_h5.model.sequences import open_sequences
 
@@ -102,6 +103,23 @@ def test_whoever_takes_them_takes_the_same(here, walk, take):
                 take(f"{name}:/{wrong}")
     with pytest.raises(InputError, match=r"absent\.h5 (is no file|does not exist)"):
         take("absent.h5:/entry/data")
+
+
+def test_the_only_stack_of_a_file_needs_no_name(here, walk, capsys):
+    tezip_h5.write(walk, "run.h5", window=4)
+    with h5py.File("run.h5", "r+") as file:
+        file["a/table"] = np.zeros((3, 4))
+    assert main(["compress", "none", "run.h5", "out.h5"]) == 0
+    np.testing.assert_array_equal(tezip_h5.read("out.h5"), walk)
+    tezip_h5.write(walk[:3], "run.h5", "more")
+    capsys.readouterr()
+    assert main(["compress", "none", "run.h5", "other.h5"]) == 1
+    said = capsys.readouterr().err
+    assert "run.h5 holds 2 stacks: /more/data, /scan/data; name one, such as run.h5:/more/d" in said
+    with h5py.File("none.h5", "w") as file:
+        file["image"] = walk[0]
+    assert main(["compress", "none", "none.h5", "other.h5"]) == 1
+    assert "none.h5 holds no stack" in capsys.readouterr().err
 
 
 def test_the_command_line_says_what_is_missing(here, walk, capsys):

@@ -200,7 +200,7 @@ def test_the_command_line(tmp_path, out, walk, capsys):
     assert main(["verify", str(out), "--name", "scan", "--against", str(tmp_path / "x.npy")]) == 0
     capsys.readouterr()
     assert main([*words, "--mask", str(tmp_path), "--name", "c"]) == 1
-    assert "holds no mask" in capsys.readouterr().err
+    assert "names no mask" in capsys.readouterr().err
     (tmp_path / "x.txt").write_text("x")
     assert main(["compress", "none", str(tmp_path / "x.txt"), str(out)]) == 1
     assert ".npz" in capsys.readouterr().err

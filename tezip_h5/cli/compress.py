@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -12,13 +11,14 @@ import numpy as np
 import tezip_h5
 from tezip_h5 import dataset_paths
 from tezip_h5.bounds import MODES, ErrorBound
+from tezip_h5.cli import sources
 from tezip_h5.cli.device import add_device_option, device_of
 from tezip_h5.errors import InputError
 from tezip_h5.hdf5.files import opening
 from tezip_h5.settings import FEEDBACKS, LEVELS
 from tezip_h5.stackfiles import is_stack_file, open_file
 
-__all__ = ["add_bound_options", "add_parser", "add_window_options", "compress", "open_source"]
+__all__ = ["add_bound_options", "add_parser", "add_window_options", "compress"]
 
 
 def add_bound_options(parser) -> None:
@@ -63,7 +63,8 @@ def add_parser(commands) -> None:
         ".npz file into one HDF5 file.",
     )
     parser.add_argument("model", metavar="MODEL", help="a model's folder, 'default' or 'none'")
-    text = "a folder of images, FILE.h5:/DATASET, FILE.tif, FILE.npy, or FILE.npz:NAME"
+    text = "a folder of images, FILE.h5 (its only stack), FILE.h5:/DATASET, FILE.tif, FILE.npy, or "
+    text += "FILE.npz:NAME"
     parser.add_argument("images", metavar="IMAGES", help=text)
     parser.add_argument("out", metavar="OUT.h5", help="the file to make, or to add the stack to")
     add_window_options(parser)
@@ -88,34 +89,17 @@ def add_parser(commands) -> None:
     parser.set_defaults(run=run)
 
 
-@contextlib.contextmanager
-def open_source(images: str):
-    """The stack a command line names: a folder, a dataset of an HDF5 file, a file of a stack."""
-    if not images:  # not the current folder, which an empty path is elsewhere
-        raise InputError("the name of the images is empty; give a folder, FILE.h5:/DATASET or file")
-    path, inside = dataset_paths.split(images)
-    if inside is not None:
-        with opening.open_existing(path) as file:
-            yield dataset_paths.dataset_of(file, inside)
-        return
-    if Path(images).is_file() and not is_stack_file(images):
-        raise InputError(
-            f"{images} is a file of another kind; give a folder of images, FILE.h5:/DATASET, or a "
-            "file that ends in .tif, .npy or .npz"
-        )
-    yield images
-
-
 def read_mask(path: str) -> np.ndarray:
     """The array that --mask names."""
     if not path:
         raise InputError("--mask names no file; give FILE.h5:/DATASET or FILE.npy, or leave it out")
     if is_stack_file(path):
         return np.asarray(open_file(path)[0])
-    with open_source(path) as item:
-        if isinstance(item, str):
-            raise InputError(f"{path} holds no mask; give FILE.h5:/DATASET or FILE.npy")
-        return item[()]
+    file, inside = dataset_paths.split(path)
+    if inside is None:
+        raise InputError(f"{path} names no mask; give FILE.h5:/DATASET or FILE.npy")
+    with opening.open_existing(file) as opened:
+        return dataset_paths.dataset_of(opened, inside)[()]
 
 
 def _is_file(one, other) -> bool:
@@ -132,7 +116,7 @@ def compress(args, out, *, name="scan", **options):
             f"{out} would lie among the images of {args.images}, and be taken for one of them the "
             "next time; give another folder"
         )
-    with open_source(args.images) as stack:
+    with sources.open_source(args.images) as stack:
         if not isinstance(stack, str) and _is_file(stack.file.filename, out):
             raise InputError(
                 f"{out} is the file that is read; give another one, or tezip-h5 convert "

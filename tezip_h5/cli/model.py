@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tezip_h5.cli.compress import open_source
 from tezip_h5.cli.outputs import check_out, place
+from tezip_h5.cli.sources import open_source
 from tezip_h5.errors import InputError, ModelError
 from tezip_h5.frames import open_stack
 from tezip_h5.hdf5.files import opening

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import tezip_h5
-from tezip_h5.cli.compress import open_source
+from tezip_h5.cli.sources import open_source
 
 __all__ = ["add_parser"]
 
