@@ -301,3 +301,8 @@ def test_plugin_path(capsys, monkeypatch, tmp_path):
     (tmp_path / "libh5tezip.so").touch()
     assert main(["plugin", "path"]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path)
+
+
+def test_the_plugin_is_looked_for_where_it_is_built():
+    """`setup` puts it into the package's folder of plugins."""
+    assert Path(tezip_h5.PLUGIN_PATH) == Path(tezip_h5.__file__).parent / "plugins"

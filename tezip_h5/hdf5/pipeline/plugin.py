@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 
 __all__ = ["PLUGIN_PATH", "library"]
 
-PLUGIN_PATH = str(Path(__file__).parents[1] / "plugins")
+PLUGIN_PATH = str(files("tezip_h5").joinpath("plugins"))
 """The folder that HDF5_PLUGIN_PATH needs; nothing is in it where no compiler was found."""
 
 
