@@ -224,7 +224,7 @@ def test_a_damaged_model_of_the_original_is_refused(images, tmp_path, capsys):
         ["compress", "none", "nowhere", "out.h5"],
         ["compress", "none", "in.h5:/missing", "out.h5"],
         ["compress", "none", "nowhere.h5:/x", "out.h5"],
-        ["compress", "none", "in.h5", "out.h5"],
+        ["compress", "none", "in.h5", "in.h5"],
         ["decompress", "nowhere.h5", "out"],
         ["decompress", "a", "b", "c", "d"],
         ["inspect", "nowhere.h5"],
