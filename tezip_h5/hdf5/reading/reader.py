@@ -13,6 +13,7 @@ from itertools import product
 
 import h5py
 import numpy as np
+from h5py._objects import phil
 
 from tezip_h5 import codec, devices, gpu_arrays
 from tezip_h5.errors import FormatError, InputError, TezipError
@@ -227,7 +228,8 @@ def stored_chunk(dataset: h5py.Dataset, offset):
     info = dataset.id.get_chunk_info_by_coord(offset)
     if not info.size:
         return None
-    mask, payload = dataset.id.read_direct_chunk(offset)
+    with phil:  # h5py takes its lock there itself only since 3.15
+        mask, payload = dataset.id.read_direct_chunk(offset)
     return mask, payload
 
 

@@ -7,6 +7,7 @@ from functools import partial
 
 import h5py
 import numpy as np
+from h5py._objects import phil
 
 from tezip_h5.codec import Encoded
 from tezip_h5.errors import InputError
@@ -94,7 +95,8 @@ class GrowingStack:
             self.data.resize(stop, axis=0)
         layout = self.recipe.layout
         for place, tile in zip(layout.tiles, tiles, strict=True):
-            self.data.id.write_direct_chunk(layout.offset(start, place), tile.payload)
+            with phil:  # h5py takes its lock there itself only since 3.15
+                self.data.id.write_direct_chunk(layout.offset(start, place), tile.payload)
         table = self.group["frames"]
         if len(table) < stop:
             table.resize(stop, axis=0)
