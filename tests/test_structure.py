@@ -193,6 +193,13 @@ def test_only_efforts_says_what_a_level_does():
             assert not found or name == "efforts", f"{name}, line {node.lineno}: {found}"
 
 
+def test_only_direct_goes_past_the_pipeline():
+    """h5py's methods for that have no lock before 3.16."""
+    for name, path in FILES.items():
+        if re.search(r"\.(read|write)_direct_chunk\(", path.read_text()):
+            assert name == "hdf5.contents.direct", name
+
+
 def test_only_bitstream_packs_the_header():
     for name, path in FILES.items():
         if re.search(r"\bMAGIC\b", path.read_text()):  # not _MAGIC, which others may have

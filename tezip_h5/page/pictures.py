@@ -12,6 +12,7 @@ import numpy as np
 
 from tezip_h5 import anatomy
 from tezip_h5.hdf5.contents import container
+from tezip_h5.hdf5.contents.direct import stored_chunk
 from tezip_h5.hdf5.contents.layout import Layout, panels_joined
 from tezip_h5.hdf5.pipeline.options import panel_axes_of
 from tezip_h5.hdf5.reading import reader
@@ -159,7 +160,7 @@ def _predictions(data, start: int, stop: int, frames: np.ndarray, panel_axes: in
     guesses, known = frames.copy(), np.zeros(len(frames), bool)
     layout = Layout(data.shape[1:], data.chunks, panel_axes)
     for part in layout.tiles:
-        stored = reader.stored_chunk(data, layout.offset(start, part))
+        stored = stored_chunk(data, layout.offset(start, part))
         if stored is None or stored[0]:
             continue
         found = anatomy.predictions(stored[1], frames[(slice(None), *part)])

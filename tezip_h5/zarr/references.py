@@ -19,6 +19,7 @@ import numpy as np
 
 from tezip_h5.errors import InputError
 from tezip_h5.hdf5.contents import container
+from tezip_h5.hdf5.contents.direct import stored_chunk
 from tezip_h5.hdf5.contents.tables import model_of
 from tezip_h5.hdf5.files import opening
 from tezip_h5.hdf5.pipeline.options import TEZip, options_of, panel_axes_of
@@ -132,7 +133,7 @@ class _Refs:
     def _chunk(self, data: h5py.Dataset, info) -> str | list:
         if not info.filter_mask:
             return [self._url, int(info.byte_offset), int(info.size)]
-        raw = data.id.read_direct_chunk(info.chunk_offset)[1]
+        raw = stored_chunk(data, info.chunk_offset)[1]
         samples = reader.decode_stored((1, raw), data, info.chunk_offset)
         samples = samples.astype(samples.dtype.newbyteorder("<"), copy=False)
         return "base64:" + base64.b64encode(ChunkCodec(level="fast").encode(samples)).decode()

@@ -10,12 +10,12 @@ import numpy as np
 from tezip_h5.bounds import ChunkBound
 from tezip_h5.codec import Encoded, encode_chunk
 from tezip_h5.errors import FormatError
+from tezip_h5.hdf5.contents.direct import stored_chunk
 from tezip_h5.hdf5.contents.layout import Layout
 from tezip_h5.hdf5.contents.networks import NetworkChoice
 from tezip_h5.hdf5.contents.preview import Preview
 from tezip_h5.hdf5.contents.tables import attribute_of, model_of, rows_of
 from tezip_h5.hdf5.pipeline.options import ChunkOptions, panel_axes_of
-from tezip_h5.hdf5.reading import reader
 from tezip_h5.hdf5.writing.choices import Choices
 from tezip_h5.hdf5.writing.coders import CoderChoice
 from tezip_h5.hdf5.writing.encoder import StackEncoder
@@ -80,7 +80,7 @@ def _choices(
 
 def _recoder_at(data: h5py.Dataset, device: str, offset: tuple[int, ...]):
     """What encodes the chunk anew that lies at this offset of the old dataset."""
-    stored = reader.stored_chunk(data, offset)
+    stored = stored_chunk(data, offset)
     if stored is None:
         raise FormatError(f"{data.name} has no chunk at {offset}: frames are missing")
     return partial(_recode, None if stored[0] else stored[1], device=device)

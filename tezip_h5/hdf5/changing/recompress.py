@@ -21,6 +21,7 @@ from tezip_h5.errors import InputError
 from tezip_h5.hdf5.changing.recoder import recoder_of
 from tezip_h5.hdf5.contents import container
 from tezip_h5.hdf5.contents.copying import Tree, check_target, copy_attributes
+from tezip_h5.hdf5.contents.direct import store_chunk, stored_chunk
 from tezip_h5.hdf5.contents.keyframes import link_keyframes
 from tezip_h5.hdf5.contents.networks import model_of_stack
 from tezip_h5.hdf5.contents.tables import attribute_of, model_of
@@ -266,12 +267,12 @@ def _recompress_bare(name, data, new, level) -> RecompressedStack:
     copy_attributes(data, target)
     before = after = chunks = kept = 0
     for offset in product(*(range(0, n, c) for n, c in zip(data.shape, data.chunks, strict=True))):
-        stored = reader.stored_chunk(data, offset)
+        stored = stored_chunk(data, offset)
         if stored is None:
             continue  # never written
         mask, payload = stored
         anew = None if mask else _smaller_payload(data, offset, payload, options.settings)
-        target.id.write_direct_chunk(offset, anew or payload, mask)
+        store_chunk(target, offset, anew or payload, mask)
         chunks += 1
         kept += anew is None
         before += len(payload)

@@ -11,6 +11,7 @@ import numpy as np
 from tezip_h5 import bitstream
 from tezip_h5.errors import FormatError, InputError, TezipError
 from tezip_h5.hdf5.contents import container
+from tezip_h5.hdf5.contents.direct import stored_chunk
 from tezip_h5.hdf5.contents.keyframes import link_keyframes
 from tezip_h5.hdf5.contents.layout import panels_joined
 from tezip_h5.hdf5.contents.preview import Preview
@@ -199,7 +200,7 @@ def cut_to_whole_chunks(group: h5py.Group) -> None:
 
 def _valid(data: h5py.Dataset, offset: tuple[int, ...]) -> int:
     """Frames in a chunk; 0 if it is missing. Raises FormatError when it is damaged."""
-    stored = reader.stored_chunk(data, offset)
+    stored = stored_chunk(data, offset)
     if stored is None:
         return 0
     reader.decode_payload(stored[1], data, offset, keep=False)

@@ -10,7 +10,7 @@ import h5py
 
 from tezip_h5 import anatomy, bitstream
 from tezip_h5.errors import FormatError
-from tezip_h5.hdf5.reading import reader
+from tezip_h5.hdf5.contents.direct import stored_chunk
 
 __all__ = ["ChunkReport", "describe_chunks"]
 
@@ -60,7 +60,7 @@ def describe_chunks(data: h5py.Dataset, most: int | None = None) -> Iterator[Chu
         for size, chunk in zip(reversed(grid), reversed(data.chunks), strict=True):
             number, at = divmod(number, size)
             offset.insert(0, at * chunk)
-        stored = reader.stored_chunk(data, tuple(offset))
+        stored = stored_chunk(data, tuple(offset))
         if stored is not None:
             yield _describe(data, tuple(offset), *stored)
 

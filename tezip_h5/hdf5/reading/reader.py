@@ -13,11 +13,11 @@ from itertools import product
 
 import h5py
 import numpy as np
-from h5py._objects import phil
 
 from tezip_h5 import codec, devices, gpu_arrays
 from tezip_h5.errors import FormatError, InputError, TezipError
 from tezip_h5.hdf5.contents import container
+from tezip_h5.hdf5.contents.direct import stored_chunk
 from tezip_h5.hdf5.files import opening
 from tezip_h5.hdf5.pipeline import cache, filter
 from tezip_h5.hdf5.pipeline.options import check_dataset
@@ -33,7 +33,6 @@ __all__ = [
     "read",
     "read_chunk",
     "stack_named",
-    "stored_chunk",
 ]
 
 _AT_ONCE = 16  # frames of a dataset without chunks
@@ -221,16 +220,6 @@ class Geometry:
     def __init__(self, dataset: h5py.Dataset):
         self.chunks, self.dtype, self.shape = dataset.chunks, dataset.dtype, dataset.shape
         self.fillvalue = dataset.fillvalue
-
-
-def stored_chunk(dataset: h5py.Dataset, offset):
-    """The chunk's bytes and filter mask; None for a chunk that was never written."""
-    info = dataset.id.get_chunk_info_by_coord(offset)
-    if not info.size:
-        return None
-    with phil:  # h5py takes its lock there itself only since 3.15
-        mask, payload = dataset.id.read_direct_chunk(offset)
-    return mask, payload
 
 
 def read_chunk(dataset: h5py.Dataset, offset) -> np.ndarray:

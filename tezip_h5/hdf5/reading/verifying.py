@@ -15,6 +15,7 @@ from tezip_h5.bounds import ErrorBound
 from tezip_h5.errors import BoundError, FormatError, InputError
 from tezip_h5.frames import Stack, open_stack
 from tezip_h5.hdf5.contents import container
+from tezip_h5.hdf5.contents.direct import stored_chunk
 from tezip_h5.hdf5.files import opening
 from tezip_h5.hdf5.pipeline.options import check_dataset, options_of, panel_axes_of
 from tezip_h5.hdf5.reading import reader
@@ -127,7 +128,7 @@ def _verify_chunks(data: h5py.Dataset, threads: int) -> int:
     with ThreadPoolExecutor(threads) as pool:
         running = []
         for offset in progress_bar(product(*grids), total=math.prod(map(len, grids))):
-            stored = reader.stored_chunk(data, offset)
+            stored = stored_chunk(data, offset)
             if stored is None:
                 if tables is not None:
                     raise FormatError(f"{data.name} has no chunk at {offset}: frames are missing")

@@ -10,6 +10,7 @@ from pathlib import Path
 import h5py
 
 from tezip_h5.hdf5.contents import container, nexus
+from tezip_h5.hdf5.contents.direct import store_chunk
 from tezip_h5.hdf5.contents.metadata import places, write_metadata
 from tezip_h5.hdf5.files import opening
 from tezip_h5.hdf5.files.space import Space
@@ -113,5 +114,5 @@ def _make_index(dataset: h5py.Dataset, size: int) -> None:
     Its `size` is any where there is a filter; else HDF5 takes it for that of all.
     """
     dataset.resize(dataset.chunks[0], axis=0)
-    dataset.id.write_direct_chunk((0,) * dataset.ndim, bytes(size), filter_mask=1)
+    store_chunk(dataset, (0,) * dataset.ndim, bytes(size), mask=1)
     dataset.resize(0, axis=0)

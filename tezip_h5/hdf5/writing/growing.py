@@ -7,11 +7,11 @@ from functools import partial
 
 import h5py
 import numpy as np
-from h5py._objects import phil
 
 from tezip_h5.codec import Encoded
 from tezip_h5.errors import InputError
 from tezip_h5.hdf5.contents import container
+from tezip_h5.hdf5.contents.direct import store_chunk
 from tezip_h5.hdf5.contents.tables import rows_of
 from tezip_h5.hdf5.files.space import Space
 from tezip_h5.hdf5.pipeline.options import ChunkOptions
@@ -95,8 +95,7 @@ class GrowingStack:
             self.data.resize(stop, axis=0)
         layout = self.recipe.layout
         for place, tile in zip(layout.tiles, tiles, strict=True):
-            with phil:  # h5py takes its lock there itself only since 3.15
-                self.data.id.write_direct_chunk(layout.offset(start, place), tile.payload)
+            store_chunk(self.data, layout.offset(start, place), tile.payload)
         table = self.group["frames"]
         if len(table) < stop:
             table.resize(stop, axis=0)

@@ -11,6 +11,7 @@ import numpy as np
 from tezip_h5 import bitstream, prediction, residual
 from tezip_h5.errors import FormatError
 from tezip_h5.hdf5.contents.container import FRAME_DTYPE
+from tezip_h5.hdf5.contents.direct import stored_chunk
 from tezip_h5.hdf5.reading import reader
 from tezip_h5.windows import Kind
 
@@ -119,7 +120,7 @@ class _Heads:
         if info.filter_mask:  # stored without the filter
             return
         if self._descriptor is None:
-            head = reader.stored_chunk(self._data, offset)[1]
+            head = stored_chunk(self._data, offset)[1]
         else:
             head = os.pread(self._descriptor, min(self._BYTES, info.size), info.byte_offset)
         header, _ = bitstream.peek(head)

@@ -1,0 +1,25 @@
+"""Chunks as they are stored, without the filters: read and written past HDF5's pipeline."""
+
+from __future__ import annotations
+
+import h5py
+from h5py import _objects
+
+__all__ = ["store_chunk", "stored_chunk"]
+
+# h5py's own methods for this take its lock only since 3.16 (its pull request 2764): before, two
+# threads were in HDF5 at once, which fails or crashes.
+
+
+def stored_chunk(dataset: h5py.Dataset, offset) -> tuple[int, bytes] | None:
+    """The filter mask and the bytes of the chunk at `offset`; None if it was never written."""
+    with _objects.phil:
+        if not dataset.id.get_chunk_info_by_coord(offset).size:
+            return None
+        return dataset.id.read_direct_chunk(offset)
+
+
+def store_chunk(dataset: h5py.Dataset, offset, payload: bytes, mask: int = 0) -> None:
+    """Store bytes as the chunk at `offset`; bits of `mask` say which filters they did not pass."""
+    with _objects.phil:
+        dataset.id.write_direct_chunk(offset, payload, mask)
