@@ -246,24 +246,27 @@ class ChunkEncoder:
             if error:
                 values = _pixels(self._scale.to_values(arrays.at(decoded, "cpu")))
                 if holes is not None:  # where the levels' errors are no errors of samples
-                    values[holes] = frame[holes]
-                    error, _ = self._task.bound.check(frame, values, t)
+                    error, bad = self._errors_beside(holes, frame, values, t)
         else:
             found = arrays.at(decoded, "cpu")
             values = _pixels(self._scale.to_values(found))
             if self._rests is not None:
                 self._rests.add(values, frame, np.moveaxis(found, 0, 2), holes)
-            if holes is not None:  # they come back as they are, and are no errors
-                values[holes] = frame[holes]
-            error, bad = self._task.bound.check(frame, values, t)
-            if holes is not None:
-                bad |= holes
+            error, bad = self._errors_beside(holes, frame, values, t)
         if bad is not None and values is not frame:
             values[bad] = frame[bad]
         self._exceptions.add(bad, frame)
         values = np.ascontiguousarray(values, self._task.header.carrier)
         self._checksum = zlib.crc32(values, self._checksum)
         return error
+
+    def _errors_beside(self, holes, frame, values, t) -> tuple[float, np.ndarray]:
+        """The largest error of `values`, and which must be stored exactly. Holes are, and are no
+        errors: they are put into `values`."""
+        if holes is not None:
+            values[holes] = frame[holes]
+        error, bad = self._task.bound.check(frame, values, t)
+        return error, bad if holes is None else bad | holes
 
     def _level_error(self, frame_levels, decoded, t) -> float:
         kernel = kernels.of(frame_levels)
