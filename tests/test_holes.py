@@ -44,6 +44,20 @@ def test_what_is_found(dtype, values):
     assert (filled[:, 10:14] == filled[:1, 10:14]).all()
 
 
+@pytest.mark.parametrize("value", [-1e34, np.nan, 1e20])
+def test_holes_that_move_beside_holes_that_stay(value):
+    """An ocean's gaps beside its coast: neither their values nor zeros leak into what is filled."""
+    frames = scene("f4")
+    lowest, highest = frames.min(), frames.max()
+    mask = np.zeros(frames.shape, bool)
+    mask[:, 10:20] = True
+    mask[:5, 5:10] = mask[:5, 20:25] = True
+    frames[mask] = value
+    filled = holes.patched(frames).frames
+    assert lowest <= filled.min()
+    assert filled.max() <= highest
+
+
 @pytest.mark.parametrize(
     "frames",
     [
@@ -137,6 +151,23 @@ def test_a_stack_that_cannot_be_written_to(tmp_path):
     for bound in ({}, {"absolute": 2}):
         tezip_h5.write(mapped, tmp_path / "a.h5", overwrite=True, verify=True, **bound)
         tezip_h5.verify(tmp_path / "a.h5", frames)
+
+
+@pytest.mark.parametrize("level", ["fast", "balanced", "best"])
+def test_gaps_that_move_cost_no_more_than_their_places(level):
+    frames = scene("f4", shape=(8, 96, 96, 1))
+    gaps = np.zeros(frames.shape, bool)
+    gaps[:, 30:50] = True
+    for t in range(8):
+        gaps[t, 50 : 60 - t] = gaps[t, 20 + t : 30] = True
+    bound = ErrorBound(absolute=1.0).of_frames(frames)
+    without = encode_chunk(frames, bound, Settings(level=level)).payload
+    gappy = np.where(gaps, np.float32(-1e34), frames)
+    payload = encode_chunk(gappy, bound, Settings(level=level)).payload
+    assert len(payload) < 1.02 * len(without)
+    back = decode_chunk(payload)
+    assert (back[gaps] == np.float32(-1e34)).all()
+    assert np.abs(back - gappy)[~gaps].max() <= 1
 
 
 def test_a_stack_of_nothing(tmp_path):

@@ -141,7 +141,7 @@ def fill(frames: np.ndarray, holes: np.ndarray) -> np.ndarray:
         return np.zeros_like(frames)
     any_good = frames.reshape(-1)[np.argmin(holes.reshape(-1))]
     still = holes.all(axis=(0, 3))
-    filled = fill_still(frames, still)
+    filled = fill_still(frames, still, ~holes)
     holes = holes & ~still[..., None]
     for t in np.flatnonzero(holes.any(axis=(1, 2, 3))):
         for c in range(frames.shape[3]):
@@ -156,13 +156,15 @@ def fill(frames: np.ndarray, holes: np.ndarray) -> np.ndarray:
     return filled
 
 
-def fill_still(frames: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def fill_still(frames: np.ndarray, mask: np.ndarray, good: np.ndarray | None = None) -> np.ndarray:
     """Frames whose masked pixels hold what costs little, the same in all of them.
 
     Parameters
     ----------
     frames : (g, H, W[, C]) array of any supported dtype
     mask : bool (H, W)
+    good : bool array of the frames' shape, optional
+        Which samples are measurements; without it all finite ones beside the masked.
 
     Returns
     -------
@@ -175,13 +177,22 @@ def fill_still(frames: np.ndarray, mask: np.ndarray) -> np.ndarray:
         return filled
     if not mask.any():
         return filled
-    with np.errstate(invalid="ignore", over="ignore"):
-        means = np.where(np.isfinite(frames), frames, 0).mean(axis=0, dtype=np.float64)
-    means = means.reshape((*mask.shape, -1))
-    means[mask] = 0
+    if good is None:
+        good = np.isfinite(frames) & ~mask.reshape(mask.shape + (1,) * (frames.ndim - 3))
+    means = _means(frames, good).reshape((*mask.shape, -1))
     values = _between(means, mask)
-    filled[:, mask] = _nearest(values, frames[0][~mask]).reshape((-1, *frames.shape[3:]))
+    first = good.reshape(len(good), -1).any(axis=1).argmax()  # a frame that has good samples
+    there = frames[first][good[first]]
+    filled[:, mask] = _nearest(values, there).reshape((-1, *frames.shape[3:]))
     return filled
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def _means(frames: np.ndarray, good: np.ndarray) -> np.ndarray:
+    """The mean over time of the good samples of each place; of all where there are none."""
+    count = good.sum(axis=0)
+    total = frames.sum(axis=0, dtype=np.float64, where=good)
+    return np.where(count > 0, total / np.maximum(count, 1), total.sum() / max(count.sum(), 1))
 
 
 @np.errstate(over="ignore", invalid="ignore")
@@ -209,7 +220,7 @@ def _between(means: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 def _nearest(values: np.ndarray, there: np.ndarray) -> np.ndarray:
     """For each value one that is there and near it: a grid of values stays one."""
-    there = np.unique(there[np.isfinite(there)])
+    there = np.unique(there)
     if there.size == 0:
         return np.zeros(values.shape, there.dtype)
     right = np.clip(np.searchsorted(there, values), 1, max(there.size - 1, 1))
