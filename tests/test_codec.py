@@ -20,6 +20,7 @@ from tezip_h5 import (
 )
 from tezip_h5.bitstream import Section
 from tezip_h5.bounds import ChunkBound
+from tezip_h5.efforts import EFFORTS
 from tezip_h5.windows import Kind
 
 DTYPES = st.sampled_from(levels.DTYPES)
@@ -158,6 +159,21 @@ def test_never_larger_than_bitshuffle_and_zstd(walk, kind, level):
     blosc = numcodecs.Blosc("zstd", shuffle=numcodecs.Blosc.BITSHUFFLE)
     assert len(encoded.payload) <= len(blosc.encode(np.ascontiguousarray(frames))) + 64
     np.testing.assert_array_equal(codec.decode_chunk(encoded.payload), frames)
+
+
+@pytest.mark.parametrize("level", ["fast", "balanced", "best"])
+@pytest.mark.parametrize("dtype", ["f8", "u2"])
+def test_the_fallback_shuffles_bits_or_bytes(level, dtype):
+    """Floats whose values repeat, and labels, are smaller by bytes; noise of few bits by bits."""
+    rng = np.random.default_rng(0)
+    repeating = rng.normal(size=500)[rng.integers(0, 500, (4, 64, 64))] * 1000
+    few_bits = rng.integers(0, 8, (4, 64, 64))
+    for frames in (repeating.astype(dtype), few_bits.astype(dtype)):
+        encoded = codec.encode_chunk(frames, ChunkBound(), Settings(level=level, coder="fallback"))
+        blosc = [numcodecs.Blosc("zstd", EFFORTS[level].blosc[0], shuffle) for shuffle in (1, 2)]
+        smaller = min(len(way.encode(np.ascontiguousarray(frames))) for way in blosc)
+        assert len(encoded.payload) <= smaller + 64
+        np.testing.assert_array_equal(codec.decode_chunk(encoded.payload), frames)
 
 
 def test_fast_also_falls_back_on_noise():

@@ -45,9 +45,8 @@ class Effort:
     zstd : tuple of str
         Searches of the stages' entropy coding, of `residual.entropy.SEARCHES`; the smallest stays.
         Noise has no matches worth finding, so the quick one always runs, too.
-    blosc : tuple of (int, "bits" | "bytes")
-        Of the fallback: Blosc's levels of zstd, 5 being numcodecs' default, and what is shuffled;
-        the smallest stays. Bytes are for labels, and are left out for floats, where they are slow.
+    blosc : tuple of int
+        Levels of zstd of the fallback, see `fallback.encode`; 5 is numcodecs' default.
     fallback_doubt : float
         The fallback runs where a sample of it is smaller than the payload times this. In a chunk it
         may do better than in the sample by no more than this.
@@ -67,7 +66,7 @@ class Effort:
     chunk_bytes: int
     searches_stages: bool
     zstd: tuple[str, ...]
-    blosc: tuple[tuple[int, str], ...]
+    blosc: tuple[int, ...]
     fallback_doubt: float
     seeks_repeats: bool
     sampled_bands: int
@@ -88,7 +87,7 @@ EFFORTS = {
         chunk_bytes=2 << 20,
         searches_stages=False,
         zstd=("quick",),
-        blosc=((1, "bits"),),
+        blosc=(1,),
         fallback_doubt=1.02,
         seeks_repeats=False,
         sampled_bands=4,
@@ -102,7 +101,7 @@ EFFORTS = {
         chunk_bytes=4 << 20,
         searches_stages=True,
         zstd=("quick", "short matches"),
-        blosc=((5, "bits"),),
+        blosc=(5,),
         fallback_doubt=1.12,
         seeks_repeats=True,
         sampled_bands=8,
@@ -116,7 +115,7 @@ EFFORTS = {
         chunk_bytes=16 << 20,
         searches_stages=True,
         zstd=("quick", "long matches", "thorough"),
-        blosc=((5, "bits"), (9, "bits"), (9, "bytes")),
+        blosc=(5, 9),
         fallback_doubt=1.12,
         seeks_repeats=True,
         sampled_bands=8,

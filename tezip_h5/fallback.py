@@ -16,23 +16,27 @@ from tezip_h5.errors import FormatError
 __all__ = ["decode", "encode", "parts"]
 
 _LIMIT = 2**31 - 64
-_SHUFFLES = {"bits": 2, "bytes": 1}  # Blosc's numbers
 
 
-def encode(frames: np.ndarray, ways: tuple[tuple[int, str], ...]) -> bytes:
-    """Compress the samples of `frames` (any shape and dtype, C order) with Blosc, each of these
-    ways, a level of zstd and what is shuffled; bytes of floats are not."""
+def encode(frames: np.ndarray, levels: tuple[int, ...]) -> bytes:
+    """Compress the samples of `frames` (any shape and dtype, C order) with Blosc, at the first of
+    these levels of zstd with bits shuffled and with bytes, at further ones the way that was
+    smaller; the smallest stays."""
     from numcodecs import Blosc
 
-    codecs = [
-        Blosc("zstd", level, _SHUFFLES[shuffled])
-        for level, shuffled in ways
-        if shuffled == "bits" or frames.dtype.kind != "f"
-    ]
-    # In the main thread numcodecs has Blosc's own threads at work, and blocks lie as they are done.
+    def run(level: int, shuffle: int) -> bytes:
+        # In the main thread numcodecs has Blosc's own threads at work, and blocks lie as they are
+        # done.
+        encode = Blosc("zstd", level, shuffle).encode
+        return bytes(other_thread.submit(encode, frames.reshape(-1)).result())
+
+    first, *further = levels
+    shuffles = Blosc.BITSHUFFLE, Blosc.SHUFFLE
     with ThreadPoolExecutor(1) as other_thread:
-        tries = other_thread.map(lambda codec: codec.encode(frames.reshape(-1)), codecs)
-        return bytes(min(tries, key=len))
+        tries = [run(first, shuffle) for shuffle in shuffles]
+        better = shuffles[len(tries[1]) < len(tries[0])]
+        tries += [run(level, better) for level in further]
+    return min(tries, key=len)
 
 
 def decode(data: bytes, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
