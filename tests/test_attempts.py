@@ -13,8 +13,10 @@ from tezip_h5.model import store
 
 
 def noise(shape=(16, 160, 160)):
-    """Photons: nothing to be learned but their rate."""
-    return np.random.default_rng(0).poisson(200, shape).astype("u2")
+    """Photons: nothing to be learned but their rate, which changes from place to place."""
+    _, y, x = np.ogrid[tuple(map(slice, shape))]
+    rate = 300 + 200 * np.sin(x / 30) * np.cos(y / 25)
+    return np.random.default_rng(0).poisson(np.broadcast_to(rate, shape)).astype("u2")
 
 
 def stripes():
@@ -134,3 +136,42 @@ def test_a_network_must_pay_for_the_mixing_coder_too(monkeypatch):
     found = codec.encode_chunk(frames, bound, Settings(), model=model)
     assert found.payload == linear.payload
     assert len(tried) == 2  # in the sample it saved nearly enough
+
+
+def gappy(shape):
+    """Ships' weather: means of what few read, and none where no ship went that month."""
+    rng = np.random.default_rng(2)
+    field = sum(np.sin(axis / 9) for axis in np.ogrid[tuple(map(slice, shape))])
+    field = field + rng.normal(0, 0.1, shape)
+    return np.where(rng.random(shape) < 0.4, np.nan, field).astype("f4")
+
+
+def waves(shape):
+    """Smooth and slow: what is predicted is nearly right."""
+    t, y, x = np.ogrid[tuple(map(slice, shape))]
+    field = np.sin(x / 11 + t / 9) * np.cos(y / 13 - t / 7) * 3 + np.sin(x * y / 2000)
+    return (field + np.random.default_rng(2).normal(0, 0.02, shape)).astype("f4")
+
+
+@pytest.mark.parametrize("shape", [(6, 48, 64), (12, 160, 176)])  # all of it, and a sample
+@pytest.mark.parametrize(("scene", "centred"), [(gappy, False), (waves, True)])
+def test_cells_lie_around_predictions_where_that_is_smaller(monkeypatch, scene, centred, shape):
+    frames, settings = scene(shape), Settings(level="best")
+    bound = ErrorBound(absolute=0.03).of_frames(frames[..., None])
+    tried = []
+    monkeypatch.setattr(Attempts, "or_by", lambda self, scale: tried.append(scale) or self)
+    on_grid = codec.encode_chunk(frames, bound, settings).payload
+    monkeypatch.setattr(Attempts, "or_by", lambda self, scale: replace(self, scale=scale))
+    around = codec.encode_chunk(frames, bound, settings).payload
+    monkeypatch.undo()
+    assert (len(around) < len(on_grid)) == centred
+    assert len(tried) == 1
+    assert codec.encode_chunk(frames, bound, settings).payload == (around if centred else on_grid)
+
+
+def test_only_the_slowest_level_tries_cells_around_predictions(monkeypatch):
+    frames = waves((6, 48, 64))
+    bound = ErrorBound(absolute=0.03).of_frames(frames[..., None])
+    monkeypatch.delattr(Attempts, "or_by")
+    for level in ("fast", "balanced"):
+        codec.encode_chunk(frames, bound, Settings(level=level))

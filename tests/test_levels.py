@@ -99,23 +99,25 @@ def test_cells_around_predictions_keep_the_bound(dtype):
     rng = np.random.default_rng(0)
     frames = rng.normal(0, 50, (3, 8, 9, 1)).astype(dtype)
     bound = ErrorBound(absolute=0.25).of_frames(frames)
-    scale = levels.choose(frames, bound, centred=True)
+    grid = levels.choose(frames, bound)
+    scale = levels.centred(grid, frames, bound)
     tolerances = levels.tolerances(scale, bound, 3, 1)
     assert (tolerances == 8).all()
     exact = scale.to_levels(frames)
     for off in (-8, 8):
         back = scale.to_values(np.clip(exact + off, 0, scale.top))
         assert not any(bound.check(frames[t], back[t], t)[1].any() for t in range(3))
-    grid = levels.choose(frames, bound)
     assert grid.step == pytest.approx(17 * scale.step)
     assert (levels.tolerances(grid, bound, 3, 1) == 0).all()
 
 
 def test_cells_far_below_the_noise_lie_on_the_grid():
-    frames = np.linspace(0, 1e6, 72, dtype=np.float64).reshape(1, 8, 9, 1)
-    bound = ErrorBound(absolute=1e-3).of_frames(frames)
-    scales = [levels.choose(frames, bound, centred=centred) for centred in (False, True)]
-    assert scales[0].step == scales[1].step
+    frames = np.random.default_rng(0).normal(0, 1e6, (1, 8, 9, 1))
+    for absolute, centred in ((100, True), (1e-3, False)):
+        bound = ErrorBound(absolute=absolute).of_frames(frames)
+        grid = levels.choose(frames, bound)
+        assert grid.step == pytest.approx(2 * absolute)
+        assert (levels.centred(grid, frames, bound) is not None) == centred
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -307,14 +309,14 @@ def test_counts_stored_as_floats_use_their_bound_fully(dtype, bound, cell):
     counts = np.random.default_rng(0).poisson(300, (3, 40, 50, 1))
     frames = counts.astype(dtype)
     limits = ErrorBound(absolute=bound).of_frames(frames)
-    for centred in (False, True):
-        scale = levels.choose(frames, limits, centred=centred)
-        tolerances = levels.tolerances(scale, limits, 3, 1)
-        assert (2 * tolerances + 1 == cell / scale.step).all()
-        exact = scale.to_levels(frames)
-        for off in (-tolerances.max(), tolerances.max()):
-            back = scale.to_values(exact + np.int32(off))
-            assert not any(limits.check(frames[t], back[t], t)[1].any() for t in range(3))
+    scale = levels.choose(frames, limits)
+    assert levels.centred(scale, frames, limits) is None
+    tolerances = levels.tolerances(scale, limits, 3, 1)
+    assert (2 * tolerances + 1 == cell / scale.step).all()
+    exact = scale.to_levels(frames)
+    for off in (-tolerances.max(), tolerances.max()):
+        back = scale.to_values(exact + np.int32(off))
+        assert not any(limits.check(frames[t], back[t], t)[1].any() for t in range(3))
 
 
 @pytest.mark.parametrize("count", [1, 4])

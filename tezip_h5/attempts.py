@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from tezip_h5 import bitstream, parallel, residual
+from tezip_h5 import bitstream, levels, parallel, residual
 from tezip_h5.bitstream import Header, Section
 from tezip_h5.bounds import ChunkBound
 from tezip_h5.chunk import ChunkEncoder, Encoded, Task
@@ -50,6 +50,18 @@ def coder_by(saved: float, effort: Effort) -> str | None:
 
 class Attempts(Task):
     """What may be tried on one chunk."""
+
+    def or_by(self, scale: levels.Scale) -> Attempts:
+        """These, or the same by another scale, whichever makes a sample smaller; all of the chunk
+        where that is not large."""
+        both = self, replace(self, scale=scale)
+        samples = [tried._sample(_PATCHES) or replace(tried, threads=1) for tried in both]
+        sizes = parallel.each(
+            lambda part: len(part._run(_coder_for(part.settings, part.scale)).payload),
+            samples,
+            self.threads,
+        )
+        return both[sizes[1] < sizes[0]]
 
     def judge(self, model: IntegerModel | None, saving: float | None) -> tuple[bool, bool]:
         """Whether to try a network, and whether it is clear that it pays."""

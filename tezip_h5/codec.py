@@ -167,11 +167,14 @@ def _attempts(
     if settings.coder == "fallback":
         return None
     samples = holes.patched(planar, mask, scale.outside if scale else None)
-    if scale is None or (samples.holes is not None and samples.holes.all()):
-        scale = levels.choose(samples.frames, bound, centred=settings.effort.centred_levels)
+    if scale is not None and not (samples.holes is not None and samples.holes.all()):
+        return Attempts(header, samples, bound, settings, scale, kinds, threads)
+    scale = levels.choose(samples.frames, bound)
     if scale is None:
         return None
-    return Attempts(header, samples, bound, settings, scale, kinds, threads)
+    attempts = Attempts(header, samples, bound, settings, scale, kinds, threads)
+    finer = settings.effort.centres_cells and levels.centred(scale, samples.frames, bound)
+    return attempts.or_by(finer) if finer else attempts
 
 
 def _smallest(attempts: Attempts, planar, model, saving, spare, device) -> Encoded:

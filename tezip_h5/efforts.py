@@ -31,10 +31,10 @@ class Effort:
     network_worth : float
         Share of a chunk's bytes that a network must save to be used: it makes reading slower,
         about as much again as everything else together. 1: none is tried.
-    centred_levels : bool
-        Whether floats with a bound always get several levels in each cell of the bound, see
-        `levels.choose`. Smooth fields are smaller then, but what comes back lies on no grid and
-        cannot be recompressed well: only for the slowest level, which is what one recompresses at.
+    centres_cells : bool
+        Whether `levels.centred` is tried for floats with a bound, by a sample. Smooth fields are
+        smaller by it, but cannot be recompressed well then: only for the slowest level, which is
+        what one recompresses at.
     chunk_bytes : int
         More than 16 frames make a chunk, up to 64, if it stays below this: reading one frame
         decodes its whole chunk, and an archive is read whole more often than frame by frame.
@@ -62,7 +62,7 @@ class Effort:
     mixing_model: int
     mixing_worth: float
     network_worth: float
-    centred_levels: bool
+    centres_cells: bool
     chunk_bytes: int
     searches_stages: bool
     zstd: tuple[str, ...]
@@ -83,7 +83,7 @@ EFFORTS = {
         mixing_model=0,  # where mixing is pinned
         mixing_worth=0.0,
         network_worth=1.0,
-        centred_levels=False,
+        centres_cells=False,
         chunk_bytes=2 << 20,
         searches_stages=False,
         zstd=("quick",),
@@ -97,7 +97,7 @@ EFFORTS = {
         mixing_model=0,
         mixing_worth=0.02,
         network_worth=0.01,
-        centred_levels=False,
+        centres_cells=False,
         chunk_bytes=4 << 20,
         searches_stages=True,
         zstd=("quick", "short matches"),
@@ -111,7 +111,7 @@ EFFORTS = {
         mixing_model=1,
         mixing_worth=0.0,
         network_worth=0.002,
-        centred_levels=True,
+        centres_cells=True,
         chunk_bytes=16 << 20,
         searches_stages=True,
         zstd=("quick", "long matches", "thorough"),

@@ -7,7 +7,7 @@ operation and one rounding each; everything after that is integers. A value that
 cannot bring back within the bound is an *exception*, stored exactly beside the levels.
 """
 
-from tezip_h5.levels.choice import choose, tolerances
+from tezip_h5.levels.choice import centred, choose, tolerances
 from tezip_h5.levels.scale import DTYPES, Scale, carrier, full_scale
 from tezip_h5.levels.scales import Grid, Integers, LogBits, OrderedBits, Truncated
 from tezip_h5.levels.section import parts, unpack
@@ -24,6 +24,7 @@ __all__ = [
     "Scale",
     "Truncated",
     "carrier",
+    "centred",
     "choose",
     "full_scale",
     "parts",

@@ -13,7 +13,7 @@ from tezip_h5.levels.scale import Scale
 from tezip_h5.levels.scales import Grid, Integers, LogBits, OrderedBits, Truncated
 from tezip_h5.levels.tables import LARGEST_TABLE, Companded, Listed
 
-__all__ = ["choose", "tolerances"]
+__all__ = ["centred", "choose", "tolerances"]
 
 _BITS_BELOW = 8  # of a truncated level, below the usual difference of neighbours
 _FINER = 17  # levels in a cell around a prediction: the tolerance is 8 of them
@@ -29,18 +29,18 @@ _LOOSEST = float(np.finfo(np.float64).max) / 8  # bound that steps are made for
 _TRUNCATED_BITS = 16, 28  # of truncated levels, at least and at most
 
 
-def choose(frames: np.ndarray, bound: ChunkBound, *, centred: bool = False) -> Scale | None:
+def choose(frames: np.ndarray, bound: ChunkBound) -> Scale | None:
     """Pick and fit the scale for a chunk; None when only the fallback can serve it.
 
     Parameters
     ----------
     frames : (g, h, w, C) array of a dtype in `DTYPES`, but bool, whose `carrier` it has
     bound : the bound of those frames
-    centred : bool
-        Whether floats with a bound get several levels in a cell of twice the bound, so that cells
-        lie around predictions; else every cell is a level, unless predictions err by far less.
-        The first is smaller on smooth fields, but what came back lies on no grid and cannot be
-        recompressed well.
+
+    Returns
+    -------
+    Of floats with a bound every cell of twice the bound is a level, unless predictions err by far
+    less; see `centred`.
     """
     dtype = frames.dtype
     if dtype.kind in "iu":
@@ -66,10 +66,44 @@ def choose(frames: np.ndarray, bound: ChunkBound, *, centred: bool = False) -> S
     if _common_reach(bound) is not None and (scale := listed(frames, least, rounding)):
         return scale
     step = 2.0 * usable
-    if magnitude / step < _CENTRED_MOST and (centred or _calm(frames, step)):
-        step /= _FINER
     scale = Grid(dtype, step=step) if magnitude / step < 2.0**52 else None
-    return (scale and _fitted(scale, low, high)) or _exact(frames, low, high)
+    scale = scale and _fitted(scale, low, high)
+    if scale is None:
+        return _exact(frames, low, high)
+    calm = _cells(scale) < _CENTRED_MOST and _calm(frames, step)
+    return (calm and _finer(scale, low, high)) or scale
+
+
+def centred(scale: Scale, frames: np.ndarray, bound: ChunkBound) -> Grid | None:
+    """A scale with several levels in each cell of `scale`, so that cells lie around predictions.
+
+    Smooth fields are smaller then, but what comes back lies on no grid and cannot be recompressed
+    well; and values that repeat exactly no longer do.
+
+    Parameters
+    ----------
+    scale : what `choose` has found for these
+    frames : (g, h, w, C) array
+    bound : the bound of those frames
+
+    Returns
+    -------
+    Grid, or None where `scale` has several levels in a cell already, or no cells
+    """
+    if bound.lossless or not isinstance(scale, Grid) or scale.slack is not None:
+        return None
+    one_each = tolerances(scale, bound, *frames.shape[::3]).min() == 0
+    if not one_each or _cells(scale) >= _CENTRED_MOST:
+        return None
+    return _finer(scale, *_finite_range(frames))
+
+
+def _cells(grid: Grid) -> int:
+    return max(abs(grid.offset), abs(grid.offset + grid.top))
+
+
+def _finer(grid: Grid, low: float, high: float) -> Grid | None:
+    return _fitted(Grid(grid.dtype, step=grid.step / _FINER), low, high)
 
 
 def _of_integers(frames: np.ndarray, bound: ChunkBound) -> Scale | None:
