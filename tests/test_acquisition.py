@@ -1,5 +1,6 @@
 """Writers under real conditions: queues, live readers, kills, repair, appending."""
 
+import errno
 import itertools
 import os
 import random
@@ -18,6 +19,7 @@ import tezip_h5
 from tezip_h5 import BoundError, FormatError, InputError, OverrunError, Writer
 from tezip_h5.cli import main
 from tezip_h5.hdf5.files import superblock
+from tezip_h5.hdf5.writing import live
 from tezip_h5.hdf5.writing.encoder import StackEncoder
 
 FAST = {"level": "fast", "chunk_frames": 4}
@@ -640,6 +642,19 @@ def test_a_link_that_leads_nowhere_is_no_stack(path, walk):
         Writer(path, "scan", append=True)
 
 
+def test_what_keeps_the_end_for_later_is_named(path, walk, caplog, monkeypatch):
+    w = Writer(path, "scan", (40, 56), "u2", **FAST)
+    w.append(walk)
+
+    def broken(*_, **__):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(live.opening, "changing", broken)
+    w.close()
+    assert f"could not be opened again ([Errno {errno.EIO}]" in caplog.text
+    tezip_h5.verify(path, walk)
+
+
 def test_a_second_writer_that_goes_on_with_a_stack_is_noticed(path, walk):
     with Writer(path, "scan", frame_shape=walk.shape[1:], dtype=walk.dtype, chunk_frames=2) as w:
         w.append(walk[:4])
@@ -677,7 +692,7 @@ def test_a_full_disk_takes_previews_and_nothing_else(path, walk, disk, caplog, s
         w.flush()
         disk["full"] = True
     disk["full"] = False
-    assert "its disk is full" in caplog.text
+    assert "has no room (No space left on device)" in caplog.text
     assert np.array_equal(tezip_h5.read(path), walk[:6])
     with h5py.File(path) as f:
         assert f["scan"].attrs["complete"]

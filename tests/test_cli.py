@@ -416,6 +416,30 @@ def test_what_hdf5_says_of_a_full_disk(tmp_path, closing, monkeypatch, capsys):
     assert words == f"tezip-h5: [Errno 28] {os.strerror(28)}: {str(path)!r}\n"
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no disk that is always full")
+def test_a_disk_that_is_full_already_is_one_line(tmp_path, capsys):
+    assert cli.guarded("tezip-h5", lambda: h5py.File("/dev/full", "r+")) == 1
+    assert capsys.readouterr().err == f"tezip-h5: [Errno 28] {os.strerror(28)}: '/dev/full'\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError("for an array of 2 TiB"), "out of memory (for an array of 2 TiB);"),
+        (MemoryError(), "out of memory;"),
+        (RuntimeError("can't start new thread"), "can't start new thread: "),
+    ],
+)
+def test_what_the_machine_cannot_give_is_one_line(error, words, capsys):
+    def run():
+        raise error
+
+    assert cli.guarded("tezip-h5", run) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"tezip-h5: {words}")
+    assert said.count("\n") == 1
+
+
 def test_other_errors_are_not_hidden(tmp_path):
     def ours():
         raise RuntimeError("not of HDF5")

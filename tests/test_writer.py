@@ -305,6 +305,31 @@ def test_a_full_disk_is_an_error_and_leaves_no_half_file(tmp_path, way):
         np.testing.assert_array_equal(kept, x[: len(kept)])
 
 
+@pytest.mark.parametrize("call", ["Writer(path, 's', (8, 8), 'u1')", "convert(source, path)"])
+def test_a_disk_that_is_full_already_keeps_nothing(tmp_path, call, in_fresh_process):
+    """HDF5 makes a file before it finds no room for the first bytes in it, and if it is left to
+    close that as the program ends, it crashes."""
+    with h5py.File(tmp_path / "source.h5", "w") as f:
+        f["x"] = np.zeros((16, 64, 64), "u2")
+    for limit in (0, 64, 500, 1024):
+        code = f"""
+            import resource, signal, tezip_h5
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            path, source = {str(tmp_path / "run.h5")!r}, {str(tmp_path / "source.h5")!r}
+            tezip_h5.Writer, tezip_h5.convert  # all is imported
+            resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+            try:
+                tezip_h5.{call}
+            except OSError as error:
+                print(error.errno)
+        """
+        assert in_fresh_process(code) == f"{errno.EFBIG}\n"
+        left = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+        assert left.pop("source.h5")
+        # What `convert` keeps to go on with holds nothing that it could stumble over.
+        assert left == ({".run.h5.part": limit} if "conv" in call and limit < 100 else {})
+
+
 FULL_WITH_A_NETWORK = """
     import resource, signal, sys, tezip_h5
     from models import random_model

@@ -66,5 +66,5 @@ def disk_error(error: BaseException) -> OSError | None:
     number = re.search(r"\berrno = (\d+)", str(error))
     if number is None:
         return None
-    name = re.search(r"filename = '(.+?)', ", str(error))
+    name = re.search(r"name = '(.+?)', ", str(error))
     return OSError(int(number[1]), os.strerror(int(number[1])), *([name[1]] if name else []))

@@ -64,12 +64,15 @@ def guarded(prog: str, run: Callable[[], int | None]) -> int:
             return 141  # as programs that SIGPIPE ends: `head` has seen enough
         if error.errno is None and _of_hdf5(error):
             return _say_damage(prog, error)
-        print(f"{prog}: {error}", file=sys.stderr)
+        print(f"{prog}: {disk_error(error) or error}", file=sys.stderr)
         return 1
     except (RuntimeError, MemoryError, KeyError, ValueError) as error:
-        if not _of_hdf5(error):
+        if _of_hdf5(error):
+            return _say_damage(prog, error)
+        if not (lacking := _lacking(error)):
             raise
-        return _say_damage(prog, error)
+        print(f"{prog}: {lacking}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)
         return 130
@@ -83,6 +86,16 @@ def _say_damage(prog: str, error: BaseException) -> int:
     text = " ".join(str(error.args[0] if error.args else error).split())
     print(f"{prog}: a file is damaged, HDF5 says: {text}; restore it", file=sys.stderr)
     return FormatError.exit_code
+
+
+def _lacking(error: BaseException) -> str:
+    """What the machine could not give, and what helps; empty for errors of other kinds."""
+    if isinstance(error, MemoryError):
+        found = f" ({error})" if str(error) else ""
+        return f"out of memory{found}; give fewer --threads, or end other programs"
+    if str(error) == "can't start new thread":  # Python has no class for it
+        return f"{error}: this user may have no more; end other programs, or raise the limit"
+    return ""
 
 
 def _take_any_name() -> None:

@@ -24,6 +24,7 @@ from tezip_h5.hdf5.contents import container, nexus
 from tezip_h5.hdf5.contents.copying import Tree, check_target, copy_attributes
 from tezip_h5.hdf5.contents.keyframes import link_keyframes
 from tezip_h5.hdf5.files import finished, opening
+from tezip_h5.hdf5.files.space import Space
 from tezip_h5.hdf5.reading import verifying
 from tezip_h5.hdf5.writing.plan import Job, Plan
 from tezip_h5.levels import DTYPES
@@ -315,8 +316,13 @@ def _open_part(part: Path, what: str, mode: int | None) -> h5py.File:
         os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode & 0o700))
     strategy = {"fs_strategy": "fsm", "fs_persist": False, "fs_threshold": 2**62}
     file = h5py.File(part, "x" if mode is None else "w", libver="earliest", **strategy)
-    file.create_group(_STAGING).attrs["what"] = what
-    file.flush()
+    try:
+        Space(file).reserve()
+        file.create_group(_STAGING).attrs["what"] = what
+        file.flush()
+    except BaseException:
+        opening.abandon(file, part)
+        raise
     return file
 
 

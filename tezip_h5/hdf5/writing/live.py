@@ -37,7 +37,7 @@ __all__ = [
 
 LIBVER = ("v110", "v110")  # "latest" makes files that HDF5 1.10 cannot open
 _PATIENCE = 0.25  # seconds that others may read when a writer ends
-_FULL = {errno.ENOSPC, errno.EDQUOT}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _EXTRAS = 1 << 20  # bytes that preview and keyframes take at most, about
 
 
@@ -70,6 +70,10 @@ def make_to_add(path: Path, swmr: bool) -> h5py.File | None:
     except BlockingIOError:
         raise InputError(f"{path} is being written by another process already") from None
     except OSError as error:
+        if error.errno in _FULL:  # HDF5 made it, and leaves it as far as it came
+            with contextlib.suppress(OSError):
+                path.unlink()
+            raise
         if "exists" not in str(error):
             raise
         return None  # another writer has just made it
@@ -156,11 +160,14 @@ def complete(path, name: str, encoder: StackEncoder, identity: os.stat_result) -
             container.drop_staging(file)
         return ""
     except (OSError, InputError) as error:
-        if getattr(error, "errno", None) in _FULL:
-            return "has no room, its disk is full"
+        number = getattr(error, "errno", None)
+        if number in _FULL:
+            return f"has no room ({os.strerror(number)})"
         if opened:
             raise
-        return "is being read"
+        if isinstance(error, BlockingIOError):
+            return "is being read"
+        return f"could not be opened again ({error})"
 
 
 def _require(same: bool, path) -> None:
