@@ -1,13 +1,58 @@
 """Every kernel against its obvious version, bit for bit."""
 
+import errno
+import os
+
 import naive
+import numba
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tezip_h5 import kernels
 from tezip_h5.residual import quantize, ranks, spatial
+
+# --- how they are compiled ---
+
+
+def _one(x):
+    return x
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """A folder for compiled kernels, and what compiles `_one`."""
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    return tmp_path, lambda: kernels.load("compiling").kernel("i8(i8)")(_one)
+
+
+@pytest.mark.parametrize("ending", ["nbi", "nbc"])
+@pytest.mark.parametrize("size", [0, 30])
+def test_a_cache_that_is_torn_is_made_anew(cache, ending, size):
+    """As a power cut leaves it."""
+    folder, compiled = cache
+    compiled()
+    os.truncate(next(folder.rglob(f"*.{ending}")), size)
+    assert compiled()(3) == 3
+    assert compiled().stats.cache_misses
+    assert compiled().stats.cache_hits
+
+
+def test_a_disk_that_is_full_of_kernels(cache, monkeypatch):
+    """Neither reading nor an acquisition ends where only a home has no room."""
+    folder, compiled = cache
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "replace", full)
+    assert compiled()(3) == 3
+    assert not list(folder.rglob("*.nb*"))
+
+
+# --- what they do ---
 
 TOPS = st.sampled_from([0, 1, 7, 255, 4095, 65535, 2**31 - 2])
 

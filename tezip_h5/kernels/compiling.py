@@ -6,19 +6,28 @@ function that kernels of other files call must delete the cache (`cache_folder`)
 
 from __future__ import annotations
 
+import contextlib
+
 import numba
 
 __all__ = ["cache_folder", "inlined", "kernel", "uncounted"]
 
 
 def kernel(signature, **options):
-    """Compile for exactly `signature`, cached where the file system allows it."""
+    """Compile for exactly `signature`, cached where the file system allows it.
+
+    In memory, where no place for the cache can be written, its disk is full, or what is there is
+    another user's, or torn (numba renames what it wrote, but waits for no disk).
+    """
     options = {"nogil": True, "error_model": "numpy", **options}
 
     def compiled(function):
         try:
             return numba.njit(signature, cache=True, **options)(function)
-        except RuntimeError:  # no writable place for the cache: compile in memory
+        except Exception:  # of reading what is torn, any; what is wrong with a kernel comes again
+            with contextlib.suppress(Exception):
+                # Forget what is torn: the next process writes it anew.
+                numba.njit(cache=True, **options)(function).recompile()
             return numba.njit(signature, **options)(function)
 
     return compiled
