@@ -14,9 +14,10 @@ import pytest
 from PIL import Image
 
 import tezip_h5
-from tezip_h5 import cli
+from tezip_h5 import FormatError, ModelError, cli
 from tezip_h5.cli import legacy, main
 from tezip_h5.hdf5.files import opening
+from tezip_h5.hdf5.pipeline import filter
 
 
 @pytest.fixture
@@ -438,6 +439,27 @@ def test_what_the_machine_cannot_give_is_one_line(error, words, capsys):
     said = capsys.readouterr().err
     assert said.startswith(f"tezip-h5: {words}")
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("cause", "words", "code"),
+    [
+        (MemoryError(), "out of memory;", 1),
+        (ModelError("model 3c79 is missing"), "model 3c79 is missing", 1),
+        (FormatError("its checksum does not fit"), "its checksum does not fit", 2),
+    ],
+)
+def test_why_the_filter_failed(run_h5, tmp_path, cause, words, code, monkeypatch, capsys):
+    """HDF5 knows no reason, and not every one is damage."""
+
+    def fail(*_):
+        raise cause
+
+    monkeypatch.setattr(filter, "decode", fail)
+    assert main(["compress", "none", str(run_h5), str(tmp_path / "new.h5")]) == code
+    said = capsys.readouterr().err
+    assert f"tezip-h5: {words}" in said
+    assert "is damaged" not in said
 
 
 def test_other_errors_are_not_hidden(tmp_path):

@@ -79,7 +79,14 @@ def guarded(prog: str, run: Callable[[], int | None]) -> int:
 
 
 def _say_damage(prog: str, error: BaseException) -> int:
-    """Say what HDF5 could not do, unless the disk could not; returns the exit code."""
+    """Say what HDF5 could not do, or why our filter or the disk could not; returns the code."""
+    cause = _of_filter(error)
+    if isinstance(cause, TezipError):
+        print(f"{prog}: {cause}", file=sys.stderr)
+        return cause.exit_code
+    if lacking := _lacking(cause):
+        print(f"{prog}: {lacking}", file=sys.stderr)
+        return 1
     if of_the_disk := disk_error(error):
         print(f"{prog}: {of_the_disk}", file=sys.stderr)
         return 1
@@ -88,7 +95,14 @@ def _say_damage(prog: str, error: BaseException) -> int:
     return FormatError.exit_code
 
 
-def _lacking(error: BaseException) -> str:
+def _of_filter(error: BaseException) -> BaseException | None:
+    """Why our filter failed, where that is what HDF5 tells of."""
+    from tezip_h5.hdf5.pipeline.filter import last_error
+
+    return last_error() if "filter returned failure" in str(error) else None
+
+
+def _lacking(error: BaseException | None) -> str:
     """What the machine could not give, and what helps; empty for errors of other kinds."""
     if isinstance(error, MemoryError):
         found = f" ({error})" if str(error) else ""
