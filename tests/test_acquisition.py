@@ -669,6 +669,21 @@ def test_a_second_writer_that_goes_on_with_a_stack_is_noticed(path, walk):
     assert np.array_equal(tezip_h5.read(path), walk[:8])
 
 
+@pytest.mark.parametrize("swmr", [False, True])
+def test_a_disk_that_knows_no_locks_keeps_no_empty_file(path, swmr, monkeypatch):
+    said = "Unable to synchronously open file (unable to lock file, errno = 37, error message = '')"
+    make = h5py.File
+
+    def without_locks(name, mode, **options):
+        make(name, mode, **options).close()
+        raise OSError(errno.ENOLCK, said)
+
+    monkeypatch.setattr(h5py, "File", without_locks)
+    with pytest.raises(OSError, match="unable to lock"):
+        Writer(path, "scan", (40, 56), "u2", swmr=swmr)
+    assert not path.exists()
+
+
 @pytest.fixture
 def disk(monkeypatch):
     """A disk that may become full: from then on no file gets more room."""

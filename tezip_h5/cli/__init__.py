@@ -64,7 +64,10 @@ def guarded(prog: str, run: Callable[[], int | None]) -> int:
             return 141  # as programs that SIGPIPE ends: `head` has seen enough
         if error.errno is None and _of_hdf5(error):
             return _say_damage(prog, error)
-        print(f"{prog}: {disk_error(error) or error}", file=sys.stderr)
+        of_the_disk = disk_error(error)
+        known = of_the_disk is not None and of_the_disk.filename
+        said = str(of_the_disk if known else error)
+        print(f"{prog}: {' '.join(said.splitlines())}", file=sys.stderr)
         return 1
     except (RuntimeError, MemoryError, KeyError, ValueError) as error:
         if _of_hdf5(error):

@@ -38,6 +38,7 @@ __all__ = [
 LIBVER = ("v110", "v110")  # "latest" makes files that HDF5 1.10 cannot open
 _PATIENCE = 0.25  # seconds that others may read when a writer ends
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_UNUSABLE = {*_FULL, errno.EIO, errno.ENOLCK}  # a file that could be made
 _EXTRAS = 1 << 20  # bytes that preview and keyframes take at most, about
 
 
@@ -70,7 +71,7 @@ def make_to_add(path: Path, swmr: bool) -> h5py.File | None:
     except BlockingIOError:
         raise InputError(f"{path} is being written by another process already") from None
     except OSError as error:
-        if error.errno in _FULL:  # HDF5 made it, and leaves it as far as it came
+        if error.errno in _UNUSABLE:  # HDF5 leaves it as far as it came
             with contextlib.suppress(OSError):
                 path.unlink()
             raise
