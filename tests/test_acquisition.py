@@ -19,7 +19,7 @@ import tezip_h5
 from tezip_h5 import BoundError, FormatError, InputError, OverrunError, Writer
 from tezip_h5.cli import main
 from tezip_h5.hdf5.files import superblock
-from tezip_h5.hdf5.writing import live
+from tezip_h5.hdf5.writing import growing, live
 from tezip_h5.hdf5.writing.encoder import StackEncoder
 
 FAST = {"level": "fast", "chunk_frames": 4}
@@ -666,6 +666,24 @@ def test_a_second_writer_that_goes_on_with_a_stack_is_noticed(path, walk):
         second.flush()
     second.close()
     first.close()
+    assert np.array_equal(tezip_h5.read(path), walk[:8])
+
+
+@pytest.mark.parametrize("swmr", [False, True])
+def test_no_frame_counts_that_could_not_be_written(path, walk, swmr, monkeypatch):
+    w = Writer(path, "scan", (40, 56), "u2", chunk_frames=4, swmr=swmr)
+    w.append(walk[:8])
+    w.flush()
+
+    def broken(*_, **__):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(growing, "store_chunk", broken)
+    w.append(walk[8:12])
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        w.close()
+    with h5py.File(path) as f:
+        assert f["scan/data"].shape[0] == 8
     assert np.array_equal(tezip_h5.read(path), walk[:8])
 
 

@@ -1,6 +1,7 @@
 """Files that are changed all at once: what a death leaves at any moment, and what is made of it."""
 
 import contextlib
+import errno
 import os
 import shutil
 import threading
@@ -112,6 +113,39 @@ def test_what_is_not_committed_never_was(tmp_path):
         pages.reserve(9000)
         pages.write(b"y" * 9000)
     assert path.read_bytes() == b"x" * 5000
+
+
+def test_what_could_not_be_written_is_not_committed(tmp_path, monkeypatch):
+    path = tmp_path / "x"
+    path.write_bytes(b"x" * 5000)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with Pages(path) as pages:
+        monkeypatch.setattr(Pages, "_write_from", full)
+        assert pages.write(b"y" * 9000) == 9000
+        with pytest.raises(OSError, match="No space"):
+            pages.commit()
+    assert path.read_bytes() == b"x" * 5000
+
+
+def test_hdf5_can_close_what_it_could_not_write(run_h5, in_fresh_process):
+    """Or it crashes as the program ends, after all that was said."""
+    before = run_h5.read_bytes()
+    code = f"""
+        import errno, numpy as np, tezip_h5
+        from tezip_h5.hdf5.files.journal import Pages
+        def full(*_):
+            raise OSError(errno.ENOSPC, "full")
+        Pages._write_from = full
+        try:
+            tezip_h5.write(np.zeros((4, 8, 8), "u1"), {str(run_h5)!r}, "more", level="fast")
+        except OSError as error:
+            print(error)
+    """
+    assert in_fresh_process(code) == f"[Errno {errno.ENOSPC}] full\n"
+    assert run_h5.read_bytes() == before
 
 
 # --- deaths ---

@@ -73,7 +73,7 @@ class Pages(io.RawIOBase):
         self._process = os.getpid()
         self._sealed = False
         self.error: BaseException | None = None
-        """The first one that HDF5 was told of, which has no words for it."""
+        """The first one; HDF5 has no words for it, and is told of those of reading only."""
 
     def seal(self) -> None:
         """Say that HDF5 has opened the file, which it may do once.
@@ -133,10 +133,12 @@ class Pages(io.RawIOBase):
 
     def write(self, data) -> int:
         """Behind the old end into the file, before it into memory."""
-        with self._told():
-            return self._write_from(memoryview(data).cast("B"))
+        view = memoryview(data).cast("B")
+        with self._kept():
+            self._write_from(view)
+        return len(view)
 
-    def _write_from(self, view: memoryview) -> int:
+    def _write_from(self, view: memoryview) -> None:
         start = self._position
         stop = start + len(view)
         for number in self._before(start, stop):
@@ -150,12 +152,11 @@ class Pages(io.RawIOBase):
             behind += self._file.write(view[behind - start :])
         self._position = stop
         self._end = max(self._end, stop)
-        return len(view)
 
     def truncate(self, size: int | None = None) -> int:
         """End the file there; not before its old end until it is committed."""
         self._end = self._position if size is None else size
-        with self._told():
+        with self._kept():
             self._file.truncate(max(self._end, self._base))
         return self._end
 
@@ -166,6 +167,12 @@ class Pages(io.RawIOBase):
         except BaseException as error:
             self.error = self.error or error
             raise
+
+    @contextlib.contextmanager
+    def _kept(self):
+        """Keep an error for `commit`: HDF5 cannot close what it cannot write, and crashes."""
+        with contextlib.suppress(BaseException), self._told():
+            yield
 
     def _before(self, start: int, stop: int) -> range:
         """Numbers of the pages before the old end that a part of the file touches."""
@@ -189,8 +196,11 @@ class Pages(io.RawIOBase):
         Raises
         ------
         OSError
-            When the disk has no room for the journal; nothing has changed then.
+            When the disk has no room for the journal; nothing has changed then. And what kept a
+            write from the file before.
         """
+        if self.error is not None:
+            raise self.error
         os.fsync(self._file.fileno())
         changed = {
             number * _PAGE: (self._stored(number), bytes(page))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from functools import partial
 
@@ -72,6 +73,8 @@ class GrowingStack:
         self.recipe = replace(recipe, mask=container.keep_mask(group, recipe.mask))
         self.space = Space(group.file)
         self._length = self.data.shape[0]
+        # Held: what HDF5 cannot write when a dataset goes out of scope is lost without an error.
+        self._table = group["frames"]
 
     def put(self, start: int, tiles: list[Encoded], rows: np.ndarray) -> None:
         """Write the chunks of a step that begins with frame `start`, and its rows of the table.
@@ -89,17 +92,24 @@ class GrowingStack:
                 "written: another writer goes on with it; let only one write"
             )
         self.space.reserve(sum(len(tile.payload) for tile in tiles))
-        stop = start + len(rows)
+        stop, begun = start + len(rows), start < self._length
         self._length = max(self._length, stop)
-        if self.data.shape[0] < stop:
+        if not begun:
             self.data.resize(stop, axis=0)
         layout = self.recipe.layout
-        for place, tile in zip(layout.tiles, tiles, strict=True):
-            store_chunk(self.data, layout.offset(start, place), tile.payload)
-        table = self.group["frames"]
-        if len(table) < stop:
-            table.resize(stop, axis=0)
-        table[start:stop] = rows
+        try:
+            for place, tile in zip(layout.tiles, tiles, strict=True):
+                store_chunk(self.data, layout.offset(start, place), tile.payload)
+        except BaseException:
+            if not begun:  # no frame counts that is not there
+                with contextlib.suppress(RuntimeError, OSError):
+                    self.data.resize(start, axis=0)
+            raise
+        if self.data.shape[0] < stop:
+            self.data.resize(stop, axis=0)
+        if len(self._table) < stop:
+            self._table.resize(stop, axis=0)
+        self._table[start:stop] = rows
 
     def describe(self, totals: Totals, *, complete: bool) -> None:
         """Bring the group's attributes up to date."""
