@@ -221,17 +221,32 @@ def test_another_broken_pipe_is_said(capsys):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-def test_terminated_it_cleans_up(run_h5, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGHUP"])
+def test_terminated_it_cleans_up(run_h5, tmp_path, number, monkeypatch, capsys):
+    number = getattr(signal, number)
+    before = signal.signal(number, signal.SIG_DFL)  # what runs in the background may ignore it
+
     def terminated(*_):
         assert len(names(tmp_path)) == 2
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
         time.sleep(5)
 
     monkeypatch.setattr(recompress, "_copy", terminated)
     assert main(["recompress", str(run_h5), str(tmp_path / "out.h5")]) == 130
     assert capsys.readouterr().err == "tezip-h5: interrupted\n"
     assert names(tmp_path) == ["run.h5"]
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.signal(number, before) is signal.SIG_DFL
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_a_signal_that_is_ignored_stays_so(capsys):
+    """As nohup asks."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        assert cli.guarded("tezip-h5", lambda: os.kill(os.getpid(), signal.SIGTERM)) == 0
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 # --- advice ---

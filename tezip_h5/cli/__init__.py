@@ -140,16 +140,19 @@ def _is_output_lost(error: OSError) -> bool:
 
 @contextlib.contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM, as batch systems send it, cleans up and keeps what Ctrl-C does."""
-    in_main = threading.current_thread() is threading.main_thread()
-    if not in_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """SIGTERM, as batch systems send it, and SIGHUP, of a terminal that is gone, clean up and keep
+    what Ctrl-C does; not where they are ignored (nohup)."""
+    taken = []
+    if threading.current_thread() is threading.main_thread():
+        ending = {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}  # one on Windows
+        taken = [number for number in ending if signal.getsignal(number) is signal.SIG_DFL]
+    for number in taken:
+        signal.signal(number, signal.default_int_handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _of_hdf5(error: BaseException) -> bool:
