@@ -58,7 +58,7 @@ class Stream:
         self.position, self.low = 2, 0
         self.state = words[0] | words[1] << 16
 
-    def cell(self, frequencies):
+    def cell(self, frequencies, flat):
         slot = self.state & 4095
         start, symbol = 0, 0
         while slot >= start + frequencies[symbol]:
@@ -73,6 +73,8 @@ class Stream:
             value = int.from_bytes(self.bits, "little") >> self.low & ((1 << count) - 1)
             self.low += count
             symbol = (4 + (symbol & 3)) << count | value
+        if flat:
+            return symbol
         return symbol >> 1 if symbol % 2 == 0 else -(symbol + 1) >> 1
 
     def finished(self):
@@ -125,7 +127,7 @@ class Decoder:
     def plane(self, data, frame, magnitudes, prediction, c, tolerance):
         predicted = prediction is not None
         flags = data.take(1)[0]
-        drift, side = flags >> 1 & 1, flags >> 2
+        drift, side, flat = flags >> 1 & 1, flags >> 2 & 3, flags >> 4
         sources = [(reader(frame[c]), ABOVE)]
         if predicted:
             sources.append((reader(prediction[c]), BEFORE))
@@ -137,7 +139,11 @@ class Decoder:
         mean, weights = self.last.get((c, predicted), (0, [0] * 5 + [4096] + [0] * len(taps)))
         if flags & 1:
             mean, weights = data.signed(), [data.signed() for _ in range(6 + len(taps))]
-        self.last[c, predicted] = mean, weights
+        if flat:
+            assert flags & 3 == 0
+            weights = [0] * len(weights)
+        else:
+            self.last[c, predicted] = mean, weights
         height, width = self.shape[1:]
         own = sources[0][0]
         past = sources[1][0] if predicted else (lambda y, x: 0)
@@ -152,7 +158,9 @@ class Decoder:
                 p, pw = past(y, x), past(y, x - 1)
                 pn, pnw = (past(y - 1, x + d) if y else 0 for d in (0, -1))
                 middle = p + median(w - pw, n - pn, nw - pnw) if drift else median(w, n, nw)
-                if y == 0:
+                if flat:
+                    v = 2048 + 4096 * self.low
+                elif y == 0:
                     v = 2048 + 4096 * (w + reference(y, x) - reference(y, x - 1))
                 elif y == 1:
                     v = 2048 + 4096 * middle
@@ -181,7 +189,7 @@ class Decoder:
                     last = 0 if ww < g - tolerance else 2 if ww > g + tolerance else 1
                 context = kind * 324 + pattern * 4 + last
                 table = self.of_context[side][context]
-                cell = self.streams[y % 16].cell(self.frequencies[table])
+                cell = self.streams[y % 16].cell(self.frequencies[table], flat)
                 frame[c, y, x] = min(max(g + cell * (2 * tolerance + 1), self.low), self.high)
                 magnitudes[c, y, x] = min(abs(cell) >> self.scale, 1023)
         if data.at == len(data.data):  # that was the last plane

@@ -175,3 +175,37 @@ def test_only_the_slowest_level_tries_cells_around_predictions(monkeypatch):
     monkeypatch.delattr(Attempts, "or_by")
     for level in ("fast", "balanced"):
         codec.encode_chunk(frames, bound, Settings(level=level))
+
+
+def multiplied(shape):
+    """Photons behind a multiplier: their noise has a sharp lower end and a long upper one."""
+    return (50 + np.random.default_rng(0).exponential(900, shape)).astype("u2")
+
+
+@pytest.mark.parametrize("level", EFFORTS)
+@pytest.mark.parametrize("shape", [(4, 64, 64), (8, 160, 176)])  # all of it, and a sample
+def test_skewed_noise_is_not_predicted(level, shape):
+    frames = multiplied(shape)
+    entropy = np.log2(np.e * 900) * frames.size / 8
+    bound = ErrorBound().of_frames(frames[..., None])
+    encoded = codec.encode_chunk(frames, bound, Settings(level=level))
+    predicted = codec.encode_chunk(frames, bound, Settings(coder="mixing"))
+    assert len(encoded.payload) < 1.01 * entropy + 1500  # of tables
+    assert len(encoded.payload) < 0.98 * len(predicted.payload)
+    np.testing.assert_array_equal(codec.decode_chunk(encoded.payload), frames)
+
+
+@pytest.mark.parametrize("level", EFFORTS)
+def test_noise_of_both_signs_is_predicted(monkeypatch, level):
+    ran, run = [], Attempts._run
+
+    def noted(self, *arguments, **options):
+        if self.samples.frames.shape == (8, 160, 176, 1):
+            ran.append(options)
+        return run(self, *arguments, **options)
+
+    monkeypatch.setattr(Attempts, "_run", noted)
+    frames = noise((8, 160, 176))
+    codec.encode_chunk(frames, ErrorBound().of_frames(frames[..., None]), Settings(level=level))
+    assert ran
+    assert not any(options.get("flat") for options in ran)

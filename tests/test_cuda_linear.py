@@ -29,9 +29,9 @@ def frames_of(shape, top, seed=0, step=0.1):
     return np.clip((low + high) // 2 + steps, low, high).astype(np.int32)
 
 
-def encoded(frames, kinds, tolerance, top, device, guesses=None):
+def encoded(frames, kinds, tolerance, top, device, guesses=None, flat=False):
     """Sections, sizes of frames, reconstructions."""
-    encoder = LinearEncoder(frames.shape[1:], Scale(top), SETTINGS)
+    encoder = LinearEncoder(frames.shape[1:], Scale(top), SETTINGS, flat=flat)
     encoder.device = device
     tolerances, out = np.full(frames.shape[1], tolerance), []
     for t, (frame, predicted) in enumerate(zip(frames, kinds, strict=True)):
@@ -57,10 +57,10 @@ def decoded(sections, shape, kinds, tolerance, top, device, guesses=None):
     return np.stack(out)
 
 
-def agree(frames, kinds, tolerance, top, guesses=None):
+def agree(frames, kinds, tolerance, top, guesses=None, flat=False):
     """Both devices write the same bytes and read the same frames."""
-    sections, sizes, expected = encoded(frames, kinds, tolerance, top, "cpu", guesses)
-    there, sizes_there, found = encoded(frames, kinds, tolerance, top, "cuda", guesses)
+    sections, sizes, expected = encoded(frames, kinds, tolerance, top, "cpu", guesses, flat)
+    there, sizes_there, found = encoded(frames, kinds, tolerance, top, "cuda", guesses, flat)
     np.testing.assert_array_equal(found, expected)
     assert there == sections
     assert sizes_there == sizes
@@ -83,8 +83,9 @@ def agree(frames, kinds, tolerance, top, guesses=None):
     ],
 )
 @pytest.mark.parametrize("tolerance", [0, 3])
-def test_edge_shapes(shape, kinds, tolerance):
-    agree(frames_of(shape, 255), kinds, tolerance, 255)
+@pytest.mark.parametrize("flat", [False, True])
+def test_edge_shapes(shape, kinds, tolerance, flat):
+    agree(frames_of(shape, 255), kinds, tolerance, 255, flat=flat)
 
 
 @pytest.mark.parametrize(
@@ -102,13 +103,14 @@ def test_edge_shapes(shape, kinds, tolerance):
         (WIDE, 0),
     ],
 )
-def test_levels_narrow_and_wide(top, tolerance):
+@pytest.mark.parametrize("flat", [False, True])
+def test_levels_narrow_and_wide(top, tolerance, flat):
     shape = (2, 1, 18, 5)
-    agree(frames_of(shape, top), [0, 1], tolerance, top)
+    agree(frames_of(shape, top), [0, 1], tolerance, top, flat=flat)
     low, high = limits(top)
     wild = np.random.default_rng(1).integers(low, high + 1, (1, 1, 3, 9)).astype(np.int32)
     wild[0, 0, 1, ::2], wild[0, 0, 2, ::2] = low, high
-    agree(wild, [0], tolerance, top)
+    agree(wild, [0], tolerance, top, flat=flat)
 
 
 @pytest.mark.parametrize("tolerance", [0, 2])

@@ -26,9 +26,9 @@ def limits(top):
     return (-(2**31), 2**31 - 1) if top == 2**32 - 1 else (0, top)
 
 
-def encode(frames, kinds, tolerance, top):
+def encode(frames, kinds, tolerance, top, flat=False):
     """Sections and reconstructions of frames (g, C, h, w), predicted by the one before."""
-    encoder = LinearEncoder(frames.shape[1:], Scale(top), SETTINGS)
+    encoder = LinearEncoder(frames.shape[1:], Scale(top), SETTINGS, flat=flat)
     tolerances = np.full(frames.shape[1], tolerance)
     out = []
     for frame, predicted in zip(frames, kinds, strict=True):
@@ -97,7 +97,8 @@ def test_rows_wider_than_what_is_computed_at_once(width, top):
 @pytest.mark.parametrize("top", [255, 2**16 - 1, 2**18, 2**31 - 2, 2**32 - 1])
 @pytest.mark.parametrize("tolerance", [0, 1, 40])
 @pytest.mark.parametrize("size", [(16, 97), (17, 63), (35, 110), (80, 96), (50, 1), (33, 2)])
-def test_more_rows_than_are_computed_together(size, tolerance, top):
+@pytest.mark.parametrize("flat", [False, True])
+def test_more_rows_than_are_computed_together(size, tolerance, top, flat):
     """Rows go sixteen by sixteen and steps block by block: what lies at their edges counts."""
     rng = np.random.default_rng(size[0])
     low, high = limits(top)
@@ -105,7 +106,7 @@ def test_more_rows_than_are_computed_together(size, tolerance, top):
     y, x = np.ogrid[: size[0], : size[1]]
     smooth = np.sin(y / 5) * np.cos(x / 9) + 0.2 * rng.normal(size=(2, 2, *size)).cumsum(axis=0)
     frames = np.clip((low + high) / 2 + smooth * (high // 3), low, high).astype(np.int32)
-    sections, expected = encode(frames, [False, True], tolerance, top)
+    sections, expected = encode(frames, [False, True], tolerance, top, flat)
     assert np.abs(frames.astype(np.int64) - expected).max() <= tolerance
     back = decode(sections, frames.shape, [False, True], tolerance, top)
     np.testing.assert_array_equal(back, expected)
@@ -113,11 +114,11 @@ def test_more_rows_than_are_computed_together(size, tolerance, top):
     np.testing.assert_array_equal(naive, expected)
 
 
-@given(cases())
-@settings(max_examples=150, deadline=None)
-def test_the_naive_decoder_agrees(case):
+@given(cases(), st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_the_naive_decoder_agrees(case, flat):
     frames, kinds, tolerance, top = case
-    sections, expected = encode(frames, kinds, tolerance, top)
+    sections, expected = encode(frames, kinds, tolerance, top, flat)
     assert np.abs(frames.astype(np.int64) - expected).max() <= tolerance
     for copies in (False, True):
         back = decode(sections, frames.shape, kinds, tolerance, top, copies)
@@ -174,6 +175,17 @@ def test_lines_and_bands(shape, tolerance):
     back = codec.decode_chunk(encoded.payload)
     assert np.abs(back.astype(int) - frames).max() <= tolerance
     assert len(encoded.payload) < frames.nbytes / 2
+
+
+def test_flags_that_do_not_fit_a_flat_plane_are_refused():
+    frames = np.zeros((1, 1, 3, 4), np.int32)
+    sections, _ = encode(frames, [False], 0, 255, flat=True)
+    head = len(sections["residuals"]) - 1
+    assert sections["residuals"][head] == 16
+    for flags in (16 | 1, 16 | 2, 32):
+        sections["residuals"] = sections["residuals"][:head] + bytes([flags])
+        with pytest.raises(FormatError, match="do not fit"):
+            decode(sections, frames.shape, [False], 0, 255)
 
 
 def test_level_fast_chooses_it(walk):

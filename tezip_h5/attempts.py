@@ -121,6 +121,25 @@ class Attempts(Task):
         ]
         return min(runs, key=lambda run: len(run.payload))
 
+    def flat(self) -> Encoded | None:
+        """The linear coder's payload without predictions; None where a sample is not smaller by it,
+        another coder is pinned, or levels are too wide to be counted."""
+        settings = self.settings
+        if settings.coder not in (None, "linear") or settings.predictor == "prednet":
+            return None
+        if self.scale.top > residual.MIXING_MOST_TOP:
+            return None
+        sample = self._sample(_PATCHES)
+        if sample is not None:
+            predicted, flat = parallel.each(
+                lambda options: len(sample._run("linear", **options).payload),
+                ({}, {"flat": True}),
+                self.threads,
+            )
+            if flat >= predicted:
+                return None
+        return self._run("linear", flat=True)
+
     def _mixing_or_linear(self) -> Encoded:
         """The mixing coder's payload, or the linear coder's where that is hardly larger."""
         coder, saved = None, self.saved
@@ -159,9 +178,13 @@ class Attempts(Task):
         return 8 * len(encoded.payload) <= _STILL * self.samples.frames.size
 
     def _run(
-        self, coder: str, quantizer: str = "uniform", model: IntegerModel | None = None
+        self,
+        coder: str,
+        quantizer: str = "uniform",
+        model: IntegerModel | None = None,
+        **options,
     ) -> Encoded:
-        return ChunkEncoder(self, coder, quantizer, model).encode()
+        return ChunkEncoder(self, coder, quantizer, model, **options).encode()
 
 
 def _middles(length: int, side: int, parts: int) -> np.ndarray:

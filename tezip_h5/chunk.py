@@ -127,7 +127,9 @@ class ChunkEncoder:
         coder: str,
         quantizer: str = "uniform",
         model: IntegerModel | None = None,
+        **options,
     ):
+        """`options` are the coder's own."""
         self._task = task
         self._samples, self._scale, self._settings = task.samples, task.scale, task.settings
         self._frames = frames = task.samples.frames
@@ -137,7 +139,7 @@ class ChunkEncoder:
         self._name = coder
         self._number = residual.NUMBERS[coder]
         self._coder = residual.encoder_for(self._number)(
-            self._shape, task.scale, task.settings, quantizer, guided=model is not None
+            self._shape, task.scale, task.settings, quantizer, guided=model is not None, **options
         )
         self._coder.threads, self._coder.device = task.threads, task.device
         self._exceptions = ExceptionWriter()

@@ -21,6 +21,7 @@ from tezip_h5.kernels.cuda_linear_sample import (
     TURN,
     class_of,
     coarse_of,
+    fold_of,
     pattern_of,
     rules_of,
     slot_of,
@@ -31,6 +32,7 @@ from tezip_h5.kernels.linear import (
     BIAS,
     CHANNEL,
     DIRECT,
+    FLAT,
     HIGH,
     LANES,
     LARGEST,
@@ -97,13 +99,14 @@ def _expected(y, x, k, plan, taps, first_tap, lane_planes):
     channel, turn = plan[k, CHANNEL], plan[k, TURN] & 1
     frame, before = lane_planes[turn], lane_planes[1 - turn, channel]
     guess = int64(1) << (SHIFT - 1)
-    if y == 0:
+    flat = plan[k, FLAT] != 0
+    if y == 0 and not flat:
         if plan[k, PREDICTED] != 0:
             guess += (int64(before[2, x + 2]) - int64(before[2, x + 1])) << SHIFT
         elif channel > 0:
             row = frame[channel - 1, 2]
             guess += (int64(row[x + 2]) - int64(row[x + 1])) << SHIFT
-    elif y > 1:
+    elif y > 1 or flat:
         guess += plan[k, BIAS]
         for j in range(first_tap, plan[k, TAPS]):
             source = taps[k, j, 0]
@@ -202,6 +205,7 @@ def exact_symbols(plan, taps, planes, entries):
         ours[2 + turn, channel],
     )
     rules, predicted = rules_of(np.int64, plan[k]), plan[k, PREDICTED] != 0
+    fold = fold_of(plan[k])
     stride = cuda.gridDim.x * cuda.blockDim.x
     first = cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x
     for i in range(first, plan[k, ROWS] * columns, stride):
@@ -228,7 +232,7 @@ def exact_symbols(plan, taps, planes, entries):
         pattern = pattern_of(np.int64, value, prediction, prediction, near, past[0], rules)
         cell = int64(frame[row, column]) - prediction
         size = abs(cell)
-        coarse, low, _ = coarse_of(2 * size - (1 if cell < 0 else 0))
+        coarse, low, _ = coarse_of((size << fold) - (1 if cell < 0 else 0))
         entries[k, slot_of(y, x, columns)] = pattern | coarse << 13 | low << BITS
         magnitudes[row, column] = min(size >> plan[k, SCALE], LARGEST)
 

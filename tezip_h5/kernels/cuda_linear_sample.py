@@ -31,6 +31,7 @@ __all__ = [
     "TURN",
     "class_of",
     "coarse_of",
+    "fold_of",
     "pattern_of",
     "rules_of",
     "slot_of",
@@ -54,6 +55,7 @@ ENTRIES = (int32[:, ::1], int64[:, ::1])
 
 value_of, pattern_of = of(linear_sample.value_of), of(linear_sample.pattern_of)
 rules_of, weights_of = of(linear_sample.rules_of), of(linear.weights_of)
+fold_of = of(linear.fold_of)
 
 
 @device

@@ -22,6 +22,7 @@ from tezip_h5.kernels.cuda_linear_sample import (
     ROWS,
     class_of,
     coarse_of,
+    fold_of,
     pattern_of,
     rules_of,
     steps_of,
@@ -165,7 +166,7 @@ def _foretell(expected, energy, around, past, sizes, weights, rules, limits):
     value += int64(w7) * int64(corner2) + int64(w8) * int64(right2)
     weights = int64(w0), int64(w1), int64(w2), int64(w3), int64(w4), int64(w5)
     value = value_of(value, weights, near, past, rules)
-    low, high, tolerance, _, _, _, own = limits
+    low, high, tolerance, _, _, _, own, _ = limits
     prediction = min(max(value >> SHIFT, low), high)
     lowest, highest = prediction - tolerance, prediction + tolerance
     pattern = pattern_of(np.int64, value, lowest, highest, near, past[0], rules)
@@ -204,8 +205,8 @@ def _look_up(context, stream, ends, tables, slots, words, bits):
 def _limits(plan):
     """What every sample wants to know of a plan: the lowest and the highest level, the tolerance,
     the shift of magnitudes, the width of cells, the largest of them that changes a sample (see
-    `linear_decode`), and whether energies are of this plane alone. Kept in registers: what is
-    written in between might be the plan, as far as a compiler knows."""
+    `linear_decode`), whether energies are of this plane alone, and `fold_of`. Kept in registers:
+    what is written in between might be the plan, as far as a compiler knows."""
     low, high, tolerance = plan[LOW], plan[HIGH], plan[TOLERANCE]
     stride = 2 * tolerance + 1
     return (
@@ -216,16 +217,17 @@ def _limits(plan):
         stride,
         (high - low) // stride + 1,
         plan[SIDE] == SIDE_OWN,
+        fold_of(plan),
     )
 
 
 @device
 def _settle(symbol, prediction, limits):
     """Sample and magnitude of a symbol, as `linear_decode` has them."""
-    low, high, _, scale, stride, most, _ = limits
-    size = (symbol + 1) >> 1
+    low, high, _, scale, stride, most, _, fold = limits
+    size = (symbol + fold) >> fold
     index = min(size, most)
-    if symbol & 1:
+    if symbol & fold:
         index = -index
     sample = min(max(prediction + index * stride, low), high)
     return sample, min(size >> scale, int64(LARGEST))
@@ -234,11 +236,11 @@ def _settle(symbol, prediction, limits):
 @device
 def _quantize(level, prediction, factor, limits):
     """Symbol, sample and magnitude of a level, as `linear_closed` has them."""
-    low, high, tolerance, scale, stride, _, _ = limits
+    low, high, tolerance, scale, stride, _, _, fold = limits
     index = cell(int64(level) - prediction, tolerance, stride, factor)
     sample = min(max(prediction + index * stride, low), high)
     size = abs(index)
-    return 2 * size - (1 if index < 0 else 0), sample, min(size >> scale, int64(LARGEST))
+    return (size << fold) - (1 if index < 0 else 0), sample, min(size >> scale, int64(LARGEST))
 
 
 def _build(decoding: bool, name: str, signatures):

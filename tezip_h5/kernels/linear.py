@@ -27,7 +27,7 @@ LARGEST = 1023  # magnitude of a symbol that counts
 
 # What `plan` holds. The own weights are in the order W, WW, N, NW, NE, median.
 CHANNEL, TOLERANCE, LOW, HIGH, BIAS, PREDICTED, SIDE = range(7)
-SCALE, DRIFT, WIDE, SMALL, FINE, OWN = range(7, 13)
+SCALE, DRIFT, WIDE, SMALL, FINE, FLAT, OWN = range(7, 14)
 PLAN = OWN + 6
 SIDE_OWN, SIDE_BEFORE, SIDE_CHANNEL = range(3)  # where a pixel's surroundings are looked at
 
@@ -38,12 +38,18 @@ _TAPS = int64[:, ::1]
 
 
 @inlined
+def fold_of(plan):
+    """Bits that a symbol has below its magnitude: one for the sign, but in flat planes."""
+    return int64(0) if plan[FLAT] else int64(1)
+
+
+@inlined
 def weights_of(plan, y):
     """Weights of W, WW, N, NW, NE and the median in row `y`."""
     one, zero = int64(1) << SHIFT, int64(0)
-    if y == 0:
+    if y == 0 and not plan[FLAT]:
         return one, zero, zero, zero, zero, zero
-    if y == 1:
+    if y == 1 and not plan[FLAT]:
         return zero, zero, zero, zero, zero, one
     own = plan[OWN:]
     return own[0], own[1], own[2], own[3], own[4], own[5]
@@ -59,12 +65,12 @@ def expect(y, own, plan, taps, sums, guess):
     channel = plan[CHANNEL]
     for x in range(guess.size):
         guess[x] = int64(1) << (SHIFT - 1)
-    if y == 0:
+    if y == 0 and not plan[FLAT]:
         if plan[PREDICTED] or channel > 0:
             row = before[channel, 2] if plan[PREDICTED] else frame[channel - 1, 2]
             for x in range(guess.size):
                 guess[x] += (int64(row[x + 2]) - int64(row[x + 1])) << SHIFT
-    elif y > 1:
+    elif y > 1 or plan[FLAT]:
         for x in range(guess.size):
             guess[x] += plan[BIAS]
         sums[:] = 0

@@ -17,6 +17,7 @@ from tezip_h5.kernels.linear import (
     SMALL,
     TOLERANCE,
     border,
+    fold_of,
     repeat_last,
 )
 from tezip_h5.kernels.linear_emit import CONTEXT as ROW_CONTEXT
@@ -72,7 +73,7 @@ def _quantize(kind, wave, now, plan):
     """Symbols, samples and magnitudes of a step, from levels and predictions."""
     low, high, scale = kind(plan[LOW]), kind(plan[HIGH]), kind(plan[SCALE])
     tolerance, stride = kind(plan[TOLERANCE]), kind(2 * plan[TOLERANCE] + 1)
-    zero, largest = kind(0), kind(LARGEST)
+    zero, fold, largest = kind(0), kind(fold_of(plan)), kind(LARGEST)
     for i in range(LANES):
         lane = uint64(i)
         prediction = wave[uint64(PREDICTION) + lane]
@@ -82,7 +83,9 @@ def _quantize(kind, wave, now, plan):
         cell = np.subtract(np.bitwise_xor(size, sign), sign)
         sample = np.add(prediction, np.multiply(cell, stride))
         wave[now + uint64(SAMPLES) + lane] = np.minimum(np.maximum(sample, low), high)
-        wave[now + uint64(SYMBOL) + lane] = np.subtract(np.add(size, size), kind(cell < zero))
+        wave[now + uint64(SYMBOL) + lane] = np.subtract(
+            np.left_shift(size, fold), kind(cell < zero)
+        )
         wave[now + uint64(CONTEXTS) + lane] = wave[uint64(CONTEXT) + lane]
         size = np.minimum(np.right_shift(size, scale), largest)
         wave[now + uint64(SIZES) + lane] = np.bitwise_and(size, wave[uint64(ACTIVE) + lane])
@@ -92,7 +95,7 @@ def _quantize(kind, wave, now, plan):
 def _emit(kind, step, top, rows, width, plan, wave, sizes, classes, found, bits, filled, fields):
     """Store and count what a block of steps has found; `sizes` is the plane of magnitudes."""
     symbols, contexts, counts = found
-    one, scale, largest = kind(1), kind(plan[SCALE]), kind(LARGEST)
+    fold, scale, largest = kind(fold_of(plan)), kind(plan[SCALE]), kind(LARGEST)
     for lane in range(rows):
         column, first, end = extent(step, lane, width)
         if first >= end:
@@ -102,7 +105,7 @@ def _emit(kind, step, top, rows, width, plan, wave, sizes, classes, found, bits,
         y, x = top + lane, column + first
         row = sizes[y + 2][x + 2 : column + end + 2]
         for i in range(row.size):
-            size = np.right_shift(np.add(fields[ROW_SYMBOL + i], one), one)
+            size = np.right_shift(np.add(fields[ROW_SYMBOL + i], fold), fold)
             row[i] = np.minimum(np.right_shift(size, scale), largest)
         filled[lane] = emit(
             fields,

@@ -21,6 +21,7 @@ from tezip_h5.kernels.linear import (
     SMALL,
     TOLERANCE,
     border,
+    fold_of,
     repeat_last,
 )
 from tezip_h5.kernels.linear_sample import ACTIVITY, PATTERN, rules_of
@@ -91,12 +92,12 @@ def _settle(kind, wave, now, plan):
     scale, stride = kind(plan[SCALE]), kind(2 * plan[TOLERANCE] + 1)
     # No cell is larger than any that changes a sample: products stay as small as samples.
     most = kind((plan[HIGH] - plan[LOW]) // (2 * plan[TOLERANCE] + 1) + 1)
-    zero, one, largest = kind(0), kind(1), kind(LARGEST)
+    zero, fold, largest = kind(0), kind(fold_of(plan)), kind(LARGEST)
     for i in range(LANES):
         lane = uint64(i)
         symbol = wave[uint64(CELL) + lane]
-        sign = np.subtract(zero, np.bitwise_and(symbol, one))
-        size = np.right_shift(np.add(symbol, one), one)
+        sign = np.subtract(zero, np.bitwise_and(symbol, fold))
+        size = np.right_shift(np.add(symbol, fold), fold)
         cell = np.subtract(np.bitwise_xor(np.minimum(size, most), sign), sign)
         sample = np.add(wave[uint64(PREDICTION) + lane], np.multiply(cell, stride))
         wave[now + uint64(SAMPLES) + lane] = np.minimum(np.maximum(sample, low), high)

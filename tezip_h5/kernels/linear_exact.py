@@ -22,6 +22,7 @@ from tezip_h5.kernels.linear import (
     SMALL,
     WIDEST,
     expect,
+    fold_of,
     surround,
     surroundings,
     weights_of,
@@ -56,7 +57,7 @@ def _symbols(kind, y, first, count, own, plan, rules, guess, fields):
         kind(numbers[5]),
     )
     low, high, scale = kind(plan[LOW]), kind(plan[HIGH]), kind(plan[SCALE])
-    shift, one, largest = kind(SHIFT), kind(1), kind(LARGEST)
+    shift, fold, largest = kind(SHIFT), kind(fold_of(plan)), kind(LARGEST)
     for i in range(count):
         near = (
             kind(row[i + 1]),
@@ -77,7 +78,7 @@ def _symbols(kind, y, first, count, own, plan, rules, guess, fields):
         cell = np.subtract(kind(row[i + 2]), prediction)
         magnitude = np.absolute(cell)
         fields[CONTEXT + i] = pattern
-        fields[SYMBOL + i] = np.subtract(np.left_shift(magnitude, one), kind(cell < 0))
+        fields[SYMBOL + i] = np.subtract(np.left_shift(magnitude, fold), kind(cell < 0))
         fields[SIZE + i] = np.minimum(np.right_shift(magnitude, scale), largest)
 
 

@@ -186,10 +186,11 @@ def _truncated(frames: np.ndarray, low, high) -> Truncated | None:
         return None
     with np.errstate(invalid="ignore", over="ignore"):
         changes = np.abs(np.diff(frames[:: max(1, len(frames) // 4)].astype(np.float64), axis=2))
-    changes = changes[np.isfinite(changes) & (changes > 0)]
-    if changes.size == 0:
-        return None
-    bits = np.frexp(magnitude)[1] - np.frexp(np.median(changes))[1] + _BITS_BELOW
+        changes = changes[np.isfinite(changes) & (changes > 0)]
+        if changes.size == 0:
+            return None
+        usual = np.median(changes)
+    bits = np.frexp(magnitude)[1] - np.frexp(usual)[1] + _BITS_BELOW
     bits = int(np.clip(bits, *_TRUNCATED_BITS))
     step = float(np.ldexp(1.0, int(np.frexp(magnitude)[1]) - bits))
     if not step >= float(np.finfo(frames.dtype).smallest_normal):

@@ -26,13 +26,17 @@ __all__ = ["LinearDecoder", "LinearEncoder"]
 
 RESIDUALS, TABLES = "residuals", "tables"
 
-_NEW, _DRIFT, _SIDE_SHIFT = 1, 2, 2  # of a plane's flags
+_NEW, _DRIFT, _SIDE_SHIFT, _SIDE_MASK, _FLAT = 1, 2, 2, 3, 16  # of a plane's flags
 _LOUD = 40  # mean magnitude of symbols that energies can hold
 _LARGEST_MEAN = 1 << 33
 
 
 class LinearEncoder:
     """Encode the frames of one chunk; parameters as for `StageEncoder`.
+
+    With `flat` no plane is predicted: cells count from the lowest level, and what was around a
+    sample only tells which table they have. That serves noise that is not symmetric, such as that
+    of photons behind a multiplier, whose lower end is sharp and whose upper end is long.
 
     With the device "cuda" samples are predicted, counted and coded there, together with those of
     other chunks; weights and tables are found here.
@@ -42,8 +46,8 @@ class LinearEncoder:
     place = "cpu"
     device = "cpu"
 
-    def __init__(self, shape, scale, settings, quantizer="uniform", guided=False):
-        self._shape, self._top = shape, int(scale.top)
+    def __init__(self, shape, scale, settings, quantizer="uniform", guided=False, flat=False):
+        self._shape, self._top, self._flat = shape, int(scale.top), flat
         self._linear = kernels.load("linear")
         self._planner, self._fitter = Planner(scale), Fitter()
         self._weights: dict[tuple[bool, int], Weights] = {}
@@ -75,7 +79,11 @@ class LinearEncoder:
         last = self._weights.get(key)
         weights, size = last, 0.0
         side = linear.SIDE_CHANNEL if channel else linear.SIDE_OWN
-        if self._fitter.due(levels.size, plan):
+        if self._flat:
+            side = linear.SIDE_BEFORE if predicted else side
+            weights = Weights.none(len(taps_of(predicted, channel)), self._planner.low, side)
+            size = levels.mean(dtype=np.float64) / (2 * plan[linear.TOLERANCE] + 1)
+        elif self._fitter.due(levels.size, plan):
             known = self._chunk.known(channel)
             weights, size = self._fitter.choose(levels, known, plan, last, side)
         if not self._heads:
@@ -83,7 +91,7 @@ class LinearEncoder:
             self._planner.energy_scale = min(max(wanted, 0), 31)
         self._chunk.model(levels, plan, self._planner.apply(weights, plan))
         base = last or Weights.median(len(taps_of(predicted, channel)), False, 0)
-        new = (weights.mean, weights.values) != (base.mean, base.values)
+        new = not self._flat and (weights.mean, weights.values) != (base.mean, base.values)
         self._heads.append(_pack_head(weights, new))
         self._sides.append(weights.side)
         self._weights[key] = weights
@@ -107,6 +115,7 @@ class LinearEncoder:
 
 def _pack_head(weights: Weights, new: bool) -> bytes:
     flags = _NEW * new | _DRIFT * weights.drift | weights.side << _SIDE_SHIFT
+    flags |= _FLAT * weights.flat
     head = bytes([flags])
     if new:
         for number in (weights.mean, *weights.values):
@@ -169,7 +178,9 @@ class LinearDecoder:
         self._chunk.begin(prediction)
         for channel, tolerance in enumerate(tolerances):
             predicted = prediction is not None
-            weights = self._weights[predicted, channel] = self._head(predicted, channel)
+            weights = self._head(predicted, channel)
+            if not weights.flat:
+                self._weights[predicted, channel] = weights
             plan = self._planner.begin(predicted, channel, int(tolerance))
             if self._chunk.decode(plan, self._planner.apply(weights, plan)):
                 raise FormatError("a residual stream ends before its samples do")
@@ -186,15 +197,19 @@ class LinearDecoder:
     def _head(self, predicted, channel) -> Weights:
         reader, linear = self._reader, self._linear
         (flags,) = reader.take(1)
-        side = flags >> _SIDE_SHIFT
+        side = flags >> _SIDE_SHIFT & _SIDE_MASK
         if (
-            side >= SIDES
+            flags >= 2 * _FLAT
+            or side >= SIDES
             or (side == linear.SIDE_BEFORE and not predicted)
             or (side == linear.SIDE_CHANNEL and not channel)
             or (flags & _DRIFT and not predicted)
+            or (flags & _FLAT and flags & (_NEW | _DRIFT))
         ):
             raise FormatError(f"flags {flags:#x} do not fit a plane of channel {channel}")
         count = len(taps_of(predicted, channel))
+        if flags & _FLAT:
+            return Weights.none(count, self._planner.low, side)
         if flags & _NEW:
             mean = reader.signed(_LARGEST_MEAN)
             values = tuple(reader.signed(32767) for _ in range(6 + count))

@@ -17,12 +17,14 @@ class Planner:
     ----------
     energy_scale : int
         The shift of the magnitudes of symbols, with which they are looked at around a sample.
+    low : int
+        The lowest level.
     """
 
     def __init__(self, scale):
         self._linear = kernels.load("linear")
         wraps = scale.top > 2**31 - 1
-        self._low, self._high = (-(2**31), 2**31 - 1) if wraps else (0, scale.top)
+        self.low, self._high = (-(2**31), 2**31 - 1) if wraps else (0, scale.top)
         self.energy_scale = 0
 
     def begin(self, predicted: bool, channel: int, tolerance: int) -> np.ndarray:
@@ -30,7 +32,7 @@ class Planner:
         linear = self._linear
         plan = np.zeros(linear.PLAN, np.int64)
         plan[linear.CHANNEL], plan[linear.TOLERANCE] = channel, tolerance
-        plan[linear.LOW], plan[linear.HIGH] = self._low, self._high
+        plan[linear.LOW], plan[linear.HIGH] = self.low, self._high
         plan[linear.PREDICTED] = predicted
         return plan
 
@@ -41,8 +43,9 @@ class Planner:
         rest = weights.values[6:]
         plan[linear.BIAS] = weights.mean * (ONE - sum(weights.values))
         plan[linear.SIDE], plan[linear.DRIFT] = weights.side, weights.drift
+        plan[linear.FLAT] = weights.flat
         plan[linear.SCALE] = self.energy_scale
-        most = max(-self._low, self._high)
+        most = max(-self.low, self._high)
         reach = most * sum(map(abs, rest))
         plan[linear.WIDE] = reach >= 2**31  # whether sums over taps overflow 32 bits
         # The same of whole predictions, with the median's difference from the frame before.

@@ -51,17 +51,24 @@ class Weights:
     mean : the level at which they are exact
     drift : the median is that of differences from the frame before
     side : where magnitudes of symbols around a sample are looked at
+    flat : nothing does; cells count from the lowest level, and have no sign
     """
 
     values: tuple[int, ...]
     mean: int = 0
     drift: bool = False
     side: int = 0
+    flat: bool = False
 
     @classmethod
     def median(cls, taps: int, drift: bool, side: int) -> Weights:
         """The median alone."""
         return cls((0,) * 5 + (ONE,) + (0,) * taps, 0, drift, side)
+
+    @classmethod
+    def none(cls, taps: int, lowest: int, side: int) -> Weights:
+        """Those of a flat plane."""
+        return cls((0,) * (_FIRST + taps), lowest, False, side, True)
 
 
 @dataclass
