@@ -148,6 +148,25 @@ def test_hdf5_can_close_what_it_could_not_write(run_h5, in_fresh_process):
     assert run_h5.read_bytes() == before
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks here")
+def test_a_child_that_closes_them_too_changes_nothing(tmp_path):
+    """It does when it drops what other threads had; the lock and the end are its parent's."""
+    path = tmp_path / "x"
+    path.write_bytes(b"x" * 5000)
+    with Pages(path) as pages:
+        pages.seek(5000)
+        pages.write(b"y" * 100)
+        if (child := os.fork()) == 0:
+            pages.close()
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert path.read_bytes()[5000:] == b"y" * 100
+        with pytest.raises(BlockingIOError):
+            Pages(path)
+        pages.commit()
+    assert path.read_bytes() == b"x" * 5000 + b"y" * 100
+
+
 # --- deaths ---
 
 

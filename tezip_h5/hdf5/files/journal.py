@@ -229,10 +229,11 @@ class Pages(io.RawIOBase):
 
     def close(self) -> None:
         """Close the file; what was not committed is gone, and the file as it was."""
-        if not self._file.closed:
+        if self._process != os.getpid():  # a fork: the end and the lock are its parent's
+            self._file.close()
+        elif not self._file.closed:
             try:
-                if self._process == os.getpid():  # not in a child that was forked meanwhile
-                    self._file.truncate(self._base)
+                self._file.truncate(self._base)
             finally:
                 _unlock(self._file)
         super().close()
