@@ -4,7 +4,9 @@ import contextlib
 import errno
 import os
 import shutil
+import stat
 import threading
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -13,7 +15,7 @@ import pytest
 import tezip_h5
 from tezip_h5 import FormatError, InputError
 from tezip_h5.cli import main
-from tezip_h5.hdf5.files import journal, opening, superblock
+from tezip_h5.hdf5.files import finished, journal, opening, superblock
 from tezip_h5.hdf5.files.journal import Pages, journal_of, recover
 
 
@@ -148,6 +150,14 @@ def test_hdf5_can_close_what_it_could_not_write(run_h5, in_fresh_process):
     assert run_h5.read_bytes() == before
 
 
+def test_an_end_behind_the_file_is_not_believed(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(b"x" * 5000)
+    with Pages(path, lambda _: 9000) as pages:
+        assert pages.seek(0, os.SEEK_END) == 5000
+    assert path.read_bytes() == b"x" * 5000
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks here")
 def test_a_child_that_closes_them_too_changes_nothing(tmp_path):
     """It does when it drops what other threads had; the lock and the end are its parent's."""
@@ -165,6 +175,95 @@ def test_a_child_that_closes_them_too_changes_nothing(tmp_path):
             Pages(path)
         pages.commit()
     assert path.read_bytes() == b"x" * 5000 + b"y" * 100
+
+
+def test_an_interruption_comes_when_all_is_there(tmp_path, monkeypatch):
+    path = tmp_path / "x"
+    path.write_bytes(b"x" * 5000)
+    whole, calls = journal._carry_out, []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        whole(*arguments)
+
+    monkeypatch.setattr(journal, "_carry_out", interrupted)
+    with Pages(path) as pages:
+        pages.write(b"y" * 5000)
+        with pytest.raises(KeyboardInterrupt):
+            pages.commit()
+    assert path.read_bytes() == b"y" * 5000
+    assert os.listdir(tmp_path) == ["x"]
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """What is brought to the disk, and when names change, in order."""
+    steps = []
+
+    def noted(module, function, describe):
+        real = getattr(module, function)
+
+        def called(*arguments, **options):
+            steps.append(describe(*arguments))
+            return real(*arguments, **options)
+
+        monkeypatch.setattr(module, function, called)
+
+    def synced(descriptor):
+        there = os.fstat(descriptor)
+        if stat.S_ISDIR(there.st_mode):
+            return "folder"
+        return f"{there.st_ino} synced"
+
+    noted(os, "fsync", synced)
+    noted(os, "replace", lambda old, new: f"{os.stat(old).st_ino} named {os.path.basename(new)}")
+    noted(os, "link", lambda old, new: f"{os.stat(old).st_ino} named {os.path.basename(new)}")
+    noted(journal, "_carry_out", lambda *_: "pages")
+    noted(Path, "unlink", lambda path: path.name if path.exists() else "")
+    return steps
+
+
+def without_numbers(steps, **names):
+    """Steps with names for numbers of files, without files that were not there to be removed."""
+    known = {str(number): name for name, number in names.items()}
+    words = [[known.get(word, word) for word in step.split()] for step in steps if step]
+    return [" ".join("journal" if word.isdigit() else word for word in step) for step in words]
+
+
+@pytest.mark.skipif(not hasattr(os, "O_DIRECTORY"), reason="folders are not synced here")
+def test_what_a_step_needs_is_on_the_disk_before_it(tmp_path, steps):
+    """Of what a power failure leaves nothing else tells."""
+    path = tmp_path / "x"
+    path.write_bytes(b"x" * 5000)
+    with Pages(path) as pages:
+        pages.write(b"y" * 6000)
+        pages.commit()
+    assert without_numbers(steps, x=path.stat().st_ino) == [
+        "x synced",  # what was added, which the pages will lead to
+        "journal synced",
+        "journal named .x.tezip-journal",
+        "folder",
+        "pages",
+        "x synced",
+        ".x.tezip-journal",  # removed
+    ]
+
+
+@pytest.mark.skipif(not hasattr(os, "O_DIRECTORY"), reason="folders are not synced here")
+@pytest.mark.parametrize("there", [False, True])
+def test_a_finished_file_is_on_the_disk_before_it_has_its_name(tmp_path, steps, there):
+    made, path = tmp_path / "made", tmp_path / "x"
+    made.write_bytes(b"new")
+    if there:
+        path.write_bytes(b"old")
+        finished.replace(made, path)
+    else:
+        assert finished.put(made, path)
+    found = without_numbers(steps, made=path.stat().st_ino)
+    assert [step for step in found if step != "made"] == ["made synced", "made named x", "folder"]
+    assert path.read_bytes() == b"new"
 
 
 # --- deaths ---
