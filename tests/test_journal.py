@@ -372,14 +372,17 @@ def test_a_journal_of_another_state_is_left_alone(torn, walk, caplog, change):
     assert not journal_of(path).exists()
 
 
-@pytest.mark.parametrize("damage", ["empty", "short", "not one", "sizes"])
+@pytest.mark.parametrize("damage", ["empty", "short", "not one", "sizes", "negative"])
 def test_a_damaged_journal_is_named(torn, damage):
     _, path = torn
     found = journal_of(path)
     data = found.read_bytes()
-    if damage == "sizes":
+    if damage in ("sizes", "negative"):
         with np.load(found) as arrays:
-            np.savez(found, **{**arrays, "sizes": arrays["sizes"] - 1})
+            sizes = arrays["sizes"]
+            if damage == "negative":
+                sizes[:2] += [sizes[1] + 1, -sizes[1] - 1]  # the sum is as it was
+            np.savez(found, **{**arrays, "sizes": sizes - (damage == "sizes")})
         shutil.move(f"{found}.npz", found)
     else:
         found.write_bytes({"empty": b"", "short": data[:-9], "not one": b"\0" * 100}[damage])
@@ -414,6 +417,36 @@ def test_a_file_that_another_process_changes(torn):
         fcntl.flock(other, fcntl.LOCK_SH)  # a reader
         with pytest.raises(BlockingIOError, match="open in another process"):
             Pages(path)
+
+
+def test_a_journal_whose_writer_has_just_finished(torn, walk, monkeypatch):
+    before, path = torn
+    path.write_bytes(before)
+
+    class Locked(journal.Locked):
+        def __init__(self, path):
+            super().__init__(path)
+            journal_of(path).unlink()  # while this waited
+
+    monkeypatch.setattr(journal, "Locked", Locked)
+    np.testing.assert_array_equal(tezip_h5.read(path, name="kept"), walk)
+
+
+def test_a_journal_that_has_no_room_leaves_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "x"
+    path.write_bytes(bytes(5000))
+
+    def full(file, **arrays):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with Pages(path) as pages:
+        pages.write(b"y")
+        with pytest.raises(OSError, match="No space"):
+            pages.commit()
+    assert path.read_bytes() == bytes(5000)
+    assert os.listdir(tmp_path) == ["x"]
 
 
 # --- other ways to the same file ---
