@@ -8,10 +8,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tezip_h5 import FormatError, Settings, TezipError, bitstream, codec
+from tezip_h5.bitstream import Section
 from tezip_h5.bounds import ChunkBound
 
 
@@ -118,6 +120,56 @@ def test_header_fields(change, words):
     parsed = bitstream.unpack(PAYLOADS["stages"])
     with pytest.raises(FormatError, match=words):
         codec.decode_chunk(bitstream.pack(replace(parsed.header, **change), parsed.sections))
+
+
+def longer(section, count=4):
+    return zstandard.compress(zstandard.decompress(section) + bytes(count))
+
+
+def shorter(section):
+    return zstandard.compress(zstandard.decompress(section)[:-4])
+
+
+@pytest.mark.parametrize(
+    ("number", "change", "words"),
+    [
+        (Section.EXCEPTIONS, longer, "more samples than its masks"),
+        (Section.EXCEPTIONS, lambda data: longer(data, 1), "too short for its masks"),
+        (Section.EXCEPTIONS, shorter, "fewer samples than its masks"),
+        (Section.RESTS, longer, "left behind the last frame"),
+        (Section.RESTS, shorter, "end before the frames do"),
+        (Section.FRAMES, lambda data: data[:2] + b"\3" + data[3:], "unknown kind of frame 3"),
+        (Section.FRAMES, lambda data: data[:-4] + b"\1\0\0\x40", "at most 2\\*\\*30"),
+        (Section.LEVELS, lambda data: struct.pack("<q", 1 << 62) + data[8:], "offset .* out of"),
+    ],
+)
+def test_sections_hold_what_their_frames_need_and_no_more(number, change, words):
+    frames = np.random.default_rng(1).normal(100, 5, (3, 20, 20)).astype("f4")
+    frames[0, 3, 4] = np.nan
+    payload = codec.encode_chunk(frames, ChunkBound(), Settings(coder="mixing")).payload
+    parsed = bitstream.unpack(payload)
+    changed = parsed.sections | {number: change(parsed.sections[number])}
+    with pytest.raises(FormatError, match=words):
+        codec.decode_chunk(bitstream.pack(parsed.header, changed))
+
+
+def test_a_stream_ends_with_the_last_frame():
+    steps = np.random.default_rng(0).integers(-2, 3, (5, 12, 14))
+    frames = (np.cumsum(steps, axis=0) + 50).astype("u2")
+    payload = codec.encode_chunk(frames, ChunkBound(), Settings(coder="linear")).payload
+    parsed = bitstream.unpack(payload)
+    changed = parsed.sections | {Section.RESIDUALS: parsed.sections[Section.RESIDUALS] + bytes(4)}
+    with pytest.raises(FormatError, match="does not end where it should"):
+        codec.decode_chunk(bitstream.pack(parsed.header, changed))
+
+
+def test_what_is_reserved_is_zero():
+    payload = bytearray(PAYLOADS["stages"])
+    end = 44 + 12 * payload[10]
+    payload[36] = 1
+    struct.pack_into("<I", payload, end, zlib.crc32(payload[:end]))
+    with pytest.raises(FormatError, match="reserved 1"):
+        codec.decode_chunk(bytes(payload))
 
 
 def test_a_huge_claim_is_refused_at_once():
