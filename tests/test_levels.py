@@ -185,6 +185,8 @@ def test_a_zstd_frame_that_claims_too_much_is_refused_before_it_is_given_room():
         inflate(zstandard.compress(bytes(1001)), 1000, "a table")
     with pytest.raises(FormatError, match="a table cannot"):
         inflate(b"no frame", 1000, "a table")
+    with pytest.raises(FormatError, match="a table cannot"):
+        inflate(zstandard.compress(b"all") + b"more", 1000, "a table")
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
