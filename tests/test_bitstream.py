@@ -172,6 +172,15 @@ def test_what_is_reserved_is_zero():
         codec.decode_chunk(bytes(payload))
 
 
+@pytest.mark.parametrize("change", [lambda data: data[:-5], lambda data: data + bytes(5)])
+def test_a_fallback_that_ends_elsewhere_is_not_given_to_blosc(change):
+    """It would believe the size that stands in the section, and read what is behind."""
+    parsed = bitstream.unpack(PAYLOADS["fallback"])
+    changed = {Section.FALLBACK: change(parsed.sections[Section.FALLBACK])}
+    with pytest.raises(FormatError, match="claims sizes"):
+        codec.decode_chunk(bitstream.pack(parsed.header, changed))
+
+
 def test_a_huge_claim_is_refused_at_once():
     parsed = bitstream.unpack(PAYLOADS["fallback"])
     header = replace(parsed.header, shape=(1000, 1000, 1000), valid=(1000, 1000, 1000))

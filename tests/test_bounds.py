@@ -129,6 +129,20 @@ def test_bounds_beyond_all_numbers():
             ErrorBound(noise=value)
 
 
+@pytest.mark.parametrize(
+    "bound",
+    [ChunkBound(pointwise=0.1), ChunkBound(noise=0.1), ChunkBound(absolute=np.full((1, 1), 9.0))],
+)
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_nothing_is_near_what_is_no_number(bound, value):
+    """A part of infinity is infinite, too: no error would be larger."""
+    frame = np.full((1, 2, 1), value, "f4")
+    decoded = np.array([value, 5], "f4").reshape(1, 2, 1)
+    error, bad = bound.check(frame, decoded, 0)
+    assert error == 0
+    assert bad.reshape(-1).tolist() == [False, True]
+
+
 def test_check_is_strict():
     frame = np.array([[[10.0], [np.nan], [np.inf]]])
     limits = ChunkBound(absolute=np.array([[1.0]]))
