@@ -9,7 +9,7 @@ from models import random_model
 
 import tezip_h5
 from tezip_h5 import FormatError, InputError, Settings, codec, recoding
-from tezip_h5.bounds import ErrorBound
+from tezip_h5.bounds import ChunkBound, ErrorBound
 from tezip_h5.cli import main
 from tezip_h5.model import embedding
 from tezip_h5.prediction.architecture import Architecture
@@ -294,3 +294,13 @@ def test_exceptions_beyond_the_payloads_levels(paths):
         tezip_h5.verify(paths[1], stack)
         for path in paths:
             path.unlink()
+
+
+def test_what_decodes_to_other_samples_is_not_taken(walk, monkeypatch):
+    payload = codec.encode_chunk(walk, ChunkBound(), Settings(level="fast")).payload
+    wrong = codec.encode_chunk(np.zeros_like(walk), ChunkBound(), Settings(level="fast"))
+    assert len(wrong.payload) < len(payload)
+    monkeypatch.setattr(recoding, "encode_chunk", lambda *_, **__: wrong)
+    anew = recoding.recode(payload, walk, Settings(level="best"))
+    assert isinstance(anew, recoding.Kept)
+    assert anew.payload == payload
