@@ -337,6 +337,22 @@ def test_a_failure_leaves_every_byte(mine, walk, monkeypatch):
     assert os.listdir(mine.parent) == ["mine.h5"]
 
 
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="no room can be taken here")
+def test_without_room_nothing_is_begun(mine):
+    before = mine.read_bytes()
+    with pytest.raises(OSError), opening.changing(mine, 1 << 60):
+        pytest.fail("it was begun")
+    assert mine.read_bytes() == before
+
+
+def test_an_error_that_hdf5_keeps_to_itself_is_one(mine, monkeypatch):
+    before, unsaid = mine.read_bytes(), OSError("unsaid")
+    monkeypatch.setattr(Pages, "seal", lambda pages: setattr(pages, "error", unsaid))
+    with pytest.raises(OSError, match="unsaid"), opening.changing(mine, 1000) as file:
+        file["x"] = 1
+    assert mine.read_bytes() == before
+
+
 # --- journals that must not be finished ---
 
 
