@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import stat
 import threading
 
@@ -248,6 +249,29 @@ def test_a_child_that_was_forked_meanwhile_does_not_keep_the_lock(path):
     finally:
         os.kill(child, 9)
         os.waitpid(child, 0)
+
+
+def test_a_child_does_not_wait_for_what_its_parents_threads_held(path):
+    write(path)
+    held, let_go = threading.Event(), threading.Event()
+
+    def hold():
+        with opening._lock_of(path):
+            held.set()
+            let_go.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    try:
+        if (child := os.fork()) == 0:
+            signal.alarm(10)
+            opening.open_existing(path).close()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+    finally:
+        let_go.set()
+        thread.join()
 
 
 def test_locks_are_asked_for_as_hdf5_does(path, monkeypatch):
