@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -98,6 +99,13 @@ def test_damage_is_refused():
     reader.apply(*ones)  # wants twice the bits that a frame has
     with pytest.raises(FormatError, match="end before"):
         reader.apply(*ones)
+    small = np.full((1, 4, 4, 1), 0.1, "f4")  # no level of its own: all its bits are rests
+    _, section = through(small, 1.0, 0, 10)
+    cut = zstandard.compress(zstandard.decompress(section)[:-4])
+    with pytest.raises(FormatError, match="end before"):
+        RestReader(cut, Truncated(small.dtype, 0, 10, step=1.0), 1, 16).apply(
+            np.zeros((4, 4, 1), "f4"), np.zeros((4, 4, 1), "i4")
+        )
     for step in (0.3, 0.0, -2.0, np.nan, np.inf, 1e-320):
         packed = Truncated(frames.dtype, 0, 20000, step=step).pack()
         with pytest.raises(FormatError, match="power of 2"):
