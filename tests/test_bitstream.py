@@ -154,7 +154,7 @@ def test_sections_hold_what_their_frames_need_and_no_more(number, change, words)
 
 
 def test_a_stream_ends_with_the_last_frame():
-    steps = np.random.default_rng(0).integers(-2, 3, (5, 12, 14))
+    steps = np.random.default_rng(0).integers(-2, 3, (5, 48, 56))
     frames = (np.cumsum(steps, axis=0) + 50).astype("u2")
     payload = codec.encode_chunk(frames, ChunkBound(), Settings(coder="linear")).payload
     parsed = bitstream.unpack(payload)
