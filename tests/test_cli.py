@@ -371,7 +371,7 @@ def test_the_demo_looks_at_its_options_first(tmp_path, capsys):
 
 def test_a_module_can_be_run(run_h5):
     result = subprocess.run(
-        [sys.executable, "-m", "tezip_h5.cli", "inspect", str(run_h5)],
+        [sys.executable, "-m", "tezip_h5", "inspect", str(run_h5)],
         capture_output=True,
         text=True,
         check=True,

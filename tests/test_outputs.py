@@ -166,7 +166,7 @@ sys.exit(cli.guarded("tezip-h5", lambda: print("line\\n" * int(sys.argv[1]))))
 
 @pytest.mark.skipif(os.name != "posix", reason="a POSIX shell")
 def test_a_closed_standard_output_is_a_failure(run_h5):
-    command = '"$0" -m tezip_h5.cli inspect "$1" >&-'
+    command = '"$0" -m tezip_h5 inspect "$1" >&-'
     result = subprocess.run(
         ["sh", "-c", command, sys.executable, str(run_h5)],
         stderr=subprocess.PIPE,

@@ -45,6 +45,7 @@ MAY_IMPORT = {
     "inflate": {"errors"},
     "placing": set(),
     "holes": set(),
+    "glance": set(),
     "exceptions": {"errors", "inflate"},
     "rests": {"errors", "inflate", "kernels", "levels"},
     "images": {"errors", "misread", "placing"},
@@ -60,7 +61,7 @@ MAY_IMPORT = {
         "simulate",
         "dataset_paths",
     },
-    "levels": {"errors", "bounds", "inflate"},
+    "levels": {"errors", "bounds", "glance", "inflate"},
     "dask_blocks": set(),
     "dataset_paths": {"errors"},
     "frames": {"errors", "dask_blocks", "gpu_arrays", "levels", "images", "stackfiles"},
@@ -71,7 +72,7 @@ MAY_IMPORT = {
     "frames_section": {"errors", "windows"},
     "planning": {"bounds", "holes", "levels", "settings", "windows"},
     "chunk": CODEC | {"holes"},
-    "attempts": CODEC | {"chunk", "holes", "parallel"},
+    "attempts": CODEC | {"chunk", "glance", "holes", "parallel"},
     "codec": CODEC | {"attempts", "chunk", "holes"},
     "recoding": CODEC | {"codec"},
     "anatomy": CODEC | {"chunk"},
@@ -92,6 +93,7 @@ MAY_IMPORT = {
         "version",
     },
     "zarr": CODEC | {"hdf5", "frames"},
+    "__main__": {"cli"},
     "cli": CODEC
     | GPU
     | {"codec", "chunk", "frames", "images", "hdf5", "page", "zarr", "peers", "simulate"}

@@ -340,7 +340,7 @@ def test_the_command_warns_in_one_line(tmp_path, walk):
     tezip_h5.write(walk, path, level="fast")
     with h5py.File(path, "r+") as f:
         f.create_dataset("odd", data=walk, chunks=True, compression="lzf")
-    command = [sys.executable, "-m", "tezip_h5.cli", "references", str(path)]
+    command = [sys.executable, "-m", "tezip_h5", "references", str(path)]
     result = subprocess.run(
         [*command, str(tmp_path / "run.json"), "--others"],
         capture_output=True,

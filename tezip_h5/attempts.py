@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from tezip_h5 import bitstream, levels, parallel, residual
+from tezip_h5 import bitstream, glance, levels, parallel, residual
 from tezip_h5.bitstream import Header, Section
 from tezip_h5.bounds import ChunkBound
 from tezip_h5.chunk import ChunkEncoder, Encoded, Task
@@ -25,6 +25,7 @@ _SAMPLE_SIDES, _SAMPLE_FRAMES, _SAMPLE_SHARE = (64, 128), 8, 16
 _PATCHES = 2  # rows and columns of what must stand for all of the picture
 _HOPE = 0.75  # share of its worth that a network must save there to be tried
 _CLEAR = 0.5, 1.5  # times its worth, below and above which a sample decides upon the mixing coder
+_SKEWED = 0.15  # of `glance.skew`, above which planes may be better off without predictions
 _STILL = 1.0  # bits per sample: parts of such frames say little of the whole
 
 
@@ -122,12 +123,15 @@ class Attempts(Task):
         return min(runs, key=lambda run: len(run.payload))
 
     def flat(self) -> Encoded | None:
-        """The linear coder's payload without predictions; None where a sample is not smaller by it,
-        another coder is pinned, or levels are too wide to be counted."""
+        """The linear coder's payload without predictions, for skewed noise; None where it is not, a
+        sample is not smaller by it, another coder is pinned, or levels are too wide."""
         settings = self.settings
         if settings.coder not in (None, "linear") or settings.predictor == "prednet":
             return None
-        if self.scale.top > residual.MIXING_MOST_TOP:
+        if (
+            self.scale.top > residual.MIXING_MOST_TOP
+            or abs(glance.skew(self.samples.frames)) < _SKEWED
+        ):
             return None
         sample = self._sample(_PATCHES)
         if sample is not None:

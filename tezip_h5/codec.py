@@ -37,8 +37,6 @@ __all__ = [
     "network_saving",
 ]
 
-SKEWED = 1.2  # times a payload, what shuffled zstd needs where predictions are worth little
-
 
 def encode_chunk(
     frames: np.ndarray,
@@ -188,11 +186,9 @@ def _smallest(attempts: Attempts, planar, model, saving, spare, device) -> Encod
     wanted = spare and settings.predictor is None
     without = attempts.smallest(None) if wanted or not sure else None
     best = with_model if sure else without
-    likely = _fallback_likely(planar, len(best.payload), effort)
-    if likely < SKEWED:
-        flat = attempts.flat()
-        best, without = _smaller(flat, best), _smaller(flat, without)
-    if likely < effort.fallback_doubt:
+    if flat := attempts.flat():
+        best, without = (old and min(old, flat, key=attempts.weighed) for old in (best, without))
+    if _fallback_may_win(planar, len(best.payload), effort):
         exact = _encode_fallback(attempts.header, planar, effort)
         best, without = _smaller(exact, best), _smaller(exact, without)
     if sure:
@@ -204,21 +200,19 @@ def _smallest(attempts: Attempts, planar, model, saving, spare, device) -> Encod
     return best
 
 
-def _smaller(new: Encoded | None, old: Encoded | None) -> Encoded | None:
-    """The new payload where there are both and it is smaller, else the old one."""
-    both = new is not None and old is not None
-    return new if both and len(new.payload) < len(old.payload) else old
+def _smaller(exact: Encoded, other: Encoded | None) -> Encoded | None:
+    return exact if other is not None and len(exact.payload) < len(other.payload) else other
 
 
-def _fallback_likely(frames: np.ndarray, size: int, effort: Effort) -> float:
-    """The fallback's bytes over `size`, judged by a sample; 0 where that says nothing. It does not
-    see frames that come again later: other coders look no further back than a frame or two."""
+def _fallback_may_win(frames: np.ndarray, size: int, effort: Effort) -> bool:
+    """Whether it is worth running the fallback, judged by a sample, which does not see frames that
+    come again later: other coders look no further back than a frame or two."""
     if frames.nbytes < 1 << 16 or size < 1 << 12 or (effort.seeks_repeats and _come_again(frames)):
-        return 0.0
+        return True
     rows = sample_rows(frames.shape[1], effort.sampled_bands)
     sample = np.ascontiguousarray(frames[:: max(1, len(frames) // 2), rows])
-    encoded = fallback.encode(sample, effort.blosc)
-    return len(encoded) / sample.nbytes * frames.nbytes / max(size, 1)
+    likely = size * effort.fallback_doubt
+    return len(fallback.encode(sample, effort.blosc)) * frames.nbytes < likely * sample.nbytes
 
 
 def _come_again(frames: np.ndarray) -> bool:

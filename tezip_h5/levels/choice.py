@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from tezip_h5 import glance
 from tezip_h5.bounds import ChunkBound
 from tezip_h5.levels.distinct import gridded, listed, on_grid
 from tezip_h5.levels.scale import Scale
@@ -17,13 +18,9 @@ __all__ = ["centred", "choose", "tolerances"]
 
 _BITS_BELOW = 8  # of a truncated level, below the usual difference of neighbours
 _FINER = 17  # levels in a cell around a prediction: the tolerance is 8 of them
-_CALM, _CALM_SAMPLES = 0.2, 1024  # steps that a prediction may err by, root mean square
+_CALM = 0.2  # steps that a prediction may err by, root mean square
 _WIDEST = 1 << 62  # magnitude below which differences of 64-bit integers are no larger
 _EXACT = 1 << 52  # magnitude below which float64 tells integers apart, and their halves
-_TAPS = (
-    *((0, 0, -1), (0, -1, 0), (0, -1, -1), (0, -1, 1), (0, 0, -2), (0, -2, 0)),
-    *((-1, 0, 0), (-1, 0, 1), (-1, 0, -1), (-1, 1, 0), (-1, -1, 0)),
-)  # frames, rows and columns from a sample to what it is predicted from there
 _CENTRED_MOST = 2**20  # cells; more are noise, and levels would be wide
 _LOOSEST = float(np.finfo(np.float64).max) / 8  # bound that steps are made for
 _TRUNCATED_BITS = 16, 28  # of truncated levels, at least and at most
@@ -125,22 +122,9 @@ def _of_integers(frames: np.ndarray, bound: ChunkBound) -> Scale | None:
 
 def _calm(frames: np.ndarray, step: float) -> bool:
     """Whether what a linear prediction leaves is far below a step, so that on a grid its rounding
-    would be most of what there is to code; judged by a fit to some samples of channel 0."""
-    planes = frames[..., 0]
-    g, h, w = planes.shape
-    taps = _TAPS if g > 1 else [tap for tap in _TAPS if tap[0] == 0]
-    inner = (g - (g > 1), h - 3, w - 3)
-    if min(inner) < 1:
-        return False
-    places = np.arange(_CALM_SAMPLES) * 7919 % math.prod(inner)  # a prime: no column twice in a row
-    t, y, x = np.unravel_index(places, inner)
-    t, y, x = t + (g > 1), y + 2, x + 2
-    known = [planes[t + dt, y + dy, x + dx].astype(np.float64) for dt, dy, dx in taps]
-    wanted = planes[t, y, x].astype(np.float64)
-    known, wanted = np.stack([*known, np.full(wanted.size, step)], 1) / step, wanted / step
-    fitted = np.linalg.lstsq(known[::2], wanted[::2])[0]
-    left = wanted[1::2] - known[1::2] @ fitted
-    return bool(np.sqrt(np.mean(left**2)) < _CALM)
+    would be most of what there is to code."""
+    left = glance.left(frames)
+    return left is not None and bool(np.sqrt(np.mean((left / step) ** 2)) < _CALM)
 
 
 def _exact(frames: np.ndarray, low, high) -> Scale | None:

@@ -1,4 +1,4 @@
-"""``python -m tezip_h5.cli``."""
+"""``python -m tezip_h5`` is the command ``tezip-h5``."""
 
 import sys
 

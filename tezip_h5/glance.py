@@ -1,0 +1,53 @@
+"""A quick look at a chunk: what a linear prediction leaves of some of its samples."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+__all__ = ["left", "skew"]
+
+_COUNT = 1024  # samples: from every other one is learned, of the rest it is said what is left
+_TAPS = (
+    *((0, 0, -1), (0, -1, 0), (0, -1, -1), (0, -1, 1), (0, 0, -2), (0, -2, 0)),
+    *((-1, 0, 0), (-1, 0, 1), (-1, 0, -1), (-1, 1, 0), (-1, -1, 0)),
+)  # frames, rows and columns from a sample to what it is predicted from there
+
+
+def left(frames: np.ndarray) -> np.ndarray | None:
+    """What least squares leave of some samples of channel 0.
+
+    Parameters
+    ----------
+    frames : (g, h, w, C) array of finite numbers
+
+    Returns
+    -------
+    float64 array in the samples' unit; None where the frames are too small to say
+    """
+    planes = frames[..., 0]
+    g, h, w = planes.shape
+    taps = _TAPS if g > 1 else [tap for tap in _TAPS if tap[0] == 0]
+    inner = (g - (g > 1), h - 3, w - 3)
+    if min(inner) < 1:
+        return None
+    places = np.arange(_COUNT) * 7919 % math.prod(inner)  # a prime: no column twice in a row
+    t, y, x = np.unravel_index(places, inner)
+    t, y, x = t + (g > 1), y + 2, x + 2
+    known = [planes[t + dt, y + dy, x + dx].astype(np.float64) for dt, dy, dx in taps]
+    wanted = planes[t, y, x].astype(np.float64)
+    unit = max(float(np.abs(wanted).max()), np.finfo(np.float64).tiny)
+    known = np.stack([*known, np.full(wanted.size, unit)], 1) / unit
+    fitted = np.linalg.lstsq(known[::2], wanted[::2] / unit)[0]
+    return wanted[1::2] - known[1::2] @ fitted * unit
+
+
+def skew(frames: np.ndarray) -> float:
+    """How much longer the upper end of that is than the lower one, of both together: Bowley's
+    coefficient, here of the tenths at both ends; 0 where the frames are too small."""
+    residuals = left(frames)
+    if residuals is None:
+        return 0.0
+    low, middle, high = np.quantile(residuals, (0.1, 0.5, 0.9))
+    return float((high + low - 2 * middle) / (high - low)) if high > low else 0.0
