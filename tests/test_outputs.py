@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import tezip_h5
-from tezip_h5 import cli
+from tezip_h5 import cli, placing
 from tezip_h5.cli import bench, main, outputs
 from tezip_h5.hdf5.changing import recompress
 from tezip_h5.hdf5.files.journal import Pages
@@ -159,7 +159,7 @@ def test_one_of_several_models_is_exported(tmp_path, capsys):
 BUFFERED = {name: text for name, text in os.environ.items() if name != "PYTHONUNBUFFERED"}
 PRINTING = """
 import sys
-from tezip_h5 import cli
+from tezip_h5 import cli, placing
 sys.exit(cli.guarded("tezip-h5", lambda: print("line\\n" * int(sys.argv[1]))))
 """
 
@@ -268,3 +268,20 @@ def test_advice_is_in_flags(run_h5, tmp_path, capsys):
         np.save(tmp_path / "x.npy", np.zeros((4, 5, 8, 9), "u2"))
         assert main(["compress", "none", f"{tmp_path}/x.npy", f"{tmp_path}/y.h5", *axes]) == 1
         assert words in capsys.readouterr().err
+
+
+def test_what_is_replaced_goes_when_the_other_is_on_the_disk(tmp_path, monkeypatch):
+    path, seen = tmp_path / "x", []
+    fsync = os.fsync
+
+    def noted(descriptor):
+        seen.append((path.read_bytes(), os.fstat(descriptor).st_size))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    placing.place(path, b"new")
+    assert seen == []  # there was nothing to lose: of many images none waits
+    placing.place(path, b"newer")
+    assert seen == [(b"new", 5)]
+    assert path.read_bytes() == b"newer"
+    assert list(tmp_path.iterdir()) == [path]

@@ -10,10 +10,15 @@ __all__ = ["place"]
 
 
 def place(path: Path, data: bytes) -> None:
-    """Make `path`, or replace it, by way of a temporary file beside it."""
+    """Make `path`, or replace it, by way of a temporary file beside it. What is replaced goes only
+    when the other is on the disk."""
     beside = path.with_name(f".{uuid4().hex}.tmp")  # a name of 255 bytes has no room for more
     try:
-        beside.write_bytes(data)
+        with beside.open("wb") as file:
+            file.write(data)
+            if path.exists():
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
