@@ -96,6 +96,12 @@ def require_training():
 
 
 @pytest.fixture
+def no_fallback(monkeypatch):
+    """Chunks keep their coder, though they are so small that shuffled zstd would win."""
+    monkeypatch.setattr("tezip_h5.codec._fallback_may_win", lambda *_: False)
+
+
+@pytest.fixture
 def walk():
     """A small stack with motion and noise: uint16 (20, 40, 56), values about 500."""
     rng = np.random.default_rng(1)

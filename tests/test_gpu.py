@@ -27,7 +27,7 @@ STAGES = {"coder": "stages", "model": None, "preview": False}
 
 
 @pytest.fixture(autouse=True)
-def fresh(monkeypatch):
+def fresh(monkeypatch, no_fallback):
     """Nothing was given up, nothing is set."""
     monkeypatch.setattr(devices, "_found", None)
     monkeypatch.setattr(rescue, "_room", rescue._Room())

@@ -166,7 +166,7 @@ def test_one_bit_of_an_embedded_model_is_damage(tmp_path, model, part):
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_one_bit_of_an_embedded_model(tmp_path, model, moving, part, in_fresh_process):
+def test_one_bit_of_an_embedded_model(tmp_path, model, moving, part, no_fallback, in_fresh_process):
     path = tmp_path / "run.h5"
     tezip_h5.write(moving, path, model=model, predictor="prednet", coder="stages")
     with h5py.File(path, "r+") as file:

@@ -133,7 +133,7 @@ def scripts(text):
             yield body.partition("</script>")[0]
 
 
-def test_a_network_predicts_modules(tmp_path, modules):
+def test_a_network_predicts_modules(tmp_path, modules, no_fallback):
     out = tmp_path / "network.h5"
     options = {"predictor": "prednet", "axes": "TMYX", "threads": 1}
     summary = tezip_h5.write(modules[:3, :, :16, :24], out, **options)
