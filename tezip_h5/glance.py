@@ -15,6 +15,7 @@ _TAPS = (
 )  # frames, rows and columns from a sample to what it is predicted from there
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def left(frames: np.ndarray) -> np.ndarray | None:
     """What least squares leave of some samples of channel 0.
 
@@ -35,14 +36,15 @@ def left(frames: np.ndarray) -> np.ndarray | None:
     places = np.arange(_COUNT) * 7919 % math.prod(inner)  # a prime: no column twice in a row
     t, y, x = np.unravel_index(places, inner)
     t, y, x = t + (g > 1), y + 2, x + 2
-    known = [planes[t + dt, y + dy, x + dx].astype(np.float64) for dt, dy, dx in taps]
+    known = np.stack([planes[t + dt, y + dy, x + dx] for dt, dy, dx in taps], 1).astype(np.float64)
     wanted = planes[t, y, x].astype(np.float64)
-    unit = max(float(np.abs(wanted).max()), np.finfo(np.float64).tiny)
-    known = np.stack([*known, np.full(wanted.size, unit)], 1) / unit
+    unit = float(max(np.abs(known).max(), np.abs(wanted).max())) or 1.0
+    known = np.column_stack([known / unit, np.ones(wanted.size)])
     fitted = np.linalg.lstsq(known[::2], wanted[::2] / unit)[0]
     return wanted[1::2] - known[1::2] @ fitted * unit
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def skew(frames: np.ndarray) -> float:
     """How much longer the upper end of that is than the lower one, of both together: Bowley's
     coefficient, here of the tenths at both ends; 0 where the frames are too small."""

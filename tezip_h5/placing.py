@@ -14,10 +14,9 @@ def place(path: Path, data: bytes) -> None:
     when the other is on the disk."""
     beside = path.with_name(f".{uuid4().hex}.tmp")  # a name of 255 bytes has no room for more
     try:
-        with beside.open("wb") as file:
-            file.write(data)
-            if path.exists():
-                file.flush()
+        beside.write_bytes(data)
+        if path.exists():
+            with beside.open("rb+") as file:
                 os.fsync(file.fileno())
         os.replace(beside, path)
     finally:
