@@ -1,5 +1,8 @@
 """Chunks through the whole codec: every dtype, edge shape, bound, option."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numcodecs
 import numpy as np
 import pytest
@@ -131,7 +134,27 @@ def test_the_fallback_has_one_order_of_blocks():
     frames = np.random.default_rng(0).poisson(50, (16, 256, 256)).astype(np.uint16)
     settings = Settings(coder="fallback")
     payloads = {codec.encode_chunk(frames, ChunkBound(), settings).payload for _ in range(30)}
+    with ThreadPoolExecutor(1) as other_thread:
+        elsewhere = other_thread.submit(codec.encode_chunk, frames, ChunkBound(), settings)
+        payloads.add(elsewhere.result().payload)
     assert len(payloads) == 1
+
+
+@pytest.mark.parametrize("wanted", [None, True, False])
+def test_the_fallback_waits_for_no_other_thread(monkeypatch, wanted):
+    """Within a filter callback, which has h5py's lock, it might wait for ever. How numcodecs is
+    set stays as it is."""
+
+    def start(thread):
+        raise AssertionError("a thread was started")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    monkeypatch.setattr(numcodecs.blosc, "use_threads", wanted)
+    frames = np.random.default_rng(0).integers(0, 9, (4, 30, 40)).astype("u2")
+    encoded = codec.encode_chunk(frames, ChunkBound(), Settings(level="best"))
+    np.testing.assert_array_equal(codec.decode_chunk(encoded.payload), frames)
+    assert encoded.coder == "fallback" or len(encoded.payload) < frames.nbytes
+    assert numcodecs.blosc.use_threads is wanted
 
 
 @pytest.mark.parametrize("order", ["<", ">"])

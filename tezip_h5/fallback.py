@@ -7,7 +7,8 @@ of wide range.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -24,19 +25,35 @@ def encode(frames: np.ndarray, levels: tuple[int, ...]) -> bytes:
     smaller; the smallest stays."""
     from numcodecs import Blosc
 
-    def run(level: int, shuffle: int) -> bytes:
-        # In the main thread numcodecs has Blosc's own threads at work, and blocks lie as they are
-        # done.
-        encode = Blosc("zstd", level, shuffle).encode
-        return bytes(other_thread.submit(encode, frames.reshape(-1)).result())
-
+    samples = frames.reshape(-1)
     first, *further = levels
     shuffles = Blosc.BITSHUFFLE, Blosc.SHUFFLE
-    with ThreadPoolExecutor(1) as other_thread:
-        tries = [run(first, shuffle) for shuffle in shuffles]
+    with _one_thread():
+        tries = [bytes(Blosc("zstd", first, shuffle).encode(samples)) for shuffle in shuffles]
         better = shuffles[len(tries[1]) < len(tries[0])]
-        tries += [run(level, better) for level in further]
+        tries += [bytes(Blosc("zstd", level, better).encode(samples)) for level in further]
     return min(tries, key=len)
+
+
+@contextmanager
+def _one_thread():
+    """Keep numcodecs from having Blosc's own threads at work, as it does in the main thread: blocks
+    would lie as they are done.
+
+    Another thread would serve, too, but a filter callback, which has h5py's lock, must not wait for
+    one: garbage that is collected there may want that lock.
+    """
+    from numcodecs import blosc
+
+    main = threading.current_thread() is threading.main_thread()
+    before = blosc.use_threads
+    if main:  # no other thread does this, so that each finds what it left
+        blosc.use_threads = False
+    try:
+        yield
+    finally:
+        if main:
+            blosc.use_threads = before
 
 
 def decode(data: bytes, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
