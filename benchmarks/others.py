@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,7 +124,7 @@ def table(results: Path) -> str:
         for bound in dict.fromkeys(row["bound"] for row in rows):
             here = {row["codec"]: row for row in rows if row["bound"] == bound}
             peer = min(
-                (row for row in here.values() if not row["codec"].startswith("tezip")),
+                (row for row in here.values() if not re.match("tezip|the original", row["codec"])),
                 key=lambda row: int(row["bytes"]),
             )
             cells = [path.stem, f"{float(bound):.4g}", peer["codec"]]

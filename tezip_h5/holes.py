@@ -17,7 +17,6 @@ _ROUNDS = 3  # -9999 and 1e20 in one stack
 _FEW = 4  # distinct values that may be no measurements: a gap's and a bad pixel's, say
 _MANY = 6  # distinct values that the others must have, so that masks are data; few counts have more
 _APART = 4  # the others' range is at most such a part of the whole
-_NEAR = 2  # samples; what is further before a hole says less of it than the frame before
 _LOOK = 4096  # samples that are looked at first
 
 
@@ -136,7 +135,7 @@ def fill(frames: np.ndarray, holes: np.ndarray) -> np.ndarray:
     Returns
     -------
     A copy: where there are holes in all frames as `fill_still` does; elsewhere the sample before
-    one in its frame and channel, or, where that is far, what the frame before has there.
+    one in its frame and channel.
     """
     if holes.all():
         return np.zeros_like(frames)
@@ -147,14 +146,12 @@ def fill(frames: np.ndarray, holes: np.ndarray) -> np.ndarray:
     for t in np.flatnonzero(holes.any(axis=(1, 2, 3))):
         for c in range(frames.shape[3]):
             missing = holes[t, :, :, c].reshape(-1)
-            place = np.arange(missing.size)
-            source = np.maximum.accumulate(np.where(missing, -1, place))
+            if missing.all():
+                filled[t, :, :, c] = any_good
+                continue
+            source = np.maximum.accumulate(np.where(missing, -1, np.arange(missing.size)))
             source[source < 0] = np.argmin(missing)  # the first one that is there
-            plane = filled[t, :, :, c].reshape(-1)
-            plane = np.full_like(plane, any_good) if missing.all() else plane[source]
-            if t > 0:
-                far = missing & (np.abs(place - source) > _NEAR)
-                plane[far] = filled[t - 1, :, :, c].reshape(-1)[far]
+            plane = filled[t, :, :, c].reshape(-1)[source]
             filled[t, :, :, c] = plane.reshape(frames.shape[1:3])
     return filled
 
