@@ -258,7 +258,7 @@ def interrupt(patch, after):
     patch.setattr(training._Keeper, "on_train_batch_end", on_train_batch_end)
 
 
-def test_training_learns(trained, tmp_path):
+def test_training_learns(trained, tmp_path, no_fallback):
     folder, model, said = trained
     assert listing(folder) == FILES
     history = history_in(folder)
