@@ -58,6 +58,31 @@ def test_holes_that_move_beside_holes_that_stay(value):
     assert filled.max() <= highest
 
 
+def test_what_stands_for_masked_pixels():
+    """One value for a run in a row, what lies across narrow gaps; the median in rows without."""
+    frames = np.add.outer(np.arange(40), 100 * np.arange(30))[None].astype("i4")
+    mask = np.zeros(frames.shape[1:], bool)
+    mask[5, 7] = mask[10:13, 5:20] = mask[20:32, 12:] = True
+    filled = holes.fill_still(frames, mask)[0]
+    assert abs(filled[5, 7] - frames[0, 5, 7]) <= 1  # a value that is there
+    assert (abs(filled[10:13, 5:20] - frames[0, 11, 5:20]) <= 2).all()
+    assert (np.ptp(filled[10:13, 5:20], axis=0) == 0).all()
+    np.testing.assert_array_equal(filled[20:32, 12:].T, np.tile(frames[0, 20:32, 11], (18, 1)))
+    np.testing.assert_array_equal(filled[~mask], frames[0][~mask])
+    mask[20:32] = True
+    filled = holes.fill_still(frames, mask)[0]
+    assert np.unique(filled[20:32]).size == 1
+    assert abs(filled[20, 0] - np.median(frames[0][~mask])) <= 1
+
+
+@pytest.mark.parametrize("value", [2**62, np.finfo("f8").max, -np.finfo("f8").max])
+def test_masked_pixels_beside_the_largest_values(value):
+    frames = np.full((3, 6, 20, 1), value)
+    mask = np.zeros((6, 20), bool)
+    mask[2, 3] = mask[3, 2:15] = mask[5] = True
+    np.testing.assert_array_equal(holes.fill_still(frames, mask), frames)
+
+
 @pytest.mark.parametrize(
     "frames",
     [

@@ -18,6 +18,7 @@ _FEW = 4  # distinct values that may be no measurements: a gap's and a bad pixel
 _MANY = 6  # distinct values that the others must have, so that masks are data; few counts have more
 _APART = 4  # the others' range is at most such a part of the whole
 _LOOK = 4096  # samples that are looked at first
+_NARROW = 8  # pixels across which a gap is bridged
 
 
 @dataclass(frozen=True)
@@ -168,8 +169,8 @@ def fill_still(frames: np.ndarray, mask: np.ndarray, good: np.ndarray | None = N
 
     Returns
     -------
-    A copy: about the mean over time of the nearest good pixels left, right, above and below,
-    the nearer the more; only values that good pixels have.
+    A copy: one value for each run of masked pixels in a row, about the mean over time of the good
+    pixels at its ends; in narrow gaps between those across. Only values that good pixels have.
     """
     filled = frames.copy()
     if mask.all():
@@ -195,27 +196,30 @@ def _means(frames: np.ndarray, good: np.ndarray) -> np.ndarray:
     return np.where(count > 0, total / np.maximum(count, 1), total.sum() / max(count.sum(), 1))
 
 
-@np.errstate(over="ignore", invalid="ignore")
 def _between(means: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Values for masked pixels, (n, C), between those of the nearest good ones in four directions,
-    weighted by one over their distance; the median where there are none."""
-    rows, columns = np.nonzero(mask)
-    total, weights = np.zeros((rows.size, means.shape[2])), np.zeros((rows.size, 1))
-    for axis, here in enumerate((rows, columns)):
-        place = np.arange(mask.shape[axis])
-        place = place[:, None] if axis == 0 else place[None, :]
-        size = mask.shape[axis]
-        before = np.maximum.accumulate(np.where(mask, -1, place), axis)[mask]
-        after = np.where(mask, size, place)
-        after = np.flip(np.minimum.accumulate(np.flip(after, axis), axis), axis)[mask]
-        for nearest in (before, after):
-            there = (nearest >= 0) & (nearest < size)
-            at = np.where(there, nearest, here)
-            weight = np.where(there, 1 / np.maximum(np.abs(here - at), 1), 0)[:, None]
-            total += weight * (means[at, columns] if axis == 0 else means[rows, at])
-            weights += weight
+    """Values for masked pixels, (n, C): one for each run of them in a row, between its ends; where
+    they are few on end in a row or a column, one between the ends of the shorter of both runs."""
+    across, width = _runs(means, mask)
+    down, height = (a.swapaxes(0, 1) for a in _runs(means.swapaxes(0, 1), mask.T))
     middle = np.median(means[~mask], axis=0)
-    return np.where(weights > 0, total / np.where(weights > 0, weights, 1), middle)
+    values = np.where((width > mask.size)[..., None], middle, across)
+    narrow = np.minimum(width, height) <= _NARROW
+    for where, better in ((height < width, down), (height == width, across / 2 + down / 2)):
+        values = np.where((narrow & where)[..., None], better, values)
+    return values[mask]
+
+
+def _runs(means: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For masked pixels the mean of the good ones at both ends of their run in a row, or of the one
+    there is; and how long the run is, beyond the mask's size where there is none."""
+    width = mask.shape[1]
+    place = np.arange(width)
+    before = np.maximum.accumulate(np.where(mask, -1, place), axis=1)
+    after = np.minimum.accumulate(np.where(mask, width, place)[:, ::-1], axis=1)[:, ::-1]
+    length = np.where(after - before > width, mask.size + 1, after - before - 1)
+    before, after = np.where(before < 0, after, before), np.where(after == width, before, after)
+    ends = (np.minimum(end, width - 1)[..., None] for end in (before, after))
+    return sum(np.take_along_axis(means, end, axis=1) / 2 for end in ends), length
 
 
 def _nearest(values: np.ndarray, there: np.ndarray) -> np.ndarray:
