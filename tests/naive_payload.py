@@ -217,8 +217,8 @@ def frames(sections, coder, flags, scale, dtype, size):
         samples[t, y, x, c] = levels.sample(decoded[t][c][y, x])
     if scale == 5:
         complete(samples, decoded, levels, inflated(sections[10]))
-    if 3 in sections:
-        replace(samples, inflated(sections[3]))
+    if 11 in sections:
+        replace(samples, sections[11])
     return samples
 
 
@@ -249,16 +249,53 @@ def complete(samples, decoded, levels, rests):
     assert at == len(rests)
 
 
-def replace(samples, raw):
+class Masks:
+    """The masks of exceptions, chapter 5."""
+
+    def __init__(self, data, shape):
+        self.coder, self.shape = naive_mixing.Arithmetic(data), shape
+        self.counters, self.before = {}, {}
+
+    def decide(self, context):
+        chance, seen = self.counters.get(context, (1 << 21, 0))
+        bit = self.coder.decide(naive_mixing.clip(chance >> 6, 1, 65535))
+        rate = 65536 // (seen + 2)
+        chance += (4194303 - chance) * rate >> 16 if bit else -(chance * rate >> 16)
+        self.counters[context] = chance, min(seen + 1, 1023)
+        return bit
+
+    def frame(self):
+        """The places (y, x, c) of the next frame's exceptions."""
+        h, w, channels = self.shape
+        found, other = set(), self.before
+        for c in range(channels):
+            mask, same = {}, 1
+            for y in range(h):
+                same = self.decide(("row", c > 0, same))
+                for x in range(w):
+                    if same:
+                        mask[y, x] = other.get((y, x), 0)
+                        continue
+                    coded = [(0, -1), (0, -2), (-1, -1), (-1, 0), (-1, 1), (-2, 0)]
+                    around = [(0, 0), (0, 1), (0, -1), (1, 0), (-1, 0)]
+                    bits = [mask.get((y + dy, x + dx), 0) for dy, dx in coded]
+                    bits += [other.get((y + dy, x + dx), 0) for dy, dx in around]
+                    mask[y, x] = self.decide((c > 0, *bits))
+            found |= {(y, x, c) for (y, x), bit in mask.items() if bit}
+            self.before = mask if c == 0 else self.before
+            other = mask
+        return sorted(found)
+
+
+def replace(samples, data):
     """Exceptions, chapter 5."""
-    g, count = len(samples), samples[0].size
-    size = -(-count // 8)
-    at, mask = g * size, bytes(size)
-    for t in range(g):
-        mask = bytes(a ^ b for a, b in zip(mask, raw[t * size : (t + 1) * size], strict=True))
-        flat = samples[t].reshape(-1)
-        for i in range(count):
-            if mask[i // 8] >> 7 - i % 8 & 1:
-                flat[i] = np.frombuffer(raw, samples.dtype, 1, at)[0]
-                at += samples.itemsize
+    (n,) = struct.unpack_from("<I", data)
+    shape = samples[0].shape
+    masks = Masks(data[4 : 4 + n], shape if len(shape) == 3 else (*shape, 1))
+    raw, at = inflated(data[4 + n :]), 0
+    for frame in samples:
+        for place in masks.frame():
+            frame[place[: frame.ndim]] = np.frombuffer(raw, frame.dtype, 1, at)[0]
+            at += frame.itemsize
     assert at == len(raw)
+    assert n + 3 <= masks.coder.at <= n + 16

@@ -130,12 +130,26 @@ def shorter(section):
     return zstandard.compress(zstandard.decompress(section)[:-4])
 
 
+def exceptions_by(samples=bytes, masks=bytes):
+    """A change of the section of exceptions: of its samples, or of its masks."""
+
+    def change(section):
+        (size,) = struct.unpack_from("<I", section)
+        changed = masks(section[4 : 4 + size])
+        return struct.pack("<I", len(changed)) + changed + samples(section[4 + size :])
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("number", "change", "words"),
     [
-        (Section.EXCEPTIONS, longer, "more samples than its masks"),
-        (Section.EXCEPTIONS, lambda data: longer(data, 1), "too short for its masks"),
-        (Section.EXCEPTIONS, shorter, "fewer samples than its masks"),
+        (Section.EXCEPTIONS, exceptions_by(longer), "more samples than its masks"),
+        (Section.EXCEPTIONS, exceptions_by(shorter), "fewer samples than its masks"),
+        (Section.EXCEPTIONS, exceptions_by(lambda data: longer(data, 1)), "no whole number"),
+        (Section.EXCEPTIONS, exceptions_by(masks=lambda data: data + bytes(3)), "go on behind"),
+        (Section.EXCEPTIONS, lambda data: b"\xff" * 4 + data[4:], "too short for its masks"),
+        (Section.EXCEPTIONS, lambda data: data[:3], "too short for its masks"),
         (Section.RESTS, longer, "left behind the last frame"),
         (Section.RESTS, shorter, "end before the frames do"),
         (Section.FRAMES, lambda data: data[:2] + b"\3" + data[3:], "unknown kind of frame 3"),

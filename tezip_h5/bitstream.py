@@ -42,13 +42,13 @@ class Section:
 
     FRAMES = 1
     LEVELS = 2
-    EXCEPTIONS = 3
     KEYFRAMES = 4
     RESIDUALS = 5
     MODEL = 6
     FALLBACK = 7
     TABLES = 9
     RESTS = 10
+    EXCEPTIONS = 11
 
 
 SECTIONS = {

@@ -345,7 +345,7 @@ def decode_frames(parsed: bitstream.Payload, out: np.ndarray, threads: int, devi
         values = _pixels(scale.to_values(found))
         if rests is not None:
             rests.apply(values, np.moveaxis(found, 0, 2))
-        exceptions.apply(values, t)
+        exceptions.apply(values)
         values = values.astype(header.carrier, copy=False)
         checksum = zlib.crc32(values, checksum)
         target = out[t, :h, :w]

@@ -13,7 +13,7 @@ import numpy as np
 from numba import boolean, cuda, int8, int16, int32, int64, uint8, uint16, uint32, void
 
 from tezip_h5 import kernels
-from tezip_h5.kernels import blending, curves, mean, mixing, motion, nearby, pixels
+from tezip_h5.kernels import arithmetic, blending, curves, mean, mixing, motion, nearby, pixels
 from tezip_h5.kernels.cuda_launch import device, kernel
 from tezip_h5.kernels.cuda_typed import shared
 from tezip_h5.kernels.pixels import (
@@ -47,12 +47,12 @@ THREADS = 32
 CELLS = 16 * 8 + 1  # of bias cancellation
 MOVED = 6
 """Planes of the last frames as blocks have moved: two frames, symbols, misses, usual ones, mean."""
-TABLES = (mixing.STRETCH, mixing.SQUASH, mixing.RATES, pixels.SHARES, curves.CURVE)
+TABLES = (mixing.STRETCH, mixing.SQUASH, arithmetic.RATES, pixels.SHARES, curves.CURVE)
 
 _FITTED = nearby.MOST + 1
 _SEEN = (_FITTED, nearby.COLUMNS)
 _STRETCHES, _SQUASHES = mixing.STRETCH.size, mixing.SQUASH.size
-_RATES, _SHARES = mixing.RATES.size, pixels.SHARES.size
+_RATES, _SHARES = arithmetic.RATES.size, pixels.SHARES.size
 
 _pad = shared(pixels.pad.py_func, pixels.pad, (0,))
 _follow = shared(motion.follow.py_func, motion.follow, (6,))

@@ -1,8 +1,7 @@
 """The entropy coder of the context-mixing coder: decisions, mixed and arithmetic-coded.
 
 The model is the same code in both directions, so encoder and decoder cannot drift apart.
-Everything is integer. Probabilities have 16 bits in the arithmetic coder
-and 22 in the counters; `STRETCH` and `SQUASH` (ln(p / (1 - p)) and its inverse, in units of
+Everything is integer. `STRETCH` and `SQUASH` (ln(p / (1 - p)) and its inverse, in units of
 1/256) are made from integers alone. Mixing: Mahoney, *Adaptive Weighing of Context Models for
 Lossless Data Compression*, Florida Tech. CS-2005-16.
 """
@@ -11,8 +10,9 @@ from __future__ import annotations
 
 import numba
 import numpy as np
-from numba import int64, uint32, uint64
+from numba import int64, uint64
 
+from tezip_h5.kernels.arithmetic import RATES, code_bit, code_raw, learned
 from tezip_h5.kernels.compiling import inlined
 from tezip_h5.kernels.curves import BETWEEN, CURVE, CURVE_BITS, FARTHER, NEARER, beyond
 
@@ -21,9 +21,6 @@ LADDER = 20
 
 MODELLED = 2
 """Low bits that are coded by the distributions' chances; further ones are raw."""
-
-AT_ONCE, ROOM = 12, 1 << 20
-"""Raw bits go so many at a time where the arithmetic coder has so much room, else one by one."""
 
 MATCH = 4
 """The context that tells which neighbours a rung of the ladder would repeat."""
@@ -62,49 +59,11 @@ SHARE_OF = np.array([0, 65536, 32768, 21845], np.int64)
 MOST_SEEN = 961 << 6
 """Decisions that a row of mixers' weights counts: it learns the slower, the more it has seen."""
 
-RATES = np.array([65536 // (n + 2) for n in range(1024)], np.uint16)
-"""How fast a counter that has seen n decisions goes on, in 1/65536."""
-
 FIRST_REFINED = SQUASH[np.clip(np.arange(33) * 128 - 2048, -2047, 2047) + LIMIT]
 """What a refining table begins with: no change."""
 
 TABLES = (STRETCH, SQUASH, RATES, CURVE)
 """What kernels take as `tables`: where they lie is the caller's choice."""
-
-
-@inlined
-def _settle(decoding, low, high, coder, stream):
-    """Narrow the arithmetic coder to low..high, and shift out the bytes that these have in common.
-
-    `coder` is low, high, code, position. Past its end a stream reads as zeros, and is not
-    written: the caller sees the position.
-    """
-    position, code = coder[3], coder[2]
-    while (low ^ high) & 0xFF000000 == 0:
-        if decoding:
-            byte = int64(stream[uint64(position)]) if position < stream.size else int64(0)
-            code = ((code << 8) | byte) & 0xFFFFFFFF
-        elif position < stream.size:
-            stream[uint64(position)] = high >> 24
-        position += 1
-        low = (low << 8) & 0xFFFFFFFF
-        high = ((high << 8) & 0xFFFFFFFF) | 255
-    coder[0], coder[1], coder[2], coder[3] = low, high, code, position
-
-
-@inlined
-def _code(decoding, bit, probability, coder, stream):
-    """One decision through the arithmetic coder; `probability` of a 1, of 65536."""
-    low, high = coder[0], coder[1]
-    middle = low + (((high - low) * probability) >> 16)
-    if decoding:
-        bit = int64(1) if coder[2] <= middle else int64(0)
-    if bit:
-        high = middle
-    else:
-        low = middle + 1
-    _settle(decoding, low, high, coder, stream)
-    return bit
 
 
 @inlined
@@ -172,7 +131,7 @@ def _decide(
             + int64(refined[line, uint64(column + 1)]) * between
         ) >> 7
     final = min(max(final >> 2, 32), 65536 - 32)
-    bit = _code(decoding, bit, final, coder, stream)
+    bit = code_bit(decoding, bit, final, coder, stream)
     target = int64(65535) if bit else int64(0)
     a = (target - int64(squash[uint64(a + LIMIT)])) * _pace(rates, weights, first, count)
     if mixers > 1:
@@ -189,41 +148,13 @@ def _decide(
             weights[third, i] = int64(weights[third, i]) + ((value * c + (1 << 19)) >> 20)
     for i in range(contexts):
         place = uint64(rows[i] + slot)
-        counter = int64(counters[place])
-        seen, chance = counter & 1023, counter >> 10
-        rate = int64(rates[uint64(seen)])
-        if bit:
-            counter += (((4194303 - chance) * rate) >> 16) << 10
-        else:
-            counter -= ((chance * rate) >> 16) << 10
-        counters[place] = counter + (1 if seen < 1023 else 0)
+        counters[place] = learned(int64(counters[place]), bit, rates)
     nearest = column + (1 if between >= 64 else 0)
     for r in range(refiners):
         line = uint64(rows[contexts + mixers + r] + slot)
         old = int64(refined[line, uint64(nearest)])
         refined[line, uint64(nearest)] = old + ((target - old) >> 6)
     return bit
-
-
-@numba.njit(nogil=True)
-def _raw(decoding, value, bits, coder, stream):
-    """`bits` bits of equal chance, the highest first; many at once where the coder has room."""
-    result, left = int64(0), bits
-    while left > 0:
-        low, high = coder[0], coder[1]
-        count = min(left, AT_ONCE) if high - low >= ROOM else int64(1)
-        unit, last = (high - low + 1) >> count, (int64(1) << count) - 1
-        left -= count
-        if decoding:
-            part = min(int64(uint32(coder[2] - low) // uint32(unit)), last)
-        else:
-            part = (value >> left) & last
-        low += unit * part
-        if part < last:
-            high = low + unit - 1
-        _settle(decoding, low, high, coder, stream)
-        result = (result << count) | part
-    return result
 
 
 @inlined
@@ -237,15 +168,15 @@ def _gamma(decoding, value, coder, stream):
     """Elias gamma code of a number from 1 on, in raw bits, of which the first go one by one."""
     length = int64(0)
     if decoding:
-        while length < 40 and _raw(True, 0, 1, coder, stream) == 0:
+        while length < 40 and code_raw(True, 0, 1, coder, stream) == 0:
             length += 1
-        return (int64(1) << length) | _raw(True, 0, length, coder, stream)
+        return (int64(1) << length) | code_raw(True, 0, length, coder, stream)
     while (value >> (length + 1)) > 0:
         length += 1
     for _ in range(length):
-        _raw(False, 0, 1, coder, stream)
-    _raw(False, 1, 1, coder, stream)
-    _raw(False, value & ((int64(1) << length) - 1), length, coder, stream)
+        code_raw(False, 0, 1, coder, stream)
+    code_raw(False, 1, 1, coder, stream)
+    code_raw(False, value & ((int64(1) << length) - 1), length, coder, stream)
     return value
 
 
@@ -265,13 +196,13 @@ def _low_bits(decoding, low, bits, inner, sign, tail, curves, coder, stream):
             upper = curves[m, BETWEEN] - curves[m, FARTHER]
             chance += ((upper + 1) << 16) // (curves[m, NEARER] - curves[m, FARTHER] + 2)
         chance = min(max(chance // count, 64), 65536 - 64)
-        bit = _code(decoding, (low >> left) & 1, chance, coder, stream)
+        bit = code_bit(decoding, (low >> left) & 1, chance, coder, stream)
         found = (found << 1) | bit
         if bit:
             inner += int64(2) << left
         for m in range(count):
             curves[m, NEARER if bit else FARTHER] = curves[m, BETWEEN]
-    rest = _raw(decoding, low & ((int64(1) << left) - 1), left, coder, stream)
+    rest = code_raw(decoding, low & ((int64(1) << left) - 1), left, coder, stream)
     return (found << left) | rest
 
 
@@ -365,11 +296,11 @@ def code_symbol(
     low = magnitude & ((int64(1) << scale) - 1)
     if height == LADDER:
         height += _gamma(decoding, rung - height + 1, coder, stream) - 1
-        low = _raw(decoding, low, scale, coder, stream)
+        low = code_raw(decoding, low, scale, coder, stream)
     elif count > 0 and scale > 0:
         inner = ((height << scale) << 1) + edge
         low = _low_bits(decoding, low, scale, inner, sign, tail, curves, coder, stream)
     else:
-        low = _raw(decoding, low, scale, coder, stream)
+        low = code_raw(decoding, low, scale, coder, stream)
     magnitude = (height << scale) | low
     return (magnitude + begin) ^ flip

@@ -17,9 +17,10 @@ import numpy as np
 from numba import boolean, int32, int64, uint8, uint16, uint32
 
 from tezip_h5.kernels import blending, nearby
+from tezip_h5.kernels.arithmetic import RATES
 from tezip_h5.kernels.compiling import kernel, uncounted
 from tezip_h5.kernels.curves import CURVE
-from tezip_h5.kernels.mixing import RATES, SQUASH, STRETCH
+from tezip_h5.kernels.mixing import SQUASH, STRETCH
 from tezip_h5.kernels.pixels import SHARES, TAPS, VOTERS
 from tezip_h5.kernels.sizes import Sizes
 
@@ -38,10 +39,13 @@ core = None
 """What a kernel calls: of every one, a global of its own."""
 
 
+_SOURCES = ("arithmetic", "blending", "compiling", "curves", "mixing", "nearby", "pixels")
+
+
 def _made_of() -> int:
     """A number that changes when a source that the kernel is made of does."""
     found = 0
-    for name in ("blending", "compiling", "curves", "mixing", "nearby", "pixels"):
+    for name in _SOURCES:
         found = zlib.crc32(Path(__file__).with_name(f"{name}.py").read_bytes(), found)
     return found
 

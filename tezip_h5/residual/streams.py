@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from tezip_h5 import kernels, parallel
+from tezip_h5 import arithmetic, kernels, parallel
 from tezip_h5.kernels.sizes import COARSE, FINE, FIRST_COUNTER, MISSED_MOST, TONES, Sizes
 
 __all__ = ["MODELS", "Bands", "Stream", "Weights", "follow"]
@@ -109,12 +109,8 @@ class Stream:
         self.number, self.shape, self.top, self.guided = number, tuple(shape), top, guided
         self.weights, self.decoding = weights, data is not None
         self._vectors, self._brightness, self._frame = vectors, brightness, 0
-        self.coder = np.array([0, 0xFFFFFFFF, 0, 0], np.int64)
-        self.data = np.zeros(0, np.uint8)
-        if data is not None:
-            self.data = np.frombuffer(bytes(data), np.uint8).copy()
-            head = bytes(data[:4]).ljust(4, b"\0")
-            self.coder[2], self.coder[3] = int.from_bytes(head, "big"), 4
+        self.coder = arithmetic.begin(data)
+        self.data = np.frombuffer(bytes(data or b""), np.uint8).copy()
 
     @cached_property
     def finer(self) -> int:
@@ -267,11 +263,7 @@ class Stream:
 
     def finish(self) -> bytes:
         """The bytes of the stream."""
-        # Any number within the coder's range tells the decoder the rest; one byte is enough
-        # when the bytes after it may be zeros or the next stream's.
-        low = int(self.coder[0])
-        tail = ((low >> 24) + 1 & 0xFF, 0, 0, 0) if low else (0,)
-        return self.data[: self.position].tobytes() + bytes(tail).rstrip(b"\0")
+        return self.data[: self.position].tobytes() + arithmetic.ending(self.coder)
 
 
 class Bands:
