@@ -172,9 +172,11 @@ class ChunkEncoder:
             mse = 0.0
             if kind == Kind.PREDICTED:
                 mse = self._mse(values_levels, guess)
-                decoded = self._coder.residual(values_levels, guess, self._tolerances[t])
+                decoded = self._coder.residual(
+                    values_levels, guess, self._tolerances[t], self._holes(t)
+                )
             else:
-                decoded = self._coder.keyframe(values_levels, self._tolerances[t])
+                decoded = self._coder.keyframe(values_levels, self._tolerances[t], self._holes(t))
             error = self._account(values_levels, decoded, t)
             shown = decoded if closed or kind != Kind.PREDICTED else guess
             predictor.observe(arrays.at(shown, device))
@@ -270,7 +272,16 @@ class ChunkEncoder:
         error, bad = self._task.bound.check(frame, values, t)
         return error, bad if holes is None else bad | holes
 
+    def _holes(self, t) -> np.ndarray | None:
+        """Which levels of a frame stand for no measurements, bool (C, h, w)."""
+        holes = self._samples.holes
+        return None if holes is None else np.moveaxis(holes[t], 2, 0)
+
     def _level_error(self, frame_levels, decoded, t) -> float:
+        holes = self._holes(t)
+        if holes is not None:
+            frame_levels, decoded = (arrays.at(a, "cpu") for a in (frame_levels, decoded))
+            frame_levels = np.where(holes, decoded, frame_levels)
         kernel = kernels.of(frame_levels)
         largest = 0
         for c, tolerance in enumerate(self._tolerances[t]):

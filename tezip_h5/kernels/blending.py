@@ -80,6 +80,7 @@ def build(sizes: Sizes):
         ----------
         decoding : bool
         levels : int32 (rows, columns); read when encoding only
+            Below 0 where any sample will do: it becomes what is predicted.
         tolerance, top, flags : int
             `flags` says which of the planes below hold something (HAS_...).
         alone : bool
@@ -366,7 +367,7 @@ def build(sizes: Sizes):
                 for i in range(mark_count):
                     marks[i] = ((2 * marks[i] + step) * per_step) >> 25
                 symbol = int64(0)
-                if not decoding:
+                if not decoding and levels[row, column] >= 0:
                     symbol = quantized(int64(levels[row, column]) - centre, tolerance, step)
                 symbol = code_symbol(
                     decoding, symbol, scale, counts, tables, chosen, marks, offsets[MATCH], inputs,

@@ -21,7 +21,7 @@ import numpy as np
 from tezip_h5.kernels import cuda_linear, cuda_linear_wave, cuda_memory
 from tezip_h5.kernels.cuda_launch import SIMULATED, finish, stream
 from tezip_h5.kernels.cuda_linear_sample import MOST_TAPS, PLAN
-from tezip_h5.kernels.linear import CONTEXTS, LANES, TOLERANCE
+from tezip_h5.kernels.linear import CLOSED, CONTEXTS, LANES
 
 __all__ = ["Decoding", "Lane", "Modelling", "Slab", "lanes_for", "rounded"]
 
@@ -103,7 +103,7 @@ class Modelling(_Plane):
     @property
     def group(self) -> tuple:
         """Exact samples and others are different kernels'."""
-        return bool(self.plan[TOLERANCE]), self.wide
+        return bool(self.plan[CLOSED]), self.wide
 
     def launch(self, works: list) -> None:
         """Do it and others of the same slab and group."""
@@ -218,7 +218,7 @@ class Slab:
 
     def model(self, works: list[Modelling]) -> None:
         """Predict and quantize a plane of some lanes, all exact or none."""
-        exact = not works[0].plan[TOLERANCE]
+        exact = not works[0].plan[CLOSED]
         if not exact:
             self._make_slots()
         slots = max(_slots(*work.lane.shape[1:]) for work in works)

@@ -237,7 +237,9 @@ def _settle(symbol, prediction, limits):
 def _quantize(level, prediction, factor, limits):
     """Symbol, sample and magnitude of a level, as `linear_closed` has them."""
     low, high, tolerance, scale, stride, _, _, fold = limits
-    index = cell(int64(level) - prediction, tolerance, stride, factor)
+    index = int64(0)
+    if level >= low:
+        index = cell(int64(level) - prediction, tolerance, stride, factor)
     sample = min(max(prediction + index * stride, low), high)
     size = abs(index)
     return (size << fold) - (1 if index < 0 else 0), sample, min(size >> scale, int64(LARGEST))

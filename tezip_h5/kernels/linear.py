@@ -27,7 +27,7 @@ LARGEST = 1023  # magnitude of a symbol that counts
 
 # What `plan` holds. The own weights are in the order W, WW, N, NW, NE, median.
 CHANNEL, TOLERANCE, LOW, HIGH, BIAS, PREDICTED, SIDE = range(7)
-SCALE, DRIFT, WIDE, SMALL, FINE, FLAT, OWN = range(7, 14)
+SCALE, DRIFT, WIDE, SMALL, FINE, FLAT, CLOSED, OWN = range(7, 15)
 PLAN = OWN + 6
 SIDE_OWN, SIDE_BEFORE, SIDE_CHANNEL = range(3)  # where a pixel's surroundings are looked at
 

@@ -1,4 +1,4 @@
-"""Kernel of the linear coder's encoder for samples that are quantized in a closed loop: a wave."""
+"""Kernel of the linear coder's encoder for samples that are found in a closed loop: a wave."""
 
 from __future__ import annotations
 
@@ -70,15 +70,18 @@ def _quotient_of(numerator, stride):
 
 @inlined
 def _quantize(kind, wave, now, plan):
-    """Symbols, samples and magnitudes of a step, from levels and predictions."""
+    """Symbols, samples and magnitudes of a step, from levels and predictions; where a level is
+    below the lowest, any sample will do, and what is predicted stays."""
     low, high, scale = kind(plan[LOW]), kind(plan[HIGH]), kind(plan[SCALE])
     tolerance, stride = kind(plan[TOLERANCE]), kind(2 * plan[TOLERANCE] + 1)
     zero, fold, largest = kind(0), kind(fold_of(plan)), kind(LARGEST)
     for i in range(LANES):
         lane = uint64(i)
         prediction = wave[uint64(PREDICTION) + lane]
-        residual = np.subtract(wave[now + uint64(LEVEL) + lane], prediction)
+        level = wave[now + uint64(LEVEL) + lane]
+        residual = np.subtract(level, prediction)
         size = _quotient(np.add(np.absolute(residual), tolerance), stride)
+        size = np.bitwise_and(size, np.subtract(zero, kind(level >= low)))
         sign = np.subtract(zero, kind(residual < zero))
         cell = np.subtract(np.bitwise_xor(size, sign), sign)
         sample = np.add(prediction, np.multiply(cell, stride))
@@ -154,7 +157,7 @@ def _model(kind, levels, own, taps, plan, classes, found, bits, filled):
 
 @kernel(MODEL)
 def model(levels, own, taps, plan, classes, found, bits, filled):
-    """What `linear_emit.MODEL` says, of a plane with a tolerance."""
+    """What `linear_emit.MODEL` says, of a plane with a tolerance, or with free samples."""
     if plan[SMALL]:
         _model(np.int32, levels, own, taps, plan, classes, found, bits, filled)
     else:

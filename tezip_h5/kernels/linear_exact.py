@@ -129,7 +129,7 @@ def _model(kind, levels, own, taps, plan, classes, found, bits, filled):
 
 @kernel(MODEL)
 def model(levels, own, taps, plan, classes, found, bits, filled):
-    """What `linear_emit.MODEL` says, of a plane without tolerance."""
+    """What `linear_emit.MODEL` says, of a plane of which every sample is known before."""
     if plan[SMALL]:
         _model(np.int32, levels, own, taps, plan, classes, found, bits, filled)
     else:

@@ -55,25 +55,31 @@ class LinearEncoder:
         self._sides: list[int] = []
         self._chunk: HostEncoder | DeviceEncoder | None = None
 
-    def keyframe(self, levels: np.ndarray, tolerances: np.ndarray) -> np.ndarray:
-        """Code a frame from itself; returns its reconstruction, int32 (C, h, w)."""
-        return self._frame(levels, None, tolerances)
+    def keyframe(self, levels: np.ndarray, tolerances: np.ndarray, free=None) -> np.ndarray:
+        """Code a frame from itself; returns its reconstruction, int32 (C, h, w).
 
-    def residual(self, levels, prediction, tolerances) -> np.ndarray:
+        Where `free`, bool of that shape, any sample will do.
+        """
+        return self._frame(levels, None, tolerances, free)
+
+    def residual(self, levels, prediction, tolerances, free=None) -> np.ndarray:
         """Code a frame given its prediction; returns its reconstruction, int32 (C, h, w)."""
-        return self._frame(levels, prediction, tolerances)
+        return self._frame(levels, prediction, tolerances, free)
 
-    def _frame(self, levels, prediction, tolerances):
+    def _frame(self, levels, prediction, tolerances, free):
+        if self._planner.low < 0:  # no number is left that could say so
+            free = None
         if self._chunk is None:
             make = DeviceEncoder if self.device == "cuda" else HostEncoder
             self._chunk = make(self._shape, self._top)
         self._chunk.begin(prediction)
         for channel, (plane, tolerance) in enumerate(zip(levels, tolerances, strict=True)):
             plan = self._planner.begin(prediction is not None, channel, int(tolerance))
-            self._plane(np.ascontiguousarray(plane), plan)
+            of_plane = None if free is None or not free[channel].any() else free[channel]
+            self._plane(np.ascontiguousarray(plane), plan, of_plane)
         return self._chunk.frame()
 
-    def _plane(self, levels, plan):
+    def _plane(self, levels, plan, free):
         linear = self._linear
         key = predicted, channel = bool(plan[linear.PREDICTED]), int(plan[linear.CHANNEL])
         last = self._weights.get(key)
@@ -89,6 +95,9 @@ class LinearEncoder:
         if not self._heads:
             wanted = int(np.ceil(np.log2(max(size, 1) / _LOUD)))
             self._planner.energy_scale = min(max(wanted, 0), 31)
+        plan[linear.CLOSED] = plan[linear.TOLERANCE] > 0 or free is not None
+        if free is not None:
+            levels = np.where(free, np.int32(self._planner.low - 1), levels)
         self._chunk.model(levels, plan, self._planner.apply(weights, plan))
         base = last or Weights.median(len(taps_of(predicted, channel)), False, 0)
         new = not self._flat and (weights.mean, weights.values) != (base.mean, base.values)

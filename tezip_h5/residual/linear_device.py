@@ -84,8 +84,7 @@ class DeviceEncoder(_Chunk):
         slab.send(self._lane, 0, levels)
         work = self._kernels.Modelling(self._lane, plan, taps, predicted, wide=self._wide)
         self._kernels.chunks().code([work])
-        exact = not plan[linear.TOLERANCE]
-        self._frame[channel] = levels if exact else slab.fetch(self._lane)
+        self._frame[channel] = slab.fetch(self._lane) if plan[linear.CLOSED] else levels
         self._symbols.append(work.entries)
 
     def counts(self) -> np.ndarray:

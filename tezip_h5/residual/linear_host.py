@@ -88,8 +88,8 @@ class HostEncoder(_Chunk):
         symbols, contexts = np.empty(levels.shape, np.uint8), np.empty(levels.shape, np.uint16)
         self._bits.make_room(-(-height // lanes) * width * self._most_bits)
         found = symbols, contexts, self._counts[plan[self._linear.SIDE]]
-        exact = not plan[self._linear.TOLERANCE]
-        kernels.load("linear_exact" if exact else "linear_closed").model(
+        closed = plan[self._linear.CLOSED]
+        kernels.load("linear_closed" if closed else "linear_exact").model(
             levels,
             self._planes,
             taps,

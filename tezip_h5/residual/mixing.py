@@ -190,15 +190,20 @@ class MixingEncoder:
         size = sum(sizes[tried == kind].mean() * (keyframes == kind).sum() for kind in kinds)
         return size * _ALONE if weights.use == 2 else size
 
-    def keyframe(self, levels: np.ndarray, tolerances: np.ndarray) -> np.ndarray:
-        """Code a frame from itself; returns its reconstruction, int32 (C, h, w)."""
-        return self._code(levels, levels, tolerances, keyframe=True)
+    def keyframe(self, levels: np.ndarray, tolerances: np.ndarray, free=None) -> np.ndarray:
+        """Code a frame from itself; returns its reconstruction, int32 (C, h, w).
 
-    def residual(self, levels, prediction, tolerances) -> np.ndarray:
+        Where `free`, bool of that shape, any sample will do.
+        """
+        return self._code(levels, levels, tolerances, free, keyframe=True)
+
+    def residual(self, levels, prediction, tolerances, free=None) -> np.ndarray:
         """Code a frame from what is known; returns its reconstruction, int32 (C, h, w)."""
-        return self._code(levels, prediction, tolerances, keyframe=False)
+        return self._code(levels, prediction, tolerances, free, keyframe=False)
 
-    def _code(self, levels, prediction, tolerances, keyframe):
+    def _code(self, levels, prediction, tolerances, free, keyframe):
+        if free is not None:
+            levels = np.where(free, np.int32(-1), levels)
         before = sum(stream.position for stream in self._bands.streams)
         parts = self._bands.code(
             [levels[:, rows] for rows in self._rows],

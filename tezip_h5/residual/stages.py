@@ -127,8 +127,11 @@ class StageEncoder:
     def place(self) -> str:
         return self.device
 
-    def keyframe(self, levels, tolerances: np.ndarray):
-        """Code a frame from itself; returns its reconstruction, int32 (C, h, w)."""
+    def keyframe(self, levels, tolerances: np.ndarray, free=None):
+        """Code a frame from itself; returns its reconstruction, int32 (C, h, w).
+
+        Where `free`, bool of that shape, any sample would do; the original's stages keep to levels.
+        """
         levels = arrays.at(levels, self.device)
         out = symbols, reconstruction = self._frame(), self._frame()
         for c, tolerance in enumerate(tolerances):
@@ -137,7 +140,7 @@ class StageEncoder:
         self._store(self._keyframes, symbols)
         return reconstruction
 
-    def residual(self, levels, prediction, tolerances: np.ndarray):
+    def residual(self, levels, prediction, tolerances: np.ndarray, free=None):
         """Code a frame given its prediction; returns its reconstruction, int32 (C, h, w)."""
         levels, prediction = (arrays.at(array, self.device) for array in (levels, prediction))
         out = symbols, reconstruction = self._frame(), self._frame()
