@@ -64,6 +64,22 @@ class Attempts(Task):
         )
         return both[sizes[1] < sizes[0]]
 
+    def freeing(self) -> Attempts:
+        """These, with the coders for which it makes a sample smaller to make what they like of
+        holes; where fields are smooth and gaps move, it does."""
+        if self.samples.holes is None:
+            return self
+        sample = self._sample(_PATCHES) or replace(self, threads=1)
+        coders = {_coder_for(self.settings, self.scale)} - {"stages"}
+        if compares(self.settings):
+            coders.add("linear")
+        tried = [(coder, frees) for coder in sorted(coders) for frees in ((), (coder,))]
+        sizes = parallel.each(
+            lambda one: len(replace(sample, frees=one[1])._run(one[0]).payload), tried, self.threads
+        )
+        pairs = zip(sorted(coders), sizes[::2], sizes[1::2], strict=True)
+        return replace(self, frees=tuple(coder for coder, kept, free in pairs if free < kept))
+
     def judge(self, model: IntegerModel | None, saving: float | None) -> tuple[bool, bool]:
         """Whether to try a network, and whether it is clear that it pays."""
         settings = self.settings

@@ -102,6 +102,8 @@ class Task:
         See `codec.encode_chunk`.
     scale : Scale
         What makes levels of the samples.
+    frees : tuple of str
+        Coders that may make of holes what they like: what they predict.
     saved, preferred
         As `mixing_saved` and `preferred` of `codec.encode_chunk`.
     """
@@ -114,6 +116,7 @@ class Task:
     kinds: list[Kind] | None = None
     threads: int = 1
     device: str = "cpu"
+    frees: tuple[str, ...] = ()
     saved: float | None = None
     preferred: str | None = None
 
@@ -273,8 +276,8 @@ class ChunkEncoder:
         return error, bad if holes is None else bad | holes
 
     def _holes(self, t) -> np.ndarray | None:
-        """Which levels of a frame stand for no measurements, bool (C, h, w)."""
-        holes = self._samples.holes
+        """Levels of a frame that the coder may choose, bool (C, h, w); None where there are none."""
+        holes = self._samples.holes if self._name in self._task.frees else None
         return None if holes is None else np.moveaxis(holes[t], 2, 0)
 
     def _level_error(self, frame_levels, decoded, t) -> float:

@@ -168,13 +168,13 @@ def _attempts(
         return None
     samples = holes.patched(planar, mask, scale.outside if scale else None)
     if scale is not None and not (samples.holes is not None and samples.holes.all()):
-        return Attempts(header, samples, bound, settings, scale, kinds, threads)
+        return Attempts(header, samples, bound, settings, scale, kinds, threads).freeing()
     scale = levels.choose(samples.frames, bound)
     if scale is None:
         return None
     attempts = Attempts(header, samples, bound, settings, scale, kinds, threads)
     finer = settings.effort.centres_cells and levels.centred(scale, samples.frames, bound)
-    return attempts.or_by(finer) if finer else attempts
+    return (attempts.or_by(finer) if finer else attempts).freeing()
 
 
 def _smallest(attempts: Attempts, planar, model, saving, spare, device) -> Encoded:
