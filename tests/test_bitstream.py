@@ -5,6 +5,7 @@ import struct
 import time
 import zlib
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from tezip_h5 import FormatError, Settings, TezipError, bitstream, codec
 from tezip_h5.bitstream import Section
 from tezip_h5.bounds import ChunkBound
+from tezip_h5.inflate import inflate
 
 
 def payloads():
@@ -175,6 +177,78 @@ def test_a_stream_ends_with_the_last_frame():
     changed = parsed.sections | {Section.RESIDUALS: parsed.sections[Section.RESIDUALS] + bytes(4)}
     with pytest.raises(FormatError, match="does not end where it should"):
         codec.decode_chunk(bitstream.pack(parsed.header, changed))
+
+
+def empty_frame(stated):
+    """A zstd frame of nothing, which says so or does not, and has a checksum."""
+    made = zstandard.ZstdCompressor(write_checksum=True, write_content_size=stated)
+    return made.compress(b"") if stated else made.compressobj().flush()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data + b"\0",
+        lambda data: data + empty_frame(stated=True),
+        lambda data: data + empty_frame(stated=False),
+        lambda data: data[:-1],
+        lambda data: data[:-4],
+        lambda data: struct.pack("<II", 0x184D2A50, 1) + b"\0" + data,
+    ],
+)
+def test_a_stream_of_the_stages_is_one_whole_frame(change):
+    """Whatever zstandard looks at once it has all bytes that it wants."""
+    frames = codec.decode_chunk(PAYLOADS["stages"])
+    parsed = bitstream.unpack(PAYLOADS["stages"])
+    for number in (Section.KEYFRAMES, Section.RESIDUALS):
+        prefix, body = parsed.sections[number][:8], parsed.sections[number][8:]
+        samples = zstandard.ZstdDecompressor().decompressobj().decompress(body)
+        whole = zstandard.ZstdCompressor(write_checksum=True).compress(samples)
+        again = parsed.sections | {number: prefix + whole}
+        assert (codec.decode_chunk(bitstream.pack(parsed.header, again)) == frames).all()
+        changed = parsed.sections | {number: prefix + change(whole)}
+        with pytest.raises(FormatError):
+            codec.decode_chunk(bitstream.pack(parsed.header, changed))
+
+
+@pytest.mark.parametrize("samples", [b"", b"of a table"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data[:-1],
+        lambda data: data + b"\0",
+        lambda data: data + empty_frame(stated=True),
+        lambda data: data + empty_frame(stated=False),
+    ],
+)
+def test_what_is_inflated_is_one_whole_frame(samples, change):
+    for made in (zstandard.compress(samples), zstandard.ZstdCompressor().compressobj()):
+        whole = made if isinstance(made, bytes) else made.compress(samples) + made.flush()
+        assert inflate(whole, len(samples), "a table") == samples
+        with pytest.raises(FormatError, match="a table cannot"):
+            inflate(change(whole), len(samples), "a table")
+
+
+def test_keyframes_are_quantized_uniformly():
+    parsed = bitstream.unpack(PAYLOADS["stages"])
+    section = parsed.sections[Section.KEYFRAMES]
+    changed = parsed.sections | {Section.KEYFRAMES: section[:3] + b"\1" + section[4:]}
+    with pytest.raises(FormatError, match="quantized by 1"):
+        codec.decode_chunk(bitstream.pack(parsed.header, changed))
+
+
+@pytest.mark.parametrize("name", ["float32-ordered", "uint8-lossless", "uint16-linear-abs"])
+def test_no_tolerance_exceeds_the_levels(name):
+    """And levels that wrap have none."""
+    golden = Path(__file__).parent / "golden" / f"{name}.tezip"
+    parsed = bitstream.unpack(golden.read_bytes())
+    (top,) = struct.unpack_from("<I", parsed.sections[Section.LEVELS], 8)
+    section = parsed.sections[Section.FRAMES]
+    for tolerance in (1,) if top >= 2**31 else (top + 1, 2**30):
+        kinds = section[: parsed.header.valid[0]]
+        changed = {Section.FRAMES: kinds + b"\0" + struct.pack("<I", tolerance)}
+        with pytest.raises(FormatError, match=f"a tolerance of {tolerance} of levels"):
+            codec.decode_chunk(bitstream.pack(parsed.header, parsed.sections | changed))
 
 
 def test_what_is_reserved_is_zero():

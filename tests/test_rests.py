@@ -106,7 +106,7 @@ def test_damage_is_refused():
         RestReader(cut, Truncated(small.dtype, 0, 10, step=1.0), 1, 16).apply(
             np.zeros((4, 4, 1), "f4"), np.zeros((4, 4, 1), "i4")
         )
-    for step in (0.3, 0.0, -2.0, np.nan, np.inf, 1e-320):
+    for step in (0.3, 0.0, -2.0, np.nan, np.inf, 1e-320, 2.0**128):
         packed = Truncated(frames.dtype, 0, 20000, step=step).pack()
         with pytest.raises(FormatError, match="power of 2"):
             levels.unpack(5, frames.dtype, packed)

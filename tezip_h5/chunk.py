@@ -400,6 +400,11 @@ def decoded_levels(
         network = Network.unpack(parsed.section(Section.MODEL))
         model = store.find(network.digest)
     kinds, tolerances = frames_section.unpack(parsed.section(Section.FRAMES), g, header.channels)
+    most = scale.top if scale.top < 1 << 31 else 0  # larger ones wrap
+    if tolerances.max() > most:
+        raise FormatError(
+            f"a tolerance of {tolerances.max()} of levels up to {scale.top}; at most {most}"
+        )
     coded = {name: parsed.sections[n] for name, n in _SECTION_OF.items() if n in parsed.sections}
     decoder = decoder_class(coded, shape, scale)
     decoder.threads, decoder.device = threads, device

@@ -12,7 +12,28 @@ import zstandard
 
 from tezip_h5.errors import FormatError
 
-__all__ = ["Block", "inflate"]
+__all__ = ["Block", "inflate", "is_one_frame"]
+
+
+def is_one_frame(data: bytes) -> bool:
+    """Whether `data` is one zstd frame from its first byte to its last (RFC 8878, 3.1.1).
+
+    Its blocks are counted, not decoded: where zstandard has all bytes that it wants, it does not
+    look at what is missing of the frame, or lies behind it, or has no bytes in it.
+    """
+    if data[:4] != zstandard.FRAME_HEADER:
+        return False
+    try:
+        at = zstandard.frame_header_size(data)
+        end = len(data) - 4 * zstandard.get_frame_parameters(data).has_checksum
+    except zstandard.ZstdError:
+        return False
+    last = False
+    while not last and at + 3 <= end:
+        block = int.from_bytes(data[at : at + 3], "little")
+        last = bool(block & 1)
+        at += 3 + (1 if block >> 1 & 3 == 1 else block >> 3)  # 1: one byte, again and again
+    return last and at == end
 
 
 def inflate(data: bytes, most: int, what: str) -> bytes:
@@ -29,9 +50,9 @@ def inflate(data: bytes, most: int, what: str) -> bytes:
         size = zstandard.frame_content_size(data)  # -1: not stated
         if size > most:
             raise FormatError(f"{what} of {size} bytes; at most {most} are possible")
-        return zstandard.ZstdDecompressor().decompress(
-            data, max_output_size=most, allow_extra_data=False
-        )
+        if not is_one_frame(data):
+            raise FormatError(f"{what} cannot be decompressed: not one whole zstd frame")
+        return zstandard.ZstdDecompressor().decompress(data, max_output_size=most)
     except zstandard.ZstdError as error:
         raise FormatError(f"{what} cannot be decompressed: {error}") from None
 

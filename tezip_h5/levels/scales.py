@@ -157,8 +157,9 @@ class Truncated(_Multiples):
         if len(data) != 8:
             raise FormatError(f"the step of truncated levels takes 8 bytes, found {len(data)}")
         (self.step,) = struct.unpack("<d", data)
-        smallest = float(np.finfo(self.dtype).smallest_normal)
-        if not smallest <= self.step < np.inf or np.frexp(self.step)[0] != 0.5:
+        floats = np.finfo(self.dtype)
+        smallest, largest = float(floats.smallest_normal), float(floats.max)
+        if not smallest <= self.step <= largest or np.frexp(self.step)[0] != 0.5:
             raise FormatError(f"the step of truncated levels is {self.step}; expected a power of 2")
         if self.top > 2**30 or abs(self.offset) > 2**30:
             raise FormatError(f"truncated levels from {self.offset} up to {self.top} are too wide")

@@ -13,6 +13,7 @@ import zstandard
 
 from tezip_h5 import kernels
 from tezip_h5.errors import FormatError
+from tezip_h5.inflate import is_one_frame
 from tezip_h5.kernels import arrays
 
 __all__ = ["SEARCHES", "Packer", "Unpacker", "width_of"]
@@ -103,6 +104,7 @@ class Unpacker:
     """Inverse of `Packer`: `next` gives one frame of symbols after the other."""
 
     def __init__(self, data: bytes, frame_size: int, width: int, signed: bool):
+        self._data = data
         self._reader = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(data)
         self._signed = signed
         self._width = width
@@ -133,6 +135,8 @@ class Unpacker:
             raise FormatError(f"a residual stream is damaged: {error}") from None
         if more:
             raise FormatError("a residual stream goes on behind the last frame")
+        if not is_one_frame(self._data):
+            raise FormatError("a residual stream is damaged: it does not end as its zstd frame does")
 
     def _read(self, planes: np.ndarray) -> None:
         view = memoryview(planes).cast("B")

@@ -254,7 +254,7 @@ class StageDecoder:
         self._shape = shape
         self._top, self._width = scale.top, scale.width
         self._streams = {
-            name: self._open(sections[name]) for name in (KEYFRAMES, RESIDUALS) if name in sections
+            name: self._open(name, sections[name]) for name in (KEYFRAMES, RESIDUALS) if name in sections
         }
         self._symbols = None
 
@@ -265,8 +265,10 @@ class StageDecoder:
             raise FormatError(f"the stages have no section of {name}")
         return _Stream.parts(data)
 
-    def _open(self, section: bytes):
+    def _open(self, name: str, section: bytes):
         stream, body = _Stream.unpack(section)
+        if stream.quantizer and name == KEYFRAMES:
+            raise FormatError(f"keyframes quantized by {stream.quantizer}; expected 0")
         if stream.symbol_width != self._width:
             raise FormatError(
                 f"symbols of {stream.symbol_width} bytes in a chunk with {self._width}-byte levels"
