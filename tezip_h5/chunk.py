@@ -392,19 +392,14 @@ def decoded_levels(
     g, h, w = header.valid
     decoder_class = residual.decoder_for(header.coder)
     shape = (header.channels, h, w)
-    scale = levels.unpack(
-        header.scale, header.carrier.newbyteorder("="), parsed.section(Section.LEVELS)
-    )
+    dtype = header.carrier.newbyteorder("=")
+    scale = levels.unpack(header.scale, dtype, parsed.section(Section.LEVELS))
     network = model = None
     if header.predictor == prediction.NUMBERS["prednet"]:
         network = Network.unpack(parsed.section(Section.MODEL))
         model = store.find(network.digest)
-    kinds, tolerances = frames_section.unpack(parsed.section(Section.FRAMES), g, header.channels)
-    most = scale.top if scale.top < 1 << 31 else 0  # larger ones wrap
-    if tolerances.max() > most:
-        raise FormatError(
-            f"a tolerance of {tolerances.max()} of levels up to {scale.top}; at most {most}"
-        )
+    of_frames = parsed.section(Section.FRAMES)
+    kinds, tolerances = frames_section.unpack(of_frames, g, header.channels, scale.top)
     coded = {name: parsed.sections[n] for name, n in _SECTION_OF.items() if n in parsed.sections}
     decoder = decoder_class(coded, shape, scale)
     decoder.threads, decoder.device = threads, device

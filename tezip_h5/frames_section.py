@@ -17,8 +17,12 @@ def pack(kinds: list[Kind], tolerances: np.ndarray) -> bytes:
     return bytes(kinds) + bytes([not uniform]) + table.astype("<u4").tobytes()
 
 
-def unpack(data: bytes, frames: int, channels: int) -> tuple[list[Kind], np.ndarray]:
+def unpack(
+    data: bytes, frames: int, channels: int, top: int | None = None
+) -> tuple[list[Kind], np.ndarray]:
     """The inverse of `pack`: kinds, and tolerances int64 (frames, channels).
+
+    `top` is the largest level; without it, tolerances may exceed that.
 
     Raises
     ------
@@ -34,6 +38,10 @@ def unpack(data: bytes, frames: int, channels: int) -> tuple[list[Kind], np.ndar
     table = np.frombuffer(rest[1:], "<u4").astype(np.int64)
     if table.max() > 2**30:
         raise FormatError(f"a tolerance of {table.max()} levels; at most 2**30")
+    if top is not None:
+        most = top if top < 1 << 31 else 0  # larger ones wrap
+        if table.max() > most:
+            raise FormatError(f"a tolerance of {table.max()} of levels up to {top}; at most {most}")
     shape = (frames, channels)
     table = table.reshape(shape) if count > 1 else np.broadcast_to(table, shape)
     return [Kind(kind) for kind in kinds], table

@@ -136,7 +136,7 @@ class Unpacker:
         if more:
             raise FormatError("a residual stream goes on behind the last frame")
         if not is_one_frame(self._data):
-            raise FormatError("a residual stream is damaged: it does not end as its zstd frame does")
+            raise FormatError("a residual stream is damaged: it is not one whole zstd frame")
 
     def _read(self, planes: np.ndarray) -> None:
         view = memoryview(planes).cast("B")

@@ -254,7 +254,9 @@ class StageDecoder:
         self._shape = shape
         self._top, self._width = scale.top, scale.width
         self._streams = {
-            name: self._open(name, sections[name]) for name in (KEYFRAMES, RESIDUALS) if name in sections
+            name: self._open(name, sections[name])
+            for name in (KEYFRAMES, RESIDUALS)
+            if name in sections
         }
         self._symbols = None
 
