@@ -25,7 +25,7 @@ LEVELS = ["balanced", "best"]
 MODEL_OF = {"balanced": 0, "best": 1}
 
 
-def encoded(frames, device, level, tolerance=0, keyframes=(0,), guesses=None, top=255):
+def encoded(frames, device, level, tolerance=0, keyframes=(0,), guesses=None, top=255, free=None):
     """The section of frames, int32 (T, C, h, w), and their reconstruction."""
     guided = guesses is not None
     settings = Settings(level=level)
@@ -33,11 +33,12 @@ def encoded(frames, device, level, tolerance=0, keyframes=(0,), guesses=None, to
     encoder.device = device
     tolerances, coded = np.full(frames.shape[1], tolerance), []
     for t, frame in enumerate(frames):
+        of_frame = None if free is None else free[t]
         if t in keyframes:
-            coded.append(encoder.keyframe(frame, tolerances))
+            coded.append(encoder.keyframe(frame, tolerances, of_frame))
         else:
             guess = guesses[t] if guided else coded[-1]
-            coded.append(encoder.residual(frame, guess, tolerances))
+            coded.append(encoder.residual(frame, guess, tolerances, of_frame))
     sections, sizes = encoder.finish()
     assert sum(sizes) == len(sections["residuals"])
     return sections["residuals"], np.stack(coded)
@@ -62,10 +63,24 @@ def agree(frames, **how):
     on_device, coded_there = encoded(frames, "cuda", **how)
     assert on_device == section
     np.testing.assert_array_equal(coded_there, coded)
-    how.pop("level")
+    how = {name: value for name, value in how.items() if name not in ("level", "free")}
     back = decoded(section, frames.shape, "cuda", **how)
     np.testing.assert_array_equal(back, coded)
     return section
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("tolerance", [0, 2])
+def test_free_samples(level, tolerance):
+    """Whatever stands in their places, the bytes are the same; all others keep their bound."""
+    rng = np.random.default_rng(3)
+    frames = (100 + rng.integers(-3, 4, (3, 1, 12, 14)).cumsum(axis=3)).astype(np.int32)
+    free = rng.random(frames.shape) < 0.3
+    other = np.where(free, rng.integers(0, 256, frames.shape), frames).astype(np.int32)
+    section = agree(frames, level=level, tolerance=tolerance, free=free)
+    assert encoded(other, "cpu", level, tolerance, free=free)[0] == section
+    back = decoded(section, frames.shape, "cpu", tolerance)
+    assert abs(back - frames)[~free].max() <= tolerance
 
 
 @pytest.mark.parametrize("level", LEVELS)

@@ -29,17 +29,18 @@ def frames_of(shape, top, seed=0, step=0.1):
     return np.clip((low + high) // 2 + steps, low, high).astype(np.int32)
 
 
-def encoded(frames, kinds, tolerance, top, device, guesses=None, flat=False):
+def encoded(frames, kinds, tolerance, top, device, guesses=None, flat=False, free=None):
     """Sections, sizes of frames, reconstructions."""
     encoder = LinearEncoder(frames.shape[1:], Scale(top), SETTINGS, flat=flat)
     encoder.device = device
     tolerances, out = np.full(frames.shape[1], tolerance), []
     for t, (frame, predicted) in enumerate(zip(frames, kinds, strict=True)):
+        of_frame = None if free is None else free[t]
         if predicted:
             guess = out[-1] if guesses is None else guesses[t]
-            out.append(encoder.residual(frame, guess, tolerances))
+            out.append(encoder.residual(frame, guess, tolerances, of_frame))
         else:
-            out.append(encoder.keyframe(frame, tolerances))
+            out.append(encoder.keyframe(frame, tolerances, of_frame))
     return *encoder.finish(), np.stack(out)
 
 
@@ -57,10 +58,11 @@ def decoded(sections, shape, kinds, tolerance, top, device, guesses=None):
     return np.stack(out)
 
 
-def agree(frames, kinds, tolerance, top, guesses=None, flat=False):
+def agree(frames, kinds, tolerance, top, guesses=None, flat=False, free=None):
     """Both devices write the same bytes and read the same frames."""
-    sections, sizes, expected = encoded(frames, kinds, tolerance, top, "cpu", guesses, flat)
-    there, sizes_there, found = encoded(frames, kinds, tolerance, top, "cuda", guesses, flat)
+    how = kinds, tolerance, top
+    sections, sizes, expected = encoded(frames, *how, "cpu", guesses, flat, free)
+    there, sizes_there, found = encoded(frames, *how, "cuda", guesses, flat, free)
     np.testing.assert_array_equal(found, expected)
     assert there == sections
     assert sizes_there == sizes
@@ -111,6 +113,21 @@ def test_levels_narrow_and_wide(top, tolerance, flat):
     wild = np.random.default_rng(1).integers(low, high + 1, (1, 1, 3, 9)).astype(np.int32)
     wild[0, 0, 1, ::2], wild[0, 0, 2, ::2] = low, high
     agree(wild, [0], tolerance, top, flat=flat)
+
+
+@pytest.mark.parametrize("top", [255, 2**20, WIDE])
+@pytest.mark.parametrize("tolerance", [0, 3])
+@pytest.mark.parametrize("flat", [False, True])
+def test_free_samples(top, tolerance, flat):
+    """Of one channel, of one frame, none and all of a plane."""
+    frames = frames_of((3, 2, 18, 9), top, step=0.02)
+    free = np.random.default_rng(2).random(frames.shape) < 0.3
+    free[0, 1] = free[2] = False
+    free[1, 1] = True
+    _, _, back = encoded(frames, [0, 1, 1], tolerance, top, "cpu", flat=flat, free=free)
+    errors = abs(back.astype(np.int64) - frames)[~free]
+    assert errors.max() <= tolerance
+    agree(frames, [0, 1, 1], tolerance, top, flat=flat, free=free)
 
 
 @pytest.mark.parametrize("tolerance", [0, 2])

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import tezip_h5
 from tezip_h5 import BoundError, ErrorBound, Settings, holes
+from tezip_h5.attempts import Attempts
 from tezip_h5.codec import decode_chunk, encode_chunk
 
 
@@ -124,6 +125,27 @@ def test_holes_cost_little(level, coder, bound, dtype):
     without = encode_chunk(plain, ErrorBound(**bound).of_frames(plain), settings)
     assert encoded.coder == without.coder == coder
     assert len(encoded.payload) < 1.02 * len(without.payload) + 150
+
+
+@pytest.mark.parametrize(("level", "coder"), [("fast", "linear"), ("balanced", "mixing")])
+@pytest.mark.parametrize("bound", [{}, {"absolute": 0.01}])
+def test_coders_make_of_holes_what_they_predict(monkeypatch, level, coder, bound):
+    """Smooth fields around a wide, ragged hole whose edge moves; a sample says that it pays."""
+    t, y, x = np.ogrid[:12, :128, :160]
+    field = np.sin((x + 2 * t) / 15) + np.cos((y - t) / 11) + (x - y) / 90
+    frames = np.round(field, 4).astype("f4")[..., None]
+    frames[(np.hypot(y - 50 - t, x - 70) < 45)[..., None]] = -1e34
+    limits = ErrorBound(**bound).of_frames(frames)
+    settings = Settings(level=level, coder=coder)
+    encoded = encode_chunk(frames, limits, settings)
+    back = decode_chunk(encoded.payload)
+    holes_there = frames == np.float32(-1e34)
+    np.testing.assert_array_equal(back[holes_there], frames[holes_there])
+    assert abs(back - frames).max() <= bound.get("absolute", 0)
+    monkeypatch.setattr(Attempts, "freeing", lambda self: self)
+    kept = encode_chunk(frames, limits, settings)
+    assert encoded.coder == kept.coder == coder
+    assert len(encoded.payload) < 0.97 * len(kept.payload)
 
 
 def test_a_relative_bound_does_not_see_holes():

@@ -72,9 +72,10 @@ MAY_IMPORT = {
     "residual": {"arithmetic", "errors", "kernels", "cost", "inflate", "parallel"},
     "frames_section": {"errors", "windows"},
     "planning": {"bounds", "holes", "levels", "settings", "windows"},
-    "chunk": CODEC | {"holes"},
+    "samples": LOW | {"bitstream", "holes", "kernels"},
+    "chunk": CODEC | {"holes", "samples"},
     "attempts": CODEC | {"chunk", "glance", "holes", "parallel"},
-    "codec": CODEC | {"attempts", "chunk", "holes"},
+    "codec": CODEC | {"attempts", "chunk", "holes", "samples"},
     "recoding": CODEC | {"codec"},
     "anatomy": CODEC | {"chunk"},
     "hdf5": CODEC

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -18,15 +17,14 @@ from tezip_h5 import (
 )
 from tezip_h5.bitstream import Header, Section
 from tezip_h5.bounds import ChunkBound
-from tezip_h5.errors import BoundError, FormatError
-from tezip_h5.exceptions import ExceptionReader, ExceptionWriter
+from tezip_h5.errors import BoundError
 from tezip_h5.holes import Patched
 from tezip_h5.kernels import arrays
 from tezip_h5.model import store
 from tezip_h5.planning import plan_kinds
 from tezip_h5.prediction.integer import IntegerModel
 from tezip_h5.prediction.scaling import Network, choose_scale
-from tezip_h5.rests import RestReader, RestWriter
+from tezip_h5.samples import SampleReader, SampleWriter
 from tezip_h5.settings import Settings
 from tezip_h5.windows import Kind
 
@@ -37,7 +35,6 @@ __all__ = [
     "Task",
     "decode_frames",
     "decoded_levels",
-    "require_checksum",
 ]
 
 _SECTION_OF = {
@@ -145,10 +142,9 @@ class ChunkEncoder:
             self._shape, task.scale, task.settings, quantizer, guided=model is not None, **options
         )
         self._coder.threads, self._coder.device = task.threads, task.device
-        self._exceptions = ExceptionWriter()
-        truncated = isinstance(task.scale, levels.Truncated)
-        self._rests = RestWriter(task.scale) if truncated else None
-        self._checksum = 0
+        self._written = SampleWriter(
+            task.header.carrier, task.samples, task.bound, task.scale, self._tolerances
+        )
         self._model, self._network = model, None
         if model is not None:
             first, skip = self._levels_of(frames[0]), model.architecture.skip
@@ -172,15 +168,13 @@ class ChunkEncoder:
             values_levels = arrays.at(self._levels_of(frame), place)
             guess = arrays.at(predictor.predict(), place)
             kind = chooser.next(values_levels, guess) if chooser else kinds[t]
-            mse = 0.0
+            mse, free = 0.0, self._free(t)
             if kind == Kind.PREDICTED:
                 mse = self._mse(values_levels, guess)
-                decoded = self._coder.residual(
-                    values_levels, guess, self._tolerances[t], self._holes(t)
-                )
+                decoded = self._coder.residual(values_levels, guess, self._tolerances[t], free)
             else:
-                decoded = self._coder.keyframe(values_levels, self._tolerances[t], self._holes(t))
-            error = self._account(values_levels, decoded, t)
+                decoded = self._coder.keyframe(values_levels, self._tolerances[t], free)
+            error = self._written.add(values_levels, decoded, free)
             shown = decoded if closed or kind != Kind.PREDICTED else guess
             predictor.observe(arrays.at(shown, device))
             records.append(FrameRecord(kind, mse=mse, max_error=error))
@@ -243,70 +237,18 @@ class ChunkEncoder:
             )
         return found
 
-    def _account(self, frame_levels, decoded, t) -> float:
-        """Check one frame against its bound and add it to the checksum; its largest error."""
-        frame = self._samples.original[t]
-        holes = None if self._samples.holes is None else self._samples.holes[t]
-        if isinstance(self._scale, levels.Integers | levels.OrderedBits):
-            error, bad = self._level_error(frame_levels, decoded, t), holes
-            values = frame  # which may be the user's own array
-            if error:
-                values = _pixels(self._scale.to_values(arrays.at(decoded, "cpu")))
-                if holes is not None:  # where the levels' errors are no errors of samples
-                    error, bad = self._errors_beside(holes, frame, values, t)
-        else:
-            found = arrays.at(decoded, "cpu")
-            values = _pixels(self._scale.to_values(found))
-            if self._rests is not None:
-                self._rests.add(values, frame, np.moveaxis(found, 0, 2), holes)
-            error, bad = self._errors_beside(holes, frame, values, t)
-        if bad is not None and values is not frame:
-            values[bad] = frame[bad]
-        self._exceptions.add(bad, frame)
-        values = np.ascontiguousarray(values, self._task.header.carrier)
-        self._checksum = zlib.crc32(values, self._checksum)
-        return error
-
-    def _errors_beside(self, holes, frame, values, t) -> tuple[float, np.ndarray]:
-        """The largest error of `values`, and which must be stored exactly. Holes are, and are no
-        errors: they are put into `values`."""
-        if holes is not None:
-            values[holes] = frame[holes]
-        error, bad = self._task.bound.check(frame, values, t)
-        return error, bad if holes is None else bad | holes
-
-    def _holes(self, t) -> np.ndarray | None:
-        """Levels of a frame that the coder may choose, bool (C, h, w); None where there are none."""
+    def _free(self, t) -> np.ndarray | None:
+        """Levels of a frame that the coder may choose, bool (C, h, w), if there are any."""
         holes = self._samples.holes if self._name in self._task.frees else None
         return None if holes is None else np.moveaxis(holes[t], 2, 0)
-
-    def _level_error(self, frame_levels, decoded, t) -> float:
-        holes = self._holes(t)
-        if holes is not None:
-            frame_levels, decoded = (arrays.at(a, "cpu") for a in (frame_levels, decoded))
-            frame_levels = np.where(holes, decoded, frame_levels)
-        kernel = kernels.of(frame_levels)
-        largest = 0
-        for c, tolerance in enumerate(self._tolerances[t]):
-            error = kernel.largest_error(frame_levels[c].reshape(-1), decoded[c].reshape(-1))
-            if error > tolerance:
-                raise BoundError(
-                    f"frame {t} of a chunk came back with an error of {error}, its tolerance is "
-                    f"{tolerance}; nothing was written, please report this"
-                )
-            largest = max(largest, error)
-        return float(largest)
 
     def _finish(self, records, number) -> Encoded:
         coded, sizes = self._coder.finish()
         sections = {
             Section.FRAMES: frames_section.pack([r.kind for r in records], self._tolerances),
             Section.LEVELS: self._scale.pack(),
+            **self._written.pack(),
         }
-        if exceptions := self._exceptions.pack():
-            sections[Section.EXCEPTIONS] = exceptions
-        if self._rests is not None:
-            sections[Section.RESTS] = self._rests.pack()
         sections.update((_SECTION_OF[name], data) for name, data in coded.items())
         predicted = any(r.kind == Kind.PREDICTED for r in records)
         if predicted and self._network is not None:
@@ -318,7 +260,7 @@ class ChunkEncoder:
             predictor=number if predicted else prediction.NUMBERS["none"],
             scale=self._scale.kind,
             flags=bitstream.FLAG_FEEDBACK_PREDICTION if open_loop else 0,
-            checksum=self._checksum,
+            checksum=self._written.checksum,
         )
         records = [
             replace(r, residual_bytes=size)
@@ -330,44 +272,16 @@ class ChunkEncoder:
         return Encoded(bitstream.pack(header, sections), self._name, records, model)
 
 
-def _pixels(planes: np.ndarray) -> np.ndarray:
-    """(C, h, w) to (h, w, C), C-contiguous; numpy's own way goes pixel by pixel."""
-    if len(planes) == 1:
-        return np.ascontiguousarray(planes[0])[..., None]
-    out = np.empty((*planes.shape[1:], len(planes)), planes.dtype)
-    for c, plane in enumerate(planes):
-        out[..., c] = plane
-    return out
-
-
 def decode_frames(parsed: bitstream.Payload, out: np.ndarray, threads: int, device: str) -> None:
     """Decode a payload's frames into `out`, (g, H, W, C) of the header's carrier, on the "cpu" or
     by "cuda"."""
-    header = parsed.header
-    g, h, w = header.valid
+    _, h, w = parsed.header.valid
     scale, frames = decoded_levels(parsed, threads, device)
-    exceptions = ExceptionReader(
-        parsed.sections.get(Section.EXCEPTIONS), header.valid, header.channels, header.carrier
-    )
-    rests = None
-    if isinstance(scale, levels.Truncated):
-        samples = h * w * header.channels
-        rests = RestReader(parsed.section(Section.RESTS), scale, g, samples)
-    checksum = 0
+    samples = SampleReader(parsed, scale)
     for t, (decoded, _) in enumerate(frames):
-        found = arrays.at(decoded, "cpu")
-        values = _pixels(scale.to_values(found))
-        if rests is not None:
-            rests.apply(values, np.moveaxis(found, 0, 2))
-        exceptions.apply(values)
-        values = values.astype(header.carrier, copy=False)
-        checksum = zlib.crc32(values, checksum)
         target = out[t, :h, :w]
-        target[...] = values.reshape(target.shape)
-    exceptions.finish()
-    if rests is not None:
-        rests.finish()
-    require_checksum(checksum, header)
+        target[...] = samples.next(decoded).reshape(target.shape)
+    samples.finish()
 
 
 def decoded_levels(
@@ -424,11 +338,3 @@ def decoded_levels(
         decoder.finish()
 
     return scale, frames()
-
-
-def require_checksum(found: int, header: Header) -> None:
-    if found != header.checksum:
-        raise FormatError(
-            f"the chunk decodes to samples with checksum {found:08x}, {header.checksum:08x} was "
-            "written: the payload is damaged, or this machine computes something else"
-        )

@@ -79,8 +79,7 @@ def build(sizes: Sizes):
         Parameters
         ----------
         decoding : bool
-        levels : int32 (rows, columns); read when encoding only
-            Below 0 where any sample will do: it becomes what is predicted.
+        levels : int32 (rows, columns); read when encoding only; below 0 where any sample will do
         tolerance, top, flags : int
             `flags` says which of the planes below hold something (HAS_...).
         alone : bool

@@ -1,0 +1,179 @@
+"""The samples that a decoder makes of levels, and what is stored beside: encode beside decode."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+
+from tezip_h5 import kernels, levels
+from tezip_h5.bitstream import Header, Payload, Section
+from tezip_h5.bounds import ChunkBound
+from tezip_h5.errors import BoundError, FormatError
+from tezip_h5.exceptions import ExceptionReader, ExceptionWriter
+from tezip_h5.holes import Patched
+from tezip_h5.kernels import arrays
+from tezip_h5.rests import RestReader, RestWriter
+
+__all__ = ["SampleReader", "SampleWriter", "require_checksum"]
+
+
+class SampleWriter:
+    """Check the frames of a chunk against their bound, and store what their levels leave out.
+
+    Parameters
+    ----------
+    carrier : dtype of the samples, little-endian
+    samples : Patched
+    bound : ChunkBound
+    scale : Scale
+        What made levels of the samples.
+    tolerances : int array (g, C), in levels
+
+    Attributes
+    ----------
+    checksum : int
+        Of the samples so far, as a decoder will have them.
+    """
+
+    def __init__(
+        self,
+        carrier: np.dtype,
+        samples: Patched,
+        bound: ChunkBound,
+        scale: levels.Scale,
+        tolerances: np.ndarray,
+    ):
+        self._carrier, self._samples, self._bound = carrier, samples, bound
+        self._scale, self._tolerances = scale, tolerances
+        self._exceptions = ExceptionWriter()
+        self._rests = RestWriter(scale) if isinstance(scale, levels.Truncated) else None
+        self._next, self.checksum = 0, 0
+
+    def add(self, frame_levels, decoded, free: np.ndarray | None) -> float:
+        """Add the next frame; its largest error.
+
+        Parameters
+        ----------
+        frame_levels, decoded : int32 (C, h, w)
+            Its levels, and what becomes of them.
+        free : bool (C, h, w), optional
+            Levels that may have become anything: those of holes.
+
+        Raises
+        ------
+        BoundError
+            When a level is farther from what it was than its tolerance.
+        """
+        t, self._next = self._next, self._next + 1
+        frame = self._samples.original[t]
+        holes = None if self._samples.holes is None else self._samples.holes[t]
+        if isinstance(self._scale, levels.Integers | levels.OrderedBits):
+            error, bad = self._level_error(frame_levels, decoded, free, t), holes
+            values = frame  # which may be the user's own array
+            if error:
+                values = _pixels(self._scale.to_values(arrays.at(decoded, "cpu")))
+                if holes is not None:  # where the levels' errors are no errors of samples
+                    error, bad = self._errors_beside(holes, frame, values, t)
+        else:
+            found = arrays.at(decoded, "cpu")
+            values = _pixels(self._scale.to_values(found))
+            if self._rests is not None:
+                self._rests.add(values, frame, np.moveaxis(found, 0, 2), holes)
+            error, bad = self._errors_beside(holes, frame, values, t)
+        if bad is not None and values is not frame:
+            values[bad] = frame[bad]
+        self._exceptions.add(bad, frame)
+        values = np.ascontiguousarray(values, self._carrier)
+        self.checksum = zlib.crc32(values, self.checksum)
+        return error
+
+    def _errors_beside(self, holes, frame, values, t) -> tuple[float, np.ndarray]:
+        """The largest error of `values`, and which must be stored exactly. Holes are, and are no
+        errors: they are put into `values`."""
+        if holes is not None:
+            values[holes] = frame[holes]
+        error, bad = self._bound.check(frame, values, t)
+        return error, bad if holes is None else bad | holes
+
+    def _level_error(self, frame_levels, decoded, free, t) -> float:
+        if free is not None:
+            frame_levels = np.where(free, decoded, frame_levels)
+        kernel = kernels.of(frame_levels)
+        largest = 0
+        for c, tolerance in enumerate(self._tolerances[t]):
+            error = kernel.largest_error(frame_levels[c].reshape(-1), decoded[c].reshape(-1))
+            if error > tolerance:
+                raise BoundError(
+                    f"frame {t} of a chunk came back with an error of {error}, its tolerance is "
+                    f"{tolerance}; nothing was written, please report this"
+                )
+            largest = max(largest, error)
+        return float(largest)
+
+    def pack(self) -> dict[int, bytes]:
+        """The sections that stand beside the levels' own."""
+        sections = {}
+        if exceptions := self._exceptions.pack():
+            sections[Section.EXCEPTIONS] = exceptions
+        if self._rests is not None:
+            sections[Section.RESTS] = self._rests.pack()
+        return sections
+
+
+class SampleReader:
+    """Inverse of `SampleWriter`, frame by frame."""
+
+    def __init__(self, parsed: Payload, scale: levels.Scale):
+        self._header = header = parsed.header
+        g, h, w = header.valid
+        self._scale, self._rests, self._checksum = scale, None, 0
+        self._exceptions = ExceptionReader(
+            parsed.sections.get(Section.EXCEPTIONS), header.valid, header.channels, header.carrier
+        )
+        if isinstance(scale, levels.Truncated):
+            samples = h * w * header.channels
+            self._rests = RestReader(parsed.section(Section.RESTS), scale, g, samples)
+
+    def next(self, decoded) -> np.ndarray:
+        """Samples of the next frame, (h, w, C), from its levels, int32 (C, h, w).
+
+        Raises
+        ------
+        FormatError
+            When what is stored beside them does not fit.
+        """
+        found = arrays.at(decoded, "cpu")
+        values = _pixels(self._scale.to_values(found))
+        if self._rests is not None:
+            self._rests.apply(values, np.moveaxis(found, 0, 2))
+        self._exceptions.apply(values)
+        values = values.astype(self._header.carrier, copy=False)
+        self._checksum = zlib.crc32(values, self._checksum)
+        return values
+
+    def finish(self) -> None:
+        """FormatError unless the frames so far were all, and are what was written."""
+        self._exceptions.finish()
+        if self._rests is not None:
+            self._rests.finish()
+        require_checksum(self._checksum, self._header)
+
+
+def require_checksum(found: int, header: Header) -> None:
+    """FormatError unless the samples of a chunk have the checksum that was written."""
+    if found != header.checksum:
+        raise FormatError(
+            f"the chunk decodes to samples with checksum {found:08x}, {header.checksum:08x} was "
+            "written: the payload is damaged, or this machine computes something else"
+        )
+
+
+def _pixels(planes: np.ndarray) -> np.ndarray:
+    """(C, h, w) to (h, w, C), C-contiguous; numpy's own way goes pixel by pixel."""
+    if len(planes) == 1:
+        return np.ascontiguousarray(planes[0])[..., None]
+    out = np.empty((*planes.shape[1:], len(planes)), planes.dtype)
+    for c, plane in enumerate(planes):
+        out[..., c] = plane
+    return out
