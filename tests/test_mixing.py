@@ -191,7 +191,8 @@ def test_motion_is_found_and_used(level, monkeypatch):
 def test_raw_bits_are_what_the_format_says():
     """Also where the coder has no room for many at once, which little else meets."""
     rng = np.random.default_rng(0)
-    raw, code = kernels.load("mixing")._raw, kernels.load("mixing")._code
+    arithmetic_coder = kernels.load("arithmetic")
+    raw, code = arithmetic_coder.code_raw, arithmetic_coder.code_bit
 
     @numba.njit
     def encode(widths, values, chances, coder, stream):

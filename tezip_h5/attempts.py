@@ -25,6 +25,7 @@ _SAMPLE_SIDES, _SAMPLE_FRAMES, _SAMPLE_SHARE = (64, 128), 8, 16
 _PATCHES = 2  # rows and columns of what must stand for all of the picture
 _HOPE = 0.75  # share of its worth that a network must save there to be tried
 _CLEAR = 0.5, 1.5  # times its worth, below and above which a sample decides upon the mixing coder
+_FREED = 0.01  # share of the bytes that holes which may become anything must save in a sample
 _SKEWED = 0.15  # of `glance.skew`, above which planes may be better off without predictions
 _STILL = 1.0  # bits per sample: parts of such frames say little of the whole
 
@@ -69,7 +70,7 @@ class Attempts(Task):
         holes; where fields are smooth and gaps move, it does."""
         if self.samples.holes is None:
             return self
-        sample = self._sample(_PATCHES) or replace(self, threads=1)
+        sample = self._sample(holey=True) or replace(self, threads=1)
         coders = {_coder_for(self.settings, self.scale)} - {"stages"}
         if compares(self.settings):
             coders.add("linear")
@@ -78,7 +79,8 @@ class Attempts(Task):
             lambda one: len(replace(sample, frees=one[1])._run(one[0]).payload), tried, self.threads
         )
         pairs = zip(sorted(coders), sizes[::2], sizes[1::2], strict=True)
-        return replace(self, frees=tuple(coder for coder, kept, free in pairs if free < kept))
+        paying = (coder for coder, kept, free in pairs if free < (1 - _FREED) * kept)
+        return replace(self, frees=tuple(paying))
 
     def judge(self, model: IntegerModel | None, saving: float | None) -> tuple[bool, bool]:
         """Whether to try a network, and whether it is clear that it pays."""
@@ -108,17 +110,21 @@ class Attempts(Task):
         worth = self.settings.effort.mixing_worth
         return len(encoded.payload) * (1 - worth * (encoded.coder == "linear"))
 
-    def _sample(self, patches: int = 1) -> Attempts | None:
+    def _sample(self, patches: int = 1, holey: bool = False) -> Attempts | None:
         """A part of the first frames; None where it would be much of the chunk.
 
-        It is the middle, or, side by side, the middles of `patches` rows and columns of parts.
+        It is the middle, or, side by side, the middles of `patches` rows and columns of parts;
+        or, if `holey`, where holes are as many as they are in all.
         """
         count, (g, h, w) = _SAMPLE_FRAMES, self.samples.frames.shape[:3]
         least, most = _SAMPLE_SIDES
         if g * h * w <= count * most * most:  # so a sample has none itself
             return None
         side = min(max(math.isqrt(g * h * w // (_SAMPLE_SHARE * count)), least), most)
-        rows, columns = (_middles(length, side, patches) for length in (h, w))
+        if holey:
+            rows, columns = _typical(self.samples.holes[:count].mean(axis=(0, 3)), side)
+        else:
+            rows, columns = (_middles(length, side, patches) for length in (h, w))
         part = self.samples.part(np.s_[:count, rows[:, None], columns])
         shape = part.frames.shape
         header = Header(self.header.dtype, shape, shape[:3], coder=0)
@@ -213,6 +219,20 @@ def _middles(length: int, side: int, parts: int) -> np.ndarray:
     each = -(-side // parts)
     starts = (2 * np.arange(parts) + 1) * length // (2 * parts) - each // 2
     return (np.clip(starts, 0, length - each)[:, None] + np.arange(each)).reshape(-1)
+
+
+def _typical(share: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of a part of (h, w), whose mean is nearest to that of all."""
+    height, width = (min(side, length) for length in share.shape)
+    sums = np.pad(share.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
+    tops, lefts = (
+        np.linspace(0, length - part, 2 * -(-length // part)).astype(int)
+        for length, part in zip(share.shape, (height, width), strict=True)
+    )
+    ends = sums[tops + height][:, [lefts, lefts + width]] - sums[tops][:, [lefts, lefts + width]]
+    means = (ends[:, 1] - ends[:, 0]) / (height * width)
+    i, j = np.unravel_index(abs(means - share.mean()).argmin(), means.shape)
+    return tops[i] + np.arange(height), lefts[j] + np.arange(width)
 
 
 def _coder_for(settings: Settings, scale) -> str:
