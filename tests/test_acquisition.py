@@ -21,6 +21,7 @@ from tezip_h5.cli import main
 from tezip_h5.hdf5.files import superblock
 from tezip_h5.hdf5.writing import growing, live
 from tezip_h5.hdf5.writing.encoder import StackEncoder
+from tezip_h5.hdf5.writing.line import Line
 
 FAST = {"level": "fast", "chunk_frames": 4}
 
@@ -142,6 +143,23 @@ def test_an_error_of_the_disk_reaches_whoever_appends(path, walk, monkeypatch):
         assert not f["scan"].attrs["complete"]
 
 
+@pytest.mark.parametrize("fails", [True, False])
+def test_what_waits_behind_an_error_or_for_nobody_any_more_is_not_done(fails):
+    line, done = Line(8, "block"), []
+
+    def first():
+        if fails:
+            raise OSError("gone")
+        while not line._closed:
+            time.sleep(0.01)
+
+    line.put(first)
+    line.put(done.append, "second")
+    line.close(give_up=not fails)
+    assert line.failed == fails
+    assert done == []
+
+
 def test_a_finished_chunk_is_written_without_waiting_for_the_next(path, walk):
     w = Writer(path, "scan", (40, 56), "u2", **FAST)
     w.append(walk[:4])
@@ -150,6 +168,17 @@ def test_a_finished_chunk_is_written_without_waiting_for_the_next(path, walk):
         time.sleep(0.01)
     assert w.queued == 0
     w.close()
+
+
+def test_flushed_frames_of_an_unfinished_chunk_still_take_room_in_the_queue(path, walk):
+    with Writer(path, "scan", (40, 56), "u2", **FAST) as w:
+        w.append(walk[:6])
+        for _ in range(2):
+            w.flush()
+            assert w.queued == 2
+        w.append(walk[6:8])
+        w.flush()
+        assert w.queued == 0
 
 
 def test_metadata_and_the_way_of_viewers(path, walk):
@@ -358,6 +387,16 @@ def test_what_cannot_be_appended(path, walk):
     with pytest.raises(InputError, match="is no stack"):
         Writer(path, "plain", append=True)
     tezip_h5.verify(path, walk, name="scan")
+
+
+def test_a_stack_with_a_chunk_that_skipped_the_filter_goes_on(path, walk):
+    tezip_h5.write(walk[:8], path, **FAST)
+    with h5py.File(path, "r+") as f:
+        f["scan/data"].id.write_direct_chunk((4, 0, 0), walk[4:8].tobytes(), filter_mask=1)
+    with Writer(path, "scan", append=True) as w:
+        w.append(walk[8:])
+    np.testing.assert_array_equal(tezip_h5.read(path), walk)
+    assert w.summary.shape == walk.shape
 
 
 # --- killed writers ---

@@ -222,6 +222,12 @@ def test_originals_of_another_length(run_h5, walk, count):
     assert "sound" in str(tezip_h5.verify(run_h5, iter(walk)))
 
 
+def test_an_original_that_goes_on_behind_the_last_whole_chunk(tmp_path, walk):
+    tezip_h5.write(walk[:16], tmp_path / "x.h5", chunk_frames=8, level="fast")
+    with pytest.raises(InputError, match="has 16 frames; the original has more"):
+        tezip_h5.verify(tmp_path / "x.h5", iter(walk))
+
+
 @pytest.mark.parametrize("threads", ["x", "2", 0, 1.5, float("nan"), [1], -3])
 def test_numbers_of_threads(run_h5, walk, tmp_path, threads):
     for call in (
