@@ -14,7 +14,7 @@ from conftest import require_tool
 
 import tezip_h5
 from tezip_h5 import FormatError, InputError, TEZip
-from tezip_h5.hdf5.pipeline import cache
+from tezip_h5.hdf5.pipeline import cache, filter
 from tezip_h5.hdf5.pipeline.options import ChunkOptions
 
 
@@ -162,14 +162,21 @@ def test_padding_does_not_loosen_a_relative_bound(tmp_path, walk, chunks, fill):
     assert error.max() > 0
 
 
-def test_a_file_left_open_is_written_before_python_ends(tmp_path):
+@pytest.mark.parametrize(
+    "held", ["del d", "pass", "threading.Thread(target=wait, args=[d], daemon=True).start()"]
+)
+def test_a_file_left_open_is_written_before_python_ends(tmp_path, held):
+    """Its dataset is closed by then, or open: then HDF5 has the chunk until the end."""
     path = tmp_path / "x.h5"
     fresh_process(
-        """
-        import sys, h5py, numpy, tezip_h5
+        f"""
+        import sys, threading, time, h5py, numpy, tezip_h5
+        def wait(dataset):
+            time.sleep(100)
         f = h5py.File(sys.argv[1], "w")
         x = numpy.arange(8 * 64 * 64, dtype="u2").reshape(8, 64, 64)
-        f.create_dataset("x", data=x, chunks=(8, 64, 64), **tezip_h5.TEZip())
+        d = f.create_dataset("x", data=x, chunks=(8, 64, 64), **tezip_h5.TEZip())
+        {held}
         """,
         path,
     )
@@ -294,6 +301,24 @@ def test_a_chunk_is_not_taken_for_another_with_its_checksums():
     assert kept.get(b"head", b"head and SAMPLES") is other
     kept.put(b"next", b"x" * 990, chunk)
     assert kept.get(b"head", b"head and SAMPLES") is None  # no room for both
+
+
+def test_nobody_changes_a_chunk_that_others_may_be_given(run_h5):
+    with h5py.File(run_h5) as f:
+        frames = cache.decoded(f["scan/data"].id.read_direct_chunk((0, 0, 0))[1])
+    with pytest.raises(ValueError, match="read-only"):
+        frames[0] = 0
+
+
+def test_what_hdf5_handed_over_is_freed(run_h5, monkeypatch):
+    free, freed = filter._lib.H5free_memory, []
+    monkeypatch.setattr(
+        filter._lib, "H5free_memory", lambda address: freed.append(address) or free(address)
+    )
+    with h5py.File(run_h5) as f:
+        f["scan/data"][:]
+    assert len(freed) == 2  # chunks
+    assert all(freed)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
