@@ -100,6 +100,18 @@ def test_what_is_wrong_is_named(path):
         tezip_h5.inspect(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("frames", "most of them nowhere"), ("filenames", "filenames of .* damaged")],
+)
+def test_rows_that_are_nowhere_are_not_read(path, name, words):
+    """More than any memory has: HDF5 stores nothing for what was never written."""
+    with h5py.File(path, "r+") as f:
+        f["scan"][name].resize(1 << 45, axis=0)
+    with pytest.raises(FormatError, match=words):
+        tezip_h5.Writer(path, "scan", append=True)
+
+
 def test_pictures_of_another_size_make_way(path):
     with h5py.File(path, "r+") as f:
         attributes = dict(f["scan/preview"].attrs)

@@ -211,7 +211,8 @@ def test_rewriting_a_part_adds_no_error(walk):
         assert error(array, walk) > 3
 
 
-def test_chunks_of_another_array_are_refused(walk):
+@pytest.mark.parametrize(("dtype", "columns"), [("uint16", 55), ("int16", 56)])
+def test_chunks_of_another_array_are_refused(walk, dtype, columns):
     serializer = TEZipSerializer(level="fast")
     a = zarr.create_array(
         {}, data=walk, chunks=(20, 40, 56), serializer=serializer, compressors=None
@@ -219,9 +220,9 @@ def test_chunks_of_another_array_are_refused(walk):
     kept = a.store_path.store._store_dict
     b = zarr.create_array(
         {},
-        shape=(20, 40, 55),
-        chunks=(20, 40, 55),
-        dtype="uint16",
+        shape=(20, 40, columns),
+        chunks=(20, 40, columns),
+        dtype=dtype,
         serializer=serializer,
         compressors=None,
     )
