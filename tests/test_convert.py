@@ -234,6 +234,28 @@ def test_an_interrupted_conversion_goes_on(tmp_path, monkeypatch):
     assert sorted(os.listdir(tmp_path)) == ["in.nxs", "out.nxs"]
 
 
+def test_an_interrupted_conversion_comes_to_the_same_chunks(paths, monkeypatch):
+    """A last chunk that is not full is no beginning whose frames would be kept as they decode."""
+    options = {"datasets": ["/entry/instrument/detector/data"], "chunk_frames": 8, "absolute": 9}
+    whole = paths[1].with_name("whole.nxs")
+    tezip_h5.convert(paths[0], whole, **options)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("tezip_h5.hdf5.changing.convert.verifying.compare", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            tezip_h5.convert(*paths, **options)
+    tezip_h5.convert(*paths, **options)
+    last = []
+    for path in (whole, paths[1]):
+        with h5py.File(path) as f:
+            data = f["entry/instrument/detector/data"]
+            last.append(data.id.read_direct_chunk((16, 0, 0)))
+    assert last[0] == last[1]
+
+
 def test_another_conversion_begins_anew(paths, monkeypatch):
     part = paths[1].with_name(".out.nxs.part")
     part.write_bytes(b"not HDF5")

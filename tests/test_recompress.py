@@ -271,9 +271,12 @@ def test_what_is_refused(paths, run_h5, walk, capsys):
     assert sorted(p.name for p in out.parent.iterdir()) == ["in.h5", "run.h5"]
 
 
-def test_damage_leaves_nothing_behind(paths, run_h5):
+@pytest.mark.parametrize("tables", [True, False])
+def test_damage_leaves_nothing_behind(paths, run_h5, tables):
     with h5py.File(run_h5, "r+") as f:
         data = f["scan/data"]
+        if not tables:  # as plain h5py makes a dataset
+            del data.attrs["tezip"]
         _, payload = data.id.read_direct_chunk((16, 0, 0))
         data.id.write_direct_chunk((16, 0, 0), payload[:-9] + bytes(9))
     with pytest.raises(FormatError, match=r"\(16, 0, 0\)"):

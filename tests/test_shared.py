@@ -5,14 +5,17 @@ import os
 import signal
 import stat
 import threading
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
 import pytest
+from h5py import _objects
 
 import tezip_h5
 from tezip_h5 import FormatError, InputError, Writer
 from tezip_h5.hdf5.changing import convert, repair
+from tezip_h5.hdf5.contents import direct
 from tezip_h5.hdf5.files import finished, journal, opening
 from tezip_h5.hdf5.writing import live
 
@@ -191,6 +194,30 @@ def test_threads_that_read_keep_nobody_from_writing(path):
         stop.set()
         reader.join()
     assert failed == []
+
+
+def test_nobody_else_is_in_hdf5_while_a_chunk_is_read_or_stored():
+    """As h5py's own methods see to only since 3.16."""
+    held = []
+
+    def look():
+        free = _objects.phil.acquire(blocking=False)
+        held.append(not free)
+        if free:
+            _objects.phil.release()
+
+    def looked(*_):
+        other = threading.Thread(target=look)
+        other.start()
+        other.join()
+
+    info = SimpleNamespace(size=1)
+    chunks = {"read_direct_chunk": looked, "write_direct_chunk": looked}
+    dataset = SimpleNamespace(id=SimpleNamespace(get_chunk_info_by_coord=lambda _: info, **chunks))
+    looked()
+    direct.store_chunk(dataset, (0, 0, 0), b"")
+    direct.stored_chunk(dataset, (0, 0, 0))
+    assert held == [False, True, True]
 
 
 def test_who_keeps_the_file_open_hears_of_it_before_the_first_frame(path, monkeypatch):
@@ -394,9 +421,25 @@ def test_a_file_that_is_open_is_not_replaced(plain):
         assert sorted(file) == ["after", "images"]
 
 
+def test_a_file_that_was_changed_meanwhile_is_not_replaced(plain, monkeypatch):
+    before, real = plain.read_bytes(), convert._encode
+
+    def overtaken(*arguments):
+        with open(plain, "ab") as file:  # another program
+            file.write(b"more")
+        return real(*arguments)
+
+    monkeypatch.setattr(convert, "_encode", overtaken)
+    with pytest.raises(InputError, match="was changed meanwhile"):
+        tezip_h5.convert(plain, in_place=True)
+    assert plain.read_bytes() == before + b"more"
+    assert left_over(plain) == []
+
+
 def test_the_new_file_belongs_to_whom_the_old_one_did(plain, monkeypatch):
     plain.chmod(0o640)
     noted, modes, real = {}, [], convert._encode
+    owners, owner = [], plain.stat()
     try:
         os.setxattr(plain, "user.note", b"mine")
         noted["user.note"] = b"mine"
@@ -408,7 +451,9 @@ def test_the_new_file_belongs_to_whom_the_old_one_did(plain, monkeypatch):
         return real(data, job, new)
 
     monkeypatch.setattr(convert, "_encode", looking)
+    monkeypatch.setattr(os, "chown", lambda _, *whose: owners.append(whose))
     tezip_h5.convert(plain, in_place=True)
+    assert owners == [(owner.st_uid, owner.st_gid)]
     assert modes == [0o600]  # nobody else could read it meanwhile
     assert stat.S_IMODE(plain.stat().st_mode) == 0o640
     assert {name: os.getxattr(plain, name) for name in noted} == noted
