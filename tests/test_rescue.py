@@ -1,5 +1,7 @@
 """Where the GPU fails, the CPU goes on: failures put in at every place they can come from."""
 
+import contextlib
+import os
 import threading
 import time
 import warnings
@@ -167,6 +169,38 @@ def test_pieces_within_pieces_take_one_place():
     with pytest.warns(devices.DeviceWarning):
         assert rescue.run(outer, "cuda") == ("cpu", "cpu")
     assert monitor == [("cuda", 1), ("cuda", 1), ("cpu", 0), ("cpu", 0)]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_child_does_not_count_what_its_parent_does(in_fresh_process):
+    in_fresh_process(
+        """
+        import os
+        from tezip_h5 import rescue
+        with rescue._room.place():
+            child = os.fork()
+            if child == 0:
+                with rescue._room.place():
+                    os._exit(0 if rescue._room._inside == 1 else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        """
+    )
+
+
+def test_those_that_fail_together_let_fewer_in_once():
+    room = rescue._Room()
+    with contextlib.ExitStack() as inside:
+        for _ in range(7):
+            inside.enter_context(room.place())
+        for _ in range(3):
+            assert room.shrink(None)
+            assert room.limit == 4
+        room.limit = 7  # as if one had left, and another had come in its place
+        assert room.shrink(7)
+        assert room.limit == 3
+        assert room.shrink(3)
+        assert room.shrink(7)  # which says nothing of one
+        assert room.limit == 1
 
 
 @pytest.mark.parametrize(
