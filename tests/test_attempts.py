@@ -97,7 +97,14 @@ def test_a_doubtful_sample_is_left_to_what_is_preferred(monkeypatch, saved, pref
 
 
 @pytest.mark.parametrize(
-    "settings", [{"level": "fast"}, {"level": "best"}, {"coder": "mixing"}, {"coder": "stages"}]
+    "settings",
+    [
+        {"level": "fast"},
+        {"level": "best"},
+        {"coder": "mixing"},
+        {"coder": "stages"},
+        {"predictor": "prednet"},
+    ],
 )
 def test_where_nothing_hangs_on_it_no_sample_is_taken(monkeypatch, settings):
     monkeypatch.setattr(Attempts, "_sample", None)

@@ -759,6 +759,14 @@ def test_nothing_is_overwritten_unasked(tmp_path):
     assert Image.open(tmp_path / "b.png").size == (2, 2)
 
 
+def test_a_link_to_nothing_is_not_overwritten_unasked(tmp_path):
+    (tmp_path / "a.png").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="there already"):
+        write_images(tmp_path, np.zeros((1, 3, 4), np.uint8), ["a.png"])
+    assert names_in(tmp_path) == ["a.png"]
+    assert (tmp_path / "a.png").is_symlink()
+
+
 def test_numbered_files_are_not_overwritten(tmp_path):
     (tmp_path / "frame_000000.png").write_bytes(b"precious")
     with pytest.raises(InputError, match=r"frame_000000.png is there already"):

@@ -286,6 +286,15 @@ def test_a_network_that_clearly_pays_is_not_measured_again(moving, network, leve
     assert hopeless.model is None
 
 
+def test_a_network_is_not_tried_where_another_predictor_is_pinned(moving, network, monkeypatch):
+    monkeypatch.setattr(codec, "_fallback_may_win", lambda *_: False)
+    bound = ErrorBound().of_frames(moving[..., None])
+    encode = partial(codec.encode_chunk, moving, bound, Settings(predictor="previous"))
+    found = encode(model=network, saving=1.0)
+    assert found.model is None
+    assert found.payload == encode().payload
+
+
 def test_a_payload_with_an_impossible_scale_is_refused(moving, network):
     from tezip_h5 import bitstream
     from tezip_h5.bitstream import Section

@@ -113,3 +113,18 @@ def test_damage_is_refused():
     packed = Truncated(frames.dtype, 0, 2**31, step=1.0).pack()
     with pytest.raises(FormatError, match="too wide"):
         levels.unpack(5, frames.dtype, packed)
+
+
+def test_what_lies_in_holes_leaves_no_rests():
+    rng = np.random.default_rng(4)
+    frame = rng.normal(100, 5, (20, 20, 1)).astype("f4")
+    holes = rng.random(frame.shape) < 0.3
+    filled = np.where(holes, rng.choice([0, 100], frame.shape), frame).astype("f4")
+    scale = Truncated(frame.dtype, 0, 20000, step=2.0**-6)
+    coded, sections = scale.to_levels(filled), []
+    for value in (1e20, -7.3):
+        writer = RestWriter(scale)
+        original = np.where(holes, np.float32(value), frame)
+        writer.add(scale.to_values(coded), original, coded, holes)
+        sections.append(writer.pack())
+    assert sections[0] == sections[1]
