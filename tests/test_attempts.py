@@ -160,8 +160,13 @@ def waves(shape):
     return (field + np.random.default_rng(2).normal(0, 0.02, shape)).astype("f4")
 
 
+def saturated(shape):
+    """Waves that the range of a sensor cuts off."""
+    return np.clip(3 * waves(shape), -1, 1).astype("f4")
+
+
 @pytest.mark.parametrize("shape", [(6, 48, 64), (12, 160, 176)])  # all of it, and a sample
-@pytest.mark.parametrize(("scene", "centred"), [(gappy, False), (waves, True)])
+@pytest.mark.parametrize(("scene", "centred"), [(saturated, False), (gappy, True), (waves, True)])
 def test_cells_lie_around_predictions_where_that_is_smaller(monkeypatch, scene, centred, shape):
     frames, settings = scene(shape), Settings(level="best")
     bound = ErrorBound(absolute=0.03).of_frames(frames[..., None])

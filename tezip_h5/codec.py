@@ -173,9 +173,9 @@ def _attempts(
     scale = levels.choose(samples.frames, bound)
     if scale is None:
         return None
-    attempts = Attempts(header, samples, bound, settings, scale, kinds, threads)
+    attempts = Attempts(header, samples, bound, settings, scale, kinds, threads).freeing()
     finer = settings.effort.centres_cells and levels.centred(scale, samples.frames, bound)
-    return (attempts.or_by(finer) if finer else attempts).freeing()
+    return attempts.or_by(finer) if finer else attempts
 
 
 def _smallest(attempts: Attempts, planar, model, saving, spare, device) -> Encoded:

@@ -12,8 +12,9 @@ __all__ = ["gridded", "listed", "on_grid"]
 
 _LOOKS = 1 << 12, 1 << 16  # samples that are looked at first
 _MOST_NEW = 0.98, 0.5  # share of distinct floats in the first look, and in further ones
-_LONELY = 0.5  # share of integers whose next one does not occur, at least
+_LONELY = 0.06  # share of integers whose next one does not occur, at least
 _WORTH = 0.1, 0.75  # bits per sample that a table must save: with a bound, and without
+_WORTH_OF_INTEGERS = 0.06  # without a bound: of those every value between is a level else
 _ENTRY_BITS = 16  # what an entry may cost
 _REPEATS = 8  # times that a float must come, on average, where nothing is lost
 _WIDER = 1.02  # cells of a grid's own multiples, against others
@@ -52,8 +53,11 @@ def listed(frames: np.ndarray, allowed: float = 0, rounding: float = 0) -> Liste
             break
     saved = _saved(keys, values, counts, starts, reach)
     few = flat.size // _REPEATS if frames.dtype.kind == "f" else flat.size
+    worth = _WORTH[reach == 0]
+    if reach == 0 and frames.dtype.kind != "f":
+        worth = _WORTH_OF_INTEGERS
     if (
-        saved < _WORTH[reach == 0]
+        saved < worth
         or table.size > min(LARGEST_TABLE, few)
         or _ENTRY_BITS * table.size > saved * flat.size
     ):
@@ -77,7 +81,7 @@ def _gaps(keys, counts, dtype, looked_at: int) -> bool:
         return False
     if dtype.kind == "f":
         return keys.size <= _MOST_NEW[looked_at > _LOOKS[0]] * looked_at
-    lonely = np.append(np.diff(keys.astype(np.int64)) > 1, True)
+    lonely = np.append(np.diff(keys.astype(np.int64)) > 1, False)  # the last has no next one
     return counts[lonely].sum() >= _LONELY * counts.sum()
 
 
