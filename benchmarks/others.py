@@ -214,10 +214,10 @@ def table(results: Path) -> str:
             rows = [row for row in csv.DictReader(file) if row["verdict"] in ("exact", "kept")]
         for bound in dict.fromkeys(row["bound"] for row in rows):
             here = {row["codec"]: row for row in rows if row["bound"] == bound}
-            peer = min(
-                (row for row in here.values() if not re.match("tezip|the original", row["codec"])),
-                key=lambda row: int(row["bytes"]),
-            )
+            peers = [row for name, row in here.items() if not re.match("tezip|the original", name)]
+            if not peers:  # none kept it
+                continue
+            peer = min(peers, key=lambda row: int(row["bytes"]))
             cells = [path.stem, f"{float(bound):.4g}", peer["codec"]]
             cells += [f"{float(row['bits_per_sample']):.3f}" for row in (peer, here["tezip best"])]
             for level, found in ratios.items():

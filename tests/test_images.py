@@ -520,6 +520,14 @@ def other_colours(folder):
     return "a.tif has the mode LAB; convert"
 
 
+def test_a_dataset_of_what_is_no_hdf5_file(tmp_path):
+    file = tmp_path / "winds.nc"
+    file.write_bytes(b"CDF\x01" + bytes(60))
+    with pytest.raises(InputError, match=r"winds\.nc is no HDF5 file; give one"):
+        tezip_h5.write(f"{file}:/SST", tmp_path / "a.h5")
+    assert not (tmp_path / "a.h5").exists()
+
+
 @pytest.mark.parametrize(
     "spoil",
     [

@@ -142,6 +142,12 @@ def natural_key(name: str):
 
 def _image_paths(folder: Path) -> list[Path]:
     if not folder.is_dir():
+        file, colon, _ = str(folder).rpartition(":")
+        if colon and Path(file).is_file():
+            raise InputError(
+                f"{folder} names a dataset, but {file} is no HDF5 file; give one (of classic "
+                "NetCDF, `nccopy -k nc4` makes one), a folder of images or a file of a stack"
+            )
         found = "no folder" if folder.exists() else "not there"
         raise InputError(f"{folder} is {found}; give a folder of images or a file of a stack")
     paths = [p for p in folder.iterdir() if p.name[0] != "." and p.name.lower() not in _LITTER]
