@@ -143,6 +143,31 @@ def test_an_error_of_the_disk_reaches_whoever_appends(path, walk, monkeypatch):
         assert not f["scan"].attrs["complete"]
 
 
+@pytest.mark.parametrize("call", ["enter", "wait", "close"])
+def test_a_handler_between_the_look_and_the_wait(monkeypatch, call):
+    """It closes the line, and nobody is left who could wake the one that it interrupted."""
+    line, done = Line(2, "block"), threading.Event()
+    line.enter(2)
+    line.put(done.wait, 60)
+    pause, paused = Line._pause, []
+
+    def interrupted(self):
+        if not paused:
+            paused.append(True)
+            done.set()
+            self.close()
+            assert self._ended
+        pause(self)
+
+    monkeypatch.setattr(Line, "_pause", interrupted)
+    if call == "enter":
+        with pytest.raises(InputError, match="was closed"):
+            line.enter(1)
+    else:
+        getattr(line, call)()
+    assert paused
+
+
 @pytest.mark.parametrize("fails", [True, False])
 def test_what_waits_behind_an_error_or_for_nobody_any_more_is_not_done(fails):
     line, done = Line(8, "block"), []

@@ -12,6 +12,7 @@ __all__ = ["Line", "line_for"]
 
 WHEN_FULL = ("block", "raise")
 _BYTES = 256 << 20  # of frames that may wait, by default
+_PAUSE = 0.1  # seconds
 
 
 class _Job:
@@ -97,7 +98,12 @@ class Line:
                         f"{self.limit} of queue_frames; these were not taken: append them again "
                         "later, take a faster level, more threads, or when_full='block'"
                     )
-                self._changed.wait()
+                self._pause()
+
+    def _pause(self) -> None:
+        """Wait for a change, or a moment: a signal's handler may have changed all there is to
+        change, and told nobody, since the caller looked and before this waits."""
+        self._changed.wait(_PAUSE)
 
     def leave(self, count: int) -> None:
         """Say that `count` frames have been written."""
@@ -148,7 +154,7 @@ class Line:
         """Until all jobs are done. Raises the error of the one that failed."""
         with self._changed:
             while self._unended and self._error is None:
-                self._changed.wait()
+                self._pause()
             self._raise_error()
 
     def _raise_error(self) -> None:
@@ -171,7 +177,7 @@ class Line:
         with self._changed:
             # Not `join`: a handler's caller may hold the lock, that this lets go and join does not.
             while not self._ended:
-                self._changed.wait()
+                self._pause()
 
 
 def line_for(chunk: int, frame_bytes: int, limit: int | None, when_full: str) -> Line:
