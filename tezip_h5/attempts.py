@@ -12,7 +12,7 @@ import numpy as np
 from tezip_h5 import bitstream, glance, levels, parallel, residual
 from tezip_h5.bitstream import Header, Section
 from tezip_h5.bounds import ChunkBound
-from tezip_h5.chunk import ChunkEncoder, Encoded, Task
+from tezip_h5.chunk import ChunkEncoder, Encoded, FrameRecord, Task
 from tezip_h5.efforts import Effort
 from tezip_h5.prediction.integer import IntegerModel
 from tezip_h5.settings import Settings
@@ -25,6 +25,7 @@ _SAMPLE_SIDES, _SAMPLE_FRAMES, _SAMPLE_SHARE = (64, 128), 8, 16
 _PATCHES = 2  # rows and columns of what must stand for all of the picture
 _HOPE = 0.75  # share of its worth that a network must save there to be tried
 _CLEAR = 0.5, 1.5  # times its worth, below and above which a sample decides upon the mixing coder
+_WHOLE_FRAMES = 3  # of a sample that must be as wide as what it stands for
 _FREED = 0.01  # share of the bytes that holes which may become anything must save in a sample
 _SKEWED = 0.15  # of `glance.skew`, above which planes may be better off without predictions
 _STILL = 1.0  # bits per sample: parts of such frames say little of the whole
@@ -67,17 +68,24 @@ class Attempts(Task):
 
     def freeing(self) -> Attempts:
         """These, with the coders for which it makes a sample smaller to make what they like of
-        holes; where fields are smooth and gaps move, it does."""
+        holes; where fields are smooth and gaps move, it does.
+
+        What the linear coder predicts may run off, the farther the wider a hole is: its sample is
+        the first frames, whole.
+        """
         if self.samples.holes is None:
             return self
-        sample = self._sample(holey=True) or replace(self, threads=1)
         coders = {_coder_for(self.settings, self.scale)} - {"stages"}
         if compares(self.settings):
             coders.add("linear")
         tried = [(coder, frees) for coder in sorted(coders) for frees in ((), (coder,))]
-        sizes = parallel.each(
-            lambda one: len(replace(sample, frees=one[1])._run(one[0]).payload), tried, self.threads
+        parts = {"linear": self._part(np.s_[:_WHOLE_FRAMES])}
+        if "mixing" in coders:
+            parts["mixing"] = self._sample(holey=True) or replace(self, threads=1)
+        runs = parallel.each(
+            lambda one: replace(parts[one[0]], frees=one[1])._run(one[0]), tried, self.threads
         )
+        sizes = [_of_so_many(run.frames, len(self.samples.frames)) for run in runs]
         pairs = zip(sorted(coders), sizes[::2], sizes[1::2], strict=True)
         paying = (coder for coder, kept, free in pairs if free < (1 - _FREED) * kept)
         return replace(self, frees=tuple(paying))
@@ -125,10 +133,14 @@ class Attempts(Task):
             rows, columns = _typical(self.samples.holes[:count].mean(axis=(0, 3)), side)
         else:
             rows, columns = (_middles(length, side, patches) for length in (h, w))
-        part = self.samples.part(np.s_[:count, rows[:, None], columns])
+        return self._part(np.s_[:count, rows[:, None], columns])
+
+    def _part(self, index) -> Attempts:
+        """These for some of the first frames alone, or for a part of each."""
+        part = self.samples.part(index)
         shape = part.frames.shape
         header = Header(self.header.dtype, shape, shape[:3], coder=0)
-        kinds = self.kinds and self.kinds[:count]
+        kinds = self.kinds and self.kinds[: shape[0]]
         return replace(
             self, header=header, samples=part, kinds=kinds, threads=1, saved=None, preferred=None
         )
@@ -233,6 +245,12 @@ def _typical(share: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
     means = (ends[:, 1] - ends[:, 0]) / (height * width)
     i, j = np.unravel_index(abs(means - share.mean()).argmin(), means.shape)
     return tops[i] + np.arange(height), lefts[j] + np.arange(width)
+
+
+def _of_so_many(records: list[FrameRecord], count: int) -> float:
+    """Bytes of `count` frames, by the first ones: what they begin with comes once."""
+    first, *rest = (record.keyframe_bytes + record.residual_bytes for record in records)
+    return first + sum(rest) * (count - 1) / max(len(rest), 1)
 
 
 def _coder_for(settings: Settings, scale) -> str:
