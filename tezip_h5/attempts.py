@@ -25,6 +25,7 @@ _SAMPLE_SIDES, _SAMPLE_FRAMES, _SAMPLE_SHARE = (64, 128), 8, 16
 _PATCHES = 2  # rows and columns of what must stand for all of the picture
 _HOPE = 0.75  # share of its worth that a network must save there to be tried
 _CLEAR = 0.5, 1.5  # times its worth, below and above which a sample decides upon the mixing coder
+_RARE = 1 / 64  # share of holes below which nothing hangs on what they hold
 _WHOLE_FRAMES = 3  # of a sample that must be as wide as what it stands for
 _FREED = 0.01  # share of the bytes that holes which may become anything must save in a sample
 _SKEWED = 0.15  # of `glance.skew`, above which planes may be better off without predictions
@@ -73,7 +74,8 @@ class Attempts(Task):
         What the linear coder predicts may run off, the farther the wider a hole is: its sample is
         the first frames, whole.
         """
-        if self.samples.holes is None:
+        holes = self.samples.holes
+        if holes is None or np.count_nonzero(holes) < _RARE * holes.size:
             return self
         coders = {_coder_for(self.settings, self.scale)} - {"stages"}
         if compares(self.settings):
