@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import tezip_h5
@@ -150,6 +150,37 @@ def test_coders_make_of_holes_what_they_predict(monkeypatch, level, coder, bound
     assert len(encoded.payload) < 0.97 * len(kept.payload)
 
 
+def decided(monkeypatch, frames, bound, level):
+    """The coders that make what they like of holes, and whether their samples were taken."""
+    found, asked = [], []
+    freeing, part = Attempts.freeing, Attempts._part
+
+    def noted(self):
+        found.append(freeing(self).frees)
+        return self
+
+    monkeypatch.setattr(Attempts, "freeing", noted)
+    monkeypatch.setattr(Attempts, "_part", lambda self, at: asked.append(at) or part(self, at))
+    limits = ErrorBound(absolute=bound or None).of_frames(frames)
+    encode_chunk(frames, limits, Settings(level=level, coder={"fast": "linear"}.get(level)))
+    monkeypatch.undo()
+    return found, bool(asked)
+
+
+@pytest.mark.parametrize("level", ["fast", "best"])
+def test_holes_in_noise_keep_what_fills_them(monkeypatch, level):
+    y, x = np.indices((160, 160))
+    frames = np.random.default_rng(4).normal(100, 2, (12, 160, 160, 1)).astype("f4")
+    frames[:, np.hypot(y - 80, x - 80) > 75] = np.nan
+    assert decided(monkeypatch, frames, 5, level) == ([()], True)
+
+
+def test_rare_holes_are_not_asked_about(monkeypatch):
+    frames = scene("f4", shape=(6, 40, 48, 1))
+    frames[:, 3, 4:9] = np.nan
+    assert decided(monkeypatch, frames, 1, "fast") == ([()], False)
+
+
 def test_a_relative_bound_does_not_see_holes():
     frames = scene("u4")
     plain = ErrorBound(relative=0.01).of_frames(frames)
@@ -237,6 +268,7 @@ def test_a_stack_of_nothing(tmp_path):
     st.sampled_from(["stages", "linear", "mixing"]),
     st.floats(0, 1),
 )
+@example(77438, "f8", {"relative": 0.1}, "stages", 0.5)  # bounds that overflow in steps of others
 def test_any_chunk_with_any_holes(seed, dtype, bound, coder, share):
     rng = np.random.default_rng(seed)
     shape = (rng.integers(1, 4), rng.integers(1, 9), rng.integers(1, 9), rng.integers(1, 4))

@@ -81,7 +81,9 @@ class Attempts(Task):
         if compares(self.settings):
             coders.add("linear")
         tried = [(coder, frees) for coder in sorted(coders) for frees in ((), (coder,))]
-        parts = {"linear": self._part(np.s_[:_WHOLE_FRAMES])}
+        parts = {}
+        if "linear" in coders:
+            parts["linear"] = self._part(np.s_[:_WHOLE_FRAMES])
         if "mixing" in coders:
             parts["mixing"] = self._sample(holey=True) or replace(self, threads=1)
         runs = parallel.each(

@@ -187,7 +187,10 @@ def _read_head(payload) -> tuple[Header, list[tuple[int, int, int]], int]:
     table = [_SECTION.unpack_from(payload, _HEADER.size + i * _SECTION.size) for i in range(count)]
     numbers = [number for number, _, _ in table]
     if len(set(numbers)) != count or not SECTIONS.keys() >= set(numbers):
-        raise FormatError(f"unknown or repeated sections: {numbers}")
+        raise FormatError(
+            f"sections {numbers}; each must come once and be one of {sorted(SECTIONS)}: the "
+            "payload is damaged, or of another version of tezip_h5, which alone can read it"
+        )
     return header, table, end + _CRC.size
 
 

@@ -255,7 +255,8 @@ def tolerances(scale: Scale, bound: ChunkBound, frames: int, channels: int) -> n
         return zeros
     if isinstance(scale, Grid):
         slack = scale.step / 2 if scale.slack is None else scale.slack
-        reach = np.floor((bound.absolute - slack) / scale.step)
+        with np.errstate(over="ignore"):  # of one frame's bound by the finest grid of all
+            reach = np.floor((bound.absolute - slack) / scale.step)
     else:
         reach = np.floor(bound.absolute)
     return np.clip(reach, 0, min(scale.top, 2**30)).astype(np.int64)

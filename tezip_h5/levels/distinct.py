@@ -53,9 +53,8 @@ def listed(frames: np.ndarray, allowed: float = 0, rounding: float = 0) -> Liste
             break
     saved = _saved(keys, values, counts, starts, reach)
     few = flat.size // _REPEATS if frames.dtype.kind == "f" else flat.size
-    worth = _WORTH[reach == 0]
-    if reach == 0 and frames.dtype.kind != "f":
-        worth = _WORTH_OF_INTEGERS
+    exact_integers = reach == 0 and frames.dtype.kind != "f"
+    worth = _WORTH_OF_INTEGERS if exact_integers else _WORTH[reach == 0]
     if (
         saved < worth
         or table.size > min(LARGEST_TABLE, few)
@@ -76,7 +75,7 @@ def _distinct(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _gaps(keys, counts, dtype, looked_at: int) -> bool:
-    """Whether most values that lie between these do not occur, as far as these tell."""
+    """Whether enough values that lie between these do not occur, as far as these tell."""
     if keys.size < 2:
         return False
     if dtype.kind == "f":
