@@ -58,14 +58,30 @@ def ordered(code, dtype):
     return bits_of(key if key >= 0 else key ^ (2 ** (n - 1) - 1), dtype)
 
 
+def key_of(sample):
+    """The inverse of `ordered`, of floats."""
+    n = 8 * sample.itemsize
+    bits = int.from_bytes(sample.tobytes(), "little", signed=True)
+    return bits if bits >= 0 else bits ^ (2 ** (n - 1) - 1)
+
+
 class Levels:
     """Chapter 5."""
 
-    def __init__(self, data, scale, dtype):
+    def __init__(self, data, scale, dtype, g=1):
         self.scale, self.dtype = scale, dtype
         self.offset, self.top = struct.unpack_from("<qI", data)
         self.b = 1 if self.top < 2**8 else 2 if self.top < 2**16 else 4
         more = data[12:]
+        if scale == 7:
+            self.step, self.divisor, self.intercept = struct.unpack("<ddd", more)
+        if scale == 8:
+            self.scales = []
+            for _ in range(g):
+                kind, size = struct.unpack_from("<BI", more)
+                self.scales.append(Levels(more[5 : 5 + size], kind, dtype))
+                more = more[5 + size :]
+            assert not more
         if scale in (2, 5):
             (self.step,) = struct.unpack("<d", more)
         if scale == 3:
@@ -86,8 +102,14 @@ class Levels:
                 key += sum(raw[k * n + i] << 8 * k for k in range(w))
                 self.table.append(ordered(key % 2 ** (8 * w), dtype))
 
-    def sample(self, level):
+    def sample(self, level, t=0):
+        if self.scale == 8:
+            return self.scales[t].sample(level)
         code, dtype = int(level) + self.offset, self.dtype
+        if self.scale == 7:
+            value = float(code) * self.step / self.divisor + self.intercept
+            with np.errstate(over="ignore"):
+                return np.dtype(dtype).type(value)
         if self.scale < 2:
             return ordered(code, dtype)
         if self.scale in (2, 5):
@@ -189,7 +211,7 @@ def frames(sections, coder, flags, scale, dtype, size):
     kinds, each = sections[1][:g], sections[1][g]
     rest = struct.unpack(f"<{(g * C if each else 1)}I", sections[1][g + 1 :])
     tolerances = [list(rest[t * C : t * C + C]) if each else [rest[0]] * C for t in range(g)]
-    levels = Levels(sections[2], scale, dtype)
+    levels = Levels(sections[2], scale, dtype, g)
     low, high = (0, levels.top) if levels.top < 2**31 else (-(2**31), 2**31 - 1)
     if coder == 2:
         assert len({tuple(t) for t in tolerances}) == 1  # all that the naive decoder takes
@@ -214,9 +236,12 @@ def frames(sections, coder, flags, scale, dtype, size):
             decoded.append(frame)
     samples = np.zeros((g, h, w, C), "<" + dtype)
     for t, c, y, x in np.ndindex(*size):
-        samples[t, y, x, c] = levels.sample(decoded[t][c][y, x])
+        samples[t, y, x, c] = levels.sample(decoded[t][c][y, x], t)
     if scale == 5:
         complete(samples, decoded, levels, inflated(sections[10]))
+    if scale in (7, 8) and dtype[0] == "f" and 12 in sections:
+        for place, off in beside(samples, sections[12], "i1"):
+            samples[place] = ordered(key_of(samples[place]) + int(off), dtype)
     if 11 in sections:
         replace(samples, sections[11])
     return samples
@@ -289,13 +314,19 @@ class Masks:
 
 def replace(samples, data):
     """Exceptions, chapter 5."""
+    for place, sample in beside(samples, data, samples[0].dtype):
+        samples[place[0]][place[1 : 1 + samples[0].ndim]] = sample
+
+
+def beside(samples, data, dtype):
+    """What exceptions or corrections say, chapter 5, and of which samples."""
     (n,) = struct.unpack_from("<I", data)
     shape = samples[0].shape
     masks = Masks(data[4 : 4 + n], shape if len(shape) == 3 else (*shape, 1))
     raw, at = inflated(data[4 + n :]), 0
-    for frame in samples:
+    for t in range(len(samples)):
         for place in masks.frame():
-            frame[place[: frame.ndim]] = np.frombuffer(raw, frame.dtype, 1, at)[0]
-            at += frame.itemsize
+            yield (t, *place), np.frombuffer(raw, dtype, 1, at)[0]
+            at += np.dtype(dtype).itemsize
     assert at == len(raw)
     assert n + 3 <= masks.coder.at <= n + 16

@@ -113,6 +113,22 @@ def photons():
     return (100 - mean * np.log(chance)).astype("u2")
 
 
+def stretched(dtype):
+    """Counts, every frame of which was brought to 0..1 by itself; one is a float beside."""
+    values = tiles("float64")[:, :40, :48] - np.array([3, 50, 11])[:, None, None]
+    values = values / np.array([255, 311, 290])[:, None, None]
+    values = values.astype(dtype)
+    values[1, 3, 4] = np.nextafter(values[1, 3, 4], values.dtype.type(9))
+    values[2, 0, 0] = np.nan
+    return values
+
+
+def with_gaps():
+    """Counts, every frame of which was brought to 16 bits by itself."""
+    values = tiles("int64")[:, :30, :32] // 37
+    return (values * 65535 // values.max(axis=(1, 2), keepdims=True)).astype("uint16")
+
+
 CASES = {
     "smallest": (np.zeros((1, 1, 1), np.uint8), {}, {"coder": "stages"}),
     "uint8-lossless": (frames("uint8"), {}, {"coder": "stages", "window": 4}),
@@ -194,6 +210,9 @@ CASES = {
     "uint64-fallback": (frames("uint64") + np.uint64(2**63), {}, {"coder": "fallback"}),
     "float16-linear-ordered": (halves(), {}, {"coder": "linear"}),
     "float16-mixing-pwrel": (halves(), {"pointwise_relative": 0.01}, {"coder": "mixing"}),
+    "float32-linear-each-frame": (stretched("float32"), {}, {"coder": "linear"}),
+    "float64-linear-each-frame": (stretched("float64"), {}, {"coder": "linear"}),
+    "uint16-mixing-each-frame": (with_gaps(), {}, {"coder": "mixing"}),
     "bool-mixing": (tiles("uint16") > 200, {}, {"coder": "mixing"}),
 }
 
@@ -254,7 +273,14 @@ def test_golden_payloads_hold_what_their_names_say():
     def sections(name):
         return bitstream.unpack((FOLDER / f"{name}.tezip").read_bytes()).sections
 
-    names = {"ordered": 1, "gridded": 2, "pwrel": (3, 4), "listed": 6, "lossless": (0, 5)}
+    names = {
+        "ordered": 1,
+        "gridded": 2,
+        "pwrel": (3, 4),
+        "listed": 6,
+        "each-frame": 8,
+        "lossless": (0, 5),
+    }
     for name in CASES:
         scale = bitstream.unpack((FOLDER / f"{name}.tezip").read_bytes()).header.scale
         for word, expected in names.items():
@@ -264,6 +290,8 @@ def test_golden_payloads_hold_what_their_names_say():
     assert Section.RESTS in sections("float32-mixing-rests")
     for name in ("uint16-linear-flat", "uint16-linear-flat-abs"):
         assert sections(name)[Section.RESIDUALS][-1] & 16
+    for name in ("float32-linear-each-frame", "float64-linear-each-frame"):
+        assert Section.CORRECTIONS in sections(name)
     for name in ("uint32-mixing-gaps", "int64-linear-gaps", "float16-linear-ordered"):
         assert Section.EXCEPTIONS in sections(name)
 

@@ -18,7 +18,7 @@ def as_frames(values):
 
 def through(scale, frames):
     """Values that come back after packing and unpacking the scale."""
-    again = levels.unpack(scale.kind, frames.dtype, scale.pack())
+    again = levels.unpack(scale.kind, frames.dtype, scale.pack(), frames.shape)
     assert (again.offset, again.top) == (scale.offset, scale.top)
     return again.to_values(scale.to_levels(frames))
 
@@ -159,7 +159,7 @@ def test_tolerances_share_a_grid():
 )
 def test_damaged_scales_are_refused(kind, data):
     with pytest.raises(FormatError):
-        levels.unpack(kind, np.dtype("uint16" if kind in (0, 4) else "float32"), data)
+        levels.unpack(kind, np.dtype("uint16" if kind in (0, 4) else "float32"), data, (1, 1, 1, 1))
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_damaged_scales_are_refused(kind, data):
 )
 def test_a_scale_of_another_dtype_is_refused(kind, dtype):
     with pytest.raises(FormatError, match="makes no levels"):
-        levels.unpack(kind, np.dtype(dtype), b"\0" * 12)
+        levels.unpack(kind, np.dtype(dtype), b"\0" * 12, (1, 1, 1, 1))
 
 
 def test_a_zstd_frame_that_claims_too_much_is_refused_before_it_is_given_room():
@@ -233,7 +233,7 @@ def test_listed_values_come_back(dtype):
     scale = levels.Listed(kind, table=table).fitted(0, table.size - 1)
     frames = as_frames(np.random.default_rng(0).choice(table, 300))
     assert through(scale, frames).tobytes() == frames.tobytes()
-    again = levels.unpack(6, kind, scale.pack())
+    again = levels.unpack(6, kind, scale.pack(), (1, 1, 1, 1))
     assert (again.to_levels(frames) == scale.to_levels(frames)).all()
     assert again.to_values(np.array([-1, 1 << 30], np.int32)).tolist() == [table[0], table[-1]]
 

@@ -109,10 +109,10 @@ def test_damage_is_refused():
     for step in (0.3, 0.0, -2.0, np.nan, np.inf, 1e-320, 2.0**128):
         packed = Truncated(frames.dtype, 0, 20000, step=step).pack()
         with pytest.raises(FormatError, match="power of 2"):
-            levels.unpack(5, frames.dtype, packed)
+            levels.unpack(5, frames.dtype, packed, frames.shape)
     packed = Truncated(frames.dtype, 0, 2**31, step=1.0).pack()
     with pytest.raises(FormatError, match="too wide"):
-        levels.unpack(5, frames.dtype, packed)
+        levels.unpack(5, frames.dtype, packed, frames.shape)
 
 
 def test_what_lies_in_holes_leaves_no_rests():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -36,6 +37,7 @@ _PARTS = {
     Section.FRAMES: frames_section.parts,
     Section.LEVELS: levels.parts,
     Section.EXCEPTIONS: exceptions.parts,
+    Section.CORRECTIONS: partial(exceptions.parts, stored="differences"),
     Section.MODEL: scaling.parts,
     Section.FALLBACK: fallback.parts,
     Section.RESTS: rests.parts,
@@ -139,5 +141,6 @@ def predictions(payload, frames: np.ndarray) -> Iterator[np.ndarray | None]:
 def _of_network(parsed, shape) -> Iterator[np.ndarray | None]:
     """A network's predictions: it must be shown the levels that the decoder finds."""
     scale, frames = chunk.decoded_levels(parsed, predictions=True)
-    for _, guess in frames:
-        yield None if guess is None else np.moveaxis(scale.to_values(guess), 0, 2).reshape(shape)
+    for t, (_, guess) in enumerate(frames):
+        values = None if guess is None else scale.of_frame(t).to_values(guess)
+        yield None if guess is None else np.moveaxis(values, 0, 2).reshape(shape)

@@ -60,11 +60,11 @@ class Attempts(Task):
         where that is not large."""
         both = self, replace(self, scale=scale)
         samples = [tried._sample(_PATCHES) or replace(tried, threads=1) for tried in both]
-        sizes = parallel.each(
-            lambda part: len(part._run(_coder_for(part.settings, part.scale)).payload),
-            samples,
-            self.threads,
+        runs = parallel.each(
+            lambda part: part._run(_coder_for(part.settings, part.scale)), samples, self.threads
         )
+        share = samples[0].samples.frames.size / self.samples.frames.size
+        sizes = [_of_all(run.payload, share) for run in runs]
         return both[sizes[1] < sizes[0]]
 
     def freeing(self) -> Attempts:
@@ -249,6 +249,12 @@ def _typical(share: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
     means = (ends[:, 1] - ends[:, 0]) / (height * width)
     i, j = np.unravel_index(abs(means - share.mean()).argmin(), means.shape)
     return tops[i] + np.arange(height), lefts[j] + np.arange(width)
+
+
+def _of_all(payload: bytes, share: float) -> float:
+    """Bytes of a chunk, by the payload of a part of it: its scale comes once."""
+    once = len(bitstream.unpack(payload).sections[Section.LEVELS])
+    return once + (len(payload) - once) / share
 
 
 def _of_so_many(records: list[FrameRecord], count: int) -> float:

@@ -49,6 +49,7 @@ class Section:
     TABLES = 9
     RESTS = 10
     EXCEPTIONS = 11
+    CORRECTIONS = 12
 
 
 SECTIONS = {
@@ -89,6 +90,11 @@ class Header:
     def channels(self) -> int:
         """Channels per pixel, 1 without a channel axis."""
         return self.shape[3] if len(self.shape) == 4 else 1
+
+    @property
+    def samples(self) -> tuple[int, int, int, int]:
+        """(g, h, w, C) of the samples that are stored."""
+        return (*self.valid, self.channels)
 
     @property
     def nbytes(self) -> int:

@@ -147,7 +147,7 @@ class ChunkEncoder:
         )
         self._model, self._network = model, None
         if model is not None:
-            first, skip = self._levels_of(frames[0]), model.architecture.skip
+            first, skip = self._levels_of(0), model.architecture.skip
             offset, shift = choose_scale(first, task.scale.top, skip)
             self._network = Network(model.digest, offset, shift)
 
@@ -164,8 +164,8 @@ class ChunkEncoder:
         predictor.threads = self._task.threads
         closed = self._settings.feedback == "reconstruction"
         records = []
-        for t, frame in enumerate(self._frames):
-            values_levels = arrays.at(self._levels_of(frame), place)
+        for t in range(len(self._frames)):
+            values_levels = arrays.at(self._levels_of(t), place)
             guess = arrays.at(predictor.predict(), place)
             kind = chooser.next(values_levels, guess) if chooser else kinds[t]
             mse, free = 0.0, self._free(t)
@@ -184,7 +184,7 @@ class ChunkEncoder:
         """Show the coder what it may learn from, if it learns from all frames at once."""
         if not self._coder.learns:
             return
-        original = list(np.stack([self._levels_of(frame) for frame in self._frames], 1))
+        original = list(np.stack([self._levels_of(t) for t in range(len(self._frames))], 1))
         keyframes = [t == 0 for t in range(len(self._frames))]
         if kinds is not None:
             keyframes = [kind != Kind.PREDICTED for kind in kinds]
@@ -225,9 +225,10 @@ class ChunkEncoder:
         total = kernel.squared_error(frame_levels.reshape(-1), guess.reshape(-1))
         return total / frame_levels.size / self._full_scale() ** 2
 
-    def _levels_of(self, frame: np.ndarray) -> np.ndarray:
+    def _levels_of(self, t: int) -> np.ndarray:
         """Levels of one frame, int32 (C, h, w)."""
-        found = self._scale.to_levels(np.ascontiguousarray(np.moveaxis(frame, 2, 0)))
+        frame = np.ascontiguousarray(np.moveaxis(self._frames[t], 2, 0))
+        found = self._scale.of_frame(t).to_levels(frame)
         top = self._scale.top
         # Kernels trust them: beyond the top they would write beyond their arrays.
         if top < 1 << 31 and (found.min() < 0 or found.max() > top):
@@ -307,7 +308,7 @@ def decoded_levels(
     decoder_class = residual.decoder_for(header.coder)
     shape = (header.channels, h, w)
     dtype = header.carrier.newbyteorder("=")
-    scale = levels.unpack(header.scale, dtype, parsed.section(Section.LEVELS))
+    scale = levels.unpack(header.scale, dtype, parsed.section(Section.LEVELS), header.samples)
     network = model = None
     if header.predictor == prediction.NUMBERS["prednet"]:
         network = Network.unpack(parsed.section(Section.MODEL))

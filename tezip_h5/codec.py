@@ -174,6 +174,11 @@ def _attempts(
     if scale is None:
         return None
     attempts = Attempts(header, samples, bound, settings, scale, kinds, threads).freeing()
+    if bound.lossless:
+        own = levels.of_each_frame(samples.frames, scale, samples.holes)
+        if own is not None and not isinstance(scale, levels.Grid | levels.Truncated):
+            return attempts.or_by(own)
+        return replace(attempts, scale=own) if own else attempts
     finer = settings.effort.centres_cells and levels.centred(scale, samples.frames, bound)
     return attempts.or_by(finer) if finer else attempts
 

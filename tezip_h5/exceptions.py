@@ -156,7 +156,7 @@ def _masks_stop(data: bytes) -> int:
     return stop
 
 
-def parts(data: bytes) -> dict[str, int]:
+def parts(data: bytes, stored: str = "samples stored exactly") -> dict[str, int]:
     """What the section's bytes are, by name."""
     stop = _masks_stop(data)
-    return {"masks": stop, "samples stored exactly": len(data) - stop}
+    return {"masks": stop, stored: len(data) - stop}

@@ -143,7 +143,10 @@ def _scale_of(parsed: bitstream.Payload) -> levels.Scale | None:
     if header.coder == residual.NUMBERS["fallback"]:
         return None
     return levels.unpack(
-        header.scale, header.carrier.newbyteorder("="), parsed.section(Section.LEVELS)
+        header.scale,
+        header.carrier.newbyteorder("="),
+        parsed.section(Section.LEVELS),
+        header.samples,
     )
 
 

@@ -48,6 +48,7 @@ class SampleWriter:
         self._scale, self._tolerances = scale, tolerances
         self._exceptions = ExceptionWriter()
         self._rests = RestWriter(scale) if isinstance(scale, levels.Truncated) else None
+        self._corrections = ExceptionWriter() if scale.corrected else None
         self._next, self.checksum = 0, 0
 
     def add(self, frame_levels, decoded, free: np.ndarray | None) -> float:
@@ -77,7 +78,9 @@ class SampleWriter:
                     error, bad = self._errors_beside(holes, frame, values, t)
         else:
             found = arrays.at(decoded, "cpu")
-            values = _pixels(self._scale.to_values(found))
+            values = _pixels(self._scale.of_frame(t).to_values(found))
+            if self._corrections is not None:
+                self._corrections.add(*_corrected(values, frame, holes))
             if self._rests is not None:
                 self._rests.add(values, frame, np.moveaxis(found, 0, 2), holes)
             error, bad = self._errors_beside(holes, frame, values, t)
@@ -118,6 +121,8 @@ class SampleWriter:
             sections[Section.EXCEPTIONS] = exceptions
         if self._rests is not None:
             sections[Section.RESTS] = self._rests.pack()
+        if self._corrections is not None and (corrections := self._corrections.pack()):
+            sections[Section.CORRECTIONS] = corrections
         return sections
 
 
@@ -128,6 +133,14 @@ class SampleReader:
         self._header = header = parsed.header
         g, h, w = header.valid
         self._scale, self._rests, self._checksum = scale, None, 0
+        self._next, self._corrections = 0, None
+        if scale.corrected:
+            self._corrections = ExceptionReader(
+                parsed.sections.get(Section.CORRECTIONS),
+                header.valid,
+                header.channels,
+                np.dtype("i1"),
+            )
         self._exceptions = ExceptionReader(
             parsed.sections.get(Section.EXCEPTIONS), header.valid, header.channels, header.carrier
         )
@@ -144,7 +157,12 @@ class SampleReader:
             When what is stored beside them does not fit.
         """
         found = arrays.at(decoded, "cpu")
-        values = _pixels(self._scale.to_values(found))
+        values = _pixels(self._scale.of_frame(self._next).to_values(found))
+        self._next += 1
+        if self._corrections is not None:
+            off = np.zeros(values.shape, np.int8)
+            self._corrections.apply(off)
+            _correct(values, off)
         if self._rests is not None:
             self._rests.apply(values, np.moveaxis(found, 0, 2))
         self._exceptions.apply(values)
@@ -155,9 +173,29 @@ class SampleReader:
     def finish(self) -> None:
         """FormatError unless the frames so far were all, and are what was written."""
         self._exceptions.finish()
+        if self._corrections is not None:
+            self._corrections.finish()
         if self._rests is not None:
             self._rests.finish()
         require_checksum(self._checksum, self._header)
+
+
+def _corrected(values, frame, holes) -> tuple[np.ndarray, np.ndarray]:
+    """Which of `values` are a few floats beside those of `frame`, and by how many; they are
+    corrected."""
+    off = levels.ordered(frame).astype(np.int64) - levels.ordered(values)
+    where = (off != 0) & (np.abs(off) <= levels.NEAREST)
+    if holes is not None:
+        where &= ~holes
+    off = np.where(where, off, 0).astype(np.int8)
+    _correct(values, off)
+    return where, off
+
+
+def _correct(values: np.ndarray, off: np.ndarray) -> None:
+    where = off != 0
+    keys = levels.ordered(values[where]).astype(np.int64) + off[where]
+    values[where] = levels.unordered(keys, values.dtype)
 
 
 def require_checksum(found: int, header: Header) -> None:

@@ -10,12 +10,14 @@ import numpy as np
 from tezip_h5 import glance
 from tezip_h5.bounds import ChunkBound
 from tezip_h5.levels.distinct import gridded, listed, on_grid
+from tezip_h5.levels.each_frame import EachFrame
 from tezip_h5.levels.scale import Scale
-from tezip_h5.levels.scales import Grid, Integers, LogBits, OrderedBits, Truncated
+from tezip_h5.levels.scales import Affine, Grid, Integers, LogBits, OrderedBits, Truncated
 from tezip_h5.levels.tables import LARGEST_TABLE, Companded, Listed
 
 __all__ = ["centred", "choose", "tolerances"]
 
+_EXACT_ONES = OrderedBits, Truncated, Listed, Affine, EachFrame  # whose levels keep any bound
 _BITS_BELOW = 8  # of a truncated level, below the usual difference of neighbours
 _FINER = 17  # levels in a cell around a prediction: the tolerance is 8 of them
 _CALM = 0.2  # steps that a prediction may err by, root mean square
@@ -251,7 +253,7 @@ def _reach(noise: float, value: int) -> int:
 def tolerances(scale: Scale, bound: ChunkBound, frames: int, channels: int) -> np.ndarray:
     """Integer tolerance per frame and channel, int64 (frames, channels), in levels."""
     zeros = np.zeros((frames, channels), np.int64)
-    if bound.absolute is None or isinstance(scale, OrderedBits | Truncated | Listed):
+    if bound.absolute is None or isinstance(scale, _EXACT_ONES):
         return zeros
     if isinstance(scale, Grid):
         slack = scale.step / 2 if scale.slack is None else scale.slack

@@ -26,6 +26,7 @@ DTYPES = (
 )
 """Sample types; the index is the number on the wire."""
 
+_ENDS = struct.Struct("<qI")
 _WIDEST = 2**31 - 1  # the largest `top` for which clipping and tolerances are int32-safe
 
 
@@ -87,6 +88,11 @@ class Scale:
     top: int = 0
 
     kind = -1
+    corrected = False  # whether some samples are a few floats beside what their levels say
+
+    def of_frame(self, t: int) -> Scale:
+        """The scale of frame `t`: this one, but for `EachFrame`."""
+        return self
 
     @property
     def width(self) -> int:
@@ -119,7 +125,17 @@ class Scale:
 
     # The wire form: offset (int64), top (uint32), then what the kind adds.
     def pack(self) -> bytes:
-        return struct.pack("<qI", self.offset, self.top) + self._pack()
+        return _ENDS.pack(self.offset, self.top) + self._pack()
+
+    def unpacked(self, data: bytes):
+        """This, with its numbers from the wire."""
+        if len(data) < _ENDS.size:
+            raise FormatError(f"the levels section has {len(data)} bytes, expected at least 12")
+        self.offset, self.top = _ENDS.unpack_from(data)
+        if abs(self.offset) >= 1 << 62:
+            raise FormatError(f"the level offset {self.offset} is out of range")
+        self._unpack(data[_ENDS.size :])
+        return self
 
     def _pack(self) -> bytes:
         return b""

@@ -10,7 +10,7 @@ import numpy as np
 from tezip_h5.errors import FormatError
 from tezip_h5.levels.scale import Scale, float_bits, integers, ordered, unordered
 
-__all__ = ["Grid", "Integers", "LogBits", "OrderedBits", "Truncated"]
+__all__ = ["Affine", "Grid", "Integers", "LogBits", "OrderedBits", "Truncated"]
 
 
 class Integers(Scale):
@@ -79,6 +79,50 @@ class Grid(_Multiples):
         (self.step,) = struct.unpack("<d", data)
         if not 0 < self.step < np.inf:
             raise FormatError(f"the grid's step is {self.step}; expected a positive number")
+
+
+@dataclass
+class Affine(Scale):
+    """Lossless floats: `step` times an integer, by `divisor`, plus `intercept`, then rounded.
+
+    One of the first two is 1 where the other says it all: k / 255 is seldom k * (1 / 255).
+    """
+
+    step: float = 1.0
+    divisor: float = 1.0
+    intercept: float = 0.0
+    kind = 7
+    corrected = True
+
+    @property
+    def width(self) -> float:
+        """From one value to the next."""
+        return self.step / self.divisor
+
+    def nearest(self, values: np.ndarray) -> np.ndarray:
+        """Codes whose values are nearest, whatever they are, as float64."""
+        return np.rint((values.astype(np.float64) - self.intercept) / self.width)
+
+    def codes(self, values):
+        codes = np.clip(self.nearest(values), self.offset, self.offset + self.top)
+        return codes.astype(np.int64)
+
+    def decode(self, codes):
+        with np.errstate(over="ignore"):
+            return (codes * self.step / self.divisor + self.intercept).astype(self.dtype)
+
+    def _pack(self):
+        return struct.pack("<ddd", self.step, self.divisor, self.intercept)
+
+    def _unpack(self, data):
+        if len(data) != 24:
+            raise FormatError(f"step, divisor and intercept take 24 bytes, found {len(data)}")
+        self.step, self.divisor, self.intercept = numbers = struct.unpack("<ddd", data)
+        if not (self.step > 0 and self.divisor > 0 and np.isfinite(numbers).all()):
+            raise FormatError(
+                f"step, divisor and intercept are {numbers}; expected finite numbers, the first "
+                "two positive"
+            )
 
 
 @dataclass

@@ -74,10 +74,13 @@ class Listed(Scale):
     table : (n,) array of the stack's dtype, ascending as `ordered`, at most `LARGEST_TABLE` long
     first : (n,) integers, for the encoder alone
         The least, as `ordered`, that each entry stands for; default: just itself.
+    longest : int
+        Entries that a decoder takes.
     """
 
     table: np.ndarray = field(default_factory=lambda: np.zeros(1, np.uint8))
     first: np.ndarray | None = None
+    longest: int = LARGEST_TABLE
     _places: np.ndarray | None = field(default=None, repr=False)  # by value, where it is narrow
     kind = 6
 
@@ -106,8 +109,9 @@ class Listed(Scale):
         if len(data) < 4:
             raise FormatError(f"the table of values has {len(data)} bytes, expected >= 4")
         (size,) = struct.unpack_from("<I", data)
-        if not 1 <= size <= LARGEST_TABLE:
-            raise FormatError(f"the table has {size} values; expected 1 to {LARGEST_TABLE}")
+        most = min(self.longest, LARGEST_TABLE)
+        if not 1 <= size <= most:
+            raise FormatError(f"the table has {size} values; expected 1 to {most}")
         width = self._key_bytes()
         raw = inflate(data[4:], width * size, "a table of values")
         if len(raw) != width * size:
