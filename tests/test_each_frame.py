@@ -136,6 +136,15 @@ def test_a_frame_without_a_line_takes_that_of_another(no_fallback):
     assert decode_chunk(made.payload).tobytes() == frames.tobytes()
 
 
+def test_empty_frames_say_nothing_of_the_others():
+    frames = stretched(counts(9), "f4")
+    frames[[0, 1, 5]] = 0
+    frames[1, :2] = 1e-30
+    assert levels.of_each_frame(frames, None).scales[2].width > 1e-4
+    made = encode_chunk(frames, ChunkBound(), Settings(level="fast"))
+    assert decode_chunk(made.payload).tobytes() == frames.tobytes()
+
+
 def test_what_all_frames_share_needs_no_scales_of_its_own():
     for frames in (counts() * 0.1, counts().astype("u2"), counts() * 0.01 + 273.15):
         made = encode_chunk(frames, ChunkBound(), Settings(level="fast"))

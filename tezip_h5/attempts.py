@@ -55,9 +55,9 @@ def coder_by(saved: float, effort: Effort) -> str | None:
 class Attempts(Task):
     """What may be tried on one chunk."""
 
-    def or_by(self, scale: levels.Scale) -> Attempts:
-        """These, or the same by another scale, whichever makes a sample smaller; all of the chunk
-        where that is not large."""
+    def or_by(self, scale: levels.Scale, worth: float = 0.0) -> Attempts:
+        """These, or the same by another scale if it makes a sample smaller by such a share; all of
+        the chunk where that is not large."""
         both = self, replace(self, scale=scale)
         samples = [tried._sample(_PATCHES) or replace(tried, threads=1) for tried in both]
         runs = parallel.each(
@@ -65,7 +65,7 @@ class Attempts(Task):
         )
         share = samples[0].samples.frames.size / self.samples.frames.size
         sizes = [_of_all(run.payload, share) for run in runs]
-        return both[sizes[1] < sizes[0]]
+        return both[sizes[1] < (1 - worth) * sizes[0]]
 
     def freeing(self) -> Attempts:
         """These, with the coders for which it makes a sample smaller to make what they like of

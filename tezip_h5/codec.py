@@ -38,6 +38,8 @@ __all__ = [
     "network_saving",
 ]
 
+_OWN_WORTH = 0.02  # share of a sample's bytes that scales of the frames' own must save
+
 
 def encode_chunk(
     frames: np.ndarray,
@@ -171,14 +173,15 @@ def _attempts(
     if scale is not None and not (samples.holes is not None and samples.holes.all()):
         return Attempts(header, samples, bound, settings, scale, kinds, threads).freeing()
     scale = levels.choose(samples.frames, bound)
-    if scale is None:
+    own = levels.of_each_frame(samples.frames, scale, samples.holes) if bound.lossless else None
+    if scale is None and own is None:
         return None
-    attempts = Attempts(header, samples, bound, settings, scale, kinds, threads).freeing()
-    if bound.lossless:
-        own = levels.of_each_frame(samples.frames, scale, samples.holes)
-        if own is not None and not isinstance(scale, levels.Grid | levels.Truncated):
-            return attempts.or_by(own)
-        return replace(attempts, scale=own) if own else attempts
+    attempts = Attempts(header, samples, bound, settings, scale or own, kinds, threads)
+    if own is not None and isinstance(scale, levels.Integers | levels.Listed):
+        attempts = attempts.or_by(own, _OWN_WORTH)
+    elif own is not None:  # of floats, of which it takes most bits that nothing predicts
+        attempts = replace(attempts, scale=own)
+    attempts = attempts.freeing()
     finer = settings.effort.centres_cells and levels.centred(scale, samples.frames, bound)
     return attempts.or_by(finer) if finer else attempts
 

@@ -80,14 +80,14 @@ class EachFrame(Scale):
 
 
 def of_each_frame(
-    frames: np.ndarray, instead_of: Scale, holes: np.ndarray | None = None
+    frames: np.ndarray, instead_of: Scale | None, holes: np.ndarray | None = None
 ) -> EachFrame | None:
     """A scale for every frame of samples of which nothing may be lost.
 
     Parameters
     ----------
     frames : (g, h, w, C) array of integers or floats
-    instead_of : Scale
+    instead_of : Scale or None
         What serves all of the frames.
     holes : bool array of that shape, optional
         Samples that need no level of their own.
@@ -97,10 +97,11 @@ def of_each_frame(
     EachFrame or None
         None where frames have no such scales, or it is clear that they are no better.
     """
-    if len(frames) < 2:
+    real = frames.dtype.kind == "f"
+    if len(frames) < 2 or (instead_of is None and not real):
         return None
     good = [frame if holes is None else frame[~holes[t]] for t, frame in enumerate(frames)]
-    scales = _listed(good) if frames.dtype.kind in "iu" else _affine(good, instead_of)
+    scales = _affine(good, instead_of) if real else _listed(good)
     return scales and _aligned(frames, holes, scales)
 
 
@@ -115,10 +116,11 @@ def _listed(good: list[np.ndarray]) -> list[Listed] | None:
     return scales
 
 
-def _affine(good: list[np.ndarray], instead_of: Scale) -> list[Affine] | None:
+def _affine(good: list[np.ndarray], instead_of: Scale | None) -> list[Affine] | None:
     """A line for each frame; where one has none, that of another. None unless most have one."""
     coarse = _COARSER * instead_of.step if isinstance(instead_of, Grid) else 0.0
-    known = affine(good[0]) or affine(good[len(good) // 2])
+    looks = (affine(good[t]) for t in (0, len(good) // 2))
+    known = next((line for line in looks if line is not None and line.top), None)
     if known is None or known.width < coarse:
         return None
     lines, found = [known], []

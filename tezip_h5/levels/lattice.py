@@ -182,6 +182,8 @@ def _through_zero(step: float, numbers: np.ndarray, dtype: np.dtype) -> Affine |
     """The line of about this step and no intercept that all numbers can have been rounded from."""
     counts = np.rint(np.abs(numbers) / step)
     sizes, counts = np.abs(numbers)[counts > 0], counts[counts > 0]
+    if sizes.size == 0:
+        return None
     half = np.spacing(sizes.astype(dtype)).astype(np.float64) / 2
     least, most = ((sizes - half) / counts).max(), ((sizes + half) / counts).min()
     return Affine(dtype, step=float((least + most) / 2)) if least <= most else None
