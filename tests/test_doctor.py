@@ -92,7 +92,7 @@ def test_a_wrong_device(monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert "! TEZIP_DEVICE: gpu" in printed
     assert "is no device; give one of auto, cpu, cuda; or unset TEZIP_DEVICE" in printed
-    assert "1 wrong" in printed
+    assert "1 error" in printed
 
 
 def test_a_gpu_is_wanted_and_there_is_none(monkeypatch):
@@ -111,7 +111,7 @@ def test_a_gpu_is_tried(gpu, monkeypatch):
     found = findings("GPU")
     assert found["GPU"].value == "A GPU"
     assert found["memory"].value == "79.0 GiB of 80.0 GiB free"
-    assert found["trial"].value == "the same bytes as the CPU's"
+    assert found["trial"].value == "the GPU encodes the same bytes as the CPU"
 
     encode = tezip_h5.encode_chunk
 

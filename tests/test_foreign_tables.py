@@ -102,7 +102,7 @@ def test_what_is_wrong_is_named(path):
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("frames", "most of them nowhere"), ("filenames", "filenames of .* damaged")],
+    [("frames", "most of which are not stored"), ("filenames", "filenames of .* damaged")],
 )
 def test_rows_that_are_nowhere_are_not_read(path, name, words):
     """More than any memory has: HDF5 stores nothing for what was never written."""

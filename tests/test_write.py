@@ -468,7 +468,7 @@ def test_reports(tmp_path, walk, run_h5):
     assert "scan" in str(report)
     assert report.to_dict()["stacks"][0]["complete"] is True
     text = str(tezip_h5.verify(run_h5, walk))
-    assert "are sound" in text
+    assert "are intact" in text
     other = walk.copy()
     other[3, 2, 1] += 1
     with pytest.raises(BoundError, match="frame 3"):

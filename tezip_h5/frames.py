@@ -287,7 +287,7 @@ def _refuse_masked(frames) -> None:
     if isinstance(frames, np.ma.MaskedArray) and np.ma.is_masked(frames):
         raise InputError(
             "a masked array would lose its mask; give its .data and the pixels as mask=, or its "
-            ".filled() with a value that means none"
+            ".filled() with a sentinel value"
         )
 
 

@@ -38,8 +38,8 @@ __all__ = [
 ]
 
 ABOUT = (
-    "MB are 10^6 bytes of samples, seconds wall time. Every codec runs once on a few small\n"
-    "frames before it is timed, so neither compiling nor loading counts; what it encoded is\n"
+    "1 MB is 10^6 bytes of samples; times are wall times. Every codec runs once on a few small\n"
+    "frames before it is timed, so that compiling and loading are not timed. Every result is\n"
     "decoded and compared. Lossless codecs are measured once, lossy ones at every bound.\n"
     "* HDF5 runs filters in one thread."
 )
@@ -116,9 +116,10 @@ def add_parser(commands) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser(
         "bench",
-        help="measure this codec beside its peers",
-        description="Measure bytes, speed and largest error of this codec and of every peer "
-        "installed, lossless and at equal guaranteed bounds, with the same number of threads.",
+        help="compare this codec with all other installed codecs",
+        description="Measure bytes, speed and largest error of this codec and of every other codec "
+        "that is installed, lossless and at equal guaranteed bounds, with the same number of "
+        "threads.",
     )
     text = "FILE.h5 (its first stack), FILE.h5:/DATASET, a folder of images, FILE.tif, FILE.npy, "
     text += "or FILE.npz:NAME"
@@ -306,7 +307,7 @@ def summary(rows: Iterable[Row]) -> str:
         for rival in rivals:
             if same_bound(rival, mine) and mine.codec != "tezip fast":
                 shares[f"{rival.codec} / {mine.codec}", kind].append(rival.bytes / mine.bytes)
-    title = "bytes over ours (above 1, ours is smaller), geometric mean"
+    title = "its bytes / our bytes (above 1, ours is smaller), geometric mean"
     lines = [f"{title:64}{'mean':>9}{'least':>9}{'cases':>7}"]
     for (title, kind), found in sorted(shares.items(), key=lambda item: item[0][0][:5] != "best "):
         mean = math.exp(sum(map(math.log, found)) / len(found))

@@ -1,4 +1,4 @@
-"""``tezip-h5 convert IN.h5 OUT.h5``: a file's stacks compressed, all else as it is."""
+"""``tezip-h5 convert IN.h5 OUT.h5``: compress the stacks of a file, and copy all else."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def add_parser(commands) -> None:
     parser = commands.add_parser(
         "convert",
         help="compress the stacks of a whole HDF5 file, and copy the rest",
-        description="Make a file with the same tree, its image stacks compressed. Interrupted, the "
-        "same command goes on where it was.",
+        description="Make a file with the same tree, in which image stacks are compressed. After "
+        "an interruption, the same command continues where it stopped.",
     )
     parser.add_argument("source", metavar="IN.h5")
     parser.add_argument("target", metavar="OUT.h5", nargs="?", help="the file to make")
@@ -29,7 +29,7 @@ def add_parser(commands) -> None:
         "--dataset",
         nargs="+",
         metavar="PATH",
-        help="the stacks (default: every dataset that looks like one)",
+        help="the datasets to compress (default: every dataset that looks like a stack)",
     )
     add_bound_options(parser)
     parser.add_argument("--level", choices=LEVELS, default="balanced")

@@ -14,8 +14,8 @@ def add_device_option(parser) -> None:
         "--device",
         choices=devices.DEVICES,
         default="auto",
-        help="what encodes and decodes; auto is what TEZIP_DEVICE says, else a GPU where there is "
-        "one and the work is large (default: %(default)s)",
+        help="the processor that encodes and decodes; auto takes that of TEZIP_DEVICE, else a GPU "
+        "if there is one and the work is large (default: %(default)s)",
     )
 
 

@@ -27,7 +27,7 @@ def add_parser(commands) -> None:
         help="pictures of N frames, of frames A:B, or all (default: 48)",
     )
     pages.add_argument("--no-peers", action="store_true", help="no comparison with other codecs")
-    pages.add_argument("--slow", action="store_true", help="also with those that are slow")
+    pages.add_argument("--slow", action="store_true", help="compare with slow codecs, too")
     parser.set_defaults(run=run)
 
 

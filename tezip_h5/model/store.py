@@ -100,7 +100,7 @@ def load(path, sample=None) -> IntegerModel:
     if not file.is_file() and (path / WEIGHTS_FILE).is_file():
         raise ModelError(
             f"MODEL {str(path)!r} holds a network whose training did not come to its end (no "
-            f"{INTEGER_FILE}); call tezip-h5 train {path} with its data again, and it goes on"
+            f"{INTEGER_FILE}); call tezip-h5 train {path} with its data again to continue"
         )
     if not file.is_file():
         fault = f"holds no integer model ({INTEGER_FILE})" if path.exists() else "does not exist"

@@ -119,8 +119,8 @@ def _alerts(findings: Findings) -> str:
     if findings.report.complete:
         return ""
     return (
-        '<p class="alert">This stack is not closed: its writer is at work, or died. What is shown '
-        "are the chunks that it has written.</p>"
+        '<p class="alert">This stack is not closed: its writer is still running, or it was killed. '
+        "This page shows the chunks that were written.</p>"
     )
 
 
@@ -142,7 +142,7 @@ def _figures(findings: Findings, report: FileReport) -> str:
         ),
         ("Largest error", error, promise),
         ("Frames", f"{stack.shape[0]}", counted),
-        ("File", counted_bytes(report.file_bytes), "with all that is in it"),
+        ("File", counted_bytes(report.file_bytes), "with everything in it"),
     ]
     cells = "".join(
         f'<div class="{"first" if i == 0 else "more"}"><dt>{name}</dt>'
@@ -178,7 +178,7 @@ def _how_to_read(findings: Findings, report: FileReport) -> str:
         ("Written by", f"tezip_h5 {stack.written_by or '?'}"),
     ]
     if stack.fallback_chunks is not None:
-        rows.append(("Served by the fallback", f"{stack.fallback_chunks} chunks"))
+        rows.append(("Fallback codec", f"used by {stack.fallback_chunks} chunks"))
     if stack.model:
         place = "embedded in the file" if stack.embedded else "not in this file"
         rows.append(

@@ -67,8 +67,8 @@ def create(
             return PredNet(model, shape, top, network.offset, network.shift)
         if not conforms(model):
             raise TezipError(
-                f"this GPU predicts something else by the model {model.digest.hex()} than every "
-                "machine must: use the CPU, and please report this"
+                f"with the model {model.digest.hex()}, this GPU computes other predictions than "
+                "the CPU: use the CPU, and please report this"
             )
         return CudaPredNet(model, shape, top, network.offset, network.shift)
     raise FormatError(f"unknown predictor {number}; this version knows {sorted(NUMBERS.values())}")

@@ -65,12 +65,12 @@ class Repaired:
     seconds: float
 
     def __str__(self):
-        state = "its mark of an open writer was taken off" if self.unlocked else "it was not locked"
+        state = "HDF5's writer lock was cleared" if self.unlocked else "it was not locked"
         lines = [f"{self.path}: {state}, {self.seconds:.2f} s"]
         if not self.stacks:
             lines.append("  all its stacks are complete")
         for stack in self.stacks:
-            lost = f", {stack.dropped} without data were dropped" if stack.dropped else ""
+            lost = f", {stack.dropped} frames without data dropped" if stack.dropped else ""
             lines.append(f"  {stack.name}: {stack.frames} frames{lost}")
         return "\n".join(lines)
 

@@ -70,5 +70,5 @@ def rows_of(tables: h5py.Group) -> np.ndarray:
             raise TypeError("it is another kind of object")
         # gzip makes a thousandth of what is all the same, no less; few may not be written yet.
         if table.nbytes > 2000 * table.id.get_storage_size() + _FEW_BYTES:
-            raise ValueError(f"it has {len(table)} rows, most of them nowhere")
+            raise ValueError(f"it has {len(table)} rows, most of which are not stored")
         return table[()]

@@ -263,8 +263,8 @@ def recover(path) -> None:
             states = {place: _read(file, place, len(new)) for place, (_, new) in changed.items()}
             if any(state not in changed[place] for place, state in states.items()):
                 _log.warning(
-                    "%s is of another state of %s, and left alone; delete it if the file was "
-                    "replaced or restored since",
+                    "%s was made for another version of %s and was not applied; delete it if the "
+                    "file was replaced or restored since",
                     journal,
                     path,
                 )
@@ -278,10 +278,10 @@ def recover(path) -> None:
         if not isinstance(error, PermissionError) and error.errno != errno.EROFS:
             raise
         raise InputError(
-            f"the writer of {path} died while it changed the file, which cannot be finished "
-            "where it may not be written; run `tezip-h5 repair` where it may"
+            f"the writer of {path} died while it changed the file, and the change cannot be "
+            "finished without write permission; run `tezip-h5 repair` with it"
         ) from None
-    _log.warning("finished what was being written into %s when its writer died", path)
+    _log.warning("completed an unfinished change of %s, whose writer died", path)
 
 
 class Locked:
@@ -378,6 +378,6 @@ def _read_journal(journal: Path) -> dict[int, tuple[bytes, bytes]]:
         return {place: (old[a:b].tobytes(), new[a:b].tobytes()) for place, a, b in cuts}
     except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise FormatError(
-            f"{journal} is damaged ({error}); without it, the file beside it may be, too: "
-            "delete the journal to look at that"
+            f"{journal} is damaged ({error}), so the file beside it may be incomplete; delete the "
+            "journal to open the file as it is"
         ) from None

@@ -103,7 +103,7 @@ def open_existing(path, mode: str = "r", **options) -> h5py.File:
         return _open(path, mode, **options)
     except BlockingIOError:
         raise InputError(
-            f"{path} is open in another process, which writes it or keeps others from that; try "
+            f"{path} is open in another process, which writes to it or has locked it; try "
             "again when it is closed there"
         ) from None
 
@@ -119,7 +119,7 @@ def _open(path: Path, mode: str = "r", **options) -> h5py.File:
                 raise
             if "already open" in str(error) or "don't match" in str(error):
                 raise InputError(
-                    f"{path} is open in this process, in another way ({error}); close it first"
+                    f"{path} is open in this process, in another mode ({error}); close it first"
                 ) from None
             raise FormatError(f"{path} is damaged: {error}") from None
         if mode == "r":
@@ -131,7 +131,7 @@ def _open(path: Path, mode: str = "r", **options) -> h5py.File:
 def _being_written(path) -> InputError:
     return InputError(
         f"{path} is being written by another process, or its writer died; in that case "
-        "`tezip-h5 repair` makes it a file like others"
+        "run `tezip-h5 repair`"
     )
 
 

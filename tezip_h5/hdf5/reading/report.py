@@ -27,7 +27,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class StackReport:
-    """What one stack is. What its file does not say is None.
+    """One stack, as its file describes it. Values that the file does not have are None.
 
     Attributes
     ----------
@@ -42,15 +42,17 @@ class StackReport:
     max_error : float
         Largest |original - reconstruction|, in the unit of the samples.
     chunks, fallback_chunks, network_chunks : int
-        How many there are, and how many of them the fallback or a network served.
+        The number of chunks, of those stored by the fallback codec, and of those that a network
+        predicts.
     complete, filenames, embedded : bool
-        Whether it was closed, has names of files, and has its network in the file.
+        Whether the stack was closed, has file names, and has its network in the file.
     kinds, bytes_of : dict of int
-        Frames by kind, and bytes of the chunks by what they are; empty without tables.
+        The number of frames of each kind, and the bytes of the chunks by their use; empty if the
+        stack has no tables.
     model : str
         Digest of the network, in hexadecimal.
     frame_rows, chunk_rows : list
-        Of every frame, and of every chunk, where `inspect` was asked for them.
+        A row for every frame, and one for every chunk, if `inspect` was asked for them.
     """
 
     name: str
@@ -84,9 +86,10 @@ class StackReport:
     def __str__(self):
         error = "unknown" if self.max_error is None else f"{self.max_error:g}"
         fallback = "?" if self.fallback_chunks is None else self.fallback_chunks
+        shape = " x ".join(map(str, self.chunk))
         rows = [
             ("stack", f"/{self.dataset}  {self.dtype} {self.shape}"),
-            ("chunks", f"{self.chunks} of {self.chunk}, {fallback} served by the fallback"),
+            ("chunks", f"{self.chunks}, each {shape}; {fallback} use the fallback codec"),
             ("bound", f"{self.bound}; largest error {error}"),
             ("bytes", f"{self.raw_bytes} -> {self.payload_bytes}, ratio {self.ratio:.3f}"),
         ]
@@ -96,16 +99,16 @@ class StackReport:
         if self.bytes_of:
             total = max(sum(self.bytes_of.values()), 1)
             shares = ", ".join(f"{k} {100 * v / total:.1f}%" for k, v in self.bytes_of.items())
-            rows.append(("bytes of", shares))
+            rows.append(("shares", shares))
         if self.model:
             place = "embedded" if self.embedded else "not in this file"
             count = "?" if self.network_chunks is None else self.network_chunks
-            rows.append(("network", f"of {count} chunks; model {self.model[:16]}…, {place}"))
+            rows.append(("network", f"predicts {count} chunks; model {self.model[:16]}…, {place}"))
         rows.append(("level", f"{self.level}; written by tezip_h5 {self.written_by or '?'}"))
         if self.filenames:
             rows.append(("names", "the frames' file names are kept"))
         if not self.complete:
-            rows.append(("state", "not closed: the writer is at work, or died"))
+            rows.append(("state", "not closed: its writer is still running, or it was killed"))
         text = f"{self.name}\n" + "\n".join(f"  {key:9}{value}" for key, value in rows)
         if self.frame_rows:
             text += "\n\n" + listing.frame_table(self.frame_rows)

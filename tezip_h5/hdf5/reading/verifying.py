@@ -50,7 +50,7 @@ class Verification:
     def __str__(self):
         text = (
             f"{self.path}: {self.stacks} stack(s), {self.frames} frames, {self.chunks} chunks "
-            f"are sound ({self.seconds:.2f} s)"
+            f"are intact ({self.seconds:.2f} s)"
         )
         if self.max_error is not None:
             text += f"; within the bound of the original, largest error {self.max_error:g}"

@@ -34,7 +34,7 @@ def _close_all(process: int) -> None:
     for writer, maker in list(_open.items()):
         if writer.closed or not maker == process == os.getpid():  # not a parent's, in a fork
             continue
-        _log.warning("%r was not closed; it is now, as the interpreter ends", writer)
+        _log.warning("%r was not closed; it was closed as the interpreter ended", writer)
         try:
             writer.close()
         except BaseException as error:  # the others are closed all the same

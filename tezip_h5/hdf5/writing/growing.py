@@ -89,7 +89,7 @@ class GrowingStack:
         if self.data.shape[0] != self._length:
             raise InputError(
                 f"{self.data.name} has {self.data.shape[0]} frames now, where {self._length} were "
-                "written: another writer goes on with it; let only one write"
+                "written: another writer appends to it, too; let only one write"
             )
         self.space.reserve(sum(len(tile.payload) for tile in tiles))
         stop, begun = start + len(rows), start < self._length

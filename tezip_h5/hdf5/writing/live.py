@@ -87,8 +87,8 @@ def open_to_add(path: Path, swmr: bool) -> h5py.File:
     opening.open_existing(path).close()  # says what is wrong with the path
     if superblock.version(path) < 3:
         raise InputError(
-            f"{path} was made for HDF5 versions that cannot be read while they are written; make "
-            "it with swmr=True from the beginning, or leave that out"
+            f"{path} has an older HDF5 format, which cannot be read while it is written (SWMR); "
+            "make it with swmr=True from the beginning, or leave that out"
         )
     return opening.open_existing(path, "r+", libver=LIBVER)
 

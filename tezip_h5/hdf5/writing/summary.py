@@ -1,4 +1,4 @@
-"""What writing a stack came to."""
+"""The result of writing a stack: sizes, the largest error and the time it took."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ __all__ = ["Summary", "summarise"]
 
 @dataclass(frozen=True)
 class Summary:
-    """What writing a stack came to. Printable.
+    """The result of writing a stack. Printable.
 
     Attributes
     ----------
     path, name : str
-        Where the stack lies.
+        The file, and the path of the stack in it.
     shape, dtype : tuple of int, numpy dtype
         Of the stack.
     bound : ErrorBound
     raw_bytes, payload_bytes, file_bytes : int
-        Of the samples, of the chunks that hold them, and of the whole file.
+        Sizes of the samples, of the chunks that hold them, and of the whole file.
     max_error : float
         Largest |original - reconstruction| of all samples, in their unit.
     seconds : float
         Wall time.
     chunks, fallback_chunks, network_chunks : int
-        How many there are, and how many of them the fallback or a network served.
+        The number of chunks, of those stored by the fallback codec, and of those that a network
+        predicts.
     reclaimable_bytes : int
-        That the file could give back, after compressing in place or overwriting.
+        Unused bytes that the file keeps after compressing in place or overwriting.
     """
 
     path: str
@@ -57,13 +58,17 @@ class Summary:
 
     def __str__(self):
         speed = self.raw_bytes / 1e6 / max(self.seconds, 1e-9)
+        network = fallback = ""
+        if self.network_chunks:
+            network = f", {self.network_chunks} predicted by the network"
+        if self.fallback_chunks:
+            fallback = f", {self.fallback_chunks} stored by the fallback codec"
         lines = [
             f"{self.path}:/{self.name}  {self.dtype.name} {self.shape}  {self.bound}",
             f"  {self.raw_bytes} -> {self.payload_bytes} bytes, ratio {self.ratio:.2f}, "
             f"file {self.file_bytes} bytes",
             f"  largest error {self.max_error:g}, {self.seconds:.2f} s, {speed:.0f} MB/s, "
-            f"of {self.chunks} chunks the network served {self.network_chunks}, the fallback "
-            f"{self.fallback_chunks}",
+            f"{self.chunks} chunk{'s' * (self.chunks != 1)}{network}{fallback}",
         ]
         if self.reclaimable_bytes:
             lines.append(

@@ -140,7 +140,7 @@ class Writer:
         self._started = time.perf_counter()
         bound = ErrorBound(absolute, relative, pointwise_relative, noise)
         if append and overwrite:
-            raise InputError("append=True goes on with a stack, overwrite=True replaces it")
+            raise InputError("append=True continues a stack, overwrite=True replaces it; give one")
         self._name, self._path = checked_name(name), opening.real_path(path)
         self._swmr = swmr
         self._lock = threading.RLock()  # frames keep together; a signal handler may close
