@@ -56,7 +56,7 @@ class OverrunError(TezipError, BufferError):
 
 
 def disk_error(error: BaseException) -> OSError | None:
-    """The error of the disk that HDF5 tells of, or None; h5py makes an OSError of some only.
+    """The disk error that HDF5 reports in an exception, or None. h5py turns only some into OSError.
 
     Examples
     --------

@@ -1,7 +1,8 @@
-"""Image files <-> frames, through Pillow. Reading and writing side by side.
+"""Image files <-> frames, through Pillow.
 
-Files come back as they were: same name, same mode, same samples, same palette. What a name's
-format cannot hold without loss goes to a .png, .tif or .npy instead, and is reported.
+Files come back with the same name, mode, samples and palette. If the format of a file name cannot
+hold a frame without loss, the frame goes to a .png, .tif or .npy file instead, and that is
+reported.
 """
 
 from __future__ import annotations
@@ -95,8 +96,8 @@ class ImageFolder:
     Raises
     ------
     InputError
-        When the folder is missing or empty, or a file in it is no image, damaged, of another
-        size or mode than the first, or would lose samples in Pillow's hands.
+        When the folder is missing or empty; or when a file in it is no image, is damaged, has
+        another size or mode than the first, or cannot be read exactly by Pillow.
     """
 
     def __init__(self, folder, *, expand: bool):
@@ -110,7 +111,7 @@ class ImageFolder:
         self.image_format = ImageFormat(mode, *lists)
 
     def _look(self, path: Path) -> tuple:
-        """Palette and transparency of a file, which must be like the first."""
+        """Palette and transparency of a file, whose mode and size must be those of the first."""
         with _opened(path) as image:
             refuse_misread(path, image)
             found = _mode_of(path, image, self._expand), image.size

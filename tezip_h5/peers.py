@@ -1,10 +1,10 @@
-"""Other codecs, measured beside ours by ``tezip-h5 bench``; nothing else imports this.
+"""Peers: other codecs, which ``tezip-h5 bench`` and reports compare with ours.
 
-Options and chunks are those that suited each best when tried: general compressors have chunks
-of at most 16 frames; video codecs the whole stack; SZ3, SPERR and ZFP too, since they then
-mostly need the fewest bytes, and SZ3 and SPERR once more 16 frames. These three see integers as
-floats, and what they return is rounded. Rounding turns an error below bound + 1/2 into one of
-at most the bound, so they are given almost that.
+Each has the options and chunk sizes that gave its best results in trials. General compressors get
+chunks of at most 16 frames, video codecs the whole stack. SZ3, SPERR and ZFP also get the whole
+stack, which mostly needs the fewest bytes; SZ3 and SPERR are run with chunks of 16 frames, too.
+These three get integers as floats, and their results are rounded. Rounding turns an error below
+bound + 1/2 into one of at most the bound, so they are given a bound just below that.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ __all__ = ["Encoded", "Peer", "peers"]
 
 _FLOATS = ("float32", "float64")
 _GRAYS = ("uint8", "uint16")
-_MOST_BOUNDS = 2.0**63  # of the largest number in SPERR, which has crashed from 2**64 on
+_MOST_BOUNDS = 2.0**63  # limit of |value| / bound for SPERR, which has crashed from 2**64 on
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """What a peer made of a stack, the bytes that needs, and what the decoder is told besides."""
+    """The result of a peer: the encoded stack, its size, and what its decoder needs besides."""
 
     parts: object = field(repr=False)
     nbytes: int
@@ -149,7 +149,7 @@ def _as_floats(stack: np.ndarray, bound: float) -> tuple[np.ndarray, float]:
 
 
 def _require_moderate(values: np.ndarray, bound: float) -> None:
-    """Refuse what ends the process in SPERR: NaN, infinities, and numbers far beyond the bound."""
+    """Refuse data that crash SPERR: NaN, infinities, and numbers far beyond the bound."""
     if not np.abs(values).max(initial=0) / bound < _MOST_BOUNDS:  # nor if that is NaN
         raise ValueError("SPERR takes no NaN, infinities, nor numbers so far beyond the bound")
 
