@@ -139,7 +139,8 @@ def mixing_saving(
 ) -> float | None:
     """The share of bytes by which the mixing coder beats the linear one in a sample of the frames.
 
-    `encode_chunk` chooses between the two by it. None if the sample is no guide."""
+    `encode_chunk` chooses between the two by it. None if the sample is no guide.
+    """
     attempts = _attempts(*_opened(frames, None), bound, settings, threads=threads)
     return None if attempts is None else attempts.mixing_saves()
 

@@ -26,7 +26,7 @@ __all__ = ["Encoded", "Peer", "peers"]
 
 _FLOATS = ("float32", "float64")
 _GRAYS = ("uint8", "uint16")
-_MOST_BOUNDS = 2.0**63  # limit of |value| / bound for SPERR, which has crashed from 2**64 on
+_MOST_BOUNDS = 2.0**63  # of the largest number in SPERR, which has crashed from 2**64 on
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def _as_floats(stack: np.ndarray, bound: float) -> tuple[np.ndarray, float]:
 
 
 def _require_moderate(values: np.ndarray, bound: float) -> None:
-    """Refuse data that crash SPERR: NaN, infinities, and numbers far beyond the bound."""
+    """Refuse what ends the process in SPERR: NaN, infinities, and numbers far beyond the bound."""
     if not np.abs(values).max(initial=0) / bound < _MOST_BOUNDS:  # nor if that is NaN
         raise ValueError("SPERR takes no NaN, infinities, nor numbers so far beyond the bound")
 
