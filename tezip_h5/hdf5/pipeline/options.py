@@ -1,7 +1,8 @@
-"""cd_values <-> options: what the dataset's filter pipeline says, and hdf5plugin's way to say it.
+"""Options of the filter <-> cd_values, the integers that HDF5 stores for a filter.
 
-Decoding looks only at the first five values: what HDF5 takes for a chunk of its dataset must be
-one. The rest is what the filter would encode with.
+`TEZip` gives the options in the way of hdf5plugin. Decoding uses only the first five values, which
+hold dtype and shape of a chunk, so that a payload can be checked against its dataset. The other
+values are options of encoding.
 """
 
 from __future__ import annotations
@@ -30,11 +31,12 @@ __all__ = [
 ]
 
 FILTER_ID = 36471
-"""Ours until The HDF Group assigns one: 32768..65535 are for internal use, untracked."""
+"""The filter's number until The HDF Group assigns one. It lies in 32768..65535, the range that is
+free for internal use."""
 FILTER_NAME = b"tezip: predicted image stacks, pip install tezip_h5"
 
 _VERSION = 0
-_COUNT = 16  # all that older h5py reads back
+_COUNT = 16  # number of cd_values; older versions of h5py read back no more
 _OF_DECODER = 5
 _BIG_ENDIAN = 0x100
 
@@ -69,7 +71,7 @@ def _model_name(word: int) -> str | None:
 
 @dataclass(frozen=True)
 class ChunkOptions:
-    """What cd_values say: the chunk's dtype and shape, and how to encode it.
+    """The options in cd_values: the chunk's dtype and shape, and how to encode it.
 
     `dtype` and `shape` are None until the dataset is created (``set_local`` fills them in).
     """
@@ -125,9 +127,9 @@ class ChunkOptions:
 
     @classmethod
     def of_decoder(cls, values) -> ChunkOptions:
-        """Read what cd_values say to a decoder; where the rest is not ours, defaults stand for it.
+        """Read the cd_values that a decoder needs; unreadable options of encoding are defaults.
 
-        Raises FormatError when they do not say what a chunk is.
+        Raises FormatError if the values do not hold dtype and shape of a chunk.
         """
         values = tuple(int(v) for v in values)
         dtype, shape = _chunk_of(values)
@@ -176,7 +178,7 @@ class ChunkOptions:
 
 
 def _chunk_of(values: tuple[int, ...]) -> tuple[np.dtype | None, tuple[int, ...] | None]:
-    """Dtype and shape of a chunk as cd_values say, None for both where they do not."""
+    """Dtype and shape of a chunk in cd_values; None for both if they are not set."""
     if len(values) < _OF_DECODER or values[0] != _VERSION:
         raise FormatError(
             f"{len(values)} cd_values of version {values[:1]}; this tezip_h5 reads {_COUNT} "
@@ -192,12 +194,12 @@ def _chunk_of(values: tuple[int, ...]) -> tuple[np.dtype | None, tuple[int, ...]
 
 
 def settings_of(given: dict, sample=None) -> Settings:
-    """`Settings` of what a caller gave by keyword; a `model` may be whatever `store.name_of` takes.
+    """Make `Settings` from a caller's keywords; `model` may be anything that `store.name_of` takes.
 
     Raises
     ------
     InputError
-        For a keyword that is none of them, or a value of a type that has no meaning there.
+        For an unknown keyword, or a value of a wrong type.
     """
     known = Settings.__dataclass_fields__
     for name in given:
@@ -215,7 +217,7 @@ def settings_of(given: dict, sample=None) -> Settings:
 
 
 def options_of(data: h5py.Dataset) -> ChunkOptions:
-    """What a dataset's filter pipeline says."""
+    """The options in a dataset's filter pipeline."""
     return ChunkOptions.unpack(_values_of(data))
 
 
@@ -226,9 +228,9 @@ def _values_of(data: h5py.Dataset) -> tuple[int, ...]:
 
 
 def check_dataset(data: h5py.Dataset) -> None:
-    """Check that what the filter decodes to is a chunk of the dataset; FormatError otherwise.
+    """Check that the filter's dtype and shape are those of the dataset; FormatError otherwise.
 
-    HDF5 never does: it takes other samples for the dataset's, and reads past the end of a chunk
+    HDF5 does not check that. It would misinterpret the samples, and read past the end of a chunk
     that is too short.
     """
     options = ChunkOptions.of_decoder(_values_of(data))
@@ -260,15 +262,16 @@ class TEZip(h5py.filters.FilterRefBase):
     Raises
     ------
     InputError
-        For options that cannot be.
+        For options that are not valid.
 
     Notes
     -----
     The filter sees one chunk at a time and cannot raise: prefer `tezip_h5.write`, where an
-    error is an exception. The filter knows one tile of a frame and not where its padding
-    begins, so a relative bound becomes the stricter one of that tile without samples like its
-    last. Rewriting part of a chunk encodes all of it again; frames that this process read
-    from it unchanged are then kept exactly, so that errors do not add up.
+    error is an exception. The filter sees one tile of a frame, and HDF5 may have padded it. A
+    relative bound is therefore taken of that tile alone, without the samples that equal its last
+    one, and is never looser than that of the whole frame. Rewriting part of a chunk encodes all
+    of it again; frames that this process read from it and that are unchanged are then kept
+    exactly, so that errors do not add up.
 
     Examples
     --------

@@ -1,4 +1,7 @@
-"""`to_dask`: a stack as a dask array, whose blocks are read when they are computed."""
+"""`to_dask`: a stack as a dask array, whose blocks are read when they are computed.
+
+Nothing of the samples is read before.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ _FRAMES = 16  # per block, of a dataset without chunks
 
 @dataclass(frozen=True)
 class _Stored:
-    """A dataset in a file: opened where and when a part of it is read."""
+    """A dataset in a file, which is opened only when a part of it is read."""
 
     path: str
     dataset: str
@@ -64,8 +67,8 @@ def to_dask(path, name: str | None = None, *, chunks=None):
     Raises
     ------
     InputError
-        When dask is missing, or the file holds no such stack. What can go wrong with the samples
-        is raised when they are computed, see `read`.
+        When dask is missing, or the file holds no such stack. Errors of the samples are raised
+        when they are computed, see `read`.
 
     Examples
     --------

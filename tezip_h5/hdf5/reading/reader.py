@@ -1,4 +1,4 @@
-"""Reading: in bulk, with chunks decoded in parallel.
+"""`read`: read frames with chunks decoded in parallel.
 
 `h5py` itself reads every stack (through the filter, one chunk at a time). `read` decodes
 the chunks of a selection side by side.
@@ -47,8 +47,8 @@ def read(
     ----------
     path_or_dataset : str, path or h5py.Dataset
     selection : int, slice, or tuple of them, optional
-        As in ``dataset[selection]``; default everything. What is no plain box (steps, lists,
-        masks) is read through h5py, one chunk at a time.
+        As in ``dataset[selection]``; default everything. A selection that is not a plain box
+        (with steps, lists or masks) is read through h5py, one chunk at a time.
     name : str, optional
         Which stack of the file, when it holds several.
     threads : int, optional
@@ -56,14 +56,14 @@ def read(
     cache_bytes : int, optional
         Set how many bytes of decoded chunks this process keeps, see `configure`.
     device : "auto" | "cpu" | "cuda"
-        What decodes, see `write`; the samples do not depend on it. With "cuda" they come as an
-        array in the GPU's memory.
+        The device that decodes, see `write`; the samples do not depend on it. With "cuda" the
+        result is an array in the GPU's memory.
 
     Returns
     -------
-    array in the machine's byte order. With ``device="cuda"`` one of numba (it has
-    ``__cuda_array_interface__``: ``cupy.asarray(a)`` and ``torch.as_tensor(a)`` copy nothing);
-    where the GPU has no room for it, a numpy array, with a `DeviceWarning`.
+    array in the machine's byte order. With ``device="cuda"`` it is a numba array (it has
+    ``__cuda_array_interface__``: ``cupy.asarray(a)`` and ``torch.as_tensor(a)`` copy nothing). If
+    the GPU has no room for it, it is a NumPy array, with a `DeviceWarning`.
 
     Raises
     ------
@@ -129,7 +129,7 @@ def _read_dataset(dataset: h5py.Dataset, selection, threads, device):
 
 
 def _through_h5py(dataset: h5py.Dataset, selection):
-    """``dataset[selection]``; where our filter failed, its error instead of HDF5's."""
+    """Return ``dataset[selection]``; if our filter fails, raise its error instead of HDF5's."""
     before = filter.last_error()
     try:
         return dataset[selection]
@@ -147,7 +147,7 @@ def _native(array: np.ndarray) -> np.ndarray:
 
 
 def _box(dataset: h5py.Dataset, selection):
-    """Starts, stops and dropped axes of a selection, when the fast path applies; else None."""
+    """Starts, stops and dropped axes of a selection; None if it is not a plain box."""
     plist = dataset.id.get_create_plist()
     if not container.is_tezip(dataset) or plist.get_nfilters() != 1 or 0 in dataset.shape:
         return None
@@ -182,7 +182,7 @@ def _box(dataset: h5py.Dataset, selection):
 
 
 def _fill(dataset, starts, stops, out, threads, device) -> None:
-    """Decode the chunks that meet the box into `out`; h5py is touched by this thread only."""
+    """Decode the chunks that overlap the box into `out`; only this thread uses h5py."""
     chunk = dataset.chunks
     grids = [
         range(a // c * c, b, c) if b > a else ()
@@ -196,8 +196,8 @@ def _fill(dataset, starts, stops, out, threads, device) -> None:
         for offset in offsets:
             _place(stored_chunk(dataset, offset), dataset, offset, *box, threads)
         return
-    # The last chunks, fewer than there are threads, are shared among these; and where the very
-    # last is short, its thread helps with the one before it.
+    # If fewer chunks than threads are left, several threads work on each. If the very last chunk
+    # is short, its thread helps with the one before it.
     short = stops[0] == dataset.shape[0] and stops[0] % chunk[0] != 0
     shared = (len(offsets) - short) // many * many
     shape = Geometry(dataset)
@@ -215,7 +215,7 @@ def _fill(dataset, starts, stops, out, threads, device) -> None:
 
 
 class Geometry:
-    """What a worker needs of a dataset, without touching h5py."""
+    """The properties of a dataset that a thread needs, so that it does not have to use h5py."""
 
     def __init__(self, dataset: h5py.Dataset):
         self.chunks, self.dtype, self.shape = dataset.chunks, dataset.dtype, dataset.shape
@@ -223,7 +223,7 @@ class Geometry:
 
 
 def read_chunk(dataset: h5py.Dataset, offset) -> np.ndarray:
-    """One chunk, through all filters of the dataset; FormatError where one of them fails."""
+    """Read one chunk through all filters of the dataset; FormatError if one of them fails."""
     box = tuple(
         slice(at, min(at + size, extent))
         for at, size, extent in zip(offset, dataset.chunks, dataset.shape, strict=True)
@@ -235,7 +235,7 @@ def read_chunk(dataset: h5py.Dataset, offset) -> np.ndarray:
 
 
 def offsets(dataset: h5py.Dataset, frames: slice = slice(None)) -> Iterator[tuple[int, ...]]:
-    """Where the chunks of these frames begin, in order."""
+    """The offsets of the chunks of these frames, in order."""
     first, stop, _ = frames.indices(dataset.shape[0])
     grids = [range(0, n, c) for n, c in zip(dataset.shape, dataset.chunks, strict=True)]
     grids[0] = range(first // dataset.chunks[0] * dataset.chunks[0], stop, dataset.chunks[0])
@@ -243,7 +243,7 @@ def offsets(dataset: h5py.Dataset, frames: slice = slice(None)) -> Iterator[tupl
 
 
 def _place(stored, dataset, offset, starts, stops, out, device, threads) -> None:
-    """Decode one chunk and copy what the box wants of it."""
+    """Decode one chunk, and copy the part of it that the box needs."""
     inside, target, whole = [], [], True
     sizes = zip(offset, dataset.chunks, dataset.shape, starts, stops, strict=True)
     for at, size, extent, start, stop in sizes:
@@ -262,7 +262,7 @@ def _place(stored, dataset, offset, starts, stops, out, device, threads) -> None
 def decode_stored(stored, dataset, offset, **options) -> np.ndarray:
     """The samples of a `stored_chunk`; as `decode_payload`, unless the filter was skipped."""
     mask, payload = stored
-    if mask & 1:  # other bits are of filters that are not there
+    if mask & 1:  # other bits belong to filters that the dataset does not have
         return _raw(payload, dataset, offset)
     return decode_payload(payload, dataset, offset, **options)
 

@@ -1,4 +1,4 @@
-"""What a file holds, read without decoding it: `inspect`."""
+"""`inspect`: describe the stacks of a file, without decoding them."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class StackReport:
 
 @dataclass(frozen=True)
 class FileReport:
-    """What a file holds. Printable; `to_dict` for programs.
+    """A description of a file. Printable; `to_dict` is for programs.
 
     Attributes
     ----------
@@ -143,15 +143,15 @@ class FileReport:
 
 
 def inspect(path, *, frames: bool = False, chunks: bool = False) -> FileReport:
-    """Report what a file holds, without decoding it.
+    """Describe the stacks of a file, without decoding them.
 
     Parameters
     ----------
     path : str or path
     frames : bool
-        Also what became of every frame (`frame_rows`).
+        Also describe every frame (`frame_rows`).
     chunks : bool
-        Also what the bytes of every chunk are (`chunk_rows`); this reads them all.
+        Also describe every chunk (`chunk_rows`); this reads all chunks.
 
     Returns
     -------
@@ -160,9 +160,9 @@ def inspect(path, *, frames: bool = False, chunks: bool = False) -> FileReport:
     Raises
     ------
     InputError
-        When the file is missing, no HDF5, or holds no compressed stack.
+        When the file is missing, is no HDF5 file, or holds no compressed stack.
     FormatError
-        When a chunk that is looked at is damaged.
+        When a chunk that is read is damaged.
 
     Examples
     --------
@@ -187,7 +187,7 @@ def inspect(path, *, frames: bool = False, chunks: bool = False) -> FileReport:
 
 
 def frame_rows(data: h5py.Dataset) -> list[dict]:
-    """The table of a stack's frames as plain values; nothing where there is none."""
+    """The table of a stack's frames as plain values; empty if the stack has no table."""
     tables = container.tables_of(data)
     if tables is None or "frames" not in tables:
         return []

@@ -1,4 +1,4 @@
-"""Whether a file is sound: `verify`, and comparison with an original."""
+"""`verify`: check that a file is intact, and compare it with an original."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ __all__ = ["Verification", "compare", "verify"]
 
 @dataclass(frozen=True)
 class Verification:
-    """What `verify` checked. Printable.
+    """The result of `verify`. Printable.
 
     Attributes
     ----------
     path : str
     stacks, chunks, frames : int
-        How many were checked.
+        Numbers of those that were checked.
     max_error : float or None
         Largest |original - stored|, in the unit of the samples; None where nothing was compared.
     seconds : float
@@ -146,7 +146,7 @@ def _verify_chunks(data: h5py.Dataset, threads: int) -> int:
 
 
 def compare(data: h5py.Dataset, original: Stack, bound: ErrorBound) -> float:
-    """Compare what is stored with the original; returns the largest error.
+    """Compare a stored stack with the original; returns the largest error.
 
     Raises
     ------
@@ -181,7 +181,8 @@ def compare(data: h5py.Dataset, original: Stack, bound: ErrorBound) -> float:
             index = (slice(None), *panel)
             judged = frames[index].reshape((*frames[index].shape[:3], -1))
             hidden = None if mask is None else mask[panel]
-            # The filter may have seen tiles, with holes that it could not tell from the others.
+            # Without tables the filter wrote this stack. It saw tiles, where it may not have
+            # recognised sentinel values, so the loosest bound that it may have used is checked.
             limits = bound.of_frames(judged, hidden, loosest=tables is None)
             error, at = _worst(frames[index], decoded[index], limits)
             if at is not None:
@@ -198,7 +199,7 @@ def compare(data: h5py.Dataset, original: Stack, bound: ErrorBound) -> float:
 
 
 def _worst(frames, decoded, limits):
-    """The largest error of frames (g, H, W[, C]), and where the first is that breaks the bound."""
+    """The largest error of frames (g, H, W[, C]), and the index of the first that is too large."""
     shape = frames.shape
     frames = frames.reshape((*shape[:3], -1))
     largest = 0.0
