@@ -1,4 +1,4 @@
-"""`write`: whole stacks, complete under their name or not there at all."""
+"""`write`: writing a whole stack, which appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def write(
         Order of the stack's axes, if not "TYX" or "TYXC". Other letters than these are panel
         axes: (T, modules, H, W) is "TMYX". Panels are encoded each for itself.
     mask : bool or integer array (H, W), optional
-        Masked pixels (not 0) come back exactly, and disturb nothing else; see `Writer`.
+        Masked pixels (not 0) come back exactly, and do not affect others; see `Writer`.
     chunk_frames, tile, threads, preview, embed_model, **settings
         See `Writer` and `Settings`.
     verify : bool
@@ -91,10 +91,10 @@ def write(
         read-only; other frames are sent to them. `threads` are then those of each task, default
         1, and `verify` has the workers compare.
     device : "auto" | "cpu" | "cuda"
-        What encodes; the file does not depend on it. "auto" is what the environment variable
-        ``TEZIP_DEVICE`` says, else a GPU if there is one and the stack has many chunks. What the
-        GPU fails at the CPU does, with a `DeviceWarning`. On a cluster it is the workers that
-        need a GPU; for "auto" the chunks of one task count.
+        The device that encodes; the file does not depend on it. "auto" means the value of the
+        environment variable ``TEZIP_DEVICE``, else a GPU if there is one and the stack has many
+        chunks. Work that fails on the GPU is done by the CPU, with a `DeviceWarning`. On a cluster
+        the workers need a GPU, and for "auto" the chunks of one task count.
 
     Returns
     -------
@@ -156,7 +156,7 @@ def _write_file(stack, job, path, name, overwrite, verify, started) -> Summary:
         opening.check_changeable(path, [name])
         with opening.open_existing(path) as file:
             container.check_place(file, path, name, overwrite)
-    beside = path.with_name(f".{path.name[:50]}.{uuid.uuid4().hex[:8]}.tmp")  # of 255 bytes at most
+    beside = path.with_name(f".{path.name[:50]}.{uuid.uuid4().hex[:8]}.tmp")  # at most 255 bytes
     try:
         encoder = _encode_file(beside, name, stack, job, verify)
         if encoder.networks.regretted and _readable_twice(stack):
@@ -179,13 +179,13 @@ def _encode_file(path: Path, name: str, stack, job: Job, verify: bool):
         nexus.lead_to(file, name)
         encoder = job.run(group)
         link_keyframes(group, encoder.data, encoder.keyframes)
-        if verify and job.cluster is None:  # its workers do
+        if verify and job.cluster is None:  # the workers of a cluster verify
             verifying.compare(encoder.data, _again(stack, job), job.plan.bound)
     return encoder
 
 
 def _again(stack, job):
-    """The stack once more from its beginning, to compare with."""
+    """The stack again from its beginning, for comparing."""
     _require_readable_twice(stack, "verify=True")
     return job.source
 
@@ -209,7 +209,7 @@ def _require_readable_twice(stack, what: str) -> None:
 
 
 def _add(path: Path, beside: Path, name: str, overwrite: bool) -> int:
-    """`_add_to_file`; what somebody keeps from the file is left beside it."""
+    """Call `_add_to_file`; if the file is in use, the finished stack stays beside it."""
     try:
         return _add_to_file(path, beside, name, overwrite)
     except (InputError, BlockingIOError) as error:
@@ -227,7 +227,7 @@ def _add_to_file(path: Path, beside: Path, name: str, overwrite: bool) -> int:
     """
     room = beside.stat().st_size
     with h5py.File(beside) as made, opening.changing(path, room, names=[name]) as file:
-        container.check_place(file, path, name, overwrite)  # others may have been there meanwhile
+        container.check_place(file, path, name, overwrite)  # the file may have changed meanwhile
         staging = file.create_group(None)  # without a link: a failure leaves the file as it was
         made.copy(made[name], staging, "scan")
         replaced = _stored_bytes(file.get(name))
@@ -247,7 +247,7 @@ def _add_to_file(path: Path, beside: Path, name: str, overwrite: bool) -> int:
 
 
 def _stored_bytes(item) -> int:
-    """What replacing a stack, or a dataset, leaves free."""
+    """The bytes that replacing a stack or a dataset leaves unused in the file."""
     if isinstance(item, h5py.Group):
         item = item.get("data")
     return item.id.get_storage_size() if isinstance(item, h5py.Dataset) else 0
