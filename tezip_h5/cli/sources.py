@@ -1,4 +1,4 @@
-"""What the paths of commands mean: the stack that each names."""
+"""Opening the stack that a path on the command line names."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def check(path: str) -> None:
 def load(path: str) -> tuple[str, np.ndarray]:
     """Name and samples, (T, H, W) or (T, H, W, C > 1), of the stack that `path` means.
 
-    Panels stand one below the other: most other codecs know none.
+    Panels are put one below the other, because most other codecs have none.
     """
     with _opened(path) as (name, stack, others):
         if others:
@@ -49,7 +49,7 @@ def load(path: str) -> tuple[str, np.ndarray]:
 @contextlib.contextmanager
 def open_source(images: str):
     """The stack a command line names: a folder, a dataset of an HDF5 file, a file of a stack."""
-    if not images:  # not the current folder, which an empty path is elsewhere
+    if not images:  # elsewhere an empty path means the current folder
         raise InputError("the name of the images is empty; give a folder, FILE.h5:/DATASET or file")
     path, inside = dataset_paths.split(images)
     if inside is not None:
@@ -70,7 +70,7 @@ def open_source(images: str):
 
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[tuple[str, Stack, list[str]]]:
-    """A name for the stack, the stack, and which there are where none was named."""
+    """A name for the stack, the stack, and the names of all stacks if none was named."""
     if Path(path).is_dir():
         yield Path(path).resolve().name, open_stack(path), []
         return
@@ -119,6 +119,6 @@ def _is_stack(item) -> bool:
     if not isinstance(item, h5py.Dataset) or item.dtype.kind not in "biuf" or not item.size:
         return False
     table = item.name.rpartition("/")[2] in ("keyframes", "preview")
-    if table and container.is_tezip(item.parent.get("data")):  # made of the stack beside it
+    if table and container.is_tezip(item.parent.get("data")):  # of the stack beside it
         return False
     return item.ndim == 3 or (item.ndim == 4 and item.shape[3] <= 4)

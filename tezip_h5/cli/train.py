@@ -1,4 +1,4 @@
-"""``tezip-h5 train MODEL_OUT DATA...``: the manual's learning, on any stacks."""
+"""``tezip-h5 train MODEL_OUT DATA...``: train a network on any stacks."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def add_parser(commands) -> None:
 
 
 def mode(force: bool) -> str:
-    """What the manual has a training say first; `force` hides GPUs from it."""
+    """The first line that a training prints, as in the manual; `force` hides GPUs from it."""
     if force:
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -71,7 +71,7 @@ def mode(force: bool) -> str:
 
 
 def require(out, data) -> None:
-    """Complain of what is wrong with the names before a backend is imported, for seconds."""
+    """Check the paths before a backend is imported, which takes seconds."""
     from tezip_h5.model import learning
 
     learning.require(out, data)
@@ -100,7 +100,7 @@ def run(args) -> int:
 
 
 def _network(args) -> dict:
-    """What was said about the network."""
+    """The options of the network."""
     sizes = {}
     if args.states is not None:
         sizes = {"states": tuple(args.states), "targets": tuple(args.states[1:])}

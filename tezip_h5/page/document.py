@@ -14,12 +14,12 @@ from tezip_h5.version import __version__
 
 __all__ = ["is_page", "page"]
 
-# Browsers then refuse to load anything, whatever a file's names might smuggle in.
+# With this policy browsers load nothing, even if names in a file contain HTML.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 _TITLE_END = " · tezip_h5</title>"
 
-# Grey to colours, for residuals: below 0, 0, above 0. (Brewer's RdBu, and one for dark pages.)
+# Colour maps of residuals, from negative over 0 to positive (Brewer's RdBu; one for dark pages).
 _SIGNED = {
     "signed-light": [
         (5, 48, 97), (33, 102, 172), (67, 147, 195), (146, 197, 222), (247, 247, 247),
@@ -33,7 +33,7 @@ _SIGNED = {
 
 
 def page(report: FileReport, findings: list[Findings]) -> str:
-    """The document: `findings` of the stacks of the file that `report` is of."""
+    """The HTML document, from the `findings` of the stacks and the `report` of their file."""
     style = files("tezip_h5.page").joinpath("page.css").read_text()
     script = files("tezip_h5.page").joinpath("page.js").read_text()
     name = escape(report.path.replace("\\", "/").rpartition("/")[2])
@@ -67,7 +67,7 @@ def page(report: FileReport, findings: list[Findings]) -> str:
 
 
 def is_page(path: Path) -> bool:
-    """Whether a file is a page made here: the title says so, after the name of what it is of."""
+    """Whether a file is a page that tezip_h5 made, by its title."""
     if not path.is_file():  # a pipe or a device: reading it may never end
         return False
     with path.open("rb") as file:

@@ -14,7 +14,7 @@ __all__ = ["CudaPredNet", "PredNetBatch", "conforms"]
 
 
 class PredNetBatch:
-    """Predictors of several chunks that go through their frames together.
+    """Predictors of several chunks, which process the same frame of all chunks together.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ class PredNetBatch:
         for layer in range(arch.layers):
             size = (rows >> layer, columns >> layer)
             framed = (batch, arch.inputs(layer), size[0] + 2, size[1] + 2)
-            # R is read from the first and written to the second.
+            # R is read from the first array and written to the second.
             self._x.append([self._put(np.zeros(framed, np.int16)) for _ in range(2)])
             self._cells.append(self._put(np.zeros((batch, arch.states[layer], *size), np.int32)))
             self._ahat.append(self._put(np.zeros((batch, arch.target(layer), *size), np.int32)))
@@ -163,7 +163,7 @@ def _on_device(model: IntegerModel) -> tuple[dict, tuple]:
                 memory.to_device(np.array(model.tables[name], np.int16))
                 for name in ("tanh_input", "tanh_cell")
             )
-            kernels.load("cuda_launch").finish()  # other threads have streams of their own
+            kernels.load("cuda_launch").finish()  # other threads use other streams
             if len(_models) >= 8:
                 _models.clear()
             _models[model.digest] = weights, tables
@@ -171,9 +171,9 @@ def _on_device(model: IntegerModel) -> tuple[dict, tuple]:
 
 
 def conforms(model: IntegerModel) -> bool:
-    """Whether this device predicts the model's conformance frames as every machine must.
+    """Whether this device reproduces the model's conformance vector.
 
-    Asked once for a model, then remembered.
+    It is tested once for each model.
     """
     if model.digest not in _conforming:
         found = conformance(_FromHost, model)

@@ -1,6 +1,6 @@
-"""A chunk of the linear coder on the device: what its coders give the device to do, by planes.
+"""A chunk of the linear coder on the GPU, plane by plane (a plane is one channel of a frame).
 
-`linear_host` has the same classes for a chunk on the processor.
+`linear_host` has the same classes for the CPU.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ __all__ = ["DeviceDecoder", "DeviceEncoder"]
 
 
 class _Chunk:
-    """A chunk's place on the device, from its first frame on."""
+    """A chunk on the device; it takes memory there from its first frame on."""
 
     def __init__(self, shape, *begin):
         self._kernels = kernels.load("cuda_linear_chunks")
         self._lane = self._kernels.chunks().open(shape, *begin)
         self.close = self._kernels.chunks().closing(self, [self._lane])
-        """Give the place back."""
+        """Release the memory."""
         self._prediction: np.ndarray | None = None
         self._frame: np.ndarray | None = None
 
@@ -31,12 +31,12 @@ class _Chunk:
         self._lane.turn += 1
         same = prediction is not None and self._frame is not None
         if same and np.array_equal(prediction, self._frame):
-            prediction = None  # the device has it
+            prediction = None  # the device has it already
         self._prediction = prediction
         self._frame = np.empty(self._lane.shape, np.int32)
 
     def _send_prediction(self, channel: int) -> bool:
-        """Send the prediction of a plane, if the device lacks it; returns whether it did."""
+        """Send the prediction of a plane, unless the device has it; returns whether it was sent."""
         if self._prediction is None:
             return False
         self._lane.slab.send(self._lane, 1, self._prediction[channel])
@@ -67,7 +67,7 @@ class DeviceEncoder(_Chunk):
         self._expected = prediction
 
     def known(self, channel: int) -> tuple[np.ndarray, ...]:
-        """Planes as `HostEncoder` has them, with what weights of a channel are learned from."""
+        """The planes, as `HostEncoder` has them, from which weights of a channel are learned."""
         linear = kernels.load("linear")
         if self._expected is not None:
             expected = np.ascontiguousarray(self._expected[channel])
@@ -92,7 +92,7 @@ class DeviceEncoder(_Chunk):
         return self._lane.slab.counts_of(self._lane)
 
     def code(self, sides: list[int], tables: Tables) -> Coded:
-        """Code all symbols; `sides` are those of the planes. The chunk is done with the device."""
+        """Code all symbols; `sides` are those of the planes. This releases the device's memory."""
         planes = [(*where, side) for where, side in zip(self._symbols, sides, strict=True)]
         bits = Bits(min(kernels.load("linear").LANES, self._lane.shape[1]))
         lanes = len(bits.filled)
@@ -117,7 +117,7 @@ class DeviceDecoder(_Chunk):
     ----------
     shape : (C, h, w)
     tables : Tables
-    streams : Streams, whose places go on
+    streams : Streams, whose positions are advanced
     """
 
     def __init__(self, shape, tables: Tables, streams: Streams):

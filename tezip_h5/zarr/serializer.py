@@ -1,4 +1,7 @@
-"""The codec for zarr's format 3, found by its entry point: chunks of an array <-> payloads."""
+"""The codec for zarr's format 3: chunks of an array <-> payloads.
+
+It is found by its entry point.
+"""
 
 from __future__ import annotations
 
