@@ -110,7 +110,7 @@ def predictions(payload, frames: np.ndarray) -> Iterator[np.ndarray | None]:
     ----------
     payload : bytes
     frames : (g, h, w[, C]) array
-        What it decodes to, without padding.
+        The decoded samples of the payload, without padding.
 
     Yields
     ------

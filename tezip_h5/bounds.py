@@ -40,7 +40,7 @@ def _checked(name: str, value) -> float | None:
 
 @dataclass(frozen=True)
 class ErrorBound:
-    """How far a reconstructed sample may lie from the original.
+    """An error bound: the largest error of a reconstructed sample.
 
     Nothing, or any 0, means lossless. Differences, products and roots are those of float64: what
     rounds to the bound there is within it.

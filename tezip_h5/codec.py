@@ -63,7 +63,7 @@ def encode_chunk(
     frames : (g, h, w) or (g, h, w, C) array, C <= 4, of a dtype in `levels.DTYPES`
         The samples to store; any byte order, any strides.
     bound : ChunkBound
-        Of these frames.
+        The bound of these frames.
     settings : Settings
     shape : tuple, optional
         The HDF5 chunk's (G, H, W[, C]); the rest of it decodes to zeros. Default: as `frames`.

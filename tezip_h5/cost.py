@@ -1,4 +1,4 @@
-"""How many bits symbols will take: an estimate, for choices that only the encoder makes."""
+"""Estimating the bits that symbols will take, for choices that only the encoder makes."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def dataset_of(file: h5py.File, inside: str) -> h5py.Dataset:
     Raises
     ------
     InputError
-        When there is none.
+        When there is no such dataset.
     """
     try:
         item = file[inside or "/"]

@@ -45,7 +45,7 @@ class DeviceWarning(UserWarning):
 
 @dataclass(frozen=True)
 class Status:
-    """What is known about the GPU of this process.
+    """The state of the GPU in this process.
 
     Attributes
     ----------
@@ -57,12 +57,12 @@ class Status:
         Whether it is numba's simulator: no GPU, for tests of small arrays only. It is never
         chosen automatically.
     name : str, optional
-        Of the GPU.
+        Name of the GPU.
     compute_capability : (int, int), optional
     driver, runtime : str, optional
         The driver and the CUDA it was made for; the CUDA whose compiler is used.
     memory_bytes, free_bytes : int, optional
-        Of the GPU, when it was looked at.
+        Total and free memory of the GPU, when it was examined.
     numba_cuda : str, optional
         Version of numba-cuda, where it is installed.
     given_up : bool

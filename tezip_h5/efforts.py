@@ -13,7 +13,7 @@ __all__ = ["EFFORTS", "Effort"]
 
 @dataclass(frozen=True)
 class Effort:
-    """What the encoder does at one level.
+    """The choices of the encoder at one level.
 
     The *worth* of a slow way is the share of bytes that it must save to be used.
 

@@ -150,7 +150,7 @@ class ExceptionReader:
 
 
 def _masks_stop(data: bytes) -> int:
-    """Where the masks end, of the bytes of a section."""
+    """The position in a section's bytes where the masks end."""
     stop = _SIZE.size + int.from_bytes(data[: _SIZE.size], "little")
     if stop > len(data):
         raise FormatError(f"an exceptions section of {len(data)} bytes is too short for its masks")
@@ -158,6 +158,6 @@ def _masks_stop(data: bytes) -> int:
 
 
 def parts(data: bytes) -> dict[str, int]:
-    """What the section's bytes are, by name."""
+    """Number of bytes of each part of the section."""
     stop = _masks_stop(data)
     return {"masks": stop, "samples stored exactly": len(data) - stop}

@@ -79,5 +79,5 @@ def decode(data: bytes, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def parts(data: bytes) -> dict[str, int]:
-    """What the section's bytes are, by name."""
+    """Number of bytes of each part of the section."""
     return {"shuffle + zstd": len(data)}

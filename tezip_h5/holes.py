@@ -40,7 +40,7 @@ class Patched:
     holes: np.ndarray | None
 
     def part(self, index) -> Patched:
-        """These samples alone, C-contiguous."""
+        """The part of the samples that `index` selects, C-contiguous."""
         frames, original = (np.ascontiguousarray(a[index]) for a in (self.frames, self.original))
         holes = None if self.holes is None else np.ascontiguousarray(self.holes[index])
         return Patched(frames, original, holes)

@@ -34,7 +34,7 @@ _LOSSLESS = {"PNG", "TIFF", "BMP", "DIB", "GIF", "PPM", "TGA", "SGI", "PCX"}
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """What is needed besides samples to write files back as they were.
+    """The properties besides samples that are needed to write image files exactly.
 
     Attributes
     ----------
@@ -163,7 +163,7 @@ def _image_paths(folder: Path) -> list[Path]:
 
 @contextmanager
 def _opened(path, data: bytes | None = None):
-    """The image of a file, or of its bytes; whatever damage makes Pillow raise is InputError."""
+    """The image of a file, or of its bytes; errors that Pillow raises become InputError."""
     try:
         with Image.open(path if data is None else io.BytesIO(data)) as image:
             yield image
@@ -178,7 +178,7 @@ def _opened(path, data: bytes | None = None):
 
 
 def _unidentified(path) -> str:
-    """What is wrong with a file that Pillow does not know, and what to do."""
+    """The reason why Pillow does not recognise a file, with advice."""
     samples = "uint8"
     with suppress(Exception), open(path, "rb") as file:  # it may be no TIFF, or a damaged one
         head = file.read(16)
@@ -313,7 +313,7 @@ class _Names:
 
 
 def _exact_suffix(mode: str | None) -> str:
-    """Of a format that holds every frame of the mode."""
+    """The suffix of a format that holds every frame of the mode."""
     return ".npy" if mode is None else ".tif" if mode in ("CMYK", "I", "F") else ".png"
 
 

@@ -65,7 +65,7 @@ class Block:
     Attributes
     ----------
     what : str
-        What it is, for errors.
+        A name of the block, for errors.
     head : struct.Struct
     """
 

@@ -62,9 +62,9 @@ def recode(
     ----------
     payload : bytes
     frames : (g, h, w[, C]) array
-        What `payload` decodes to, without padding.
+        The decoded samples of `payload`, without padding.
     settings : Settings
-        Of the new encoding.
+        The settings of the new encoding.
     kinds, mask, model, spare, threads, device
         See `encode_chunk`.
 

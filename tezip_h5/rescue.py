@@ -92,7 +92,7 @@ def run(work, device: str):
 
     Returns
     -------
-    What `work` returns.
+    The result of `work`.
 
     Raises
     ------

@@ -102,5 +102,5 @@ def _complete(values, rests, unknown, small) -> None:
 
 
 def parts(data: bytes) -> dict[str, int]:
-    """What the section's bytes are, by name."""
+    """Number of bytes of each part of the section."""
     return {"mantissa bits below the noise": len(data)}

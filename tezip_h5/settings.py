@@ -147,7 +147,7 @@ class Settings:
 
     @property
     def effort(self) -> Effort:
-        """What the encoder does at this level."""
+        """The choices of the encoder at this level."""
         return EFFORTS[self.level]
 
     @property

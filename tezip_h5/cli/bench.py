@@ -130,7 +130,7 @@ def add_parser(commands) -> None:
 
 
 def add_options(parser) -> None:
-    """What to measure, and how."""
+    """Add the options of a measurement."""
     add = parser.add_argument
     text = "for every codec that can use them (default: %(default)s)"
     add("--threads", type=int, default=default_threads(), metavar="N", help=text)
@@ -174,7 +174,7 @@ def known(only=None) -> list[Peer]:
 
 
 def candidates(stack: np.ndarray, bound: float, only=None, slow=False) -> Iterator[Peer]:
-    """Of the codecs known, those that can be run here on such a stack."""
+    """The known codecs that can be run here on such a stack."""
     for peer in known(only):
         if peer.supports(stack.dtype, stack.shape, bound) and not _left_out(peer, slow):
             yield peer
@@ -267,7 +267,7 @@ def bench(
 
 
 def heading(name: str, stack, bound: float) -> str:
-    """What stands above the rows of a stack at a bound."""
+    """The lines above the rows of a stack at a bound."""
     shape = "x".join(map(str, stack.shape))
     promise = f"absolute bound {bound:g}" if bound else "lossless"
     return (

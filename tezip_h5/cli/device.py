@@ -36,5 +36,5 @@ def device_of(args) -> str:
 
 
 def mode_of(device: str) -> str:
-    """What the manual has a command say first of the device it runs on, "cpu" or "cuda"."""
+    """The first line that a command prints, as in the manual; `device` is "cpu" or "cuda"."""
     return "GPU MODE" if device == "cuda" else "CPU MODE"

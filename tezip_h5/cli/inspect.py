@@ -54,7 +54,7 @@ def run(args) -> int:
 
 
 def _pictures(text: str) -> int | slice | None:
-    """What ``--pictures`` means.
+    """The frames that ``--pictures`` names.
 
     >>> _pictures("all"), _pictures("12"), _pictures("100:120")
     (None, 12, slice(100, 120, None))

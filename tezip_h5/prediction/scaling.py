@@ -73,5 +73,5 @@ def choose_scale(frame: np.ndarray, top: int, skip: bool = True) -> tuple[int, i
 
 
 def parts(data: bytes) -> dict[str, int]:
-    """What the section's bytes are, by name."""
+    """Number of bytes of each part of the section."""
     return {"digest of the network": len(data)}

@@ -26,7 +26,7 @@ class Changes:
     vectors : list of int8 (T, blocks down, blocks across, (dy, dx)), optional
         How the blocks of every band moved.
     brightness : list of int64 (T, (gain, offset)), optional
-        Of every channel, with 16 fraction bits.
+        Changes of every channel, with 16 fraction bits.
     """
 
     rows: list[slice]

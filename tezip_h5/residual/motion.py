@@ -44,7 +44,7 @@ def estimate(
     last : `last(t)` is frame t - 1, adjusted to the brightness of frame t
     rows : the bands
     skip : int
-        Which rows are compared: all, every second one, and so on.
+        Step between the rows that are compared: 1 for all, 2 for every second one, and so on.
     """
     search = kernels.load("motion").search
     moving = [t for t, keyframe in enumerate(keyframes) if t > 0 and not keyframe]

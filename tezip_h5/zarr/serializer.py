@@ -42,7 +42,8 @@ class TEZipSerializer(Configured, ArrayBytesCodec):
 
     Notes
     -----
-    What `tezip_h5.TEZip` says of relative bounds and of rewriting parts of chunks holds here, too.
+    The notes of `tezip_h5.TEZip` on relative bounds and on rewriting parts of chunks hold here,
+    too.
 
     Examples
     --------
@@ -72,7 +73,7 @@ class TEZipSerializer(Configured, ArrayBytesCodec):
         return cls(**data.get("configuration", {}))
 
     def to_dict(self) -> dict:
-        """What stands in an array's metadata: a dict with `name` and `configuration`."""
+        """The codec in an array's metadata: a dict with `name` and `configuration`."""
         return {"name": NAME, "configuration": self._chunks.get_config()}
 
     def evolve_from_array_spec(self, array_spec) -> TEZipSerializer:

@@ -90,7 +90,7 @@ def has_references(dtype: np.dtype) -> bool:
 
 
 def _group_plan(group: h5py.Group) -> h5py.h5p.PropGCID:
-    """How to create a group like this one.
+    """The property list for creating a group like this one.
 
     Not its own creation list: of a large group that holds addresses in the file it lies in.
     """

@@ -1,4 +1,4 @@
-"""How frames are cut into chunks."""
+"""The layout of a stack: the size of its chunks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MOST_TILES = 1 << 22  # at most so many chunks hold one frame
 
 @dataclass(frozen=True)
 class Layout:
-    """How frames are cut into chunks.
+    """The size of the chunks that frames are cut into.
 
     Attributes
     ----------
@@ -157,7 +157,7 @@ class Layout:
 
     @property
     def tile_count(self) -> int:
-        """How many `tiles` there are, without a list of them."""
+        """The number of `tiles`, computed without making them."""
         parts = zip(self.frame_shape, self.chunk[1:], strict=True)
         return math.prod(-(-whole // part) for whole, part in parts)
 

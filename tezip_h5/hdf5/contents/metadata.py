@@ -33,7 +33,7 @@ def write_metadata(group: h5py.Group, metadata: dict) -> None:
     Parameters
     ----------
     group : h5py.Group
-        Where paths without a leading slash begin.
+        The group at which paths without a leading slash begin.
     metadata : dict
         Values by path, attributes by ``path@name``. Groups on the way are made.
 

@@ -1,4 +1,4 @@
-"""Which chunks of a stack try the network, and when its model must travel with the file."""
+"""Choosing the chunks that try the network, and whether its model is embedded in the file."""
 
 from __future__ import annotations
 

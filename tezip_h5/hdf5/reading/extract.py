@@ -26,7 +26,7 @@ def extract(
     folder : str or path
         The folder for the images; it is made if missing.
     name : str, optional
-        Which stack, when the file holds several.
+        Name of the stack; needed if the file holds several.
     overwrite : bool or "equal"
         True replaces existing files. "equal" accepts existing files with the same content.
     threads : int, optional

@@ -55,7 +55,7 @@ def to_dask(path, name: str | None = None, *, chunks=None):
     ----------
     path : str or path
     name : str, optional
-        Which stack of the file, when it holds several; or any other dataset.
+        Name of the stack, needed if the file holds several; or the path of any other dataset.
     chunks : optional
         Blocks of the dask array, as in `dask.array.from_array`. Default: whole frames, as many as
         one or several chunks of the file have, about 16 MiB.

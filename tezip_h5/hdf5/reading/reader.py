@@ -50,7 +50,7 @@ def read(
         As in ``dataset[selection]``; default everything. A selection that is not a plain box
         (with steps, lists or masks) is read through h5py, one chunk at a time.
     name : str, optional
-        Which stack of the file, when it holds several.
+        Name of the stack; needed if the file holds several.
     threads : int, optional
         Default: all processors.
     cache_bytes : int, optional

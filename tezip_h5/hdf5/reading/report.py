@@ -32,13 +32,13 @@ class StackReport:
     Attributes
     ----------
     name, dataset : str
-        Of the stack, and the path of its samples.
+        Name of the stack, and path of its samples.
     shape, chunk : tuple of int
-        (T, H, W), (T, H, W, C) or with panel axes after T; of the stack and of its chunks.
+        Shapes of the stack and of its chunks: (T, H, W), (T, H, W, C), or with panel axes after T.
     dtype, bound, level, written_by : str
-        Of the samples; what was asked of the encoder, and which version it was.
+        The dtype of the samples; bound and level of the encoder, and its version.
     raw_bytes, payload_bytes : int
-        Of the samples, and of the chunks that hold them.
+        Sizes of the samples, and of the chunks that hold them.
     max_error : float
         Largest |original - reconstruction|, in the unit of the samples.
     chunks, fallback_chunks, network_chunks : int

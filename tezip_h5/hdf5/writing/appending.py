@@ -33,7 +33,7 @@ def plan_of(
     Parameters
     ----------
     group : h5py.Group
-        With ``data`` and ``frames``, as `write` and `Writer` make it.
+        The group of the stack, with ``data`` and ``frames``, as `write` and `Writer` make it.
     bound, settings
         The caller's; those that are left out or None come from the stack. The level and the model
         may differ.

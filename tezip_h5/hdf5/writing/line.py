@@ -35,7 +35,7 @@ class Line:
     limit : int
         Largest number of frames in the queue.
     when_full : "block" | "raise"
-        What `enter` does when there is no room.
+        The action of `enter` if there is no room.
     """
 
     def __init__(self, limit: int, when_full: str):

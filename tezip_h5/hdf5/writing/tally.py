@@ -25,7 +25,7 @@ class Tally:
     past : Past
         The frames that the stack had already; they are counted.
     preview : Preview, optional
-        Takes thumbnails of the keyframes.
+        Collects thumbnails of the keyframes.
 
     Attributes
     ----------
