@@ -7,9 +7,27 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tezip_h5 import kernels
 from tezip_h5.bounds import ErrorBound
 
-__all__ = ["Summary", "summarise"]
+__all__ = ["Stopwatch", "Summary", "summarise"]
+
+
+class Stopwatch:
+    """Wall time since it was made, that of compiling apart: it comes once per machine."""
+
+    def __init__(self):
+        self._started, self._compiled = time.perf_counter(), kernels.compile_seconds()
+
+    @property
+    def compile_seconds(self) -> float:
+        """Of them, how many kernels were compiled in."""
+        return kernels.compile_seconds() - self._compiled
+
+    @property
+    def seconds(self) -> float:
+        """The others."""
+        return max(time.perf_counter() - self._started - self.compile_seconds, 0.0)
 
 
 @dataclass(frozen=True)
@@ -28,11 +46,13 @@ class Summary:
     max_error : float
         Largest |original - reconstruction| of all samples, in their unit.
     seconds : float
-        Wall time.
+        Wall time, without that of compiling.
     chunks, fallback_chunks, network_chunks : int
         How many there are, and how many of them the fallback or a network served.
     reclaimable_bytes : int
         That the file could give back, after compressing in place or overwriting.
+    compile_seconds : float
+        Wall time of compiling kernels meanwhile, which are kept for the next process.
     """
 
     path: str
@@ -49,6 +69,7 @@ class Summary:
     fallback_chunks: int
     network_chunks: int
     reclaimable_bytes: int = 0
+    compile_seconds: float = 0.0
 
     @property
     def ratio(self) -> float:
@@ -65,6 +86,8 @@ class Summary:
             f"of {self.chunks} chunks the network served {self.network_chunks}, the fallback "
             f"{self.fallback_chunks}",
         ]
+        if self.compile_seconds:
+            lines.append(f"  besides, {self.compile_seconds:.1f} s of compiling")
         if self.reclaimable_bytes:
             lines.append(
                 f"  {self.reclaimable_bytes} bytes of the file are free; "
@@ -73,7 +96,7 @@ class Summary:
         return "\n".join(lines)
 
 
-def summarise(path, name, encoder, started, file_bytes, reclaimable=0) -> Summary:
+def summarise(path, name, encoder, watch, file_bytes, reclaimable=0) -> Summary:
     """The summary of what an encoder wrote."""
     totals, recipe = encoder.totals, encoder.recipe
     return Summary(
@@ -86,9 +109,10 @@ def summarise(path, name, encoder, started, file_bytes, reclaimable=0) -> Summar
         totals.payload_bytes,
         file_bytes,
         totals.max_error,
-        time.perf_counter() - started,
+        watch.seconds,
         totals.chunks,
         totals.fallback_chunks,
         totals.network_chunks,
         reclaimable,
+        watch.compile_seconds,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 import uuid
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from tezip_h5.hdf5.files import finished, opening
 from tezip_h5.hdf5.reading import verifying
 from tezip_h5.hdf5.writing import cluster, inplace
 from tezip_h5.hdf5.writing.plan import Job, Plan, checked_name
-from tezip_h5.hdf5.writing.summary import Summary, summarise
+from tezip_h5.hdf5.writing.summary import Stopwatch, Summary, summarise
 from tezip_h5.model import embedding
 from tezip_h5.model.batches import clip_of
 
@@ -116,7 +115,7 @@ def write(
     >>> write(np.zeros((4, 32, 32), "u2"), path, absolute=2).max_error
     0.0
     """
-    started = time.perf_counter()
+    watch = Stopwatch()
     bound = ErrorBound(absolute, relative, pointwise_relative, noise)
     source = open_stack(stack, axes, lossy=not bound.lossless)
     plan = Plan(
@@ -144,12 +143,12 @@ def write(
     ) as workers:
         job = Job(source, plan, preview, progress, workers)
         if path is None:
-            return inplace.compress(stack, job, started)
+            return inplace.compress(stack, job, watch)
         path = opening.target_of(path)
-        return _write_file(stack, job, path, checked_name(name), overwrite, verify, started)
+        return _write_file(stack, job, path, checked_name(name), overwrite, verify, watch)
 
 
-def _write_file(stack, job, path, name, overwrite, verify, started) -> Summary:
+def _write_file(stack, job, path, name, overwrite, verify, watch) -> Summary:
     if path.is_dir() or not path.parent.is_dir():
         raise InputError(f"{path} cannot be a file: its folder is missing, or it is a folder")
     if path.exists():
@@ -168,7 +167,7 @@ def _write_file(stack, job, path, name, overwrite, verify, started) -> Summary:
     finally:
         with contextlib.suppress(FileNotFoundError):
             beside.unlink()
-    return summarise(path, name, encoder, started, path.stat().st_size, reclaimable)
+    return summarise(path, name, encoder, watch, path.stat().st_size, reclaimable)
 
 
 def _encode_file(path: Path, name: str, stack, job: Job, verify: bool):
