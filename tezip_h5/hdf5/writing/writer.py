@@ -111,7 +111,7 @@ class Writer:
     def __init__(
         self,
         path,
-        name: str,
+        name: str = "scan",
         frame_shape: tuple[int, ...] | None = None,
         dtype=None,
         *,
