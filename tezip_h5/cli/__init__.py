@@ -24,7 +24,15 @@ __all__ = ["Parser", "guarded", "main"]
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's parser, but a wrong command line exits with 1 as all wrong input does."""
+    """argparse's parser, but a wrong command line exits with 1 as all wrong input does.
+
+    Attributes
+    ----------
+    intermixed : bool
+        Whether options may stand between its arguments although the first of these may be left out.
+    """
+
+    intermixed = False
 
     def parse_args(self, args=None, namespace=None):
         """As argparse does, but nothing takes an empty argument: it is a name left out, which
@@ -37,6 +45,16 @@ class Parser(argparse.ArgumentParser):
             if text.startswith("--") and text.partition("=")[1:] == ("=", ""):
                 self.error(f"{text} is empty; {advice}")
         return super().parse_args(args, namespace)
+
+    def parse_known_args(self, args=None, namespace=None):
+        """As argparse does, or its `parse_known_intermixed_args` (which may call this)."""
+        if not self.intermixed:
+            return super().parse_known_args(args, namespace)
+        self.intermixed = False
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self.intermixed = True
 
     def error(self, message):
         self.print_usage(sys.stderr)
