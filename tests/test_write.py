@@ -397,9 +397,7 @@ def test_selections_read_as_h5py_reads_them(tmp_path, walk, selection, threads):
 
 @pytest.mark.parametrize("selection", [20, -21, (0, 40), (..., 56), [3, 20]])
 def test_selections_that_lie_outside(run_h5, selection):
-    with pytest.raises(
-        IndexError, match=r"selects nothing of /scan/data, .* out of range"
-    ) as error:
+    with pytest.raises(IndexError, match="selects nothing of /scan/data") as error:
         tezip_h5.read(run_h5, selection)
     assert isinstance(error.value, InputError)
 

@@ -140,8 +140,11 @@ def _selected(dataset: h5py.Dataset, selection):
         return _through_h5py(dataset, selection)
     except TezipError:
         raise
-    except (IndexError, TypeError, ValueError) as error:
-        kind = SelectionError if isinstance(error, IndexError) else InputError
+    except (IndexError, OSError, TypeError, ValueError) as error:
+        beyond = "not within extent" in str(error)  # HDF5 finds what h5py let pass
+        if isinstance(error, OSError) and not beyond:
+            raise
+        kind = SelectionError if beyond or isinstance(error, IndexError) else InputError
         what = f"{selection!r} selects nothing of {dataset.name}, which is {dataset.shape}"
         raise kind(f"{what}: {error}; give ints, slices or ... within it") from None
 
