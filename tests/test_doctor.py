@@ -159,7 +159,7 @@ def test_kernels_in_the_cache(monkeypatch, tmp_path):
     monkeypatch.setattr(compiling, "cache_folder", lambda: str(tmp_path))
     found = findings("kernel cache")
     assert found["compiled"].state == checkup.ODD
-    assert "tezip-h5 demo" in found["compiled"].advice
+    assert "tezip-h5 prepare" in found["compiled"].advice
 
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
     numba.njit("i8(i8)", cache=True)(_one)

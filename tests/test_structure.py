@@ -81,7 +81,7 @@ MAY_IMPORT = {
     "hdf5": CODEC
     | GPU
     | {"attempts", "codec", "chunk", "recoding", "anatomy", "holes", "frames", "images", "version"}
-    | {"dask_blocks", "progress"},
+    | {"dask_blocks", "dataset_paths", "progress", "stackfiles"},
     "page": {
         "errors",
         "anatomy",

@@ -31,6 +31,7 @@ from tezip_h5.hdf5.reading.lazy import to_dask
 from tezip_h5.hdf5.reading.reader import read
 from tezip_h5.hdf5.reading.report import inspect
 from tezip_h5.hdf5.reading.verifying import verify
+from tezip_h5.hdf5.writing.preparing import prepare
 from tezip_h5.hdf5.writing.whole import write
 from tezip_h5.hdf5.writing.writer import Writer
 from tezip_h5.model.store import load as load_model
@@ -63,6 +64,7 @@ __all__ = [
     "inspect",
     "last_error",
     "load_model",
+    "prepare",
     "read",
     "recompress",
     "references",

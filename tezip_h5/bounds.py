@@ -21,6 +21,8 @@ __all__ = ["MODES", "ChunkBound", "ErrorBound"]
 MODES = ("lossless", "abs", "rel", "absrel", "pwrel", "noise")
 """Names of the bound modes, as the manual's ``-m`` spells them; the index is the wire number."""
 
+_EXAMPLES = {"abs": "2", "rel": "0.001", "absrel": "2 0.001", "pwrel": "0.01", "noise": "0.5"}
+
 
 def _checked(name: str, value) -> float | None:
     if value is None:
@@ -132,8 +134,11 @@ class ErrorBound:
             )
         expected = 2 if mode == "absrel" else 1
         if len(values) != expected:
+            wanted = "one bound" if expected == 1 else "two bounds, absolute and relative,"
+            found = f"{len(values)} were given: {values}" if values else "-b is missing"
             raise InputError(
-                f"mode {mode} takes {expected} bound(s) after -b, {len(values)} given: {values}"
+                f"mode {mode} takes {wanted} after -b, but {found}; give them, such as "
+                f"-m {mode} -b {_EXAMPLES[mode]}"
             )
         if mode == "absrel":
             return cls(absolute=values[0], relative=values[1])

@@ -24,7 +24,15 @@ __all__ = ["Parser", "guarded", "main"]
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's parser, except that a wrong command line exits with 1, like all wrong input."""
+    """argparse's parser, except that a wrong command line exits with 1, like all wrong input.
+
+    Attributes
+    ----------
+    intermixed : bool
+        Whether options may stand between its arguments although the first of these may be left out.
+    """
+
+    intermixed = False
 
     def parse_args(self, args=None, namespace=None):
         """Parse as argparse does, but refuse empty arguments.
@@ -40,6 +48,16 @@ class Parser(argparse.ArgumentParser):
             if text.startswith("--") and text.partition("=")[1:] == ("=", ""):
                 self.error(f"{text} is empty; {advice}")
         return super().parse_args(args, namespace)
+
+    def parse_known_args(self, args=None, namespace=None):
+        """As argparse does, or its `parse_known_intermixed_args` (which may call this)."""
+        if not self.intermixed:
+            return super().parse_known_args(args, namespace)
+        self.intermixed = False
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self.intermixed = True
 
     def error(self, message):
         self.print_usage(sys.stderr)
@@ -198,6 +216,7 @@ def _parser() -> Parser:
         kitti,
         model,
         plugin,
+        prepare,
         recompress,
         references,
         repair,
@@ -226,6 +245,7 @@ def _parser() -> Parser:
         model,
         plugin,
         references,
+        prepare,
         bench,
         demo,
         doctor,

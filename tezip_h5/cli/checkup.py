@@ -171,7 +171,7 @@ def _cache() -> Iterator[tuple]:
         yield "NUMBA_CACHE_DIR", f"{given} is not used: it cannot be written", ODD, advice
     current, stale = _cached(Path(folder))
     if not current:
-        advice = "none are compiled yet: the first use takes half a minute (tezip-h5 demo does it)"
+        advice = "none are compiled yet: `tezip-h5 prepare` does it, in a minute or two"
         yield "compiled", "0 kernels", ODD, advice
         return
     yield "compiled", f"{current} kernels"

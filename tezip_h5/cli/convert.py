@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 import tezip_h5
-from tezip_h5.bounds import ErrorBound
-from tezip_h5.cli.compress import add_bound_options
+from tezip_h5.cli.compress import add_bound_options, bound_of
 from tezip_h5.cli.device import add_device_option
 from tezip_h5.errors import InputError
 from tezip_h5.settings import LEVELS
@@ -44,7 +43,7 @@ def run(args) -> int:
     """Convert; print what became of each stack."""
     if (args.target is None) != args.in_place:
         raise InputError("give either OUT.h5 or --in-place")
-    bound = ErrorBound.from_mode(args.mode, args.bound)
+    bound = bound_of(args)
     print(
         tezip_h5.convert(
             args.source,

@@ -62,7 +62,7 @@ def run(args) -> int:
         folder = _new_folder(args.folder) if args.folder else scratch
         print(f"Simulating {_FRAMES} frames of drifting, diffusing particles with shot noise ...")
         stack = detector_sequence(_FRAMES)
-        print("Loading the kernels (compiled on the first run only; not in the speeds) ...\n")
+        print("Loading the kernels (not in the speeds) ...\n", flush=True)
         for bound, coder in ((1, "mixing"), (1, "linear"), (None, "linear")):
             how = {"coder": coder, "threads": args.threads, "overwrite": True}
             tezip_h5.write(stack[:2, :64], scratch / "warm.h5", absolute=bound, **how)
@@ -77,7 +77,7 @@ def run(args) -> int:
     print(
         "\nYour own stack:\n"
         '  in Python     tezip_h5.write(stack, "run.h5", absolute=2)  # stack: (T, H, W[, C])\n'
-        "  from images   tezip-h5 compress default IMAGE_FOLDER run.h5 -m abs -b 2\n"
+        "  from images   tezip-h5 compress IMAGE_FOLDER run.h5 --absolute 2\n"
         "  look inside   tezip-h5 inspect run.h5"
     )
     return 0

@@ -36,7 +36,7 @@ def _parser() -> Parser:
     names = ("MODEL", "COMPRESSED", "OUT")
     job.add_argument("-u", "--uncompress", nargs=3, metavar=names, help="write the images again")
     add_window_options(parser)
-    add_bound_options(parser)
+    add_bound_options(parser, words=False)
     return parser
 
 

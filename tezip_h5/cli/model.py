@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from tezip_h5.cli.outputs import check_out, place
-from tezip_h5.cli.sources import open_source
 from tezip_h5.errors import InputError, ModelError
 from tezip_h5.frames import open_stack
 from tezip_h5.hdf5.files import opening
+from tezip_h5.hdf5.reading.sources import open_source
 from tezip_h5.model import embedding, original, store
 from tezip_h5.model.batches import clip_of
 from tezip_h5.prediction.integer import IntegerModel

@@ -15,6 +15,7 @@ import numpy as np
 
 from tezip_h5.bounds import MODES, ErrorBound
 from tezip_h5.errors import FormatError, InputError
+from tezip_h5.hdf5.pipeline.misnamed import advice_on
 from tezip_h5.levels import DTYPES
 from tezip_h5.model import store
 from tezip_h5.settings import CODERS, FEEDBACKS, LEVELS, PREDICTORS, QUANTIZERS, Settings
@@ -204,10 +205,7 @@ def settings_of(given: dict, sample=None) -> Settings:
     known = Settings.__dataclass_fields__
     for name in given:
         if name not in known:
-            raise InputError(
-                f"unknown option {name!r}; those of encoding are {', '.join(known)}, all others "
-                "stand in the documentation of the call"
-            )
+            raise InputError(f"unknown option {name!r}; {advice_on(name)}")
     if "model" in given:
         given = given | {"model": store.name_of(given["model"], sample)}
     try:

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 
 from tezip_h5 import codec, devices, gpu_arrays
-from tezip_h5.errors import FormatError, InputError, TezipError
+from tezip_h5.errors import FormatError, InputError, SelectionError, TezipError
 from tezip_h5.hdf5.contents import container
 from tezip_h5.hdf5.contents.direct import stored_chunk
 from tezip_h5.hdf5.files import opening
@@ -68,7 +68,8 @@ def read(
     Raises
     ------
     InputError
-        When the file is missing, holds no such stack, or the selection lies outside it.
+        When the file is missing or holds no such stack, or the selection has no meaning there; one
+        that lies outside it is an IndexError, too.
     FormatError
         When a chunk is damaged.
     ModelError
@@ -86,6 +87,11 @@ def read(
         cache.configure(cache_bytes=cache_bytes)
     if isinstance(path_or_dataset, h5py.Dataset):
         return _read(path_or_dataset, selection, threads, device)
+    if isinstance(selection, str) and name is None:
+        raise InputError(
+            f"the selection {selection!r} is a text; did you mean name={selection!r}? A selection "
+            "is an int, a slice, or a tuple of them"
+        )
     with opening.open_existing(path_or_dataset) as file:
         return _read(stack_named(file, name), selection, threads, device)
 
@@ -121,11 +127,26 @@ def _read_dataset(dataset: h5py.Dataset, selection, threads, device):
         check_dataset(dataset)
     box = _box(dataset, selection)
     if box is None or os.environ.get("TEZIP_NO_PARALLEL_READ"):
-        return _native(_through_h5py(dataset, selection))
+        return _native(_selected(dataset, selection))
     starts, stops, dropped = box
     out = np.empty([b - a for a, b in zip(starts, stops, strict=True)], dataset.dtype)
     _fill(dataset, starts, stops, out, threads, device)
     return _native(out.reshape([n for n, drop in zip(out.shape, dropped, strict=True) if not drop]))
+
+
+def _selected(dataset: h5py.Dataset, selection):
+    """``dataset[selection]``; where h5py finds it wrong, our error."""
+    try:
+        return _through_h5py(dataset, selection)
+    except TezipError:
+        raise
+    except (IndexError, OSError, TypeError, ValueError) as error:
+        beyond = "not within extent" in str(error)  # HDF5 finds what h5py let pass
+        if isinstance(error, OSError) and not beyond:
+            raise
+        kind = SelectionError if beyond or isinstance(error, IndexError) else InputError
+        what = f"{selection!r} selects nothing of {dataset.name}, which is {dataset.shape}"
+        raise kind(f"{what}: {error}; give ints, slices or ... within it") from None
 
 
 def _through_h5py(dataset: h5py.Dataset, selection):
@@ -173,7 +194,7 @@ def _box(dataset: h5py.Dataset, selection):
         else:
             start = int(part) + (size if part < 0 else 0)
             if not 0 <= start < size:
-                return None  # h5py raises its own IndexError
+                return None  # h5py says so
             stop = start + 1
         starts.append(start)
         stops.append(stop)

@@ -18,7 +18,7 @@ from tezip_h5.hdf5.contents import container
 from tezip_h5.hdf5.contents.direct import stored_chunk
 from tezip_h5.hdf5.files import opening
 from tezip_h5.hdf5.pipeline.options import check_dataset, options_of, panel_axes_of
-from tezip_h5.hdf5.reading import reader
+from tezip_h5.hdf5.reading import reader, sources
 from tezip_h5.hdf5.threads import threads_or_default
 from tezip_h5.progress import progress_bar
 
@@ -107,8 +107,9 @@ def verify(path, original=None, *, name=None, threads=None) -> Verification:
         largest = None
         if original is not None:
             bound = options_of(data).bound
-            stack = open_stack(original, lossy=not bound.lossless, panel_axes=panel_axes_of(data))
-            largest = compare(data, stack, bound)
+            how = {"lossy": not bound.lossless, "panel_axes": panel_axes_of(data)}
+            with sources.open_source(original) as source:
+                largest = compare(data, open_stack(source, **how), bound)
     return Verification(
         str(path), len(stacks), chunks, frames, largest, time.perf_counter() - started
     )

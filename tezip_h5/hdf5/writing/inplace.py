@@ -15,12 +15,12 @@ from tezip_h5.hdf5.contents.copying import copy_attributes
 from tezip_h5.hdf5.contents.keyframes import link_keyframes
 from tezip_h5.hdf5.reading import verifying
 from tezip_h5.hdf5.writing.plan import Job
-from tezip_h5.hdf5.writing.summary import Summary, summarise
+from tezip_h5.hdf5.writing.summary import Stopwatch, Summary, summarise
 
 __all__ = ["compress"]
 
 
-def compress(dataset: h5py.Dataset, job: Job, started: float) -> Summary:
+def compress(dataset: h5py.Dataset, job: Job, watch: Stopwatch) -> Summary:
     """Replace `dataset` by its compressed form; returns the summary.
 
     Raises
@@ -59,7 +59,7 @@ def compress(dataset: h5py.Dataset, job: Job, started: float) -> Summary:
     container.drop_staging(file)
     file.flush()
     size = file.id.get_filesize()
-    return summarise(file.filename, path.strip("/"), encoder, started, size, freed)
+    return summarise(file.filename, path.strip("/"), encoder, watch, size, freed)
 
 
 def _check(dataset: h5py.Dataset, file: h5py.File, path: str | None) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 import uuid
 from pathlib import Path
 
@@ -17,10 +16,10 @@ from tezip_h5.frames import open_stack
 from tezip_h5.hdf5.contents import container, nexus
 from tezip_h5.hdf5.contents.keyframes import link_keyframes
 from tezip_h5.hdf5.files import finished, opening
-from tezip_h5.hdf5.reading import verifying
+from tezip_h5.hdf5.reading import sources, verifying
 from tezip_h5.hdf5.writing import cluster, inplace
 from tezip_h5.hdf5.writing.plan import Job, Plan, checked_name
-from tezip_h5.hdf5.writing.summary import Summary, summarise
+from tezip_h5.hdf5.writing.summary import Stopwatch, Summary, summarise
 from tezip_h5.model import embedding
 from tezip_h5.model.batches import clip_of
 
@@ -56,11 +55,12 @@ def write(
 
     Parameters
     ----------
-    stack : array, h5py.Dataset, array-like, folder of images, TIFF, .npy or .npz file, or iterable
+    stack : array, h5py.Dataset, array-like, iterable, or the name of one
         (T, H, W) or (T, H, W, C), C <= 4; bool, integers of 8 to 64 bits, floats of 16 to 64.
         Further axes are named by `axes`. An array of a GPU (of CuPy, PyTorch, numba: whatever has
         ``__cuda_array_interface__``) is copied to the host chunk by chunk, where bounds and
-        checksums are computed.
+        checksums are computed. A name is the path of a folder of images, of a TIFF, .npy or .npz
+        file, or of an HDF5 file: "FILE.h5:/DATASET", or "FILE.h5" that holds one stack.
     path : str or path, optional
         The file. It appears under its name only when it is complete; if it exists, the stack
         is added to it. Without it, `stack` must be an h5py.Dataset, which is compressed where
@@ -116,40 +116,55 @@ def write(
     >>> write(np.zeros((4, 32, 32), "u2"), path, absolute=2).max_error
     0.0
     """
-    started = time.perf_counter()
+    watch = Stopwatch()
     bound = ErrorBound(absolute, relative, pointwise_relative, noise)
-    source = open_stack(stack, axes, lossy=not bound.lossless)
-    plan = Plan(
-        source.frame_shape,
-        source.dtype,
-        bound,
-        settings,
-        chunk_frames,
-        tile,
-        threads,
-        source.count,
-        embed_model,
-        sample=lambda: _sample(stack, source),
-        panel_axes=source.panel_axes,
-        mask=mask,
-        device="cpu" if cluster.serves(stack, scheduler) else device,
-    )
     if path is None and not isinstance(stack, h5py.Dataset):
         raise InputError(
             f"no path was given for a {type(stack).__name__}; give one (only an HDF5 dataset "
             "can be compressed where it stands)"
         )
-    with cluster.connect(
-        stack, scheduler, axes, threads=threads, verify=verify, device=device
-    ) as workers:
+    with contextlib.ExitStack() as opened:
+        named, stack = stack, opened.enter_context(sources.open_source(stack))
+        if stack is not named:
+            _check_apart(stack, path)
+        source = open_stack(stack, axes, lossy=not bound.lossless)
+        plan = Plan(
+            source.frame_shape,
+            source.dtype,
+            bound,
+            settings,
+            chunk_frames,
+            tile,
+            threads,
+            source.count,
+            embed_model,
+            sample=lambda: _sample(stack, source),
+            panel_axes=source.panel_axes,
+            mask=mask,
+            device="cpu" if cluster.serves(stack, scheduler) else device,
+        )
+        workers = opened.enter_context(
+            cluster.connect(stack, scheduler, axes, threads=threads, verify=verify, device=device)
+        )
         job = Job(source, plan, preview, progress, workers)
         if path is None:
-            return inplace.compress(stack, job, started)
+            return inplace.compress(stack, job, watch)
         path = opening.target_of(path)
-        return _write_file(stack, job, path, checked_name(name), overwrite, verify, started)
+        return _write_file(stack, job, path, checked_name(name), overwrite, verify, watch)
 
 
-def _write_file(stack, job, path, name, overwrite, verify, started) -> Summary:
+def _check_apart(stack: h5py.Dataset, path) -> None:
+    """InputError where `path` names the file that is open to read `stack` of it."""
+    if os.path.exists(path := opening.as_path(path)) and os.path.samefile(
+        stack.file.filename, path
+    ):
+        raise InputError(
+            f"{path} is the file that is read; give another one, or tezip-h5 convert --in-place "
+            "compresses its stacks where they are"
+        )
+
+
+def _write_file(stack, job, path, name, overwrite, verify, watch) -> Summary:
     if path.is_dir() or not path.parent.is_dir():
         raise InputError(f"{path} cannot be a file: its folder is missing, or it is a folder")
     if path.exists():
@@ -168,7 +183,7 @@ def _write_file(stack, job, path, name, overwrite, verify, started) -> Summary:
     finally:
         with contextlib.suppress(FileNotFoundError):
             beside.unlink()
-    return summarise(path, name, encoder, started, path.stat().st_size, reclaimable)
+    return summarise(path, name, encoder, watch, path.stat().st_size, reclaimable)
 
 
 def _encode_file(path: Path, name: str, stack, job: Job, verify: bool):

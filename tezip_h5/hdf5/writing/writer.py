@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
 
 import numpy as np
 
@@ -22,7 +21,7 @@ from tezip_h5.hdf5.writing.ending import close_at_exit, let_go
 from tezip_h5.hdf5.writing.line import line_for
 from tezip_h5.hdf5.writing.pending import Pending
 from tezip_h5.hdf5.writing.plan import Plan, checked_filenames, checked_name
-from tezip_h5.hdf5.writing.summary import Summary, summarise
+from tezip_h5.hdf5.writing.summary import Stopwatch, Summary, summarise
 from tezip_h5.settings import Settings
 
 __all__ = ["Writer"]
@@ -113,7 +112,7 @@ class Writer:
     def __init__(
         self,
         path,
-        name: str,
+        name: str = "scan",
         frame_shape: tuple[int, ...] | None = None,
         dtype=None,
         *,
@@ -138,7 +137,7 @@ class Writer:
         metadata: dict | None = None,
         **settings,
     ):
-        self._started = time.perf_counter()
+        self._watch = Stopwatch()
         bound = ErrorBound(absolute, relative, pointwise_relative, noise)
         if append and overwrite:
             raise InputError("append=True continues a stack, overwrite=True replaces it; give one")
@@ -390,7 +389,7 @@ class Writer:
     def _summarise(self, size: int) -> Summary:
         if self._path.exists():  # else it was moved, and nothing was added to it at the end
             size = self._path.stat().st_size
-        return summarise(self._path, self._name, self._encoder, self._started, size)
+        return summarise(self._path, self._name, self._encoder, self._watch, size)
 
     def _require_open(self) -> None:
         if os.getpid() != self._process:
