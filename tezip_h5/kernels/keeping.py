@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import os
 import pickle
+import shutil
 import sys
 import time
 import uuid
@@ -26,7 +27,7 @@ import numpy as np
 
 from tezip_h5.kernels import sources
 
-__all__ = ["Kept", "count", "folder"]
+__all__ = ["Kept", "count", "folder", "on_device"]
 
 _TAG = f"-{sys.implementation.cache_tag}{getattr(sys, 'abiflags', '')}-"  # of this Python
 _ENDING = ".kernel"
@@ -157,6 +158,54 @@ def _sweep(place: Path) -> None:
                 old and _ENDING in path.suffixes and _first(path) != _made_of()
             ):
                 path.unlink()
+
+
+@cache
+def _made_of_cuda() -> str:
+    return f"cuda-{sources.digest(cuda=True).hex()[:32]}"
+
+
+def on_device(function):
+    """A cache of numba's for a kernel for CUDA, in a folder that only these sources have.
+
+    It knows of launches what `Kept` does not.
+
+    Raises
+    ------
+    Exception
+        Any, where kernels cannot be kept.
+    """
+    from numba.cuda.dispatcher import CUDACache
+
+    sources_place = Path(folder()) / _made_of_cuda()
+    place = str(sources_place / function.__module__.removeprefix(f"{__package__}."))
+
+    class Numbas(CUDACache._impl_class):
+        def __init__(self, function):
+            super().__init__(function)
+            self.locator.get_cache_path = lambda: place
+
+    class Cache(CUDACache):
+        _impl_class = Numbas
+
+        def save_overload(self, signature, kernel):
+            if sources.unchanged():
+                super().save_overload(signature, kernel)
+                _sweep_folders(sources_place)
+
+    found = Cache(function)
+    if os.path.dirname(found._cache_file._index_path) != place:
+        raise RuntimeError("this numba keeps kernels elsewhere")
+    return found
+
+
+@cache
+def _sweep_folders(place: Path) -> None:
+    """Remove folders of other sources for CUDA, where they have not been used for long."""
+    for path in place.parent.glob("cuda-*"):
+        with contextlib.suppress(OSError):
+            if path != place and path.stat().st_mtime < time.time() - _OLD:
+                shutil.rmtree(path)
 
 
 def count() -> tuple[int, int]:

@@ -1,7 +1,7 @@
-"""What kernels for the processor are made of: sources, and versions of what compiles them.
+"""What kernels are made of: sources, and versions of what compiles them.
 
 A kernel holds what it calls and every constant that it reads, of whatever file. So any of these
-files may change any kernel; those for CUDA (whose names begin with "cuda") change none of these.
+files may change any kernel; those for CUDA (whose names begin with "cuda") only those for CUDA.
 """
 
 from __future__ import annotations
@@ -20,28 +20,34 @@ _FOLDER = Path(__file__).parent
 def _files(folder):
     """Every source in a folder and its rooms, which may lie in an archive: (name, file)."""
     for entry in folder.iterdir():
-        if entry.name.startswith(("cuda", "__pycache__")):
-            continue
-        if entry.is_dir():
+        if entry.is_dir() and entry.name != "__pycache__":
             yield from ((f"{entry.name}/{name}", file) for name, file in _files(entry))
         elif entry.name.endswith(".py"):
             yield entry.name, entry
 
 
-def digest() -> bytes:
+def digest(cuda: bool = False) -> bytes:
     """32 bytes that are others as soon as any source is another, or numba, or llvmlite.
+
+    Parameters
+    ----------
+    cuda : bool
+        Of kernels for CUDA. Their own sources are among these, and numba-cuda.
 
     Raises
     ------
-    OSError
-        Sources cannot be read, or there are none.
+    Exception
+        Any, where sources cannot be read, or there are none.
     """
-    from importlib import resources
+    from importlib import metadata, resources
 
     import llvmlite
     import numba
 
-    found = hashlib.sha256(f"{numba.__version__} {llvmlite.__version__}\n".encode())
+    versions = [numba.__version__, llvmlite.__version__]
+    if cuda:
+        versions.append(metadata.version("numba-cuda"))
+    found = hashlib.sha256(" ".join(versions).encode())
     if getattr(sys, "frozen", False):  # the sources lie in the program
         files = {"": Path(sys.executable)}
     else:
@@ -49,8 +55,10 @@ def digest() -> bytes:
     if not files:
         raise FileNotFoundError(f"{_FOLDER} holds no sources")
     for name, file in sorted(files.items()):
+        if name.startswith("cuda") and not cuda:
+            continue
         source = file.read_bytes()
-        found.update(f"{name} {len(source)}\n".encode() + source)
+        found.update(f"\n{name} {len(source)}\n".encode() + source)
     return found.digest()
 
 
@@ -95,6 +103,6 @@ def unchanged() -> bool:
         if _FIRST is None or _stamps() != _FIRST:
             return False
         modules = [name for name in sys.modules if f"{name}.".startswith(f"{__package__}.")]
-        return all(_as_written(name) for name in modules if ".cuda" not in name)
+        return all(_as_written(name) for name in modules)
     except (OSError, AttributeError, ImportError):
         return False
