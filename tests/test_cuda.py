@@ -296,3 +296,26 @@ def test_every_kernel_compiles_for_a_device():
 def test_no_kernel_compiles_another_signature():
     for name, kernel in cuda_launch.KERNELS.items():
         assert kernel.compiled <= kernel.signatures, name
+
+
+def test_kernels_are_kept_where_only_their_sources_are(in_fresh_process, tmp_path):
+    """A folder for every state of them, as numba compares one file only."""
+    require_package("numba_cuda")
+    code = """
+    from pathlib import Path
+    from tezip_h5.kernels import cuda, cuda_launch, sources
+
+    places = set()
+    for kernel in cuda_launch.KERNELS.values():
+        cache = kernel._compiled._cache
+        cache._impl.locator.ensure_cache_path()
+        cache._cache_file.save("key", "kernel")
+        assert cache._cache_file.load("key") == "kernel"
+        assert list(Path(cache.cache_path).glob("*.nbc"))
+        places.add(Path(cache.cache_path).parent)
+    place, = places
+    assert place.name == f"cuda-{sources.digest(cuda=True).hex()[:32]}"
+    print(place)
+    """
+    where = {"NUMBA_ENABLE_CUDASIM": "0", "NUMBA_CACHE_DIR": str(tmp_path)}
+    assert Path(in_fresh_process(code, **where).strip()).is_relative_to(tmp_path)

@@ -272,3 +272,26 @@ def test_every_kernel_compiles_for_a_device():
         "cuda_coding.begin",
         "cuda_coding.gather",
     }
+
+
+# --- functions that both share ---
+
+
+def test_a_parameter_that_only_one_side_has_is_refused():
+    """Where arguments would be taken for others."""
+    shared = kernels.load("cuda_typed").shared
+    with pytest.raises(TypeError, match="'plane', 'levels'"):
+        shared(lambda plane, levels: None, lambda levels, plane: None)
+
+
+@pytest.mark.skipif(not kernels.load("cuda_launch").SIMULATED, reason="a GPU calls no processor")
+def test_what_is_written_comes_back_from_copies():
+    """Whatever it is, in tuples too; but not over what it shares its place with."""
+
+    def write(pair, alone):
+        pair[0][:] = 7
+        alone[0] += 1
+
+    planes = np.zeros((4, 6), np.int32)
+    kernels.load("cuda_typed").shared(write, write)((planes[:, 2], planes[:, 2]), planes[0])
+    assert planes.tolist() == [[1, 0, 7, 0, 0, 0], *[[0, 0, 7, 0, 0, 0]] * 3]

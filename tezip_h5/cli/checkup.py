@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import importlib.metadata
 import os
-import pickle
 import platform
 import shutil
 import sys
@@ -169,7 +168,7 @@ def _cache() -> Iterator[tuple]:
     if given and not Path(folder).is_relative_to(Path(given).resolve()):
         advice = "correct NUMBA_CACHE_DIR, or unset it"
         yield "NUMBA_CACHE_DIR", f"{given} is not used: it cannot be written", ODD, advice
-    current, stale = _cached(Path(folder))
+    current, stale = kernels.load("compiling").kept()
     if not current:
         advice = "none are compiled yet: `tezip-h5 prepare` does it, in a minute or two"
         yield "compiled", "0 kernels", ODD, advice
@@ -177,25 +176,6 @@ def _cache() -> Iterator[tuple]:
     yield "compiled", f"{current} kernels"
     if stale:
         yield "stale", f"{stale} kernels of another version, compiled again when they are used"
-
-
-def _cached(folder: Path) -> tuple[int, int]:
-    """How many kernels this Python finds compiled, and how many it will compile anew."""
-    import numba
-
-    mark = f".py{sys.version_info[0]}{sys.version_info[1]}"
-    sources, counts = Path(kernels.__file__).parent, [0, 0]
-    for index in folder.glob("*.nbi"):
-        source = sources / f"{index.name.partition('.')[0]}.py"
-        if mark not in index.name or not source.is_file():
-            continue
-        try:
-            with open(index, "rb") as file:
-                same = pickle.load(file) == numba.__version__
-        except (OSError, pickle.UnpicklingError, EOFError):
-            same = False
-        counts[not same or index.stat().st_mtime < source.stat().st_mtime] += 1
-    return counts[0], counts[1]
 
 
 # --- HDF5 ---

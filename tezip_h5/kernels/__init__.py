@@ -14,6 +14,8 @@ import threading
 
 import numpy as np
 
+from tezip_h5.kernels import sources  # noqa: F401 (it notes how they are before any is imported)
+
 __all__ = ["compile_seconds", "load", "of"]
 
 _lock = threading.Lock()

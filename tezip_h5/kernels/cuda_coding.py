@@ -54,10 +54,10 @@ _SEEN = (_FITTED, nearby.COLUMNS)
 _STRETCHES, _SQUASHES = mixing.STRETCH.size, mixing.SQUASH.size
 _RATES, _SHARES = arithmetic.RATES.size, pixels.SHARES.size
 
-_pad = shared(pixels.pad.py_func, pixels.pad, (0,))
-_follow = shared(motion.follow.py_func, motion.follow, (6,))
-_brighten = shared(motion.brighten.py_func, motion.brighten, (0,))
-_remember = shared(mean.remember.py_func, mean.remember, (3,))
+_pad = shared(pixels.pad.py_func, pixels.pad)
+_follow = shared(motion.follow.py_func, motion.follow)
+_brighten = shared(motion.brighten.py_func, motion.brighten)
+_remember = shared(mean.remember.py_func, mean.remember)
 
 
 def planes_of(sizes: Sizes) -> int:
@@ -136,24 +136,23 @@ def _coder(sizes: Sizes):
     plane, fine, nothing = blending.build(sizes), sizes.fine, np.zeros((0, 0), np.int32)
 
     def compiled(
-        decoding, levels, tolerance, top, flags, alone,
-        current, previous, before, average, guess, other, other_errors, finer,
-        symbols, past_symbols, errors, misses, past_misses, usual, sums, past_sums, fitted,
-        *rest,
+        decoding, levels, tolerance, top, flags, alone, planes, finer, traces, squares,
+        voter_errors, filters, learned, tones, bias,
+        counters, weights, refined, tables, shares, scratch, solving, coder, stream,
     ):  # fmt: skip
-        state, coder, stream = rest[:8], rest[-2], rest[-1]
+        current, previous, before, average, guess, other, other_errors = planes
+        symbols, past_symbols, errors, misses, past_misses, usual = traces
         if not fine:
             average = misses = past_misses = usual = nothing
         return kernels.load("fine" if fine else "coarse").code_plane(
             decoding, levels, tolerance, top, flags, alone,
             current, previous, before, average, finer, guess, other, other_errors,
-            symbols, past_symbols, errors, misses, past_misses, usual, sums, past_sums, fitted,
-            *state, coder, stream,
+            symbols, past_symbols, errors, misses, past_misses, usual, *squares,
+            voter_errors, filters, learned, tones, bias,
+            counters, weights, refined, coder, stream,
         )  # fmt: skip
 
-    # This frame's plane, symbols, errors, misses, sums, weights, and all that adapts.
-    written = (6, 14, 16, *((17, 20, 22) if fine else ()), 23, 24, *range(26, 31), 50, 51)
-    return shared(plane, compiled, written)
+    return shared(plane, compiled)
 
 
 def _build(sizes: Sizes, name: str):

@@ -12,6 +12,7 @@ against the signatures that `Kernel.ptx` compiles.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 
@@ -21,6 +22,7 @@ from numba import cuda as _cuda
 from numba import types
 
 from tezip_h5.errors import InputError
+from tezip_h5.kernels import keeping
 
 __all__ = [
     "KERNELS",
@@ -152,12 +154,12 @@ class Kernel:
 
 
 def _jit(function):
-    if SIMULATED:
-        return _cuda.jit(function)
-    try:
-        return _cuda.jit(cache=True)(function)
-    except RuntimeError:  # no writable place for the cache: compile in memory
-        return _cuda.jit(function)
+    found = _cuda.jit(function)
+    if not SIMULATED:
+        # Where they cannot be kept, for whatever reason, they are compiled in every process.
+        with contextlib.suppress(Exception):
+            found._cache = keeping.on_device(function)
+    return found
 
 
 def _type_of(value):

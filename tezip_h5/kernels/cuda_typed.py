@@ -9,6 +9,8 @@ they compile for the device is tested apart.
 
 from __future__ import annotations
 
+from inspect import signature
+
 import numpy as np
 from numba import cuda
 
@@ -17,7 +19,7 @@ from tezip_h5.kernels.cuda_launch import SIMULATED
 __all__ = ["shared"]
 
 
-def shared(function, compiled, written: tuple[int, ...]):
+def shared(function, compiled):
     """A function that kernels of the device call.
 
     Parameters
@@ -25,31 +27,38 @@ def shared(function, compiled, written: tuple[int, ...]):
     function : callable
         For the device.
     compiled : callable
-        The same for the processor, with the same arguments but that those in tuples come one by
-        one.
-    written : tuple of int
-        Which of these it writes.
+        The same for the processor: with parameters of the same names.
+
+    Raises
+    ------
+    TypeError
+        The parameters have other names.
     """
+    names = [list(signature(getattr(f, "py_func", f)).parameters) for f in (function, compiled)]
+    if names[0] != names[1]:
+        raise TypeError(f"the device is given {names[0]}, and the processor {names[1]}")
     if not SIMULATED:
         return cuda.jit(device=True)(function)
 
     def on_copies(*arguments):
-        arrays = list(_plain(arguments))
-        copies = [np.ascontiguousarray(a) if isinstance(a, np.ndarray) else a for a in arrays]
-        result = compiled(*copies)
-        for place in written:
-            if copies[place] is not arrays[place]:
-                arrays[place][...] = copies[place]
+        pairs = []
+        result = compiled(*(_copied(argument, pairs) for argument in arguments))
+        # What was written, before any is: arrays that nobody looks at may lie where others do.
+        written = [array != copy for array, copy in pairs]
+        for (array, copy), where in zip(pairs, written, strict=True):
+            np.copyto(array, copy, where=where)
         return result
 
     return on_copies
 
 
-def _plain(values):
-    """The values, those in tuples one by one, as numpy's arrays and not the simulator's."""
-    for value in values:
-        if isinstance(value, tuple):
-            yield from _plain(value)
-        else:
-            value = getattr(value, "_item", value)
-            yield getattr(value, "_ary", value)
+def _copied(value, pairs):
+    """A value with copies of its arrays, numpy's, which are noted beside these."""
+    if isinstance(value, tuple):
+        return tuple(_copied(part, pairs) for part in value)
+    value = getattr(value, "_item", value)
+    value = getattr(value, "_ary", value)
+    if isinstance(value, np.ndarray):
+        pairs.append((value, value.copy()))
+        return pairs[-1][1]
+    return value

@@ -1,17 +1,9 @@
 """The context-mixing coder's kernel for the processor (numba, no GIL, compiled once and cached).
 
 `coarse` and `fine` are modules of one such kernel each, so that only what is used is compiled.
-
-numba's cache on disk knows a kernel by its code, by the values that it closes over, and by this
-file. What the kernel calls is compiled, and new to the cache in every process, so it is a global
-here, which the cache does not look at; that the cache knows other sources by `_made_of`.
 """
 
 from __future__ import annotations
-
-import zlib
-from pathlib import Path
-from types import FunctionType
 
 import numpy as np
 from numba import boolean, int32, int64, uint8, uint16, uint32
@@ -35,27 +27,12 @@ _signature = int64(
 )  # fmt: skip
 
 
-core = None
-"""What a kernel calls: of every one, a global of its own."""
-
-
-_SOURCES = ("arithmetic", "blending", "compiling", "curves", "mixing", "nearby", "pixels")
-
-
-def _made_of() -> int:
-    """A number that changes when a source that the kernel is made of does."""
-    found = 0
-    for name in _SOURCES:
-        found = zlib.crc32(Path(__file__).with_name(f"{name}.py").read_bytes(), found)
-    return found
-
-
 def compiled(sizes: Sizes):
     """`code_plane` for one set of sizes, for the processor."""
     plane = uncounted(blending.build(sizes))
-    places, inputs, curves = sizes.places, sizes.inputs + 1, sizes.curves
-    marks, made_of = sizes.marks, _made_of()
+    places, inputs, curves, marks = sizes.places, sizes.inputs + 1, sizes.curves, sizes.marks
 
+    @kernel(_signature)
     def code_plane(
         decoding, levels, tolerance, top, flags, alone,
         current, previous, before, mean, finer, guess, other, other_errors,
@@ -63,9 +40,7 @@ def compiled(sizes: Sizes):
         voter_errors, filters, learned, tones, bias,
         counters, weights, refined, coder, stream,
     ):  # fmt: skip
-        if made_of < 0:  # never: it makes `made_of` one of the values closed over
-            return int64(0)
-        return core(
+        return plane(
             decoding, levels, tolerance, top, flags, alone,
             (current, previous, before, mean, guess, other, other_errors), finer,
             (symbols, past_symbols, errors, misses, past_misses, usual), (sums, past_sums, fitted),
@@ -87,9 +62,4 @@ def compiled(sizes: Sizes):
             coder, stream,
         )  # fmt: skip
 
-    names = {**globals(), "core": plane}
-    own = FunctionType(
-        code_plane.__code__, names, code_plane.__name__, None, code_plane.__closure__
-    )
-    own.__qualname__ = code_plane.__qualname__
-    return kernel(_signature)(own)
+    return code_plane
