@@ -27,6 +27,7 @@ def scene(dtype, seed=0, shape=(6, 40, 48, 1)):
         ("i2", [-32768, 32767]),
         ("f4", [1e20]),
         ("f4", [np.nan, np.inf, -9999.0]),
+        ("f4", [np.inf, -np.inf, 1e20, 1.1e20, -1e20]),
         ("f8", [9.969209968386869e36, -9999.0]),
         ("f8", [-np.finfo("f8").max, np.finfo("f8").max]),
     ],
@@ -59,6 +60,13 @@ def test_holes_that_move_beside_holes_that_stay(value):
     assert filled.max() <= highest
 
 
+def test_frames_without_measurements_where_one_looks_first():
+    """All of the first one, and both ends of another: what fills them is still measured."""
+    frames = scene("f4")
+    frames[0] = frames[:, 10:14] = frames[1, 0] = frames[1, -1] = np.nan
+    assert np.isin(holes.patched(frames).frames, frames[np.isfinite(frames)]).all()
+
+
 def test_what_stands_for_masked_pixels():
     """One value for a run in a row, what lies across narrow gaps; the median in rows without."""
     frames = np.add.outer(np.arange(40), 100 * np.arange(30))[None].astype("i4")
@@ -74,6 +82,24 @@ def test_what_stands_for_masked_pixels():
     filled = holes.fill_still(frames, mask)[0]
     assert np.unique(filled[20:32]).size == 1
     assert abs(filled[20, 0] - np.median(frames[0][~mask])) <= 1
+
+
+def test_holes_beside_masked_pixels_and_beside_samples_without_a_level():
+    """What is masked hides no holes, and none of the three is forgotten over another."""
+    frames = scene("u4")
+    mask = np.zeros(frames.shape[1:3], bool)
+    mask[3:5] = True
+    frames[:, mask] = np.random.default_rng(0).integers(0, 2**32, (6, 96, 1), "u4")
+    there = np.repeat(mask[None, ..., None], 6, axis=0)
+    there[2, 30, 5] = there[4, 20:25] = True
+    frames[2, 30, 5] = frames[4, 20:25] = 2**32 - 1
+    found = holes.patched(frames, mask)
+    np.testing.assert_array_equal(found.holes, there)
+    assert found.frames.max() == frames[~there].max()
+    bright = ~there & (frames > 290)
+    found = holes.patched(frames, mask, lambda filled: filled > 290)
+    np.testing.assert_array_equal(found.holes, there | bright)
+    assert found.frames.max() <= 290
 
 
 @pytest.mark.parametrize("value", [2**62, np.finfo("f8").max, -np.finfo("f8").max])
@@ -97,8 +123,12 @@ def test_masked_pixels_beside_the_largest_values(value):
         np.random.default_rng(0).lognormal(8, 2, (3, 40, 40, 1)).astype("u4"),
         np.zeros((1, 1, 1, 1), "f4"),
         np.resize(np.array([4000, 0], "u2"), (2, 64, 64, 1)),  # a look sees one of the two
+        np.resize(np.array([0, 1, 2, 65535], "u2"), (2, 60, 60, 1)),  # a border around labels
     ],
-    ids=["u2", "f4", "constant", "binary", "labels", "u1", "powers", "lognormal", "one", "unseen"],
+    ids=[
+        *("u2", "f4", "constant", "binary", "labels", "u1", "powers", "lognormal", "one", "unseen"),
+        "border",
+    ],
 )
 def test_data_is_not_taken_for_holes(frames):
     assert holes.find(frames) is None
