@@ -220,6 +220,15 @@ def test_records_say_what_became_of_every_frame(walk):
         assert (record.mse > 0) == predicted
 
 
+def test_the_largest_error_is_that_of_all_channels(no_fallback):
+    frames = np.random.default_rng(0).integers(0, 200, (3, 20, 24, 2)).astype(np.uint16)
+    frames[..., 1] = 7
+    bound = ErrorBound(absolute=3).of_frames(frames)
+    encoded = codec.encode_chunk(frames, bound, Settings())
+    assert encoded.max_error == 3
+    assert np.abs(codec.decode_chunk(encoded.payload).astype(int) - frames).max() == 3
+
+
 def test_feeding_predictions_back_predicts_from_the_keyframe(walk):
     options = {"window": 20, "coder": "stages"}
     closed = codec.encode_chunk(walk, ChunkBound(), Settings(**options))
