@@ -96,6 +96,25 @@ def test_a_doubtful_sample_is_left_to_what_is_preferred(monkeypatch, saved, pref
     assert found.coder in expected
 
 
+def test_samples_of_what_hardly_changes_are_not_believed(monkeypatch):
+    """Few events, which a part may well lack: what is all there says more."""
+    ran, run = [], Attempts._run
+
+    def noted(self, coder, *arguments, **options):
+        ran.append(coder)
+        return run(self, coder, *arguments, **options)
+
+    monkeypatch.setattr(Attempts, "_run", noted)
+    monkeypatch.setattr(Attempts, "flat", lambda self: None)
+    frames = (np.random.default_rng(0).random((16, 160, 160)) < 0.01).astype("u1")
+    bound = ErrorBound().of_frames(frames[..., None])
+    assert codec.mixing_saving(frames, bound, Settings()) is None
+    ran.clear()
+    found = codec.encode_chunk(frames, bound, Settings(), mixing_saved=0.5)
+    assert set(ran) == {"mixing", "linear"}
+    assert len(found.payload) < frames.size / 8
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -222,6 +241,18 @@ def test_other_noise_is_predicted(monkeypatch):
         codec.encode_chunk(frames, bound, Settings(level="fast"))
     assert len(ran) == 4
     assert not any(ran)
+
+
+def test_what_a_linear_prediction_leaves():
+    """Of noise around a mean the noise; of all of a frame, not of its beginning alone."""
+    noise = np.random.default_rng(0).normal(1000, 1, (1, 80, 80, 1))
+    left = glance.left(noise)
+    assert left.std() < 1.05
+    for unit in (2.0**-900, 2.0**900):
+        np.testing.assert_allclose(glance.left(noise * unit), left * unit)
+    np.testing.assert_array_equal(glance.left(np.concatenate([noise, 0 * noise], axis=3)), left)
+    noise[:, :40] = 1000
+    assert glance.left(noise).std() > 0.5
 
 
 def test_how_skewed_noise_is():

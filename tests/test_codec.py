@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numcodecs
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -99,8 +99,10 @@ OPTIONS = st.fixed_dictionaries(
 
 
 @given(stacks(), BOUNDS, OPTIONS)
-@settings(max_examples=400, deadline=None)
-def test_round_trip(frames, bound, options):
+@settings(
+    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_round_trip(no_fallback, frames, bound, options):
     encoded = codec.encode_chunk(frames, limits_of(frames, bound), Settings(**options))
     back = codec.decode_chunk(encoded.payload)
     assert_bounded(frames, back, bound)
@@ -218,6 +220,14 @@ def test_records_say_what_became_of_every_frame(walk):
         predicted = record.kind == Kind.PREDICTED
         assert (record.residual_bytes > 0, record.keyframe_bytes > 0) == (predicted, not predicted)
         assert (record.mse > 0) == predicted
+
+
+def test_the_largest_error_is_that_of_all_channels(no_fallback):
+    frames = np.random.default_rng(0).integers(0, 200, (3, 20, 24, 2)).astype(np.uint16)
+    bound = ChunkBound(absolute=np.array([[3.0, 0.0]] * 3))
+    encoded = codec.encode_chunk(frames, bound, Settings())
+    assert encoded.max_error == 3
+    assert np.abs(codec.decode_chunk(encoded.payload).astype(int) - frames).max() == 3
 
 
 def test_feeding_predictions_back_predicts_from_the_keyframe(walk):

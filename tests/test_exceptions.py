@@ -3,6 +3,7 @@
 import naive_payload
 import numpy as np
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -96,4 +97,14 @@ def test_masks_that_end_early_are_damage(cut):
     size = int.from_bytes(section[:4], "little")
     damaged = (cut).to_bytes(4, "little") + section[4 : 4 + cut] + section[4 + size :]
     with pytest.raises(FormatError):
+        read(damaged, masks, "<u2")
+
+
+def test_masks_that_end_in_the_middle_are_told_from_samples_that_are_missing():
+    masks = np.random.default_rng(0).random((4, 500, 500, 1)) < 0.5
+    section = packed(masks, np.zeros(masks.shape, "<u2"))
+    half = int.from_bytes(section[:4], "little") // 2
+    samples = zstandard.compress(bytes(2 * masks.size))  # as many as masks can mark
+    damaged = half.to_bytes(4, "little") + section[4 : 4 + half] + samples
+    with pytest.raises(FormatError, match="masks of exceptions end before"):
         read(damaged, masks, "<u2")

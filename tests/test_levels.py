@@ -41,6 +41,18 @@ def test_wide_integers_are_exact_or_refused(dtype):
     assert levels.choose(as_frames(np.array([info.min, info.max], dtype)), ChunkBound()) is None
 
 
+def test_integers_whose_differences_need_more_than_64_bits_have_no_levels():
+    for most, listed in ((2**62 - 1, True), (2**62, False), (2**63 - 1, False)):
+        frames = np.resize(np.array([-most, 5, most]), (4, 40, 40, 1))
+        scale = levels.choose(frames, ChunkBound())
+        assert isinstance(scale, levels.Listed) if listed else scale is None
+
+
+def test_counting_noise_is_not_of_floats():
+    frames = np.random.default_rng(0).normal(100, 9, (1, 8, 9, 1))
+    assert levels.choose(frames, ChunkBound(noise=1.0)) is None
+
+
 @given(hnp.arrays(np.float32, 20, elements=st.floats(width=32, allow_nan=True)))
 @settings(deadline=None)
 def test_lossless_float32_keeps_bits_and_order(values):
@@ -208,6 +220,7 @@ def test_calibrated_counts_become_counts_again(dtype, factor):
     scale = levels.choose(frames, ChunkBound())
     assert isinstance(scale, levels.Grid)
     assert scale.top == counts.max() - counts.min()
+    assert levels.centred(scale, frames, ChunkBound()) is None  # each is what it was
     assert through(scale, frames).tobytes() == frames.tobytes()
 
 
@@ -330,6 +343,7 @@ def test_calm_floats_have_cells_around_predictions(count):
         limits = ErrorBound(absolute=bound).of_frames(frames)
         scale = levels.choose(frames, limits)
         assert (levels.tolerances(scale, limits, count, 1).max() > 0) == centred
+        assert (levels.centred(scale, frames, limits) is None) == centred  # once is enough
     small = frames[:, :3, :3]
     assert levels.choose(small, ErrorBound(absolute=70).of_frames(small)) is not None
 

@@ -3,7 +3,7 @@
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tezip_h5
@@ -140,7 +140,9 @@ def test_a_relative_bound_does_not_depend_on_what_shares_a_chunk(tmp_path, every
     assert everything or (error.max(1) <= 0.05 * np.ptp(plain, axis=1)).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     st.integers(0, 2**32 - 1),
     st.sampled_from(["u1", "i2", "u4", "i4", "f4", "f8"]),
@@ -148,7 +150,7 @@ def test_a_relative_bound_does_not_depend_on_what_shares_a_chunk(tmp_path, every
     st.sampled_from(["fallback", "stages", "linear", "mixing"]),
     st.floats(0, 1),
 )
-def test_any_chunk_with_any_mask(seed, dtype, bound, coder, share):
+def test_any_chunk_with_any_mask(no_fallback, seed, dtype, bound, coder, share):
     rng = np.random.default_rng(seed)
     shape = (rng.integers(1, 4), rng.integers(1, 9), rng.integers(1, 9), rng.integers(1, 4))
     frames = rng.normal(20, 10.0 ** rng.integers(0, 5), shape).astype(dtype)

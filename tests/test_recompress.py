@@ -3,7 +3,7 @@
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from models import random_model
 
@@ -68,7 +68,9 @@ def test_lossy_stages_and_grids_become_smaller(paths, walk, bound):
             path.unlink()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     st.integers(0, 2**32 - 1),
     st.sampled_from(["u1", "u2", "i4", "u4", "f4", "f8"]),
@@ -77,7 +79,7 @@ def test_lossy_stages_and_grids_become_smaller(paths, walk, bound):
     st.sampled_from(["fast", "balanced"]),
     st.tuples(st.integers(1, 4), st.integers(1, 9), st.integers(1, 12), st.integers(1, 3)),
 )
-def test_a_chunk_anew_decodes_to_the_same(seed, dtype, bound, coder, level, shape):
+def test_a_chunk_anew_decodes_to_the_same(no_fallback, seed, dtype, bound, coder, level, shape):
     rng = np.random.default_rng(seed)
     frames = (rng.normal(0, 10.0 ** rng.integers(0, 5), shape)).astype(dtype)
     limits = ErrorBound(**bound).of_frames(frames)

@@ -100,8 +100,8 @@ def find(frames: np.ndarray) -> np.ndarray | None:
 def _far(frames: np.ndarray, holes: np.ndarray | None) -> np.ndarray | None:
     """Find samples that have one of a few values far from all others; None if there are none."""
     good = True if holes is None else ~holes
-    dtype, real = frames.dtype, frames.dtype.kind == "f"
-    limits = np.finfo(dtype) if real else np.iinfo(dtype)
+    dtype = frames.dtype
+    limits = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
     low = frames.min(where=good, initial=limits.max).item()
     high = frames.max(where=good, initial=limits.min).item()
     if not low < high:
@@ -111,7 +111,6 @@ def _far(frames: np.ndarray, holes: np.ndarray | None) -> np.ndarray | None:
     between = sample[(sample > low) & (sample < high)]
     middle = np.sort(between)[between.size // 2].item() if between.size else low
     ends = (middle - reach, middle + reach)
-    ends = ends if real else map(int, ends)  # float64 has no 2**63 - 1 to clip to
     first, last = (dtype.type(min(max(end, limits.min), limits.max)) for end in ends)
     inside = sample[(sample >= first) & (sample <= last)]
     if inside.size and inside.max() / _APART - inside.min() / _APART > reach / _APART:
@@ -141,8 +140,6 @@ def fill(frames: np.ndarray, holes: np.ndarray) -> np.ndarray:
     A copy of the frames. Pixels that are holes in all frames are filled by `fill_still`. Other
     holes get the value of the sample before them in the same frame and channel.
     """
-    if holes.all():
-        return np.zeros_like(frames)
     any_good = frames.reshape(-1)[np.argmin(holes.reshape(-1))]
     still = holes.all(axis=(0, 3))
     filled = fill_still(frames, still, ~holes)

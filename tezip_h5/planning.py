@@ -43,7 +43,7 @@ def plan_kinds(frames: np.ndarray, bound: ChunkBound, settings: Settings) -> lis
     sample = frames[:, rows]
     sample = holes.patched(sample.astype(sample.dtype.newbyteorder("="), copy=False)).frames
     scale = levels.choose(sample, bound)
-    if scale is None or len(frames) == 1:
+    if scale is None:
         return windows.fixed(len(frames), None)
     g, _, w, channels = sample.shape
     tolerances = levels.tolerances(scale, bound, g, channels)
