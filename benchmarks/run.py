@@ -41,6 +41,9 @@ def markdown(rows: list[bench.Row]) -> str:
         lines += ["", f"### {stack}, {group[0].dtype} {group[0].shape}, {promise}", ""]
         lines += ["| " + " | ".join(COLUMNS) + " |", "|---" + "|--:" * 6 + "|---|--:|"]
         for row in group:
+            if not row.measured:
+                lines.append(f"| {row.codec} |{' – |' * 6} {row.verdict} | – |")
+                continue
             star = "\\*" if row.note else ""
             size = f"**{row.bytes}**" if row.bytes == least and not row.ours else row.bytes
             lines.append(

@@ -33,6 +33,15 @@ def test_a_bound_has_one_heading_whatever_its_last_digits(run):
     assert len(headings) == len(set(headings)) == 3
 
 
+def test_rows_that_were_not_measured_have_no_numbers(run):
+    rows = [row("tezip best", 1, 50), row("sz3", 1, 0), row("zfp", 1, 70)]
+    rows[1] = replace(rows[1], verdict="not run: it takes no NaN")
+    lines = run.markdown(rows).splitlines()[-3:]
+    assert lines[1] == "| sz3 | – | – | – | – | – | – | not run: it takes no NaN | – |"
+    assert lines[2].startswith("| zfp | **70** |")
+    assert {line.count("|") for line in lines} == {10}
+
+
 @pytest.mark.parametrize(
     "path", sorted(FOLDER.glob("results/**/stacks.md")), ids=lambda path: path.parent.name
 )
