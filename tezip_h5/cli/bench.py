@@ -52,7 +52,7 @@ class Row:
 
     `bytes` are those of the payload, without the file around it; `verdict` is "exact" or "not
     exact" where lossless was asked for, else "kept" or "broken", or "not run" and why, where the
-    numbers are 0; `threads` those it may use.
+    numbers are 0; `threads` those it may use; `made_by` the code that measured it, where known.
     """
 
     stack: str
@@ -69,6 +69,7 @@ class Row:
     verdict: str
     threads: int
     note: str = ""
+    made_by: str = ""
 
     @property
     def ours(self) -> bool:
