@@ -91,7 +91,7 @@ def encode_chunk(
         How many may work on this chunk; the payload does not depend on it.
     device : "auto" | "cpu" | "cuda"
         Where, see `devices.choose`; the payload does not depend on it. What the GPU fails at is
-        done by the CPU, see `rescue`.
+        done by the CPU, see `rescue`. It has run in numba's simulator only.
 
     Returns
     -------

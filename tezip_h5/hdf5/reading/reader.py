@@ -57,7 +57,8 @@ def read(
         Set how many bytes of decoded chunks this process keeps, see `configure`.
     device : "auto" | "cpu" | "cuda"
         What decodes, see `write`; the samples do not depend on it. With "cuda" they come as an
-        array in the GPU's memory.
+        array in the GPU's memory. What runs there has run in numba's simulator only; checksums
+        find samples that are wrong, and the CPU decodes those chunks.
 
     Returns
     -------

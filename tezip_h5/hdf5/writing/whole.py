@@ -94,7 +94,8 @@ def write(
         What encodes; the file does not depend on it. "auto" is what the environment variable
         ``TEZIP_DEVICE`` says, else a GPU if there is one and the stack has many chunks. What the
         GPU fails at the CPU does, with a `DeviceWarning`. On a cluster it is the workers that
-        need a GPU; for "auto" the chunks of one task count.
+        need a GPU; for "auto" the chunks of one task count. What runs on a GPU has run in numba's
+        simulator only: let `verify` have the CPU decode it.
 
     Returns
     -------
