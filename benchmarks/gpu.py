@@ -26,6 +26,7 @@ from unittest import mock
 
 import numpy as np
 from numba import cuda, int32
+from provenance import made_by
 
 import tezip_h5
 from tezip_h5 import devices, gpu_arrays, kernels
@@ -547,7 +548,7 @@ def about(found: devices.Status) -> str:
         machine = (
             f"{found.name}, compute capability {capability}, {found.memory_bytes / 2**30:.0f} GiB, "
             f"driver {found.driver}, compiled with CUDA {found.runtime}, numba-cuda "
-            f"{found.numba_cuda}, tezip_h5 {tezip_h5.__version__}."
+            f"{found.numba_cuda}, {made_by()}."
         )
     return (
         f"{machine}\n\nEvery result was compared with the CPU's and is the same. Bytes moved: "

@@ -553,8 +553,9 @@ def test_a_file_whose_writer_died_is_repaired_first(tmp_path, walk, swmr):
             if swmr:
                 file.swmr_mode = True
             file.flush()
-        os._exit(0)
-    os.waitpid(child, 0)
+            os._exit(0)
+        os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
     before = path.read_bytes()
     for write in (
         lambda: tezip_h5.write(walk, path, "new"),

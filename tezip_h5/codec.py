@@ -93,7 +93,8 @@ def encode_chunk(
         Number of threads for this chunk; the payload does not depend on it.
     device : "auto" | "cpu" | "cuda"
         The device to run on, see `devices.choose`; the payload does not depend on it. Work that
-        fails on the GPU is done by the CPU, see `rescue`.
+        fails on the GPU is done by the CPU, see `rescue`. The code for GPUs has run in numba's
+        simulator only.
 
     Returns
     -------

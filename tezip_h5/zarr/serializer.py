@@ -27,23 +27,8 @@ class TEZipSerializer(Configured, ArrayBytesCodec):
 
     Parameters
     ----------
-    absolute, relative, pointwise_relative, noise : float, optional
-        The error bound, see `tezip_h5.ErrorBound`; none is lossless.
-    models : list of str, optional
-        Models that chunks need and that do not ship. An array's metadata hold them; nobody need
-        write them by hand.
-    **settings
-        See `tezip_h5.Settings`.
-
-    Raises
-    ------
-    InputError, ModelError
-        For options and arrays that cannot be, and models that are not found.
-
-    Notes
-    -----
-    The notes of `tezip_h5.TEZip` on relative bounds and on rewriting parts of chunks hold here,
-    too.
+    absolute, relative, pointwise_relative, noise, models, **settings
+        And what is raised, also for arrays that cannot be: see `tezip_h5.zarr.numcodec.TEZipCodec`.
 
     Examples
     --------

@@ -286,7 +286,13 @@ def _panel_axes(data: h5py.Dataset) -> int:
 def _job(data, options: dict, preview, progress) -> Job:
     panel_axes = _panel_axes(data)
     stack = open_stack(data, panel_axes=panel_axes, lossy=not options["bound"].lossless)
-    plan = Plan(stack.frame_shape, stack.dtype, count=stack.count, panel_axes=panel_axes, **options)
+    plan = Plan(
+        frame_shape=stack.frame_shape,
+        dtype=stack.dtype,
+        count=stack.count,
+        panel_axes=panel_axes,
+        **options,
+    )
     return Job(stack, plan, preview, progress, durable=True, most=data.maxshape[0])
 
 

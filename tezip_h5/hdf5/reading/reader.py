@@ -57,7 +57,8 @@ def read(
         Set how many bytes of decoded chunks this process keeps, see `configure`.
     device : "auto" | "cpu" | "cuda"
         The device that decodes, see `write`; the samples do not depend on it. With "cuda" the
-        result is an array in the GPU's memory.
+        result is an array in the GPU's memory. The code for GPUs has run in numba's simulator
+        only. Checksums find wrong samples, and the CPU decodes those chunks.
 
     Returns
     -------

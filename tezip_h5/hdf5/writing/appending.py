@@ -93,14 +93,10 @@ def plan_of(
     kept = {name: getattr(options.settings, name) for name in names}
     kept["model"] = model_of_stack(group, options.shape, options.settings)
     return Plan(
-        stored["frame_shape"],
-        stored["dtype"],
-        options.bound,
-        kept | _agreeing(settings, options.settings, data.name),
-        stored["chunk_frames"],
-        stored["tile"],
-        threads,
-        panel_axes=stored["panel_axes"],
+        **stored,
+        bound=options.bound,
+        settings=kept | _agreeing(settings, options.settings, data.name),
+        threads=threads,
         device=device,
     )
 

@@ -99,6 +99,7 @@ class Plan:
 
     def __init__(
         self,
+        *,
         frame_shape,
         dtype,
         bound,

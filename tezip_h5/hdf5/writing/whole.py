@@ -94,7 +94,8 @@ def write(
         The device that encodes; the file does not depend on it. "auto" means the value of the
         environment variable ``TEZIP_DEVICE``, else a GPU if there is one and the stack has many
         chunks. Work that fails on the GPU is done by the CPU, with a `DeviceWarning`. On a cluster
-        the workers need a GPU, and for "auto" the chunks of one task count.
+        the workers need a GPU, and for "auto" the chunks of one task count. The code for GPUs has
+        run in numba's simulator only: use `verify`, so that the CPU decodes and compares.
 
     Returns
     -------
@@ -129,15 +130,15 @@ def write(
             _check_apart(stack, path)
         source = open_stack(stack, axes, lossy=not bound.lossless)
         plan = Plan(
-            source.frame_shape,
-            source.dtype,
-            bound,
-            settings,
-            chunk_frames,
-            tile,
-            threads,
-            source.count,
-            embed_model,
+            frame_shape=source.frame_shape,
+            dtype=source.dtype,
+            bound=bound,
+            settings=settings,
+            chunk_frames=chunk_frames,
+            tile=tile,
+            threads=threads,
+            count=source.count,
+            embed_model=embed_model,
             sample=lambda: _sample(stack, source),
             panel_axes=source.panel_axes,
             mask=mask,

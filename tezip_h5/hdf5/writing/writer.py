@@ -153,13 +153,13 @@ class Writer:
             if frame_shape is None or dtype is None:
                 raise InputError("a new stack needs frame_shape and dtype; give both")
             plan = Plan(
-                frame_shape,
-                dtype,
-                bound,
-                settings,
-                chunk_frames,
-                tile,
-                threads,
+                frame_shape=frame_shape,
+                dtype=dtype,
+                bound=bound,
+                settings=settings,
+                chunk_frames=chunk_frames,
+                tile=tile,
+                threads=threads,
                 embed_model=embed_model,
                 panel_axes=panel_axes,
                 mask=mask,
