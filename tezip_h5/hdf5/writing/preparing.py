@@ -71,7 +71,16 @@ def prepare(
     if not is_count(channels) or channels > 4:
         raise InputError(f"channels={channels!r} is no number of channels; give an int, 1 to 4")
     shape = (*_SHAPE[1:], channels)[: 2 + (channels > 1)]
-    plan = Plan(frame_shape=shape, dtype=dtype, bound=bound, settings=settings, device=device)
+    plan = Plan(
+        frame_shape=shape,
+        dtype=dtype,
+        bound=bound,
+        settings=settings,
+        chunk_frames=None,
+        tile=None,
+        threads=None,
+        device=device,
+    )
     model = model_to_try(plan.settings, channels)
     ways, frames = _ways(plan.settings, model is not None), _frames(plan.dtype, channels)
     mixing = any(way.main_coder == "mixing" for way in ways)
