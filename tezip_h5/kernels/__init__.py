@@ -22,8 +22,8 @@ _loaded = {}
 
 
 def load(name: str = "cpu"):
-    """Return the module `name` of kernels; those for the CPU compiled, those for CUDA (whose
-    names begin with "cuda") to be compiled when they are first called.
+    """Return the module `name` of kernels; those for the CPU compiled, those for CUDA (which
+    are in the room "cuda") to be compiled when they are first called.
 
     Cyclic garbage collection is off meanwhile: a collection could close an h5py object and
     wait for h5py's lock, which a filter callback that waits for us may hold.

@@ -157,7 +157,7 @@ class MixingEncoder:
     def _trial(self, channels: list[Known], weights: Weights, changes: Changes):
         """Bytes that a part of the frames takes, judged by the first ones, from a band's middle;
         a generator for `follow`."""
-        block = kernels.load("motion").BLOCK
+        block = kernels.load("mixing.motion").BLOCK
         band = len(self._rows) // 2
         part = self._rows[band]
         height, width = part.stop - part.start, self._shape[2]
