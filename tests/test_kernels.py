@@ -224,7 +224,7 @@ def test_what_began_before_an_upgrade_keeps_nothing(copied):
     assert run() == [found, "kept"]
 
 
-@pytest.mark.parametrize("name", ["cpu", "bits", "coarse", "linear_fit", "masks", "network"])
+@pytest.mark.parametrize("name", ["cpu", "bits", "mixing.coarse", "linear.fit", "masks", "network"])
 def test_kernels_are_kept(name):
     """None falls back to being compiled in every process."""
     module = kernels.load(name)

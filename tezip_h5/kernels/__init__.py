@@ -24,8 +24,8 @@ _compiles = None  # a `watching.Compiles`, once there was something to load
 
 
 def load(name: str = "cpu"):
-    """Return the module `name` of kernels; those for the CPU compiled, those for CUDA (whose
-    names begin with "cuda") to be compiled when they are first called.
+    """Return the module `name` of kernels; those for the CPU compiled, those for CUDA (which
+    are in the room "cuda") to be compiled when they are first called.
 
     Cyclic garbage collection is off meanwhile: a collection could close an h5py object and
     wait for h5py's lock, which a filter callback that waits for us may hold.

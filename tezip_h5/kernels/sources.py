@@ -1,7 +1,7 @@
 """What kernels are made of: sources, and versions of what compiles them.
 
 A kernel holds what it calls and every constant that it reads, of whatever file. So any of these
-files may change any kernel; those for CUDA (whose names begin with "cuda") only those for CUDA.
+files may change any kernel; those in the room for CUDA only those for CUDA.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def digest(cuda: bool = False) -> bytes:
     if not files:
         raise FileNotFoundError(f"{_FOLDER} holds no sources")
     for name, file in sorted(files.items()):
-        if name.startswith("cuda") and not cuda:
+        if name.startswith("cuda/") and not cuda:
             continue
         source = file.read_bytes()
         found.update(f"\n{name} {len(source)}\n".encode() + source)

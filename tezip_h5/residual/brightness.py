@@ -95,7 +95,7 @@ def followed(plane: np.ndarray, change: np.ndarray, top: int, finer: int = 0) ->
     """An earlier frame, int32 with `finer` fraction bits, adjusted to the brightness of this one;
     `change` is a gain and an offset."""
     brought = plane.copy()
-    kernels.load("motion").brighten(brought, change[0], change[1] << finer, top << finer)
+    kernels.load("mixing.motion").brighten(brought, change[0], change[1] << finer, top << finer)
     return brought
 
 

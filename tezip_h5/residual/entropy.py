@@ -76,7 +76,7 @@ class Packer:
             self._compress(self._planes)
             return
         if self._planes is None:
-            self._planes = kernels.load("cuda_memory").Fetching(self._shape, np.uint8)
+            self._planes = kernels.load("cuda.memory").Fetching(self._shape, np.uint8)
         # While the device packs this frame, the one before is compressed.
         pack(symbols, self._width, self._planes.next())
         before = self._planes.fetch()
@@ -125,7 +125,7 @@ class Unpacker:
             unpack(self._planes, self._width, symbols)
             return
         if self._planes is None:
-            self._planes = kernels.load("cuda_memory").Sending(self._shape, np.uint8)
+            self._planes = kernels.load("cuda.memory").Sending(self._shape, np.uint8)
         # While the device unpacks the frame before, this one is decompressed.
         self._read(self._planes.next())
         unpack(self._planes.send(), self._width, symbols)

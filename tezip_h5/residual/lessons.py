@@ -78,7 +78,7 @@ class Known:
         if not self.fine:
             yield from repeat(None, len(frames))
             return
-        kernel = kernels.load("mean")
+        kernel = kernels.load("mixing.mean")
         finer, seen, mean = kernel.finer(self.top), 0, None
         for t, keyframe in enumerate(self.keyframes[: len(frames)]):
             seen = 0 if keyframe else seen
@@ -106,7 +106,7 @@ def learn(known: Known) -> np.ndarray:
     Decoded neighbours will differ from the original by up to the tolerance b. The variance of that
     error, b (b + 1) / 3, is added to the diagonal.
     """
-    kernel, sums = kernels.load("pixels"), kernels.load("sums")
+    kernel, sums = kernels.load("mixing.pixels"), kernels.load("mixing.sums")
     count, height, width = known.original.shape
     samples = min(_SAMPLES[known.fine], known.original.size // 4)
     rows = max(1, samples // (width * min(count, _FRAMES)))
@@ -141,8 +141,8 @@ def rehearse(channels: list[Known], weights: list[np.ndarray]) -> list[Known]:
     Weights that are learned from the result know the errors that decoded neighbours will have.
     """
     channels = [known.begin(_REHEARSED[known.fine]) for known in channels]
-    kernel, rehearsal = kernels.load("pixels"), kernels.load("rehearsal")
-    finer = kernels.load("mean").finer(channels[0].top)
+    kernel, rehearsal = kernels.load("mixing.pixels"), kernels.load("mixing.rehearsal")
+    finer = kernels.load("mixing.mean").finer(channels[0].top)
     count, height, width = channels[0].original.shape
     padded = (height + kernel.TOP + kernel.BOTTOM, width + kernel.LEFT + kernel.RIGHT)
     inner = slice(kernel.TOP, kernel.TOP + height), slice(kernel.LEFT, kernel.LEFT + width)
@@ -179,7 +179,7 @@ def rehearse(channels: list[Known], weights: list[np.ndarray]) -> list[Known]:
 
 def _neighbours(known: Known, mean: np.ndarray | None, t: int) -> tuple:
     """The arguments of `sums.accumulate` for frame t, between the rows and the sums."""
-    kernel, finer = kernels.load("pixels"), kernels.load("mean").finer(known.top)
+    kernel, finer = kernels.load("mixing.pixels"), kernels.load("mixing.mean").finer(known.top)
     frames, history = known.decoded, 0
     if not known.keyframes[t]:
         history = 1 if t < 2 or known.keyframes[t - 1] else 2
@@ -197,7 +197,7 @@ def _neighbours(known: Known, mean: np.ndarray | None, t: int) -> tuple:
 
 def _padded(plane: np.ndarray) -> np.ndarray:
     """A plane with its edges repeated into the margins that kernels look at."""
-    kernel = kernels.load("pixels")
+    kernel = kernels.load("mixing.pixels")
     margins = ((kernel.TOP, kernel.BOTTOM), (kernel.LEFT, kernel.RIGHT))
     return np.pad(plane, margins, mode="edge")
 
@@ -217,7 +217,7 @@ def unpack(data: bytes, channels: int) -> tuple[list[np.ndarray], int]:
     FormatError
         When they are damaged.
     """
-    kernel = kernels.load("pixels")
+    kernel = kernels.load("mixing.pixels")
     shape = (channels, kernel.KINDS + 1, kernel.TAPS)
     count = int(np.prod(shape))
     packed, size = BLOCK.open(data)

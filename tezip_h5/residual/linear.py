@@ -48,7 +48,7 @@ class LinearEncoder:
 
     def __init__(self, shape, scale, settings, quantizer="uniform", guided=False, flat=False):
         self._shape, self._top, self._flat = shape, int(scale.top), flat
-        self._linear = kernels.load("linear")
+        self._linear = kernels.load("linear.plan")
         self._planner, self._fitter = Planner(scale), Fitter()
         self._weights: dict[tuple[bool, int], Weights] = {}
         self._heads: list[bytes] = []  # of planes
@@ -146,7 +146,7 @@ class LinearDecoder:
 
     def __init__(self, sections: dict[str, bytes], shape, scale):
         self._shape, self._planner = shape, Planner(scale)
-        self._linear = kernels.load("linear")
+        self._linear = kernels.load("linear.plan")
         if TABLES not in sections:
             raise FormatError("the section of tables is missing, but the linear coder needs it")
         self._tables = Tables.unpack(sections[TABLES])

@@ -19,7 +19,7 @@ class _Chunk:
     """A chunk on the device; it takes memory there from its first frame on."""
 
     def __init__(self, shape, *begin):
-        self._kernels = kernels.load("cuda_linear_chunks")
+        self._kernels = kernels.load("cuda.linear.chunks")
         self._lane = self._kernels.chunks().open(shape, *begin)
         self.close = self._kernels.chunks().closing(self, [self._lane])
         """Release the memory."""
@@ -60,7 +60,7 @@ class DeviceEncoder(_Chunk):
         super().__init__(shape, symbols_for(top, 0))
         self._known = no_planes(shape)
         self._symbols: list[tuple] = []  # where those of each plane are
-        self._wide = (2 * top + 1).bit_length() - 3 > kernels.load("cuda_linear_sample").ENTRY_BITS
+        self._wide = (2 * top + 1).bit_length() - 3 > kernels.load("cuda.linear.sample").ENTRY_BITS
 
     def begin(self, prediction: np.ndarray | None) -> None:
         super().begin(prediction)
@@ -68,7 +68,7 @@ class DeviceEncoder(_Chunk):
 
     def known(self, channel: int) -> tuple[np.ndarray, ...]:
         """The planes, as `HostEncoder` has them, from which weights of a channel are learned."""
-        linear = kernels.load("linear")
+        linear = kernels.load("linear.plan")
         if self._expected is not None:
             expected = np.ascontiguousarray(self._expected[channel])
             linear.surround(expected, self._known[1][channel])
@@ -78,7 +78,7 @@ class DeviceEncoder(_Chunk):
 
     def model(self, levels: np.ndarray, plan: np.ndarray, taps: np.ndarray) -> None:
         """Predict and quantize a plane of levels, int32 (h, w), and count its symbols."""
-        linear, slab = kernels.load("linear"), self._lane.slab
+        linear, slab = kernels.load("linear.plan"), self._lane.slab
         channel = int(plan[linear.CHANNEL])
         predicted = self._send_prediction(channel)
         slab.send(self._lane, 0, levels)
@@ -94,7 +94,7 @@ class DeviceEncoder(_Chunk):
     def code(self, sides: list[int], tables: Tables) -> Coded:
         """Code all symbols; `sides` are those of the planes. This releases the device's memory."""
         planes = [(*where, side) for where, side in zip(self._symbols, sides, strict=True)]
-        bits = Bits(min(kernels.load("linear").LANES, self._lane.shape[1]))
+        bits = Bits(min(kernels.load("linear.plan").LANES, self._lane.shape[1]))
         lanes = len(bits.filled)
         filled = self._lane.slab.filled_of(self._lane)
         coder = tables.of_context, tables.encoder_slots()
@@ -126,7 +126,7 @@ class DeviceDecoder(_Chunk):
 
     def decode(self, plan: np.ndarray, taps: np.ndarray) -> bool:
         """Decode a plane; returns whether a stream ended before its samples did."""
-        channel = int(plan[kernels.load("linear").CHANNEL])
+        channel = int(plan[kernels.load("linear.plan").CHANNEL])
         work = self._kernels.Decoding(self._lane, plan, taps, self._send_prediction(channel))
         self._kernels.chunks().code([work])
         self._frame[channel] = self._lane.slab.fetch(self._lane)

@@ -25,7 +25,7 @@ class _Chunk:
     """The planes of a chunk."""
 
     def __init__(self, shape):
-        self._linear = kernels.load("linear")
+        self._linear = kernels.load("linear.plan")
         self._planes = no_planes(shape)
         self._last: np.ndarray | None = None  # the last frame that was returned
         energies = np.arange(self._linear.WIDEST + 1)
@@ -90,7 +90,7 @@ class HostEncoder(_Chunk):
         self._bits.make_room(-(-height // lanes) * width * self._most_bits)
         found = symbols, contexts, self._counts[plan[self._linear.SIDE]]
         closed = plan[self._linear.CLOSED]
-        kernels.load("linear_closed" if closed else "linear_exact").model(
+        kernels.load("linear.closed" if closed else "linear.exact").model(
             levels,
             self._planes,
             taps,
@@ -129,7 +129,7 @@ def _words(symbols, contexts, of_context, slots, states) -> list[bytes]:
     (rows, width), lanes = symbols.shape, len(states)
     words = np.empty((lanes, -(-rows // lanes) * width + 1), np.uint16)
     places = np.full(lanes, words.shape[1], np.int64)
-    coder = kernels.load("linear_rans")
+    coder = kernels.load("linear.rans")
     coder.rans_encode(symbols, contexts, of_context, slots, words, states, places)
     return [
         row[place:].astype("<u2", copy=False).tobytes()
@@ -149,7 +149,7 @@ class HostDecoder(_Chunk):
 
     def __init__(self, shape, tables: Tables, streams: Streams):
         super().__init__(shape)
-        self._kernels = kernels.load("linear_decode")
+        self._kernels = kernels.load("linear.decode")
         self._of_context, self._slots = tables.of_context, tables.decoder_slots()
         self._streams = streams
 

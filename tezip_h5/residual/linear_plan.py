@@ -22,7 +22,7 @@ class Planner:
     """
 
     def __init__(self, scale):
-        self._linear = kernels.load("linear")
+        self._linear = kernels.load("linear.plan")
         wraps = scale.top > 2**31 - 1
         self.low, self._high = (-(2**31), 2**31 - 1) if wraps else (0, scale.top)
         self.energy_scale = 0

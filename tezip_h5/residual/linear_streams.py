@@ -191,7 +191,7 @@ class Streams:
         if counts.min() < 2:
             raise FormatError("a residual stream is too short to begin")
         states = np.array([int(lane[0]) | int(lane[1]) << 16 for lane in words], np.int64)
-        if states.min() < kernels.load("linear").LOWEST:
+        if states.min() < kernels.load("linear.plan").LOWEST:
             raise FormatError("a residual stream begins in a state that does not occur")
         of_words, of_bits = _starts(words), 32 * _starts(bits)
         self.words, self.bits = np.concatenate(words), np.concatenate(bits)
@@ -202,7 +202,7 @@ class Streams:
     def ended(self) -> bool:
         """Whether all streams have been read to their ends."""
         at_end = np.array_equal(self.places[1:], self.limits)
-        return at_end and bool((self.places[0] == kernels.load("linear").LOWEST).all())
+        return at_end and bool((self.places[0] == kernels.load("linear.plan").LOWEST).all())
 
 
 def _starts(streams: list[np.ndarray]) -> np.ndarray:

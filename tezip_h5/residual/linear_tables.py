@@ -86,7 +86,7 @@ class Tables:
                 f"tables out of range: scale {scale}, {count} tables of {symbols} symbols, "
                 f"sides {sides:#x}"
             )
-        contexts = kernels.load("linear").CONTEXTS
+        contexts = kernels.load("linear.plan").CONTEXTS
         used = [side for side in range(SIDES) if sides >> side & 1]
         size = contexts * len(used) + 2 * count * symbols
         body = inflate(data[_PREFIX.size :], size, "a section of tables")
@@ -108,7 +108,7 @@ def build(counts: np.ndarray, scale: int) -> tuple[Tables, list[int]]:
     This is k-means with code lengths as distances. Contexts are first grouped by the size of their
     symbols. Then each moves to the table that codes it best, several times.
     """
-    fit = kernels.load("linear_fit")
+    fit = kernels.load("linear.fit")
     sides, contexts, symbols = counts.shape
     flat = counts.reshape(-1, symbols)
     found = np.empty(len(flat), np.int64)

@@ -88,7 +88,7 @@ class Fitter:
     """Chooses the weights of each plane, in order."""
 
     def __init__(self):
-        self._kernels = kernels.load("linear_fit")
+        self._kernels = kernels.load("linear.fit")
         self._pasts: dict[tuple[bool, int], _Past] = {}
         self._turn = 0
 
@@ -96,12 +96,12 @@ class Fitter:
         """Whether to learn weights for the next plane, which has this number of samples."""
         past = self._past(plan)
         past.passed += samples
-        exact = not plan[kernels.load("linear").TOLERANCE]
+        exact = not plan[kernels.load("linear.plan").TOLERANCE]
         # The first weights of a chunk come from few samples, so they are learned again soon.
         return past.fits < 2 or past.passed >= past.pause * _RELEARNED[exact]
 
     def _past(self, plan) -> _Past:
-        linear = kernels.load("linear")
+        linear = kernels.load("linear.plan")
         key = bool(plan[linear.PREDICTED]), int(plan[linear.CHANNEL])
         return self._pasts.setdefault(key, _Past())
 
@@ -115,7 +115,7 @@ class Fitter:
         last : the present weights for such planes, which need not be transmitted again
         side : the plane whose magnitudes choose contexts, if the frame before is not used
         """
-        linear, past = kernels.load("linear"), self._past(plan)
+        linear, past = kernels.load("linear.plan"), self._past(plan)
         predicted, channel = bool(plan[linear.PREDICTED]), int(plan[linear.CHANNEL])
         past.fits, past.passed = past.fits + 1, 0
         taps = np.array(taps_of(predicted, channel), np.int64)
@@ -166,7 +166,7 @@ class Fitter:
 
     def _solve(self, samples, past, plan, taps, mean, sides):
         """Least squares: with the drift, with the median, and without the frame before."""
-        linear = kernels.load("linear")
+        linear = kernels.load("linear.plan")
         predicted, tolerance = bool(plan[linear.PREDICTED]), int(plan[linear.TOLERANCE])
         features = samples.shape[1] - 2
         products = np.zeros((features + 1, features + 1))

@@ -161,7 +161,7 @@ class MixingEncoder:
 
         Its result is the estimated number of bytes of that part in all frames.
         """
-        block = kernels.load("motion").BLOCK
+        block = kernels.load("mixing.motion").BLOCK
         band = len(self._rows) // 2
         part = self._rows[band]
         height, width = part.stop - part.start, self._shape[2]

@@ -24,7 +24,7 @@ _WORTH = 0.03  # motion must reduce the differences by this share in a trial to 
 
 def shape_of(frames: int, rows: int, columns: int) -> tuple[int, int, int, int]:
     """Shape of a band's vectors: frames, blocks down, blocks across, (dy, dx)."""
-    block = kernels.load("motion").BLOCK
+    block = kernels.load("mixing.motion").BLOCK
     return frames, -(-rows // block), -(-columns // block), 2
 
 
@@ -46,7 +46,7 @@ def estimate(
     skip : int
         Step between the rows that are compared: 1 for all, 2 for every second one, and so on.
     """
-    search = kernels.load("motion").search
+    search = kernels.load("mixing.motion").search
     moving = [t for t, keyframe in enumerate(keyframes) if t > 0 and not keyframe]
     count, height, width = frames.shape
     blocks = sum(math.prod(shape_of(count, part.stop - part.start, width)) for part in rows) // 2
@@ -76,7 +76,7 @@ def estimate(
 
 def followed(frame: np.ndarray, rows: list[slice], bands: list[np.ndarray], t: int) -> np.ndarray:
     """Frame t - 1 (int32 (h, w)), with its blocks moved to their places in frame t."""
-    kernel = kernels.load("motion")
+    kernel = kernels.load("mixing.motion")
     out = np.empty_like(frame)
     for part, vectors in zip(rows, bands, strict=True):
         size = part.stop - part.start, frame.shape[1]

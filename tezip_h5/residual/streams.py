@@ -15,7 +15,7 @@ __all__ = ["MODELS", "Bands", "Stream", "Weights", "follow"]
 
 WORST_BYTES = 16  # room for one pixel when encoding: more than its decisions need
 _MOST_BYTES = 48  # the most bytes of one pixel if every decision has the least probability
-MODELS = {0: ("coarse", COARSE), 1: ("fine", FINE)}
+MODELS = {0: ("mixing.coarse", COARSE), 1: ("mixing.fine", FINE)}
 """Name of the kernel and its sizes, by the number of the model."""
 
 
@@ -40,7 +40,7 @@ class _Channel:
         self.misses = np.zeros((2, *(padded if model.fine else (0, 0))), np.int32)
         self.usual = np.zeros(padded if model.fine else (0, 0), np.int32)
         self.tones = np.zeros((2, TONES), np.int32)
-        self.sums = kernels.load("nearby").Sums(*(size if model.fine else (0, 0)))
+        self.sums = kernels.load("mixing.nearby").Sums(*(size if model.fine else (0, 0)))
         self.filters = np.zeros((3, kernel.TAPS), np.int32)
         self.filters[0, :2] = 1 << 15
         self.filters[1:, 12] = 1 << 16
@@ -48,7 +48,7 @@ class _Channel:
         self.counters = np.full(sum(model.contexts) * model.slots, FIRST_COUNTER, np.uint32)
         self.weights = np.zeros((sum(model.mixers) * model.slots, model.weight_columns), np.int32)
         self.weights[:, : model.inputs] = model.first_weight
-        tables = kernels.load("mixing")
+        tables = kernels.load("mixing.decisions")
         self.refined = np.zeros((sum(model.refiners) * model.slots, 33), np.uint16)
         self.refined[:] = tables.FIRST_REFINED
         self.seen = 0  # frames since the last keyframe
@@ -66,7 +66,7 @@ class _Channel:
     def turn(self, top: int) -> None:
         """End a frame: it becomes the last one."""
         if self.mean.size:
-            remember = kernels.load("mean").remember
+            remember = kernels.load("mixing.mean").remember
             remember(self.planes[0], self.seen, top, self.mean)
             remember(self.misses[0], self.seen, MISSED_MOST, self.usual)
         self.seen += 1
@@ -116,11 +116,11 @@ class Stream:
     @cached_property
     def finer(self) -> int:
         """Number of fraction bits of the running means."""
-        return kernels.load("mean").finer(self.top)
+        return kernels.load("mixing.mean").finer(self.top)
 
     @cached_property
     def _kernel(self):
-        return kernels.load("pixels")
+        return kernels.load("mixing.pixels")
 
     @cached_property
     def _code_plane(self):
@@ -239,8 +239,8 @@ class Stream:
         if brightness is not None and channel.seen > 0:
             gain, offset = brightness[c]
             for plane in channel.planes[1:]:
-                kernels.load("motion").brighten(plane, gain, offset, self.top)
-            kernels.load("motion").brighten(
+                kernels.load("mixing.motion").brighten(plane, gain, offset, self.top)
+            kernels.load("mixing.motion").brighten(
                 channel.mean, gain, offset << self.finer, self.top << self.finer
             )
         planes = (*channel.planes[1:], channel.symbols[1], channel.misses[1])
@@ -251,7 +251,7 @@ class Stream:
         moved = tuple(np.zeros_like(plane) for plane in planes)
         for plane, out in zip(planes, moved, strict=True):
             if plane.size:
-                kernels.load("motion").follow(
+                kernels.load("mixing.motion").follow(
                     plane, kernel.TOP, kernel.LEFT, rows, columns, vectors, out
                 )
         *planes, channel.usual, channel.mean = moved
@@ -295,7 +295,7 @@ class Bands:
 
     def works(self, levels, predictions, tolerances, keyframe) -> list:
         """The work of coding a frame, as the device takes it."""
-        device = kernels.load("cuda_streams")
+        device = kernels.load("cuda.mixing.streams")
         if self._lanes is None:
             first = self.streams[0]
             self._lanes = device.streams().open(
@@ -347,7 +347,7 @@ class Bands:
 def _together(calls) -> list[list[np.ndarray]]:
     """Code a frame of several `Bands` on the device: [(bands, what `code` takes)]."""
     works = [bands.works(*arguments) for bands, arguments in calls]
-    kernels.load("cuda_streams").streams().code([w for part in works for w in part])
+    kernels.load("cuda.mixing.streams").streams().code([w for part in works for w in part])
     out = []
     for (bands, _), part in zip(calls, works, strict=True):
         for stream, work in zip(bands.streams, part, strict=True):
