@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 import time
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,6 +25,12 @@ from tezip_h5.hdf5.writing.pending import Pending
 from tezip_h5.hdf5.writing.plan import Plan, checked_filenames, checked_name
 from tezip_h5.hdf5.writing.summary import Summary, summarise
 from tezip_h5.settings import Settings
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, DTypeLike
+    from typing_extensions import Unpack
+
+    from tezip_h5.signatures import Filenames, PathLike, SettingsKeywords
 
 __all__ = ["Writer"]
 
@@ -111,10 +118,10 @@ class Writer:
 
     def __init__(
         self,
-        path,
+        path: PathLike,
         name: str,
         frame_shape: tuple[int, ...] | None = None,
-        dtype=None,
+        dtype: DTypeLike | None = None,
         *,
         absolute: float | None = None,
         relative: float | None = None,
@@ -130,13 +137,13 @@ class Writer:
         queue_frames: int | None = None,
         when_full: str = "block",
         panel_axes: int = 0,
-        mask=None,
+        mask: ArrayLike | None = None,
         preview: bool = True,
         device: str = "auto",
         embed_model: bool = False,
         metadata: dict | None = None,
-        **settings,
-    ):
+        **settings: Unpack[SettingsKeywords],
+    ) -> None:
         self._started = time.perf_counter()
         bound = ErrorBound(absolute, relative, pointwise_relative, noise)
         if append and overwrite:
@@ -241,7 +248,7 @@ class Writer:
         """Frames that were appended and are not written yet, those of the unfinished chunk too."""
         return self._line.frames
 
-    def append(self, frames, filename=None) -> None:
+    def append(self, frames: ArrayLike, filename: Filenames | None = None) -> None:
         """Add one frame, or a block of frames.
 
         Parameters
@@ -402,7 +409,7 @@ class Writer:
     def __enter__(self) -> Writer:
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def __repr__(self):
