@@ -8,6 +8,7 @@ reach the decoder.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
 
@@ -96,7 +97,7 @@ class ErrorBound:
         return {name for name in names if getattr(self, name) is not None}
 
     @classmethod
-    def from_mode(cls, mode: str | None, values=()) -> ErrorBound:
+    def from_mode(cls, mode: str | None, values: Sequence[float] = ()) -> ErrorBound:
         """Read the manual's ``-m MODE -b VALUE [VALUE]``.
 
         Parameters

@@ -13,6 +13,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,6 +29,9 @@ from tezip_h5.prediction.integer import IntegerModel
 from tezip_h5.samples import require_checksum
 from tezip_h5.settings import Settings
 from tezip_h5.windows import Kind
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 __all__ = [
     "Encoded",
@@ -239,7 +243,7 @@ def _encode_fallback(header: Header, frames: np.ndarray, effort: Effort) -> Enco
 
 
 def decode_chunk(
-    payload, *, max_bytes: int | None = None, threads: int = 1, device: str = "cpu"
+    payload: Buffer, *, max_bytes: int | None = None, threads: int = 1, device: str = "cpu"
 ) -> np.ndarray:
     """Decode one chunk; the inverse of `encode_chunk` within its bound.
 

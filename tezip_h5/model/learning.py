@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from tezip_h5.model.unfinished import UNFINISHED
 from tezip_h5.placing import place
 from tezip_h5.prediction.architecture import Architecture
 from tezip_h5.prediction.integer import IntegerModel
+
+if TYPE_CHECKING:
+    from tezip_h5.signatures import PathLike
 
 __all__ = ["on_gpu", "require", "train"]
 
@@ -38,10 +42,10 @@ class _Part:
 
 
 def train(
-    out,
-    data,
+    out: PathLike,
+    data: PathLike | Sequence[PathLike],
     *,
-    validation: Sequence | None = None,
+    validation: PathLike | Sequence[PathLike] | None = None,
     architecture: Architecture | None = None,
     network: dict | None = None,
     epochs: int = 40,
@@ -53,11 +57,11 @@ def train(
     side: int = 64,
     scenes: float = 0.1,
     symmetry: str = "all",
-    start=None,
+    start: PathLike | None = None,
     keep: float | None = None,
     seed: int = 0,
     verbose: bool = False,
-    say=print,
+    say: Callable[[str], object] = print,
 ) -> IntegerModel:
     """Train a PredNet on stacks and export it.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +16,11 @@ from tezip_h5.model.weights import WEIGHTS_FILE
 from tezip_h5.prediction.integer import BEGINNING, MAX_BYTES, IntegerModel
 from tezip_h5.prediction.prednet import PredNet
 from tezip_h5.prediction.reference import conformance
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tezip_h5.signatures import PathLike
 
 __all__ = [
     "DEFAULT",
@@ -56,7 +62,7 @@ def register(model: IntegerModel) -> IntegerModel:
     return model
 
 
-def load(path, sample=None) -> IntegerModel:
+def load(path: PathLike, sample: Callable[[], np.ndarray] | None = None) -> IntegerModel:
     """Load and register a model.
 
     Parameters

@@ -6,6 +6,7 @@ findings (file) -> pictures, chunks, comparison -> frames_part, bytes_part -> do
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tezip_h5.errors import InputError
 from tezip_h5.hdf5.files import opening
@@ -15,12 +16,15 @@ from tezip_h5.page.findings import gather
 from tezip_h5.page.pictures import MOST_FRAMES
 from tezip_h5.placing import place
 
+if TYPE_CHECKING:
+    from tezip_h5.signatures import PathLike
+
 __all__ = ["report"]
 
 
 def report(
-    path,
-    out,
+    path: PathLike,
+    out: PathLike,
     *,
     name: str | None = None,
     pictures: int | slice | None = 48,

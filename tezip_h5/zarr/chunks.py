@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +16,13 @@ from tezip_h5.hdf5.pipeline import filter
 from tezip_h5.hdf5.pipeline.options import ChunkOptions, TEZip
 from tezip_h5.model import store
 from tezip_h5.prediction.integer import IntegerModel
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from typing_extensions import Unpack
+
+    from tezip_h5.signatures import SettingsKeywords
 
 __all__ = ["ChunkCodec", "Configured", "frames_shape", "model_text"]
 
@@ -127,13 +135,13 @@ class Configured:
 
     def __init__(
         self,
-        absolute=None,
-        relative=None,
-        pointwise_relative=None,
-        noise=None,
-        models=(),
-        **settings,
-    ):
+        absolute: float | None = None,
+        relative: float | None = None,
+        pointwise_relative: float | None = None,
+        noise: float | None = None,
+        models: Sequence[str] = (),
+        **settings: Unpack[SettingsKeywords],
+    ) -> None:
         self._chunks = ChunkCodec(
             models,
             absolute=absolute,

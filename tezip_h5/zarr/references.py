@@ -13,6 +13,7 @@ import json
 import math
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
@@ -27,12 +28,22 @@ from tezip_h5.hdf5.reading import reader
 from tezip_h5.model import embedding, store
 from tezip_h5.zarr.chunks import ChunkCodec, model_text
 
+if TYPE_CHECKING:
+    from tezip_h5.signatures import PathLike
+
 __all__ = ["references"]
 
 _OF_HDF5 = {"DIMENSION_LABELS", "DIMENSION_LIST", "REFERENCE_LIST", "tezip"}
 
 
-def references(path, name=None, *, url=None, zarr_format: int = 2, others: bool = False) -> dict:
+def references(
+    path: PathLike,
+    name: str | None = None,
+    *,
+    url: str | None = None,
+    zarr_format: int = 2,
+    others: bool = False,
+) -> dict:
     """References to the chunks of a file's stacks, for fsspec and zarr.
 
     Parameters

@@ -13,6 +13,7 @@ import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import h5py
 
@@ -29,6 +30,13 @@ from tezip_h5.hdf5.reading import verifying
 from tezip_h5.hdf5.writing.plan import Job, Plan
 from tezip_h5.levels import DTYPES
 from tezip_h5.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from typing_extensions import Unpack
+
+    from tezip_h5.signatures import PathLike, SettingsKeywords
 
 __all__ = ["Converted", "ConvertedStack", "convert"]
 
@@ -100,9 +108,9 @@ class Converted:
 
 
 def convert(
-    source,
-    target=None,
-    datasets=None,
+    source: PathLike,
+    target: PathLike | None = None,
+    datasets: str | Sequence[str] | None = None,
     *,
     in_place: bool = False,
     absolute: float | None = None,
@@ -116,7 +124,7 @@ def convert(
     embed_model: bool = False,
     progress: bool | None = None,
     device: str = "auto",
-    **settings,
+    **settings: Unpack[SettingsKeywords],
 ) -> Converted:
     """Compress the image stacks of an HDF5 file, and copy everything else.
 

@@ -11,6 +11,7 @@ import time
 import uuid
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import TYPE_CHECKING
 
 import h5py
 
@@ -32,6 +33,11 @@ from tezip_h5.hdf5.threads import threads_or_default
 from tezip_h5.model import embedding
 from tezip_h5.recoding import Kept, recode
 from tezip_h5.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tezip_h5.signatures import PathLike
 
 __all__ = ["Recompressed", "RecompressedStack", "recompress"]
 
@@ -95,7 +101,13 @@ class Recompressed:
 
 
 def recompress(
-    source, target, *, level="best", threads=None, name=None, device="auto"
+    source: PathLike,
+    target: PathLike,
+    *,
+    level: str = "best",
+    threads: int | None = None,
+    name: str | Sequence[str] | None = None,
+    device: str = "auto",
 ) -> Recompressed:
     """Encode the stacks of a file again; every sample stays as it is, bit for bit.
 

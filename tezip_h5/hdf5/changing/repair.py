@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
@@ -22,6 +23,9 @@ from tezip_h5.hdf5.reading import reader
 from tezip_h5.hdf5.writing import live
 from tezip_h5.hdf5.writing.past import past_of
 from tezip_h5.windows import Kind
+
+if TYPE_CHECKING:
+    from tezip_h5.signatures import PathLike
 
 _ROOM = 1 << 20  # about the most bytes that keyframes and preview take
 
@@ -75,7 +79,7 @@ class Repaired:
         return "\n".join(lines)
 
 
-def repair(path) -> Repaired:
+def repair(path: PathLike) -> Repaired:
     """Make a file usable again after its writer was killed.
 
     It finishes a change that `write` had begun, see `journal`. It clears HDF5's mark of an open

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
@@ -19,6 +20,13 @@ from tezip_h5.hdf5.pipeline.misnamed import advice_on
 from tezip_h5.levels import DTYPES
 from tezip_h5.model import store
 from tezip_h5.settings import CODERS, FEEDBACKS, LEVELS, PREDICTORS, QUANTIZERS, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from typing_extensions import Unpack
+
+    from tezip_h5.signatures import SettingsKeywords
 
 __all__ = [
     "FILTER_ID",
@@ -287,8 +295,13 @@ class TEZip(h5py.filters.FilterRefBase):
     filter_name = "tezip"
 
     def __init__(
-        self, absolute=None, relative=None, pointwise_relative=None, noise=None, **settings
-    ):
+        self,
+        absolute: float | None = None,
+        relative: float | None = None,
+        pointwise_relative: float | None = None,
+        noise: float | None = None,
+        **settings: Unpack[SettingsKeywords],
+    ) -> None:
         self._settings = settings_of(settings)
         self._bound = ErrorBound(absolute, relative, pointwise_relative, noise)
         self.filter_options = ChunkOptions(None, None, self._bound, self._settings).pack()
@@ -325,7 +338,7 @@ class TEZip(h5py.filters.FilterRefBase):
         return config
 
     @classmethod
-    def from_filter_options(cls, filter_id: int, filter_options) -> TEZip:
+    def from_filter_options(cls, filter_id: int, filter_options: Sequence[int]) -> TEZip:
         """The options of a dataset's filter, from its id and cd_values.
 
         Parameters

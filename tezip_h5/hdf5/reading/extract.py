@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from tezip_h5.errors import InputError
@@ -11,11 +13,20 @@ from tezip_h5.hdf5.files import opening
 from tezip_h5.hdf5.pipeline.options import panel_axes_of
 from tezip_h5.hdf5.reading import reader
 
+if TYPE_CHECKING:
+    from tezip_h5.signatures import PathLike
+
 __all__ = ["extract"]
 
 
 def extract(
-    path, folder, *, name=None, overwrite=False, threads=None, device="auto"
+    path: PathLike,
+    folder: PathLike,
+    *,
+    name: str | None = None,
+    overwrite: bool | str = False,
+    threads: int | None = None,
+    device: str = "auto",
 ) -> dict[str, str]:
     """Write the frames of a stack as lossless image files.
 

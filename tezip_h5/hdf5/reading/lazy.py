@@ -7,12 +7,18 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tezip_h5.errors import FormatError, InputError
 from tezip_h5.hdf5.files import opening
 from tezip_h5.hdf5.reading import reader
+
+if TYPE_CHECKING:
+    import dask.array
+
+    from tezip_h5.signatures import PathLike
 
 __all__ = ["to_dask"]
 
@@ -45,7 +51,7 @@ class _Stored:
             return reader.read(data, selection, threads=1)
 
 
-def to_dask(path, name: str | None = None, *, chunks=None):
+def to_dask(path: PathLike, name: str | None = None, *, chunks: Any = None) -> dask.array.Array:
     """Read a stack lazily, as a dask array.
 
     Every block opens the file for itself, so blocks may be computed by threads, by processes and

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
@@ -23,6 +24,9 @@ from tezip_h5.hdf5.pipeline import cache, filter
 from tezip_h5.hdf5.pipeline.options import check_dataset
 from tezip_h5.hdf5.threads import chunks_under_way, threads_or_default
 from tezip_h5.progress import progress_bar
+
+if TYPE_CHECKING:
+    from tezip_h5.signatures import PathLike
 
 __all__ = [
     "Geometry",
@@ -39,8 +43,14 @@ _AT_ONCE = 16  # frames of a dataset without chunks
 
 
 def read(
-    path_or_dataset, selection=None, *, name=None, threads=None, cache_bytes=None, device="auto"
-):
+    path_or_dataset: PathLike | h5py.Dataset,
+    selection: Any = None,
+    *,
+    name: str | None = None,
+    threads: int | None = None,
+    cache_bytes: int | None = None,
+    device: str = "auto",
+) -> np.ndarray | Any:
     """Read frames of a compressed stack, decoding its chunks in parallel.
 
     Parameters

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
@@ -16,6 +17,9 @@ from tezip_h5.hdf5.pipeline.options import options_of
 from tezip_h5.hdf5.reading import listing
 from tezip_h5.hdf5.reading.chunks import ChunkReport, describe_chunks
 from tezip_h5.model import embedding
+
+if TYPE_CHECKING:
+    from tezip_h5.signatures import PathLike
 
 __all__ = [
     "FileReport",
@@ -142,7 +146,7 @@ class FileReport:
         return "\n\n".join([head, listing.overview(self.stacks), *map(str, self.stacks)])
 
 
-def inspect(path, *, frames: bool = False, chunks: bool = False) -> FileReport:
+def inspect(path: PathLike, *, frames: bool = False, chunks: bool = False) -> FileReport:
     """Describe the stacks of a file, without decoding them.
 
     Parameters

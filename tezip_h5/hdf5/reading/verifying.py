@@ -7,6 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
@@ -21,6 +22,9 @@ from tezip_h5.hdf5.pipeline.options import check_dataset, options_of, panel_axes
 from tezip_h5.hdf5.reading import reader, sources
 from tezip_h5.hdf5.threads import threads_or_default
 from tezip_h5.progress import progress_bar
+
+if TYPE_CHECKING:
+    from tezip_h5.signatures import PathLike, StackLike
 
 __all__ = ["Verification", "compare", "verify"]
 
@@ -57,7 +61,13 @@ class Verification:
         return text
 
 
-def verify(path, original=None, *, name=None, threads=None) -> Verification:
+def verify(
+    path: PathLike,
+    original: StackLike | None = None,
+    *,
+    name: str | None = None,
+    threads: int | None = None,
+) -> Verification:
     """Decode every chunk of a file from its stored bytes, and check all that can be checked.
 
     Parameters

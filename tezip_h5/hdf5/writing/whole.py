@@ -6,6 +6,7 @@ import contextlib
 import os
 import uuid
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
@@ -23,14 +24,20 @@ from tezip_h5.hdf5.writing.summary import Stopwatch, Summary, summarise
 from tezip_h5.model import embedding
 from tezip_h5.model.batches import clip_of
 
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+    from typing_extensions import Unpack
+
+    from tezip_h5.signatures import PathLike, SettingsKeywords, StackLike
+
 __all__ = ["write"]
 
 _SAMPLE_FRAMES = 8
 
 
 def write(
-    stack,
-    path=None,
+    stack: StackLike,
+    path: PathLike | None = None,
     name: str = "scan",
     *,
     absolute: float | None = None,
@@ -38,7 +45,7 @@ def write(
     pointwise_relative: float | None = None,
     noise: float | None = None,
     axes: str | None = None,
-    mask=None,
+    mask: ArrayLike | None = None,
     chunk_frames: int | None = None,
     tile: tuple[int, int] | None = None,
     threads: int | None = None,
@@ -47,9 +54,9 @@ def write(
     preview: bool = True,
     embed_model: bool = False,
     progress: bool | None = None,
-    scheduler=None,
+    scheduler: Any = None,
     device: str = "auto",
-    **settings,
+    **settings: Unpack[SettingsKeywords],
 ) -> Summary:
     """Compress a stack into an HDF5 file.
 

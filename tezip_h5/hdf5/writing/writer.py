@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,6 +24,12 @@ from tezip_h5.hdf5.writing.pending import Pending
 from tezip_h5.hdf5.writing.plan import Plan, checked_filenames, checked_name
 from tezip_h5.hdf5.writing.summary import Stopwatch, Summary, summarise
 from tezip_h5.settings import Settings
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, DTypeLike
+    from typing_extensions import Unpack
+
+    from tezip_h5.signatures import Filenames, PathLike, SettingsKeywords
 
 __all__ = ["Writer"]
 
@@ -111,10 +118,10 @@ class Writer:
 
     def __init__(
         self,
-        path,
+        path: PathLike,
         name: str = "scan",
         frame_shape: tuple[int, ...] | None = None,
-        dtype=None,
+        dtype: DTypeLike | None = None,
         *,
         absolute: float | None = None,
         relative: float | None = None,
@@ -130,13 +137,13 @@ class Writer:
         queue_frames: int | None = None,
         when_full: str = "block",
         panel_axes: int = 0,
-        mask=None,
+        mask: ArrayLike | None = None,
         preview: bool = True,
         device: str = "auto",
         embed_model: bool = False,
         metadata: dict | None = None,
-        **settings,
-    ):
+        **settings: Unpack[SettingsKeywords],
+    ) -> None:
         self._watch = Stopwatch()
         bound = ErrorBound(absolute, relative, pointwise_relative, noise)
         if append and overwrite:
@@ -241,7 +248,7 @@ class Writer:
         """Number of frames that are not written yet, those of the unfinished chunk included."""
         return self._line.frames
 
-    def append(self, frames, filename=None) -> None:
+    def append(self, frames: ArrayLike, filename: Filenames | None = None) -> None:
         """Add one frame, or a block of frames.
 
         Parameters
@@ -402,7 +409,7 @@ class Writer:
     def __enter__(self) -> Writer:
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def __repr__(self):
