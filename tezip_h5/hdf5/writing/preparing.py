@@ -1,8 +1,9 @@
-"""`prepare`: what encoding and decoding need is compiled before the first frame comes."""
+"""`prepare`: compile everything that encoding and decoding need, before the first frame comes."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,16 +16,23 @@ from tezip_h5.hdf5.contents.networks import model_to_try
 from tezip_h5.hdf5.writing.plan import Plan
 from tezip_h5.settings import Settings
 
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+    from typing_extensions import Unpack
+
+    from tezip_h5.signatures import SettingsKeywords
+
 __all__ = ["prepare"]
 
 _SHAPE = 4, 64, 64
 # Kernels that only some samples need: those of any coder, and those of the mixing coder.
-_OF_ANY, _OF_MIXING = ("bits", "masks"), ("mean", "motion", "rehearsal", "sums")
+_OF_ANY = ("bits", "masks")
+_OF_MIXING = ("mixing.mean", "mixing.motion", "mixing.rehearsal", "mixing.sums")
 _WIDE = ErrorBound(relative=0.05)
 
 
 def prepare(
-    dtype="uint16",
+    dtype: DTypeLike = "uint16",
     *,
     channels: int = 1,
     absolute: float | None = None,
@@ -32,7 +40,7 @@ def prepare(
     pointwise_relative: float | None = None,
     noise: float | None = None,
     device: str = "auto",
-    **settings,
+    **settings: Unpack[SettingsKeywords],
 ) -> float:
     """Compile now what writing and reading frames would compile when the first one comes.
 
