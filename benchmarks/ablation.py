@@ -20,6 +20,7 @@ from unittest import mock
 
 import h5py
 import numpy as np
+from provenance import made_by
 
 from tezip_h5 import ErrorBound, Settings, codec
 from tezip_h5.residual import mixing
@@ -80,7 +81,8 @@ def main() -> None:
     print("# What the ingredients of the mixing coder gain\n")
     print(
         f"First {FRAMES} frames of every stack, one chunk, one thread. Bytes more (+) or fewer\n"
-        "(-) without the ingredient, and the time that encoding then takes."
+        "(-) without the ingredient, and the time that encoding then takes. "
+        f"{made_by()}."
     )
     for level in ("balanced", "best"):
         settings = Settings(level=level, coder="mixing", predictor="previous")

@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import h5py
+from provenance import made_by
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "acquire.py"
 
@@ -30,6 +31,7 @@ def main() -> None:
     parser.add_argument("--levels", nargs="+", default=["fast", "balanced", "best"])
     parser.add_argument("--out", type=Path, help="write the table there, too")
     args = parser.parse_args()
+    made = made_by()
     acquire = runpy.run_path(str(EXAMPLE))["acquire"]
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -54,7 +56,7 @@ def main() -> None:
         "",
         f"`python benchmarks/acquisition.py --threads {args.threads}`: simulated 16-bit frames of "
         f"512 x 512, `swmr=True`, h5py {h5py.version.version}, {os.cpu_count()} processors, "
-        f"load {load:.1f} at the end.",
+        f"load {load:.1f} at the end; {made}.",
         "",
         "| level | bound | MB/s | frames | MB per second of processor time | ratio |",
         "|---|---|--:|--:|--:|--:|",

@@ -20,6 +20,7 @@ import dask
 import h5py
 import numpy as np
 from distributed import Client, LocalCluster
+from provenance import made_by
 
 import tezip_h5
 from tezip_h5.simulate import detector_sequence
@@ -83,8 +84,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     print("# Scaling with the workers of a dask cluster\n")
-    print(f"`python benchmarks/cluster.py`, {time.strftime('%Y-%m-%d')}: tezip_h5")
-    print(f"{tezip_h5.__version__}, {platform.machine()}, {os.cpu_count()} processors, load")
+    print("`python benchmarks/cluster.py`:")
+    print(f"{made_by()}, {platform.machine()}, {os.cpu_count()} processors, load")
     print(f"{os.getloadavg()[0]:.1f} when it began; medians of {args.rounds}. uint16 frames of")
     print(f"{SIDE} x {SIDE}, lossless, in chunks of 16; workers read them from one HDF5 file.")
     print("CPU s: processor time of all processes together.\n")

@@ -15,6 +15,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+from provenance import of_rows
 
 HEAD = """# What limits the size at a bound
 
@@ -26,12 +27,17 @@ RESULTS = Path(__file__).parent / "results"
 SZ3 = ("hdf5 sz3", "hdf5 sz3, 16 frames")
 
 
-def bits_by_codec(path: Path) -> dict[float, dict[str, float]]:
+def rows_of(path: Path) -> list[dict[str, str]]:
+    """The rows of a stack's results."""
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def bits_by_codec(rows: list[dict[str, str]]) -> dict[float, dict[str, float]]:
     """Bits per sample of every bound and codec."""
     found: dict[float, dict[str, float]] = defaultdict(dict)
-    with path.open() as file:
-        for row in csv.DictReader(file):
-            found[float(row["bound"])][row["codec"]] = float(row["bits_per_sample"])
+    for row in rows:
+        found[float(row["bound"])][row["codec"]] = float(row["bits_per_sample"])
     return found
 
 
@@ -65,11 +71,12 @@ def covering_bits(deviation: float, bound: int) -> float:
 
 
 def main() -> None:
-    print(HEAD)
+    results = {path: rows_of(path) for path in sorted(RESULTS.glob("*.csv"))}
+    print(HEAD + of_rows(row.get("made_by") for rows in results.values() for row in rows) + "\n")
     print("| stack | bound | SZ3 | best | SZ3 / best | noise | SZ3 / noise |")
     print("|---|--:|--:|--:|--:|--:|--:|")
-    for path in sorted(RESULTS.glob("*.csv")):
-        bits = bits_by_codec(path)
+    for path, rows in results.items():
+        bits = bits_by_codec(rows)
         if "f32" in path.stem or "tezip best" not in bits.get(0.0, {}):
             continue
         lossless = bits[0.0]["tezip best"]

@@ -26,6 +26,7 @@ from unittest import mock
 
 import numpy as np
 from numba import cuda, int32
+from provenance import made_by
 
 import tezip_h5
 from tezip_h5 import devices, gpu_arrays, kernels
@@ -85,7 +86,7 @@ class Clock:
     """Times kernels by events of the stream that they are launched on."""
 
     def __init__(self, runs: int):
-        self._launch, self._runs = kernels.load("cuda_launch"), runs
+        self._launch, self._runs = kernels.load("cuda.launch"), runs
 
     def __call__(self, work) -> float | None:
         """Least milliseconds of a few runs, after one to compile and warm up."""
@@ -108,7 +109,7 @@ class Clock:
 
 def copy_row(sizes: Sizes, clock: Clock) -> Row:
     """The device's memory copied to itself."""
-    memory, gpu = kernels.load("cuda_memory"), kernels.load("cuda")
+    memory, gpu = kernels.load("cuda.memory"), kernels.load("cuda")
     samples = sizes.rows * sizes.columns * sizes.frames
     source = np.arange(samples, dtype=np.int32)
     here, there = memory.to_device(source), memory.empty((samples,), np.int32)
@@ -119,7 +120,7 @@ def copy_row(sizes: Sizes, clock: Clock) -> Row:
 
 def transfer_rows(sizes: Sizes, clock: Clock) -> list[Row]:
     """Copies between pinned host memory and the device's."""
-    memory = kernels.load("cuda_memory")
+    memory = kernels.load("cuda.memory")
     samples = sizes.rows * sizes.columns * sizes.frames
     pinned = memory.Pinned((samples,), np.int32)
     pinned.array[:] = np.arange(samples)
@@ -139,7 +140,7 @@ def transfer_rows(sizes: Sizes, clock: Clock) -> list[Row]:
 
 def peak_row(sizes: Sizes, clock: Clock) -> Row:
     """Multiply-adds of 32-bit integers in registers, in chains that do not wait for each other."""
-    launch, memory = kernels.load("cuda_launch"), kernels.load("cuda_memory")
+    launch, memory = kernels.load("cuda.launch"), kernels.load("cuda.memory")
     rounds = 4 if launch.SIMULATED else ROUNDS
 
     @cuda.jit
@@ -239,7 +240,7 @@ class Stages:
         return np.zeros_like(self._host["levels"])
 
     def _row(self, name, kernel, inputs, scalars, outputs) -> Row:
-        memory = kernels.load("cuda_memory")
+        memory = kernels.load("cuda.memory")
         here = [self._host[n] for n in inputs]
         made = [self._empty(n) for n in outputs]
         there = [memory.to_device(a) for a in here]
@@ -257,7 +258,7 @@ class Stages:
 
     def _counted(self) -> Row:
         """The histogram of PEE, and the tables that it gives."""
-        memory, gpu = kernels.load("cuda_memory"), kernels.load("cuda")
+        memory, gpu = kernels.load("cuda.memory"), kernels.load("cuda")
         symbols, low = self._host["differences"], 1 << (8 * WIDTH - 1)
         expected = np.bincount(symbols + low, minlength=MASK + 1)
         there, counts = memory.to_device(symbols), memory.to_device(np.zeros(MASK + 1, np.int64))
@@ -272,7 +273,7 @@ class Stages:
 
     def _together(self) -> Row:
         """Quantise, DBSE, PEE's mapping, one after the other in device memory."""
-        memory, gpu = kernels.load("cuda_memory"), kernels.load("cuda")
+        memory, gpu = kernels.load("cuda.memory"), kernels.load("cuda")
         host, low = self._host, 1 << (8 * WIDTH - 1)
         levels, guess, table = (memory.to_device(host[n]) for n in ("levels", "guess", "ranks_of"))
         one, two, three = (memory.to_device(np.zeros_like(host["levels"])) for _ in range(3))
@@ -309,7 +310,7 @@ def network_row(sizes: Sizes, clock: Clock) -> Row:
     from tezip_h5.prediction.prednet import PredNet
     from tezip_h5.prediction.prednet_cuda import PredNetBatch
 
-    memory = kernels.load("cuda_memory")
+    memory = kernels.load("cuda.memory")
     model, side, scale = store.default(1), sizes.network_side, (255, 0, 0)
     frames = detector_sequence(3, side, side, dtype="uint8").astype(np.int32)[:, None]
     cpu = PredNet(model, (1, side, side), *scale)
@@ -334,7 +335,7 @@ class Linear:
     def __init__(self, sizes: Sizes, clock: Clock):
         self._clock, self._count, side = clock, sizes.chunks, sizes.linear_side
         self._frames = detector_sequence(3, side, side).astype(np.int32)[:, None]
-        self._chunks = kernels.load("cuda_linear_chunks")
+        self._chunks = kernels.load("cuda.linear.chunks")
 
     def rows(self) -> list[Row]:
         """A row for each kind of launch, exact and with a tolerance."""
@@ -362,7 +363,7 @@ class Linear:
 
     def _caught(self, work) -> tuple:
         """What `work` returns, its last launch, and the coder of a lane before that."""
-        memory, pieces, code = kernels.load("cuda_memory"), [], self._chunks.Chunks.code
+        memory, pieces, code = kernels.load("cuda.memory"), [], self._chunks.Chunks.code
 
         def catching(chunks, works):
             for piece in works:
@@ -376,7 +377,7 @@ class Linear:
             return (work(), *pieces[-1])
 
     def _time(self, caught: list[tuple]) -> float | None:
-        """The launches of many chunks as one for every slab, as `cuda_gather.py` has them."""
+        """The launches of many chunks as one for every slab, as `gather.py` has them."""
         slabs: dict = {}
         for _, work, coder in caught:
             slabs.setdefault(id(work.lane.slab), []).append((work, coder))
@@ -547,7 +548,7 @@ def about(found: devices.Status) -> str:
         machine = (
             f"{found.name}, compute capability {capability}, {found.memory_bytes / 2**30:.0f} GiB, "
             f"driver {found.driver}, compiled with CUDA {found.runtime}, numba-cuda "
-            f"{found.numba_cuda}, tezip_h5 {tezip_h5.__version__}."
+            f"{found.numba_cuda}, {made_by()}."
         )
     return (
         f"{machine}\n\nEvery result was compared with the CPU's and is the same. Bytes moved: "

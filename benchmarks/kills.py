@@ -24,6 +24,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from provenance import made_by
 
 import tezip_h5
 
@@ -187,6 +188,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="write the table there, too")
     args = parser.parse_args()
+    made = made_by()
     moments = random.Random(args.seed)
     expected = frames()
     # Compiled here once, for all processes.
@@ -207,7 +209,8 @@ def main() -> None:
         "# Killed writers",
         "",
         f"`python benchmarks/kills.py --kills {args.kills} --seed {args.seed}`, h5py "
-        f"{h5py.version.version}, HDF5 {h5py.version.hdf5_version}, {os.cpu_count()} processors. "
+        f"{h5py.version.version}, HDF5 {h5py.version.hdf5_version}, {os.cpu_count()} processors, "
+        f"{made}. "
         "SIGKILL at a random moment of the",
         f"first {args.longest:g} s; `swmr`: while a reader follows, opened with `swmr=True`; "
         f"`added`: stacks of {ADDED} frames, one",

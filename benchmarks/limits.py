@@ -16,6 +16,8 @@ import tempfile
 import textwrap
 from pathlib import Path
 
+from provenance import made_by
+
 PREPARE = """
     import sys, time, resource, numpy as np, h5py, tezip_h5
     from tezip_h5.simulate import detector_sequence
@@ -137,6 +139,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=512, help="of 8 MB, for the memory figures")
     count = parser.parse_args().frames
     print(f"{processor()}, {os.cpu_count()} processors, Python {platform.python_version()}")
+    print(made_by())
     with tempfile.TemporaryDirectory() as folder:
         in_process(IMPORT)
         in_process(PREPARE + SPEED, folder)

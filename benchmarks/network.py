@@ -25,6 +25,7 @@ from unittest import mock
 
 import h5py
 import numpy as np
+from provenance import made_by
 from two_frames import TwoFrames
 
 import tezip_h5
@@ -109,7 +110,7 @@ def show_errors(args) -> None:
     print("previous frame's. `two frames` is a robust linear predictor from 7x7 samples of two")
     print("frames, `own` the integer model trained on the stack, both fitted to the first half.")
     print("`noise` is what is left where only white noise is (Immerkaer's estimate; fine texture")
-    print("counts as noise): no predictor gets far below that.\n")
+    print(f"counts as noise): no predictor gets far below that. {made_by()}.\n")
     print("| stack | previous frame | noise | two frames | default | own | aim | reached |")
     print("|---|--:|--:|--:|--:|--:|--:|---|")
     trials = []
@@ -182,7 +183,7 @@ def show_bytes(args) -> None:
     print(
         "pays: none, the model that ships, the own one embedded if that pays, and the own one kept"
     )
-    print(f"beside the file. {cropped(args)}\n")
+    print(f"beside the file. {cropped(args)} {made_by()}.\n")
     print("| stack | level | bound | none | default | own | own beside | saved by these |")
     print("|---|---|--:|--:|--:|--:|--:|---|")
     larger, files = [], 0
@@ -207,7 +208,7 @@ def show_pinned(args) -> None:
         "\n## Bytes with each predictor\n\nThe same with the predictor pinned, models not counted:"
     )
     print("what each gives TEZip's own stages, and the mixing coder, which has a blend of adaptive")
-    print(f"predictors besides. {cropped(args)}\n")
+    print(f"predictors besides. {cropped(args)} {made_by()}.\n")
     print("| stack | coder | bound | previous frame | default | own | saved by these |")
     print("|---|---|--:|--:|--:|--:|---|")
     for name, second, own, bound in parts_to_encode(args):
@@ -272,7 +273,7 @@ def show_speed() -> None:
     """Print how fast the integer networks are."""
     load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
     print("\n## Speed\n\nFrames of 512x512, integers on the CPU; the best of several runs on a")
-    print(f"machine with {os.cpu_count()} processors and a load of {load} before.\n")
+    print(f"machine with {os.cpu_count()} processors and a load of {load} before; {made_by()}.\n")
     print("| model | bytes | a frame, time of one processor | by two threads | two at once |")
     print("|---|--:|--:|--:|--:|")
     models = {"grey, ships": store.default(1), "RGB, ships": store.default(3)}

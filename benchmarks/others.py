@@ -29,6 +29,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from provenance import of_rows
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,7 @@ def make(unpacked: Path, folder: Path) -> None:
 
 def table(results: Path) -> str:
     """What `run.py` found: the smallest peer's bytes over ours."""
+    made: list[str | None] = []
     lines = [
         "# Stacks that were not at hand while the coders were made",
         "",
@@ -213,6 +215,7 @@ def table(results: Path) -> str:
     for path in sorted(results.glob("*.csv")):
         with path.open() as file:
             rows = [row for row in csv.DictReader(file) if row["verdict"] in ("exact", "kept")]
+        made += [row.get("made_by") for row in rows]
         for bound in dict.fromkeys(row["bound"] for row in rows):
             here = {row["codec"]: row for row in rows if row["bound"] == bound}
             peers = [row for name, row in here.items() if not re.match("tezip|the original", name)]
@@ -231,7 +234,7 @@ def table(results: Path) -> str:
     for name, of_levels in (("", ratios), (" beside SZ3, all bounds", beside_sz3)):
         means = [f"{np.exp(np.mean(np.log(found))):.3f}" for found in of_levels.values()]
         lines.append(f"| geometric mean{name} | | | | | " + " | ".join(means) + " |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", of_rows(made)])
 
 
 def main():

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from provenance import made_by
 
 import tezip_h5
 from tezip_h5.hdf5.pipeline import plugin
@@ -82,7 +83,7 @@ def main() -> int:
         f"uint16 {stack.shape} (level balanced: a quarter of it), absolute bound 2; MB of samples"
     )
     print("a second, one thread or core.")
-    print("Uncompressed: h5dump of the same samples without any filter.\n")
+    print(f"Uncompressed: h5dump of the same samples without any filter. {made_by()}.\n")
     print("| level | `tezip_h5.read` | h5dump | share | h5dump, uncompressed | first chunk, s |")
     print("|---|--:|--:|--:|--:|--:|")
     with tempfile.TemporaryDirectory() as folder:

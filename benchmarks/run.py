@@ -19,7 +19,8 @@ from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
-import tezip_h5
+from provenance import made_by, of_rows
+
 from tezip_h5.cli import bench
 
 COLUMNS = ("codec", "bytes", "ratio", "bits", "MB/s in", "MB/s out", "error", "verdict", "threads")
@@ -41,6 +42,9 @@ def markdown(rows: list[bench.Row]) -> str:
         lines += ["", f"### {stack}, {group[0].dtype} {group[0].shape}, {promise}", ""]
         lines += ["| " + " | ".join(COLUMNS) + " |", "|---" + "|--:" * 6 + "|---|--:|"]
         for row in group:
+            if not row.measured:
+                lines.append(f"| {row.codec} |{' – |' * 6} {row.verdict} | – |")
+                continue
             star = "\\*" if row.note else ""
             size = f"**{row.bytes}**" if row.bytes == least and not row.ours else row.bytes
             lines.append(
@@ -63,7 +67,8 @@ def together(ours: list[bench.Row], kept: list[bench.Row]) -> list[bench.Row]:
 def document(rows: list[bench.Row], machine: str) -> str:
     """``stacks.md``: what was measured, on which machine, the means, and every row."""
     means = f"```\n{bench.summary(rows)}\n```"
-    text = f"# Beside other codecs\n\n{bench.ABOUT}\n\n{machine}.\n\n{means}\n"
+    about = f"{machine}. {of_rows(row.made_by for row in rows)}"
+    text = f"# Beside other codecs\n\n{bench.ABOUT}\n\n{about}\n\n{means}\n"
     return text + markdown(rows) + "\n"
 
 
@@ -78,11 +83,13 @@ def main() -> int:
     if args.keep_peers:
         args.only = ["tezip"]
     args.results.mkdir(parents=True, exist_ok=True)
+    made = made_by()
     machine = f"{os.cpu_count()} processors ({platform.machine()}), Python "
-    machine += f"{platform.python_version()}, tezip_h5 {tezip_h5.__version__}"
+    machine += f"{platform.python_version()}"
     everything: list[bench.Row] = []
     for path in stacks(args.folder):
         rows = bench.bench(str(path), args, lambda text: print(text, flush=True))
+        rows = [replace(row, made_by=made) for row in rows]
         if args.keep_peers:
             kept = [row for row in bench.saved(args.results / f"{path.stem}.csv") if not row.ours]
             rows = together(rows, kept)

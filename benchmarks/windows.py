@@ -15,6 +15,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from provenance import made_by
 
 import tezip_h5
 from tezip_h5.windows import Kind
@@ -80,7 +81,7 @@ def main() -> None:
         "# Windows\n\nRatio, and in brackets how many frames are keyframes or warm-up frames, with"
     )
     print("all frames in one chunk and the model that ships; the middle of the frames, in the size")
-    print("that the original's training data of KITTI have.")
+    print(f"that the original's training data of KITTI have. {made_by()}.")
     for path in args.stacks:
         with h5py.File(path) as file:
             stack = middle(file["data"][:], args.crop)

@@ -22,8 +22,13 @@ with h5py.File(sys.argv[1], "r", swmr=True) as file:  # while the other process 
 """
 
 
-def acquire(path="live.h5", rate=200.0, frames=192, level="fast", size=(512, 512), **options):
+def acquire(
+    path="live.h5", rate=200.0, frames=192, level="fast", size=(512, 512), absolute=None, **options
+):
     """Write `frames` frames of 16 bits, `rate` a second; returns MB/s, and the deepest queue."""
+    tezip_h5.prepare(
+        "uint16", level=level, absolute=absolute
+    )  # compiles, which takes a while the first time
     detector = detector_sequence(32, *size)  # stands for the camera, over and over
     writer = tezip_h5.Writer(
         path,
@@ -31,13 +36,11 @@ def acquire(path="live.h5", rate=200.0, frames=192, level="fast", size=(512, 512
         frame_shape=size,
         dtype="uint16",
         level=level,
+        absolute=absolute,
         swmr=True,
         metadata={"data@units": "counts", "/entry/instrument/name": "simulated"},
         overwrite=True,
         **options,
-    )
-    tezip_h5.encode_chunk(  # compiles, which takes a while the first time
-        detector[:4], tezip_h5.ErrorBound().of_frames(detector[:4, ..., None]), writer.settings
     )
     reader = subprocess.Popen([sys.executable, "-c", READER, path, str(frames)])
     started, depth = time.perf_counter(), 0

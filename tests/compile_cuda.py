@@ -18,7 +18,7 @@ from types import SimpleNamespace
 from unittest import mock
 
 CAPABILITY = (9, 0)
-MODULES = ("cuda", "cuda_network", "cuda_linear", "cuda_linear_wave", "cuda_linear_rans")
+MODULES = ("cuda", "cuda.network", "cuda.linear.parallel", "cuda.linear.wave", "cuda.linear.rans")
 MISSING = 77
 
 
@@ -65,7 +65,7 @@ def main(arguments):
     if reason := compiler_missing():
         print(reason)
         return MISSING
-    from tezip_h5.kernels.cuda_launch import KERNELS
+    from tezip_h5.kernels.cuda.launch import KERNELS
 
     for module in [a for a in arguments if not a.startswith("-")] or MODULES:
         importlib.import_module(f"tezip_h5.kernels.{module}")

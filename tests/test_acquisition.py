@@ -529,7 +529,7 @@ def test_repair_drops_what_never_came(path, walk, capsys):
     with pytest.raises(FormatError, match="repair"):
         Writer(path, "scan", append=True)
     assert main(["repair", str(path)]) == 0
-    assert "20 frames, 11 without data were dropped" in capsys.readouterr().out
+    assert "20 frames, 11 frames without data dropped" in capsys.readouterr().out
     tezip_h5.verify(path, walk)
     with h5py.File(path) as f:
         assert len(f["scan/keyframes"]) == 5
@@ -726,7 +726,7 @@ def test_a_second_writer_that_goes_on_with_a_stack_is_noticed(path, walk):
     first.append(walk[4:8])
     first.flush()
     second.append(walk[:2])
-    with pytest.raises(InputError, match="another writer goes on"):
+    with pytest.raises(InputError, match="another writer appends"):
         second.flush()
     second.close()
     first.close()

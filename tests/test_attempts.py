@@ -206,6 +206,8 @@ def test_only_the_slowest_level_tries_cells_around_predictions(monkeypatch):
     monkeypatch.delattr(Attempts, "or_by")
     for level in ("fast", "balanced"):
         codec.encode_chunk(frames, bound, Settings(level=level))
+    with pytest.raises(AttributeError, match="or_by"):
+        codec.encode_chunk(frames, bound, Settings(level="best"))
 
 
 def multiplied(shape):

@@ -44,9 +44,9 @@ def test_the_manuals_modes():
 @pytest.mark.parametrize(
     ("mode", "values", "words"),
     [
-        ("abs", [], "takes 1"),
-        ("abs", [1, 2], "takes 1"),
-        ("absrel", [1], "takes 2"),
+        ("abs", [], "takes one bound after -b, but -b is missing; .* -m abs -b 2$"),
+        ("abs", [1, 2], "takes one bound after -b, but 2 were given"),
+        ("absrel", [1], "takes two bounds.* -m absrel -b 2 0.001$"),
         ("maximum", [1], "unknown error bound mode"),
         (None, [1], "without a mode"),
     ],

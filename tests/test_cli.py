@@ -71,6 +71,33 @@ def test_an_hdf5_dataset(tmp_path, walk, capsys):
     assert (tmp_path / "frames" / "frame_000019.png").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "bound"),
+    [
+        (["-m", "abs", "-b", "2"], "absolute 2"),
+        (["--absolute", "2"], "absolute 2"),
+        (["--relative", "0.01", "--absolute", "2"], "absolute 2, relative 0.01"),
+        (["--pointwise-relative", "0.01"], "pointwise relative 0.01"),
+        (["--noise", "0.5"], "noise 0.5"),
+        ([], "lossless"),
+    ],
+)
+def test_the_model_may_be_left_out(tmp_path, images, words, bound, capsys):
+    out = str(tmp_path / "run.h5")
+    paths = ([str(images), out], ["default", str(images), out], ["none", str(images), out])
+    for number, names in enumerate(paths):
+        head, tail = names[:number], names[number:]  # options may stand anywhere between
+        options = ["--level", "fast", "--overwrite", *words]
+        end = ["--verify"] if tail else []
+        assert main(["compress", *head, *options, *end, *tail]) == 0
+        assert f"uint16 (20, 40, 56)  {bound}\n" in capsys.readouterr().out
+
+
+def test_a_model_is_no_stack(tmp_path, capsys):
+    assert main(["compress", "default", str(tmp_path / "run.h5")]) == 1
+    assert "default is a model, so IMAGES or OUT.h5 is missing" in capsys.readouterr().err
+
+
 def test_a_dataset_is_not_compressed_into_its_own_file(run_h5, capsys):
     before = run_h5.read_bytes()
     assert main(["compress", "none", f"{run_h5}:/scan/data", str(run_h5), "--name", "again"]) == 1
@@ -113,9 +140,14 @@ def test_verify_exits_with_2_when_the_bound_is_broken(run_h5, tmp_path, walk, ca
     [
         (["-w", "5", "-t", "0.1"], "-w"),
         (["-m", "maximum", "-b", "1"], "unknown error bound mode"),
-        (["-m", "abs"], "takes 1 bound"),
-        (["-m", "absrel", "-b", "1"], "takes 2 bound"),
+        (["-m", "abs"], "-b is missing; give them, such as -m abs -b 2"),
+        (["-m", "absrel", "-b", "1"], "takes two bounds"),
         (["-b", "1"], "without a mode"),
+        (
+            ["-m", "abs", "-b", "1", "--absolute", "1"],
+            "--absolute and -m or -b say the bound twice",
+        ),
+        (["--relative", "1", "--noise", "1"], "noise was given together with relative"),
         (["-m", "abs", "-b", "-1"], ">= 0"),
         (["-m", "abs", "-b", "nan"], "finite"),
         (["-m", "abs", "-b", "inf"], "finite"),
@@ -134,7 +166,8 @@ def test_wrong_options_exit_with_1(images, tmp_path, args, words, capsys):
     [
         [],
         ["compress"],
-        ["compress", "default", "x"],
+        ["compress", "x"],
+        ["compress", "default", "a", "b", "c"],
         ["frobnicate"],
         ["compress", "default", "a", "b", "-m", "abs", "-b", "two"],
     ],

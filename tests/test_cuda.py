@@ -17,12 +17,13 @@ from conftest import require_package
 require_package("numba", "numba.cuda")
 
 from tezip_h5 import kernels  # noqa: E402
-from tezip_h5.kernels import arrays, cuda_launch, cuda_memory  # noqa: E402
+from tezip_h5.kernels import arrays  # noqa: E402
+from tezip_h5.kernels.cuda import launch, memory  # noqa: E402
 
 CPU, CUDA = kernels.load("cpu"), kernels.load("cuda")
 SHAPES = [(1, 1), (1, 9), (11, 1), (5, 7), (9, 8)]
 TOPS = [1, 255, 4095, 65535, 2**31 - 2]
-REPEATS = 1 if cuda_launch.SIMULATED else 50  # for races, which show by chance
+REPEATS = 1 if launch.SIMULATED else 50  # for races, which show by chance
 
 
 def width_of(top):
@@ -30,20 +31,20 @@ def width_of(top):
 
 
 def there(array):
-    return cuda_memory.to_device(np.ascontiguousarray(array, np.int32))
+    return memory.to_device(np.ascontiguousarray(array, np.int32))
 
 
 def back(array):
-    return cuda_memory.to_host(array)
+    return memory.to_host(array)
 
 
 def both(name, inputs, sizes, outs):
     """The outputs of a kernel on the CPU and on the device, from the same start."""
     start = [np.full(shape, 7, dtype) for shape, dtype in outs]
     here = [a.copy() for a in start]
-    far = [cuda_memory.to_device(a) for a in start]
+    far = [memory.to_device(a) for a in start]
     getattr(CPU, name)(*inputs, *sizes, *here)
-    getattr(CUDA, name)(*map(cuda_memory.to_device, inputs), *sizes, *far)
+    getattr(CUDA, name)(*map(memory.to_device, inputs), *sizes, *far)
     return here, [back(a) for a in far]
 
 
@@ -153,7 +154,7 @@ def test_differences(size, width):
     here, far = both("difference_encode", (symbols,), (mask,), [(size, np.int32)])
     np.testing.assert_array_equal(far, here)
     assert far[0].tolist() == naive.differences(symbols.tolist(), width)
-    array = cuda_memory.to_device(far[0])
+    array = memory.to_device(far[0])
     CUDA.difference_decode(array, mask, array)  # in place
     np.testing.assert_array_equal(back(array), symbols)
 
@@ -176,7 +177,7 @@ def test_packing(width, size):
 def test_counting_and_tables():
     rng = np.random.default_rng(2)
     symbols = np.concatenate([rng.integers(-3, 4, 50), [-128, 127, -9, 9, -8, 7, 8]])
-    counts = cuda_memory.to_device(np.zeros(256, np.int64))
+    counts = memory.to_device(np.zeros(256, np.int64))
     for _ in range(2):
         CUDA.count(there(symbols), 128, counts)
     np.testing.assert_array_equal(back(counts), 2 * np.bincount(symbols + 128, minlength=256))
@@ -228,18 +229,18 @@ def test_arrays_wherever_they_lie():
 
 
 def test_pinned_buffers_are_lent_again():
-    first = cuda_memory.Pinned((3, 5), np.int32)
+    first = memory.Pinned((3, 5), np.int32)
     first.array[:] = np.arange(15).reshape(3, 5)
-    device = cuda_memory.empty((3, 5), np.int32)
+    device = memory.empty((3, 5), np.int32)
     first.send(device)
     first.wait()
-    second = cuda_memory.Pinned((3, 5), np.int32)
+    second = memory.Pinned((3, 5), np.int32)
     second.fetch(device)
     second.wait()
     np.testing.assert_array_equal(second.array, first.array)
     address = first.array.ctypes.data
     first.close()
-    again = cuda_memory.Pinned((60,), np.uint8)
+    again = memory.Pinned((60,), np.uint8)
     assert again.array.ctypes.data == address
     again.close()
     second.close()
@@ -247,7 +248,7 @@ def test_pinned_buffers_are_lent_again():
 
 def test_repeated_runs_agree():
     """A race would show as a difference, sooner or later."""
-    shape = (5, 9) if cuda_launch.SIMULATED else (700, 900)
+    shape = (5, 9) if launch.SIMULATED else (700, 900)
     levels, guess = frames(shape, 4095, np.random.default_rng(9), "smooth")
     flat = levels.reshape(-1), guess.reshape(-1)
     outs = [(levels.size, np.int32)] * 2
@@ -265,11 +266,11 @@ def test_repeated_runs_agree():
 
 
 def test_a_kernel_refuses_other_types():
-    if not cuda_launch.SIMULATED:
+    if not launch.SIMULATED:
         pytest.skip("a device compiles what it gets")
     from tezip_h5 import InputError
 
-    wrong = cuda_memory.to_device(np.zeros(4, np.int16))
+    wrong = memory.to_device(np.zeros(4, np.int16))
     with pytest.raises(InputError, match="_difference_encode was called with"):
         CUDA.difference_encode(wrong, 255, wrong)
 
@@ -284,15 +285,37 @@ def test_every_kernel_compiles_for_a_device():
         pytest.skip(f"no NVVM: {done.stdout.strip()}")
     assert done.returncode == 0, done.stdout + done.stderr
     # Not those of the benchmark, nor of the mixing coder, which take long: test_cuda_coder.
-    of_others = re.compile(r"(?!cuda)|cuda_coding\.")
+    of_others = re.compile(r"(?!cuda\.)|cuda\.mixing\.")
     expected = sum(
-        kernel.signatures
-        for name, kernel in cuda_launch.KERNELS.items()
-        if not of_others.match(name)
+        kernel.signatures for name, kernel in launch.KERNELS.items() if not of_others.match(name)
     )
     assert len(done.stdout.splitlines()) >= expected > 25
 
 
 def test_no_kernel_compiles_another_signature():
-    for name, kernel in cuda_launch.KERNELS.items():
+    for name, kernel in launch.KERNELS.items():
         assert kernel.compiled <= kernel.signatures, name
+
+
+def test_kernels_are_kept_where_only_their_sources_are(in_fresh_process, tmp_path):
+    """A folder for every state of them, as numba compares one file only."""
+    require_package("numba_cuda")
+    code = """
+    from pathlib import Path
+    from tezip_h5.kernels import cuda, sources
+    from tezip_h5.kernels.cuda import launch
+
+    places = set()
+    for kernel in launch.KERNELS.values():
+        cache = kernel._compiled._cache
+        cache._impl.locator.ensure_cache_path()
+        cache._cache_file.save("key", "kernel")
+        assert cache._cache_file.load("key") == "kernel"
+        assert list(Path(cache.cache_path).glob("*.nbc"))
+        places.add(Path(cache.cache_path).parent)
+    place, = places
+    assert place.name == f"cuda-{sources.digest(cuda=True).hex()[:32]}"
+    print(place)
+    """
+    where = {"NUMBA_ENABLE_CUDASIM": "0", "NUMBA_CACHE_DIR": str(tmp_path)}
+    assert Path(in_fresh_process(code, **where).strip()).is_relative_to(tmp_path)

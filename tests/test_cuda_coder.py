@@ -14,7 +14,7 @@ from test_mixing import moving, scale_of, vectors_of
 
 from tezip_h5 import FormatError, codec, kernels
 from tezip_h5.bounds import ErrorBound
-from tezip_h5.kernels.pixels import KINDS, TAPS
+from tezip_h5.kernels.mixing.pixels import KINDS, TAPS
 from tezip_h5.residual import mixing
 from tezip_h5.residual.changes import Changes
 from tezip_h5.residual.mixing import MixingDecoder, MixingEncoder
@@ -137,7 +137,7 @@ def test_what_is_tried_is_tried_there(level):
 @pytest.fixture
 def launches(monkeypatch):
     """How many streams every launch had."""
-    slabs, counts = kernels.load("cuda_slabs"), []
+    slabs, counts = kernels.load("cuda.mixing.slabs"), []
     code = slabs.Slab.code
 
     def counted(self, works, room):
@@ -149,7 +149,7 @@ def launches(monkeypatch):
 
 
 def test_chunks_of_different_sizes_go_together(launches, monkeypatch):
-    monkeypatch.setattr(kernels.load("cuda_gather"), "_PATIENCE", 5)
+    monkeypatch.setattr(kernels.load("cuda.gather"), "_PATIENCE", 5)
     stacks = [moving(3, 1, 18, 21, seed=1), moving(3, 1, 17, 20, seed=2)]
     expected = [encoded(stack, "cpu", "balanced") for stack in stacks]
     found, ready = [None, None], threading.Barrier(2)
@@ -207,7 +207,7 @@ def test_a_cut_section_is_refused():
 def test_scarce_memory_makes_slabs_and_launches_smaller(launches, monkeypatch):
     frames = moving(2, 1, 65, 6)
     section = encoded(frames, "cpu", "balanced")[0]
-    streams = kernels.load("cuda_streams")
+    streams = kernels.load("cuda.mixing.streams")
     monkeypatch.setattr(streams, "streams", streams.one_of_process(streams.Streams))
     made, Slab = [], streams.Slab
 
@@ -236,7 +236,7 @@ def test_scarce_memory_makes_slabs_and_launches_smaller(launches, monkeypatch):
 
 
 def test_a_failed_launch_fails_its_callers_and_gives_lanes_back(monkeypatch):
-    streams = kernels.load("cuda_streams")
+    streams = kernels.load("cuda.mixing.streams")
     monkeypatch.setattr(streams, "streams", streams.one_of_process(streams.Streams))
     frames = moving(2, 1, 9, 9)
 
@@ -261,14 +261,37 @@ def test_a_failed_launch_fails_its_callers_and_gives_lanes_back(monkeypatch):
 def test_every_kernel_compiles_for_a_device():
     script = Path(__file__).with_name("compile_cuda.py")
     done = subprocess.run(
-        [sys.executable, script, "cuda_coding"], capture_output=True, text=True, check=False
+        [sys.executable, script, "cuda.mixing.coding"], capture_output=True, text=True, check=False
     )
     if done.returncode == 77:
         pytest.skip(f"no compiler: {done.stdout.splitlines()[-1]}")
     assert done.returncode == 0, done.stderr
     assert {line.split()[0] for line in done.stdout.splitlines()} == {
-        "cuda_coding.code_coarse",
-        "cuda_coding.code_fine",
-        "cuda_coding.begin",
-        "cuda_coding.gather",
+        "cuda.mixing.coding.code_coarse",
+        "cuda.mixing.coding.code_fine",
+        "cuda.mixing.coding.begin",
+        "cuda.mixing.coding.gather",
     }
+
+
+# --- functions that both share ---
+
+
+def test_a_parameter_that_only_one_side_has_is_refused():
+    """Where arguments would be taken for others."""
+    shared = kernels.load("cuda.typed").shared
+    with pytest.raises(TypeError, match="'plane', 'levels'"):
+        shared(lambda plane, levels: None, lambda levels, plane: None)
+
+
+@pytest.mark.skipif(not kernels.load("cuda.launch").SIMULATED, reason="a GPU calls no processor")
+def test_what_is_written_comes_back_from_copies():
+    """Whatever it is, in tuples too; but not over what it shares its place with."""
+
+    def write(pair, alone):
+        pair[0][:] = 7
+        alone[0] += 1
+
+    planes = np.zeros((4, 6), np.int32)
+    kernels.load("cuda.typed").shared(write, write)((planes[:, 2], planes[:, 2]), planes[0])
+    assert planes.tolist() == [[1, 0, 7, 0, 0, 0], *[[0, 0, 7, 0, 0, 0]] * 3]

@@ -166,7 +166,7 @@ def test_the_same_payloads(dtype, bound):
 @pytest.fixture
 def launches(monkeypatch):
     """Kind and size of every launch."""
-    works, counts = kernels.load("cuda_linear_chunks"), []
+    works, counts = kernels.load("cuda.linear.chunks"), []
 
     def counted(kind):
         launch = kind.launch
@@ -199,12 +199,12 @@ def together(*tasks):
 
 def test_chunks_of_different_sizes_go_together(launches, monkeypatch):
     """Encoders with and without a tolerance, of other sizes, numbers of frames and kinds."""
-    monkeypatch.setattr(kernels.load("cuda_gather"), "_PATIENCE", 5)
+    monkeypatch.setattr(kernels.load("cuda.gather"), "_PATIENCE", 5)
     cases = [((2, 1, 18, 9), [0, 1]), ((1, 1, 17, 8), [0]), ((2, 1, 17, 9), [0, 0])]
     stacks = [frames_of(shape, 255, seed) for seed, (shape, _) in enumerate(cases)]
     kinds = [case[1] for case in cases]
     expected = [encoded(f, k, 1, 255, "cpu") for f, k in zip(stacks, kinds, strict=True)]
-    chunks = kernels.load("cuda_linear_chunks")
+    chunks = kernels.load("cuda.linear.chunks")
     ready, opened = threading.Barrier(3), chunks.Chunks.open
 
     def open_together(self, *arguments):
@@ -239,11 +239,11 @@ def test_chunks_of_different_sizes_go_together(launches, monkeypatch):
 
 def test_two_chunks_of_a_block(launches, monkeypatch):
     """As on a GPU, where they share a warp: of other sizes, and a last one alone."""
-    wave = kernels.load("cuda_linear_wave")
+    wave = kernels.load("cuda.linear.wave")
     monkeypatch.setattr(wave, "_CHUNKS", 2)
     monkeypatch.setattr(wave, "_THREADS", 32)
-    monkeypatch.setattr(kernels.load("cuda_gather"), "_PATIENCE", 5)
-    chunks = kernels.load("cuda_linear_chunks")
+    monkeypatch.setattr(kernels.load("cuda.gather"), "_PATIENCE", 5)
+    chunks = kernels.load("cuda.linear.chunks")
     stacks = [frames_of((1, 1, *size), 4095, 1) for size in ((5, 9), (16, 3), (2, 2))]
     expected = [encoded(frames, [0], 2, 4095, "cpu") for frames in stacks]
     ready, opened = threading.Barrier(3), chunks.Chunks.open
@@ -269,7 +269,7 @@ def test_two_chunks_of_a_block(launches, monkeypatch):
 
 def test_planes_of_chunks_that_were_gathered_otherwise_are_coded_together():
     """Symbols of two chunks lie in arrays of their own and in one that they share."""
-    works = kernels.load("cuda_linear_chunks")
+    works = kernels.load("cuda.linear.chunks")
     stacks = [frames_of((2, 1, 5, 6), 255, seed) for seed in range(2)]
     expected = [encoded(f, [0, 1], 0, 255, "cpu") for f in stacks]
     encoders = [LinearEncoder((1, 5, 6), Scale(255), SETTINGS) for _ in stacks]
@@ -285,7 +285,7 @@ def test_planes_of_chunks_that_were_gathered_otherwise_are_coded_together():
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(works.Chunks, "code", code_together)
-        patched.setattr(kernels.load("cuda_gather"), "_PATIENCE", 5)
+        patched.setattr(kernels.load("cuda.gather"), "_PATIENCE", 5)
         together(
             *(
                 lambda e=e, f=f: e.residual(f[1], f[0], tolerances)
@@ -346,7 +346,7 @@ def test_nothing_behind_the_ends_of_streams_is_read(monkeypatch):
         self.words[self.limits[0, 3] + 1 :] = seen[-1]
 
     monkeypatch.setattr(Streams, "__init__", cut)
-    slab, found = kernels.load("cuda_linear_slabs").Slab, []
+    slab, found = kernels.load("cuda.linear.slabs").Slab, []
     fetch = slab.fetch
 
     def fetched(self, lane):
@@ -362,7 +362,7 @@ def test_nothing_behind_the_ends_of_streams_is_read(monkeypatch):
 
 
 def test_scarce_memory_makes_slabs_and_launches_smaller(launches, monkeypatch):
-    chunks, slabs = kernels.load("cuda_linear_chunks"), kernels.load("cuda_linear_slabs")
+    chunks, slabs = kernels.load("cuda.linear.chunks"), kernels.load("cuda.linear.slabs")
     frames = frames_of((2, 1, 5, 6), 255)
     expected = encoded(frames, [0, 1], 1, 255, "cpu")[0]
     monkeypatch.setattr(chunks, "chunks", chunks.one_of_process(chunks.Chunks))
@@ -383,7 +383,7 @@ def test_scarce_memory_makes_slabs_and_launches_smaller(launches, monkeypatch):
         )
     assert made == [1, 1]
     launches.clear()
-    monkeypatch.setattr(kernels.load("cuda_gather"), "_PATIENCE", 5)
+    monkeypatch.setattr(kernels.load("cuda.gather"), "_PATIENCE", 5)
     model, ready, opened = slabs.Slab.model, threading.Barrier(2), chunks.Chunks.open
 
     def narrow(self, works):
@@ -404,7 +404,7 @@ def test_scarce_memory_makes_slabs_and_launches_smaller(launches, monkeypatch):
 
 
 def test_large_frames_have_fewer_lanes():
-    slabs = kernels.load("cuda_linear_slabs")
+    slabs = kernels.load("cuda.linear.slabs")
     assert slabs.lanes_for(("encode", 52, 0), (1, 100, 100)) == slabs._MOST_LANES
     assert slabs.lanes_for(("encode", 52, 0), (3, 8000, 8000)) == 1
     assert slabs.lanes_for(("decode", 32, 1 << 28), (1, 100, 100)) == 3
@@ -412,7 +412,7 @@ def test_large_frames_have_fewer_lanes():
 
 def test_where_memory_is_short_slabs_that_nobody_uses_are_freed():
     """Also the mixing coder's; but not where that coder is at work, which might wait for us."""
-    gather = kernels.load("cuda_gather")
+    gather = kernels.load("cuda.gather")
     ours, others, busy = (gather.Gathering() for _ in range(3))
     unused, used = SimpleNamespace(free=[0, 1], lanes=2), SimpleNamespace(free=[0], lanes=2)
     for gathering in (ours, others, busy):
@@ -427,7 +427,7 @@ def test_where_memory_is_short_slabs_that_nobody_uses_are_freed():
 
 
 def test_a_chunk_that_does_not_fit_is_coded_by_the_processor(monkeypatch):
-    chunks = kernels.load("cuda_linear_chunks")
+    chunks = kernels.load("cuda.linear.chunks")
     frames = frames_of((1, 1, 5, 6), 255)[:, 0].astype(np.uint8)
     limit = ErrorBound(absolute=1).of_frames(frames[..., None])
     expected = codec.encode_chunk(frames, limit, SETTINGS).payload
@@ -442,7 +442,7 @@ def test_a_chunk_that_does_not_fit_is_coded_by_the_processor(monkeypatch):
 
 
 def test_a_failed_launch_fails_its_callers_and_gives_lanes_back(monkeypatch):
-    chunks, slabs = kernels.load("cuda_linear_chunks"), kernels.load("cuda_linear_slabs")
+    chunks, slabs = kernels.load("cuda.linear.chunks"), kernels.load("cuda.linear.slabs")
     monkeypatch.setattr(chunks, "chunks", chunks.one_of_process(chunks.Chunks))
     frames = frames_of((2, 1, 5, 5), 255)
 
@@ -462,7 +462,7 @@ def test_a_failed_launch_fails_its_callers_and_gives_lanes_back(monkeypatch):
 
 def test_every_kernel_compiles_for_a_device():
     script = Path(__file__).with_name("compile_cuda.py")
-    modules = ["cuda_linear", "cuda_linear_wave", "cuda_linear_rans"]
+    modules = ["cuda.linear.parallel", "cuda.linear.wave", "cuda.linear.rans"]
     done = subprocess.run(
         [sys.executable, script, *modules], capture_output=True, text=True, check=False
     )
@@ -471,20 +471,20 @@ def test_every_kernel_compiles_for_a_device():
     assert done.returncode == 0, done.stderr
     assert {line.split()[0] for line in done.stdout.splitlines()} == {
         *(
-            f"cuda_linear.{name}"
-            for name in kernels.load("cuda_linear").__all__
+            f"cuda.linear.parallel.{name}"
+            for name in kernels.load("cuda.linear.parallel").__all__
             if name != "blocks"
         ),
-        "cuda_linear_wave.decode_rows",
-        "cuda_linear_wave.model_rows",
-        "cuda_linear_rans.rans_encode",
-        "cuda_linear_rans.gather",
+        "cuda.linear.wave.decode_rows",
+        "cuda.linear.wave.model_rows",
+        "cuda.linear.rans.rans_encode",
+        "cuda.linear.rans.gather",
     }
 
 
 @pytest.mark.parametrize("launched", [False, True])
 def test_an_interrupted_thread_leaves_no_work_behind(monkeypatch, launched):
-    gathering = kernels.load("cuda_gather").Gathering()
+    gathering = kernels.load("cuda.gather").Gathering()
     gathering._gathering = True  # another thread does
     taken = []
 
@@ -506,7 +506,7 @@ def test_an_interrupted_thread_leaves_no_work_behind(monkeypatch, launched):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot be forked here")
 def test_a_forked_process_gathers_anew():
-    gather = kernels.load("cuda_gather")
+    gather = kernels.load("cuda.gather")
     the_only = gather.one_of_process(gather.Gathering)
     ours = the_only()
     assert the_only() is ours

@@ -10,7 +10,7 @@ from models import random_model
 require_package("numba", "numba.cuda")
 
 from tezip_h5 import kernels  # noqa: E402
-from tezip_h5.kernels import cuda_launch, cuda_memory  # noqa: E402
+from tezip_h5.kernels.cuda import launch, memory  # noqa: E402
 from tezip_h5.prediction.architecture import Architecture  # noqa: E402
 from tezip_h5.prediction.integer import ACCUMULATOR  # noqa: E402
 from tezip_h5.prediction.prednet import PredNet  # noqa: E402
@@ -43,8 +43,8 @@ def test_it_is_the_definition(architecture, shape, scale):
     for frame in some_frames(shape, scale, 3):
         defined.observe(frame)
         cpu.observe(frame)
-        device.observe(cuda_memory.to_device(frame))
-        found = cuda_memory.to_host(device.predict())
+        device.observe(memory.to_device(frame))
+        found = memory.to_host(device.predict())
         np.testing.assert_array_equal(found, defined.predict())
         np.testing.assert_array_equal(found, cpu.predict())
     assert found.std() > 0 or found.size < 4
@@ -58,8 +58,8 @@ def test_chunks_of_different_scales_go_together():
     alone = [PredNet(model, shape, *scale) for scale in scales]
     together = PredNetBatch(model, shape, scales)
     for t in range(2):
-        together.observe(cuda_memory.to_device(np.stack([stack[t] for stack in frames])))
-        found = cuda_memory.to_host(together.predict())
+        together.observe(memory.to_device(np.stack([stack[t] for stack in frames])))
+        found = memory.to_host(together.predict())
         for k, predictor in enumerate(alone):
             predictor.observe(frames[k][t])
             np.testing.assert_array_equal(found[k], predictor.predict())
@@ -80,12 +80,12 @@ def test_convolution(inputs, outputs, size):
     )
     x = np.zeros((2, inputs + 3, size[0] + 2, size[1] + 2), np.int16)
     x[:, :, 1:-1, 1:-1] = rng.integers(-255, 256, (2, inputs + 3, *size))
-    network = kernels.load("cuda_network")
+    network = kernels.load("cuda.network")
     weights = network.Weights.of(conv.kernel, conv.bias, conv.shift, gates=False)
-    out = cuda_memory.empty((2, outputs, *size), np.int32)
-    network.convolve(cuda_memory.to_device(x), 2, weights, out)
+    out = memory.empty((2, outputs, *size), np.int32)
+    network.convolve(memory.to_device(x), 2, weights, out)
     expected = [convolve(frame[2 : 2 + inputs, 1:-1, 1:-1], conv) for frame in x]
-    np.testing.assert_array_equal(cuda_memory.to_host(out), expected)
+    np.testing.assert_array_equal(memory.to_host(out), expected)
 
 
 def test_extreme_frames_stay_exact():
@@ -96,8 +96,8 @@ def test_extreme_frames_stay_exact():
     for _ in range(3):
         frame = rng.choice([0, 255], (1, 6, 6)).astype(np.int32)
         defined.observe(frame)
-        device.observe(cuda_memory.to_device(frame))
-        np.testing.assert_array_equal(cuda_memory.to_host(device.predict()), defined.predict())
+        device.observe(memory.to_device(frame))
+        np.testing.assert_array_equal(memory.to_host(device.predict()), defined.predict())
 
 
 def test_a_device_conforms_or_is_found_out():
@@ -107,7 +107,7 @@ def test_a_device_conforms_or_is_found_out():
     assert not conforms(other)
 
 
-@pytest.mark.skipif(cuda_launch.SIMULATED, reason="large frames take a GPU")
+@pytest.mark.skipif(launch.SIMULATED, reason="large frames take a GPU")
 def test_large_frames_and_repeated_runs():
     """On a GPU: the default network, frames of many tiles, again and again."""
     model = random_model(Architecture())
@@ -121,6 +121,6 @@ def test_large_frames_and_repeated_runs():
     for _ in range(20):
         device = PredNetBatch(model, shape, [scale] * 3)
         for frame, prediction in zip(frames, expected, strict=True):
-            device.observe(cuda_memory.to_device(np.stack([frame] * 3)))
-            for found in cuda_memory.to_host(device.predict()):
+            device.observe(memory.to_device(np.stack([frame] * 3)))
+            for found in memory.to_host(device.predict()):
                 np.testing.assert_array_equal(found, prediction)

@@ -15,7 +15,8 @@ from tezip_h5.bounds import ErrorBound  # noqa: E402
 from tezip_h5.chunk import ChunkEncoder, Task  # noqa: E402
 from tezip_h5.efforts import EFFORTS  # noqa: E402
 from tezip_h5.errors import FormatError, TezipError  # noqa: E402
-from tezip_h5.kernels import arrays, cuda_launch  # noqa: E402
+from tezip_h5.kernels import arrays  # noqa: E402
+from tezip_h5.kernels.cuda import launch  # noqa: E402
 from tezip_h5.model import store  # noqa: E402
 from tezip_h5.prediction import prednet_cuda  # noqa: E402
 from tezip_h5.prediction.architecture import Architecture  # noqa: E402
@@ -29,13 +30,13 @@ from tezip_h5.settings import Settings  # noqa: E402
 def launched(monkeypatch):
     """Names of the kernels that were launched."""
     names = []
-    call = cuda_launch.Kernel.__call__
+    call = launch.Kernel.__call__
 
     def counted(self, *arguments):
         names.append(self._function.__name__)
         call(self, *arguments)
 
-    monkeypatch.setattr(cuda_launch.Kernel, "__call__", counted)
+    monkeypatch.setattr(launch.Kernel, "__call__", counted)
     return names
 
 
@@ -106,7 +107,7 @@ def test_nothing_but_packed_bytes_crosses_over(monkeypatch):
     encoder = StageEncoder(shape, scale, Settings(level="balanced", spatial=True), "uniform")
     encoder.device = "cuda"
     frames = [on_device(frame) for frame in some_frames(shape, 255)]
-    memory, crossed = kernels.load("cuda_memory"), []
+    memory, crossed = kernels.load("cuda.memory"), []
     to_host, fetch = memory.to_host, memory.Pinned.fetch
     monkeypatch.setattr(memory, "to_host", lambda a, *r: crossed.append(a.size) or to_host(a, *r))
     monkeypatch.setattr(memory.Pinned, "fetch", lambda p, a: crossed.append(a.dtype) or fetch(p, a))

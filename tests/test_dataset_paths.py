@@ -2,6 +2,7 @@
 
 import ntpath
 import os
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -10,8 +11,8 @@ import pytest
 import tezip_h5
 from tezip_h5 import dataset_paths
 from tezip_h5.cli import main, sources
-from tezip_h5.cli.sources import open_source
 from tezip_h5.errors import InputError
+from tezip_h5.hdf5.reading.sources import open_source
 from tezip_h5.model.sequences import open_sequences
 
 
@@ -120,6 +121,52 @@ def test_the_only_stack_of_a_file_needs_no_name(here, walk, capsys):
         file["image"] = walk[0]
     assert main(["compress", "none", "none.h5", "other.h5"]) == 1
     assert "none.h5 holds no stack" in capsys.readouterr().err
+
+
+def test_writing_takes_names(here, walk):
+    make("run.h5", walk)
+    os.mkdir("kept")
+    tezip_h5.write(walk, "kept/one.h5", window=4)
+    for number, text in enumerate(
+        ("run.h5:/entry/data", Path("run.h5:/entry/data"), "kept/one.h5", Path("kept/one.h5"))
+    ):
+        out = f"out{number}.h5"
+        tezip_h5.write(text, out, level="fast", verify=True)
+        np.testing.assert_array_equal(tezip_h5.read(out), walk)
+        assert tezip_h5.verify(out, text).max_error == 0
+    os.remove("run.h5")  # it is closed
+    for text in ("run.h5:/entry/data", "run.h5"):
+        with pytest.raises(InputError, match=r"run\.h5 is (no file|not there)"):
+            tezip_h5.write(text, "other.h5")
+    assert not os.path.exists("other.h5")
+
+
+def test_writing_closes_what_it_opened(here, walk):
+    make("run.h5", walk)
+    with pytest.raises(InputError, match="unknown option"):
+        tezip_h5.write("run.h5:/entry/data", "out.h5", foo=1)
+    with h5py.File("run.h5", "r+") as file:  # which another opening to be read would not allow
+        del file["entry"]
+
+
+def test_writing_needs_one_stack_and_another_file(here, walk):
+    make("run.h5", walk)
+    with pytest.raises(InputError, match=r"holds 2 stacks: /a:b, /entry/data; name one"):
+        tezip_h5.write("run.h5", "out.h5")
+    with pytest.raises(InputError, match="no path was given for a str"):
+        tezip_h5.write("run.h5:/entry/data")
+    os.symlink("run.h5", "link.h5")
+    before = Path("run.h5").read_bytes()
+    for target in ("run.h5", "link.h5"):
+        with pytest.raises(InputError, match="is the file that is read; give another one"):
+            tezip_h5.write("run.h5:/entry/data", target)
+    assert Path("run.h5").read_bytes() == before
+    Path("text.txt").write_text("no stack")
+    with pytest.raises(InputError, match=r"text\.txt is a file of another kind"):
+        tezip_h5.write("text.txt", "out.h5")
+    with pytest.raises(InputError, match="the name of the images is empty"):
+        tezip_h5.write("", "out.h5")
+    assert not os.path.exists("out.h5")
 
 
 def test_the_command_line_says_what_is_missing(here, walk, capsys):

@@ -13,6 +13,8 @@ from tezip_h5.hdf5.changing import convert, recompress, repair
 from tezip_h5.hdf5.reading import chunks, report, verifying
 from tezip_h5.hdf5.writing import summary
 from tezip_h5.model import learning
+from tezip_h5.settings import Settings
+from tezip_h5.signatures import SettingsKeywords
 from tezip_h5.zarr.numcodec import TEZipCodec
 
 OTHERS = [page.report, learning.train, report.FileReport, report.StackReport]
@@ -71,3 +73,21 @@ def test_public_docstrings_are_whole(name, value):
         assert "Returns" in found
     if takes and not inspect.isclass(value):
         assert "Raises" in found or "what is raised" in found["Parameters"]
+
+
+@pytest.mark.parametrize(("name", "value"), PUBLIC, ids=[name for name, _ in PUBLIC])
+def test_public_signatures_have_types(name, value):
+    if value.__module__.startswith("tezip_h5.zarr.") and name.count(".") > 3:
+        return  # zarr's and numcodecs' own methods
+    signature = inspect.signature(value)
+    takes = [p for p in signature.parameters.values() if p.name not in ("self", "cls")]
+    assert [p.name for p in takes if p.annotation is p.empty] == []
+    assert inspect.isclass(value) or signature.return_annotation is not signature.empty
+
+
+def test_settings_have_types_as_keywords():
+    assert list(SettingsKeywords.__annotations__) == list(Settings.__dataclass_fields__)
+
+
+def test_types_of_signatures_are_not_imported(in_fresh_process):
+    in_fresh_process("import sys, tezip_h5; assert 'tezip_h5.signatures' not in sys.modules")

@@ -92,7 +92,7 @@ def test_a_wrong_device(monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert "! TEZIP_DEVICE: gpu" in printed
     assert "is no device; give one of auto, cpu, cuda; or unset TEZIP_DEVICE" in printed
-    assert "1 wrong" in printed
+    assert "1 error" in printed
 
 
 def test_a_gpu_is_wanted_and_there_is_none(monkeypatch):
@@ -111,7 +111,7 @@ def test_a_gpu_is_tried(gpu, monkeypatch):
     found = findings("GPU")
     assert found["GPU"].value == "A GPU"
     assert found["memory"].value == "79.0 GiB of 80.0 GiB free"
-    assert found["trial"].value == "the same bytes as the CPU's"
+    assert found["trial"].value == "the GPU encodes the same bytes as the CPU"
 
     encode = tezip_h5.encode_chunk
 
@@ -156,20 +156,17 @@ def test_a_cache_that_is_not_used(monkeypatch):
 
 def test_kernels_in_the_cache(monkeypatch, tmp_path):
     compiling = kernels.load("compiling")
-    monkeypatch.setattr(compiling, "cache_folder", lambda: str(tmp_path))
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
     found = findings("kernel cache")
     assert found["compiled"].state == checkup.ODD
-    assert "tezip-h5 demo" in found["compiled"].advice
+    assert "tezip-h5 prepare" in found["compiled"].advice
 
-    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
-    numba.njit("i8(i8)", cache=True)(_one)
-    index = next(tmp_path.rglob("*.nbi"))
-    name = index.name.partition(".")[2]
-    for module in ("cpu", "bits", "linear", "a_room_that_is_gone"):
-        shutil.copy(index, tmp_path / f"{module}.{name}")
-    os.utime(tmp_path / f"bits.{name}", (1, 1))  # older than its source
-    (tmp_path / f"linear.{name}").write_bytes(b"")
-    shutil.copy(index, tmp_path / f"cpu.{name.replace('.py3', '.py2')}")  # of another Python
+    compiling.kernel("i8(i8)")(_one)
+    kept = next(tmp_path.rglob("*.kernel"))
+    stale = kept.with_name(kept.name.replace("_one", "_two"))
+    stale.write_bytes(b"another digest" + kept.read_bytes()[14:])
+    kept.with_name(kept.name.replace("_one", "_torn")).write_bytes(b"")
+    shutil.copy(kept, kept.with_name(kept.name.replace("-cpython-3", "-cpython-2")))
     found = findings("kernel cache")
     assert found["compiled"].value == "1 kernels"
     assert found["stale"].value.startswith("2 kernels")

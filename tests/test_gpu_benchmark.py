@@ -19,6 +19,7 @@ FOLDER = Path(__file__).parents[1] / "benchmarks"
 @pytest.fixture
 def script(monkeypatch):
     """The script's names; `sys.modules` holds it, as its dataclasses need."""
+    monkeypatch.syspath_prepend(FOLDER)
     module = SimpleNamespace(**runpy.run_path(str(FOLDER / "gpu.py"), run_name="gpu"))
     monkeypatch.setattr(devices, "_found", None)
     return module

@@ -2,6 +2,10 @@
 
 import errno
 import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import naive
 import numba
@@ -28,16 +32,34 @@ def cache(tmp_path, monkeypatch):
     return tmp_path, lambda: kernels.load("compiling").kernel("i8(i8)")(_one)
 
 
-@pytest.mark.parametrize("ending", ["nbi", "nbc"])
-@pytest.mark.parametrize("size", [0, 30])
-def test_a_cache_that_is_torn_is_made_anew(cache, ending, size):
+def _is_made_anew(compiled):
+    assert compiled()(3) == 3
+    assert compiled().stats.cache_hits
+    return True
+
+
+@pytest.mark.parametrize("size", [0, 30, 1000])
+def test_a_cache_that_is_torn_is_made_anew(cache, size):
     """As a power cut leaves it."""
     folder, compiled = cache
     compiled()
-    os.truncate(next(folder.rglob(f"*.{ending}")), size)
-    assert compiled()(3) == 3
+    os.truncate(next(folder.rglob("*.kernel")), size)
     assert compiled().stats.cache_misses
-    assert compiled().stats.cache_hits
+    assert _is_made_anew(compiled)
+
+
+@pytest.mark.parametrize("place", [0, 40, -1])
+def test_a_kernel_that_another_wrote_is_made_anew(cache, place):
+    """Of other sources, of another name in the place of this one, or damaged."""
+    folder, compiled = cache
+    compiled()
+    path = next(folder.rglob("*.kernel"))
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+    assert compiled().stats.cache_misses
+    assert _is_made_anew(compiled)
+    assert len(list(folder.rglob("*.kernel"))) == 1
 
 
 def test_a_disk_that_is_full_of_kernels(cache, monkeypatch):
@@ -49,7 +71,166 @@ def test_a_disk_that_is_full_of_kernels(cache, monkeypatch):
 
     monkeypatch.setattr(os, "replace", full)
     assert compiled()(3) == 3
+    assert not list(folder.rglob("*.kernel*"))
+
+
+def test_another_numba(cache, monkeypatch):
+    """What is used of it has no documentation; without it nothing is kept, or taken for kept."""
+    folder, compiled = cache
+    compiled()
+    monkeypatch.delattr("numba.core.caching.CompileResultCacheImpl.rebuild")
+    assert compiled().stats.cache_misses
+    monkeypatch.delattr("numba.core.caching.CompileResultCacheImpl.reduce")
+    assert compiled()(3) == 3
+    monkeypatch.delattr("numba.core.caching.CompileResultCacheImpl")
+    assert compiled()(3) == 3
+    assert kernels.load("compiling").cache_folder() is None
     assert not list(folder.rglob("*.nb*"))
+
+
+def test_old_files_are_removed(cache):
+    folder, compiled = cache
+    compiled()
+    keeping = kernels.load("keeping")
+    kept = next(folder.rglob("*.kernel"))
+    stale, recent = kept.with_name("a-b-1.kernel"), kept.with_name("a-b-2.kernel")
+    torn, numbas = kept.with_name("a-b-3.kernel.f00"), kept.with_name("a.nbi")
+    for path in (stale, recent, torn, numbas):
+        path.write_bytes(b"of another age")
+    for path in (kept, stale, torn):
+        os.utime(path, (1, 1))
+    keeping._sweep.cache_clear()
+    keeping._sweep(kept.parent)
+    assert set(kept.parent.iterdir()) == {kept, recent}
+
+
+def _closed_over(value):
+    def scaled(x):
+        return x * value
+
+    return scaled
+
+
+def _taken(value):
+    values = np.array([1, value])
+
+    def taken(x):
+        return values[x]
+
+    return taken
+
+
+def test_kernels_that_differ_in_what_they_are_closed_over(cache):
+    folder, _ = cache
+    kernel = kernels.load("compiling").kernel
+    for _ in range(2):
+        two, three = kernel("i8(i8)")(_closed_over(2)), kernel("i8(i8)")(_closed_over(3))
+        assert (two(5), three(5)) == (10, 15)
+    assert two.stats.cache_hits
+    assert len(list(folder.rglob("*.kernel"))) == 2
+    five, six = kernel("i8(i8)")(_taken(5)), kernel("i8(i8)")(_taken(6))
+    assert (five(1), six(1)) == (5, 6)
+    assert len(list(folder.rglob("*.kernel"))) == 4
+    other = kernel("i8(i8)")(_closed_over(np.int16(7)))  # not told apart, so not kept
+    assert other(2) == 14
+    assert len(list(folder.rglob("*.kernel"))) == 4
+
+
+_CODE = """
+import sys
+from pathlib import Path
+
+import numpy as np
+from tezip_h5.kernels import sizes
+
+room = Path(sizes.__file__).parent
+assert room.parent.parent == Path.cwd()
+if "upgraded" in sys.argv:
+    (room / "bits.py").write_text((room / "bits.py").read_text() + "# a change")
+from tezip_h5.kernels import masks
+
+mask = np.zeros((4, 99), np.uint8)
+mask[2, 2:-1:3] = 1
+counters = np.full(masks.ROWS + masks.SAMPLES, 1 << 31, np.uint32)
+coder, stream = np.array([0, 2**32 - 1, 0, 0]), np.zeros(99, np.uint8)
+masks.code_mask(False, mask, np.zeros_like(mask), 0, counters, coder, stream)
+hits, misses = masks.code_mask.stats.cache_hits, masks.code_mask.stats.cache_misses
+print(stream.tobytes().hex(), "kept" if hits else "compiled" if misses else "")
+"""
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """The kernels of a copy of the package, and what codes a mask with them in a new process."""
+    room = tmp_path / "tezip_h5"
+    source = Path(kernels.__file__).parent
+    shutil.copytree(source, room / "kernels", ignore=shutil.ignore_patterns("__pycache__"))
+    (room / "__init__.py").write_text("")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    for name in ("NUMBA_CACHE_DIR", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX"):
+        environment.pop(name, None)
+
+    def run(*arguments):
+        command = [sys.executable, "-c", _CODE, *arguments]
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split()
+
+    return room / "kernels", run
+
+
+def _change(path, old, new):
+    """Change a source, which stays as old as it was: so some installers leave it."""
+    times, text = path.stat(), path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def test_a_kernel_is_compiled_anew_where_what_it_calls_has_changed(copied):
+    """Constants of other files are in its machine code: the old one would make other bytes."""
+    room, run = copied
+    first, how = run()
+    assert how == "compiled"
+    assert run() == [first, "kept"]
+    _change(room / "arithmetic.py", "65536 // (n + 2)", "65536 // (n + 12)")
+    second, how = run()
+    assert second != first
+    assert how == "compiled"
+    assert run() == [second, "kept"]
+    assert len(list(room.rglob("*.kernel"))) == 1  # written over
+
+
+def test_what_python_takes_for_unchanged_is_not_kept(copied):
+    """It compares sources by size, and by time to the second."""
+    room, run = copied
+    first, _ = run()
+    _change(room / "arithmetic.py", "65536 // (n + 2)", "65536 // (n + 9)")
+    assert run() == [first, "compiled"]  # by Python's mistake
+    os.utime(room / "arithmetic.py", (1, 1))
+    second, how = run()
+    assert second != first
+    assert how == "compiled"
+
+
+def test_what_began_before_an_upgrade_keeps_nothing(copied):
+    room, run = copied
+    found, how = run("upgraded")
+    assert how == "compiled"
+    assert not list(room.rglob("*.kernel"))
+    assert run() == [found, "compiled"]
+    assert run() == [found, "kept"]
+
+
+@pytest.mark.parametrize("name", ["cpu", "bits", "mixing.coarse", "linear.fit", "masks", "network"])
+def test_kernels_are_kept(name):
+    """None falls back to being compiled in every process."""
+    module = kernels.load(name)
+    found = [value for value in vars(module).values() if not getattr(value, "_can_compile", True)]
+    assert found
+    assert {type(kernel._cache) for kernel in found} == {kernels.load("keeping").Kept}
 
 
 # --- what they do ---

@@ -329,7 +329,7 @@ def test_products_of_samples_are_those_of_numpy():
         samples[:, -1] = np.abs(samples[:, -1])
         before = rng.normal(size=(13, 13))
         out = before.copy()
-        total = kernels.load("linear_fit").covariance(samples, 2.5, out)
+        total = kernels.load("linear.fit").covariance(samples, 2.5, out)
         exact = samples.astype(float)
         weights = 1 / (exact[:, -1] + 2.5)
         expected = before + (exact[:, :-1] * weights[:, None]).T @ exact[:, :-1]
@@ -339,7 +339,7 @@ def test_products_of_samples_are_those_of_numpy():
 
 @pytest.mark.parametrize("tolerance", [0, 3])
 def test_costs_are_entropies_by_activity(tolerance):
-    linear, rng = kernels.load("linear"), np.random.default_rng(3)
+    linear, rng = kernels.load("linear.plan"), np.random.default_rng(3)
     samples = rng.laplace(0, 40, (500, 4)).astype(np.float32)  # two features, value, activity
     samples[:, 3] = np.abs(samples[:, 3])
     weights = np.zeros((2, 8), np.float32)
@@ -348,7 +348,7 @@ def test_costs_are_entropies_by_activity(tolerance):
     offsets[1] = 7
     plan, found = np.zeros(linear.PLAN, np.int64), np.empty((2, 2))
     plan[linear.TOLERANCE] = tolerance
-    kernels.load("linear_fit").costs(samples, weights, offsets, plan, found)
+    kernels.load("linear.fit").costs(samples, weights, offsets, plan, found)
     step = 2 * tolerance + 1
     for c in range(2):
         guess = np.rint(samples[:, :2] @ weights[:, c] + offsets[c])

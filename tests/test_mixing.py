@@ -411,6 +411,6 @@ def test_the_naive_decoder_agrees(
 
 def test_the_state_of_a_stream_at_balanced_is_small():
     """So that thousands fit on a GPU: what adapts, besides planes, of one channel."""
-    channel = streams._Channel(kernels.load("pixels"), COARSE, (8, 8))
+    channel = streams._Channel(kernels.load("mixing.pixels"), COARSE, (8, 8))
     adapting = ("filters", "tones", "bias", "counters", "weights", "refined")
     assert sum(getattr(channel, name).nbytes for name in adapting) <= 48 * 1024

@@ -181,7 +181,7 @@ def test_a_stack_without_frames_or_a_living_writer(tmp_path, stack):
     copy = tmp_path / "copy.h5"
     copy.write_bytes(path.read_bytes())
     writer.close()
-    assert "its writer is at work, or died" in tezip_h5.report(copy, page, peers=False).read_text()
+    assert "its writer is still running" in tezip_h5.report(copy, page, peers=False).read_text()
 
 
 def test_peers_are_measured_on_the_same_samples(path):

@@ -3,6 +3,7 @@
 import argparse
 import csv
 import dataclasses
+import re
 
 import h5py
 import numpy as np
@@ -342,13 +343,57 @@ def test_summary_counts_what_was_kept():
     assert "b / tezip balanced lossless" not in found
 
 
-@pytest.mark.parametrize("worst", [np.nan, np.inf, 1e300])
-def test_what_ends_the_process_in_sperr_is_not_given_to_it(worst):
+def test_what_ends_the_process_in_sperr_is_not_given_to_it():
     peer = named("hdf5 sperr")
     skip_if_missing(peer)
     stack = np.ones((4, 16, 16))
-    stack[1, 2, 3] = worst
+    stack[1, 2, 3] = 1e300
     with pytest.raises(ValueError, match="SPERR takes no"):
         peer.encode(stack, 0.1, 1)
     stack[1, 2, 3] = 1e17  # 2**60 bounds, which it takes, and what it makes of them counts
     assert peer.decode(peer.encode(stack, 0.1, 1), 1).shape == stack.shape
+
+
+def with_some(value, dtype="f8"):
+    """A tenth of the samples are `value`: SZ3 has crashed on NaN there, and hung on infinities."""
+    rng = np.random.default_rng(0)
+    stack = np.cumsum(rng.normal(size=(6, 64, 64)), axis=0).astype(dtype)
+    stack[rng.random(stack.shape) < 0.1] = value
+    return stack
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+@pytest.mark.parametrize(("value", "word"), [(np.nan, "NaN"), (-np.inf, "infinities")])
+def test_what_is_not_finite_is_kept_from_peers_that_cannot_take_it(value, word, dtype):
+    stack, refused = with_some(value, dtype), []
+    for peer in bench.candidates(stack, 0.01):
+        assert peer.refuses(stack[:0]) is None
+        if reason := peer.refuses(stack):
+            assert reason == f"it takes no {word}"
+            with pytest.raises(ValueError, match=reason):
+                peer.encode(stack, 0.01, 1)
+            refused.append(peer.name)
+    assert {"hdf5 sz3", "hdf5 sz3, 16 frames", "hdf5 sperr", "hdf5 zfp"} <= {*refused}
+    assert not any(peer.refuses(stack) for peer in bench.known() if peer.lossless)
+    assert not any(peer.refuses(STACKS["uint16 full range"]) for peer in bench.known())
+
+
+def test_rows_of_peers_that_are_not_run_say_so(tmp_path, capsys):
+    skip_if_missing(named("hdf5 sz3"))
+    np.save(tmp_path / "gaps.npy", with_some(np.nan))
+    saved = tmp_path / "rows.csv"
+    words = ["--bounds", 0.01, "--threads", 1, "--csv", saved, "--only"]
+    args = options(tmp_path / "gaps.npy", *words, "fast", "sz3")
+    assert args.run(args) == 0
+    assert re.search(r"^hdf5 sz3 +not run: it takes no NaN$", capsys.readouterr().out, re.MULTILINE)
+    ours, *others = bench.saved(saved)
+    assert ours.verdict == "kept"
+    assert [row.codec for row in others] == ["hdf5 sz3", "hdf5 sz3, 16 frames"]
+    for row in others:
+        assert (row.verdict, row.bytes) == ("not run: it takes no NaN", 0)
+        assert not row.measured
+        assert not row.good
+    assert "sz3" not in bench.summary([ours, *others])
+    args = options(tmp_path / "gaps.npy", *words, "sz3")
+    with pytest.raises(InputError, match="nothing was measured"):
+        args.run(args)

@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "cost": set(),
     "simulate": set(),
     "peers": set(),
+    "signatures": {"prediction"},
     "kernels": {"errors"},
     "parallel": set(),
     "progress": set(),
@@ -81,7 +82,7 @@ MAY_IMPORT = {
     "hdf5": CODEC
     | GPU
     | {"attempts", "codec", "chunk", "recoding", "anatomy", "holes", "frames", "images", "version"}
-    | {"dask_blocks", "progress"},
+    | {"dask_blocks", "dataset_paths", "progress", "stackfiles"},
     "page": {
         "errors",
         "anatomy",
@@ -110,6 +111,13 @@ OF_HDF5 = {
     "reading": {"files", "pipeline", "contents", "threads"},
     "writing": {"files", "pipeline", "contents", "reading", "threads"},
     "changing": {"files", "pipeline", "contents", "reading", "writing", "threads"},
+}
+# What each room of `kernels` may import of the others; "" are the files beside them.
+OF_KERNELS = {
+    "": set(),
+    "mixing": {""},
+    "linear": {""},
+    "cuda": {"", "mixing", "linear"},
 }
 COMPOSERS = {
     "residual",
@@ -154,7 +162,7 @@ FILES = dict(modules())
 @pytest.mark.parametrize("name", [n for n in FILES if n != "__init__"])
 def test_imports_go_one_way(name):
     room = name.partition(".")[0]
-    allowed = MAY_IMPORT[room] | {room}
+    allowed = MAY_IMPORT[room] | {room, "signatures"}  # which has types alone
     for imported in imports(FILES[name]):
         assert imported.partition(".")[0] in allowed, f"{name} imports {imported}"
 
@@ -164,6 +172,19 @@ def test_imports_within_hdf5_go_one_way(name):
     room = name.split(".")[1]
     found = {i.split(".")[1] for i in imports(FILES[name]) if i.startswith("hdf5.")}
     assert found - {room} <= OF_HDF5[room]
+
+
+def _room_of_kernels(name):
+    room = name.split(".")[1] if name.count(".") else ""
+    return room if room in OF_KERNELS else ""
+
+
+@pytest.mark.parametrize("name", [n for n in FILES if n.partition(".")[0] == "kernels"])
+def test_imports_within_kernels_go_one_way(name):
+    """What is compiled for the processor is digested without the room for CUDA."""
+    room = _room_of_kernels(name)
+    found = {_room_of_kernels(i) for i in imports(FILES[name]) if i.startswith("kernels.")}
+    assert found - {room} <= OF_KERNELS[room]
 
 
 @pytest.mark.parametrize("name", sorted(STAGES))
@@ -223,9 +244,11 @@ def test_public_names_have_docstrings():
 
 
 def test_every_room_is_on_the_map():
-    """docs/architecture.md names every room, and every one of `hdf5`."""
+    """docs/architecture.md names every room, and every one of `hdf5` and `kernels`."""
     text = (Path(__file__).parents[1] / "docs" / "architecture.md").read_text()
     named = set(re.findall(r"`([a-z0-9_]+)[/`*]", text))
-    rooms = {path.stem for path in (*ROOT.iterdir(), *(ROOT / "hdf5").rglob("*.py"))}
+    paths = (*ROOT.iterdir(), *(ROOT / "hdf5").rglob("*.py"))
+    rooms = {path.stem for path in paths if path.suffix in ("", ".py")}
+    rooms |= {path.stem for path in (ROOT / "kernels").rglob("*.py")}
     rooms |= set(OF_HDF5)
     assert {room for room in rooms if not room.startswith("_")} - named == set()

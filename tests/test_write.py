@@ -378,6 +378,8 @@ def test_in_place_keeps_the_original_when_it_fails(tmp_path, walk, monkeypatch):
         (..., 5),
         (3, ...),
         (1, 2, 3),
+        (..., slice(7, 20)),
+        (3, ..., 5),
         [1, 5, 17],
         (slice(None), [3, 4]),
     ],
@@ -393,10 +395,24 @@ def test_selections_read_as_h5py_reads_them(tmp_path, walk, selection, threads):
     assert np.shape(back) == np.shape(expected)
 
 
-@pytest.mark.parametrize("selection", [20, -21, (0, 40), "x", (0, 0, 0, 0)])
-def test_selections_that_cannot_be(run_h5, selection):
-    with pytest.raises((IndexError, ValueError, TypeError)):
+@pytest.mark.parametrize("selection", [20, -21, (0, 40), (..., 56), [3, 20]])
+def test_selections_that_lie_outside(run_h5, selection):
+    with pytest.raises(IndexError, match="selects nothing of /scan/data") as error:
         tezip_h5.read(run_h5, selection)
+    assert isinstance(error.value, InputError)
+
+
+@pytest.mark.parametrize("selection", [(0, 0, 0, 0), 1.5, {"a": 1}, (0, "x"), np.ones(3, bool)])
+def test_selections_that_cannot_be(run_h5, selection):
+    with pytest.raises(InputError, match=r"selects nothing of /scan/data, which is .20, 40, 56"):
+        tezip_h5.read(run_h5, selection)
+    with h5py.File(run_h5) as f, pytest.raises(InputError, match="selects nothing"):
+        tezip_h5.read(f["scan/data"], selection)
+
+
+def test_a_name_in_the_place_of_a_selection(run_h5):
+    with pytest.raises(InputError, match=r"'scan' is a text; did you mean name='scan'\?"):
+        tezip_h5.read(run_h5, "scan")
 
 
 def test_reading_what_was_never_written(tmp_path):
@@ -468,7 +484,7 @@ def test_reports(tmp_path, walk, run_h5):
     assert "scan" in str(report)
     assert report.to_dict()["stacks"][0]["complete"] is True
     text = str(tezip_h5.verify(run_h5, walk))
-    assert "are sound" in text
+    assert "are intact" in text
     other = walk.copy()
     other[3, 2, 1] += 1
     with pytest.raises(BoundError, match="frame 3"):

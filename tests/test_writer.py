@@ -479,12 +479,13 @@ def test_a_signals_handler_closes_at_any_moment(tmp_path, in_fresh_process):
         f"""
         import faulthandler, numpy as np, os, random, signal, tezip_h5
         faulthandler.dump_traceback_later(100, exit=True)
+        moments = random.Random(7)
         for attempt in range(40):
             path = os.path.join({str(tmp_path)!r}, f"{{attempt}}.h5")
             options = {{"level": "fast", "threads": 1, "chunk_frames": 2, "queue_frames": 16}}
             w = tezip_h5.Writer(path, "scan", (4, 4), "u2", **options)
             signal.signal(signal.SIGALRM, lambda *_: w.close())
-            signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-4, 2e-2))
+            signal.setitimer(signal.ITIMER_REAL, moments.uniform(1e-4, 2e-2))
             count = 0
             try:
                 while True:

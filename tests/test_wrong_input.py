@@ -258,6 +258,31 @@ def test_unknown_options_are_named_and_the_known_ones_listed(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("bound", "absolute=, relative=.*, pointwise_relative=.* or noise="),
+        ("Error", "absolute=, relative="),
+        ("abs", r"did you mean absolute=\?"),
+        ("pwrel", r"did you mean pointwise_relative=\?"),
+        ("chunks", "chunk_frames=.*tile="),
+        ("lossless", "leave it out"),
+        ("treads", r"did you mean threads=\?"),
+        ("Level", r"did you mean level=\?"),
+        ("over_write", r"did you mean overwrite=\?"),
+    ],
+)
+def test_an_option_that_is_called_otherwise(tmp_path, name, words):
+    with pytest.raises(InputError, match=f"unknown option '{name}'; .*{words}"):
+        tezip_h5.write(STACK, tmp_path / "x.h5", **{name: 1})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_option_of_another_call():
+    with pytest.raises(InputError, match="'threads'; it is for other calls"):
+        tezip_h5.TEZip(threads=2)
+
+
+@pytest.mark.parametrize(
     ("filename", "words"),
     [
         ("a\0b", "NUL"),

@@ -8,6 +8,10 @@
 Importing registers the HDF5 filter with h5py; kernels are compiled on first use.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from tezip_h5.bounds import ErrorBound
 from tezip_h5.codec import decode_chunk, encode_chunk
 from tezip_h5.devices import DeviceWarning
@@ -31,6 +35,7 @@ from tezip_h5.hdf5.reading.lazy import to_dask
 from tezip_h5.hdf5.reading.reader import read
 from tezip_h5.hdf5.reading.report import inspect
 from tezip_h5.hdf5.reading.verifying import verify
+from tezip_h5.hdf5.writing.preparing import prepare
 from tezip_h5.hdf5.writing.whole import write
 from tezip_h5.hdf5.writing.writer import Writer
 from tezip_h5.model.store import load as load_model
@@ -38,6 +43,12 @@ from tezip_h5.prediction.integer import IntegerModel as Model
 from tezip_h5.settings import Settings
 from tezip_h5.version import __version__
 from tezip_h5.zarr.references import references
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from tezip_h5.signatures import PathLike
 
 __all__ = [
     "FILTER_ID",
@@ -63,6 +74,7 @@ __all__ = [
     "inspect",
     "last_error",
     "load_model",
+    "prepare",
     "read",
     "recompress",
     "references",
@@ -76,7 +88,7 @@ __all__ = [
 ]
 
 
-def train(out, data, **options):
+def train(out: PathLike, data: PathLike | Sequence[PathLike], **options: Any) -> Model:
     """Train a network on stacks; see `tezip_h5.model.learning.train`.
 
     Needs ``pip install "tezip_h5[train]"``; Keras is imported only here.
@@ -99,7 +111,7 @@ def train(out, data, **options):
     return learning.train(out, data, **options)
 
 
-def report(path, out, **options):
+def report(path: PathLike, out: PathLike, **options: Any) -> Path:
     """Write a page about the stacks of a file; see `tezip_h5.page.report`.
 
     Parameters

@@ -1,7 +1,7 @@
-"""What is inside a payload: where its bytes went, and what its frames were predicted to be.
+"""A payload taken apart, for reports: the use of its bytes, and the predictions of its frames.
 
-For looking only: nothing here decides how anything is coded. What the bytes of a section are, the
-room that writes and reads it says; a section that this room does not understand is not divided.
+Nothing here decides how anything is coded. Each section is divided by the module that writes and
+reads it. A section that this module does not know is one part.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _PARTS = {
     Section.MODEL: scaling.parts,
     Section.FALLBACK: fallback.parts,
     Section.RESTS: rests.parts,
-}  # of all coders; the other sections are their own
+}  # sections that all coders share; each coder divides its other sections itself
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def divide(payload) -> list[Part]:
 
 
 def _parts(number: int, data: bytes, header: Header) -> dict[str, int]:
-    """What a section's bytes are, by name; one part where its coder does not understand them."""
+    """Bytes of each part of a section, by name; one part if its coder cannot divide it."""
     if number in _PARTS:
         return _PARTS[number](data)
     try:
@@ -95,7 +95,7 @@ def _parts(number: int, data: bytes, header: Header) -> dict[str, int]:
 
 
 def kinds_of(parsed: bitstream.Payload) -> list[Kind]:
-    """The kind of every frame of a payload; all are keyframes to the fallback."""
+    """The kind of every frame of a payload; the fallback codec has only keyframes."""
     g = parsed.header.valid[0]
     if Section.FRAMES not in parsed.sections:
         return [Kind.KEYFRAME] * g
@@ -103,16 +103,16 @@ def kinds_of(parsed: bitstream.Payload) -> list[Kind]:
 
 
 def predictions(payload, frames: np.ndarray) -> Iterator[np.ndarray | None]:
-    """Yield what the predictor expected every frame to be; None for frames it was not asked.
+    """Yield the prediction of every frame; None for frames that were not predicted.
 
-    This is the predictor's own guess: the coders refine it, sample by sample, with what they
-    know of the frame so far.
+    This is the predictor's own prediction. The coders refine it for every sample, from the
+    samples of the frame that they have coded already.
 
     Parameters
     ----------
     payload : bytes
     frames : (g, h, w[, C]) array
-        What it decodes to, without padding.
+        The decoded samples of the payload, without padding.
 
     Yields
     ------
@@ -139,7 +139,7 @@ def predictions(payload, frames: np.ndarray) -> Iterator[np.ndarray | None]:
 
 
 def _of_network(parsed, shape) -> Iterator[np.ndarray | None]:
-    """A network's predictions: it must be shown the levels that the decoder finds."""
+    """A network's predictions, from the levels that the decoder finds."""
     scale, frames = chunk.decoded_levels(parsed, predictions=True)
     for t, (_, guess) in enumerate(frames):
         values = None if guess is None else scale.of_frame(t).to_values(guess)

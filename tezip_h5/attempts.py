@@ -1,5 +1,8 @@
-"""What is tried on one chunk: coders, quantizers, with a network or without; the smallest stays,
-where what is slower to read must be smaller by its worth.
+"""The ways to encode one chunk: `Attempts` tries coders, quantizers and a network, and keeps the
+smallest payload.
+
+A way that is slower to read must be smaller by a margin, which `efforts.Effort` calls its worth.
+Most decisions are made on a *sample*: a part of the chunk that is encoded in both ways.
 """
 
 from __future__ import annotations
@@ -19,33 +22,37 @@ from tezip_h5.settings import Settings
 
 __all__ = ["Attempts", "coder_by", "compares", "network_may_pay"]
 
-# Of the part that shows what a slower way saves: a sixteenth of the chunk within these limits. In
-# small parts a network gains where the coder's own voters have not learned yet.
+# A sample has the first 8 frames, and a side of 64 to 128 pixels: a sixteenth of the chunk where
+# these limits allow it. A smaller one would flatter networks, because the mixing coder would not
+# have learned enough yet.
 _SAMPLE_SIDES, _SAMPLE_FRAMES, _SAMPLE_SHARE = (64, 128), 8, 16
-_PATCHES = 2  # rows and columns of what must stand for all of the picture
-_HOPE = 0.75  # share of its worth that a network must save there to be tried
-_CLEAR = 0.5, 1.5  # times its worth, below and above which a sample decides upon the mixing coder
-_RARE = 1 / 64  # share of holes below which nothing hangs on what they hold
-_WHOLE_FRAMES = 3  # of a sample that must be as wide as what it stands for
-_FREED = 0.01  # share of the bytes that holes which may become anything must save in a sample
-_SKEWED = 0.15  # of `glance.skew`, above which planes may be better off without predictions
-_STILL = 1.0  # bits per sample: parts of such frames say little of the whole
+_PATCHES = 2  # a sample of the whole picture is put together from 2 x 2 patches
+_HOPE = 0.75  # a network is tried where a sample saves more than this share of its worth
+_CLEAR = 0.5, 1.5  # a sample chooses the coder where mixing saves less, or more, than this x worth
+_RARE = 1 / 64  # if fewer of the samples are holes, what is stored in them does not matter
+_WHOLE_FRAMES = 3  # the number of frames in a sample of whole frames
+_FREED = 0.01  # a coder may choose the values in holes if that saves this share of a sample's bytes
+_SKEWED = 0.15  # planes without prediction are tried where |glance.skew| exceeds this
+_STILL = 1.0  # below this many bits per sample, frames hardly change and a sample is no guide
 
 
 def network_may_pay(saving: float | None, effort: Effort) -> bool:
-    """Whether a network is tried for which `Attempts.saving` has said this."""
+    """Whether a network is tried, given the share that it saves in a sample (`Attempts.saving`)."""
     return saving is None or saving > _HOPE * effort.network_worth
 
 
 def compares(settings: Settings) -> bool:
-    """Whether chunks may be encoded by the mixing coder and by the linear one, to compare."""
+    """Whether the settings leave the choice between the mixing and the linear coder open."""
     pinned = settings.coder is not None or settings.predictor == "prednet"
     return not pinned and settings.effort.mixing_worth > 0
 
 
 def coder_by(saved: float, effort: Effort) -> str | None:
-    """The coder to take where the mixing coder saves this beside the linear one in a sample, see
-    `Attempts.mixing_saves`; None where it takes both to say."""
+    """The coder to use, given the share of bytes that mixing saves in a sample.
+
+    None means that the sample is inconclusive, and both coders must run on the chunk. See
+    `Attempts.mixing_saves`.
+    """
     low, high = (share * effort.mixing_worth for share in _CLEAR)
     if low <= saved <= high:
         return None
@@ -53,11 +60,14 @@ def coder_by(saved: float, effort: Effort) -> str | None:
 
 
 class Attempts(Task):
-    """What may be tried on one chunk."""
+    """A chunk, and the ways to encode it that are compared."""
 
     def or_by(self, scale: levels.Scale, worth: float = 0.0) -> Attempts:
-        """These, or the same by another scale if it makes a sample smaller by such a share; all of
-        the chunk where that is not large."""
+        """Choose between the present scale and another one.
+
+        Both encode a sample, or the whole chunk if it is small. Returns the attempts with the
+        other scale if that saves more than this share of the bytes, else these attempts.
+        """
         both = self, replace(self, scale=scale)
         samples = [tried._sample(_PATCHES) or replace(tried, threads=1) for tried in both]
         runs = parallel.each(
@@ -68,11 +78,14 @@ class Attempts(Task):
         return both[sizes[1] < (1 - worth) * sizes[0]]
 
     def freeing(self) -> Attempts:
-        """These, with the coders for which it makes a sample smaller to make what they like of
-        holes; where fields are smooth and gaps move, it does.
+        """Decide which coders may choose the values in holes; returns the attempts that say so.
 
-        What the linear coder predicts may run off, the farther the wider a hole is: its sample is
-        the first frames, whole.
+        The samples in holes are stored apart, so a coder may put its own prediction there. That
+        saves bytes where fields are smooth and gaps move. Each coder encodes a sample with and
+        without that freedom.
+
+        The linear coder's predictions may diverge inside a hole, more so in a wide one. Its
+        sample is therefore the first frames, whole.
         """
         holes = self.samples.holes
         if holes is None or np.count_nonzero(holes) < _RARE * holes.size:
@@ -95,7 +108,7 @@ class Attempts(Task):
         return replace(self, frees=tuple(paying))
 
     def judge(self, model: IntegerModel | None, saving: float | None) -> tuple[bool, bool]:
-        """Whether to try a network, and whether it is clear that it pays."""
+        """Whether to try a network, and whether it clearly pays, so that no other way is tried."""
         settings = self.settings
         if settings.predictor == "prednet" or model is None:
             return model is not None, model is not None
@@ -107,8 +120,8 @@ class Attempts(Task):
         return network_may_pay(saving, settings.effort), sure
 
     def saving(self, model: IntegerModel) -> float | None:
-        """Share of the bytes that a network saves in a sample, `weighed`; None where a sample says
-        nothing."""
+        """The share of a sample's bytes that a network saves; None if the chunk is too small to
+        take a sample. Bytes are those of `weighed`."""
         sample = self._sample()
         if sample is None:
             return None
@@ -118,15 +131,19 @@ class Attempts(Task):
         return 1 - with_model / without
 
     def weighed(self, encoded: Encoded) -> float:
-        """Bytes of a payload; of one of the linear coder fewer, by what mixing must save."""
+        """The bytes of a payload, by which payloads are compared.
+
+        A payload of the linear coder counts for less, by the share that mixing must save.
+        """
         worth = self.settings.effort.mixing_worth
         return len(encoded.payload) * (1 - worth * (encoded.coder == "linear"))
 
     def _sample(self, patches: int = 1, holey: bool = False) -> Attempts | None:
-        """A part of the first frames; None where it would be much of the chunk.
+        """Cut a sample from the first frames; None if it would be a large part of the chunk.
 
-        It is the middle, or, side by side, the middles of `patches` rows and columns of parts;
-        or, if `holey`, where holes are as many as they are in all.
+        With one patch it is the middle of the picture. With more, it is the middles of
+        `patches` x `patches` parts of the picture, put side by side. If `holey`, it is a part
+        whose share of holes is that of the whole picture.
         """
         count, (g, h, w) = _SAMPLE_FRAMES, self.samples.frames.shape[:3]
         least, most = _SAMPLE_SIDES
@@ -140,7 +157,7 @@ class Attempts(Task):
         return self._part(np.s_[:count, rows[:, None], columns])
 
     def _part(self, index) -> Attempts:
-        """These for some of the first frames alone, or for a part of each."""
+        """The same attempts for a part of the samples; `index` selects frames, rows, columns."""
         part = self.samples.part(index)
         shape = part.frames.shape
         header = Header(self.header.dtype, shape, shape[:3], coder=0)
@@ -150,7 +167,7 @@ class Attempts(Task):
         )
 
     def smallest(self, model: IntegerModel | None) -> Encoded:
-        """The smallest payload over quantizers and coders, with a network or without."""
+        """The smallest payload of all quantizers and coders, with `model` if one is given."""
         settings, main = self.settings, _coder_for(self.settings, self.scale)
         if main == "mixing" and settings.coder is None and model is None:
             return self._mixing_or_linear()
@@ -161,8 +178,11 @@ class Attempts(Task):
         return min(runs, key=lambda run: len(run.payload))
 
     def flat(self) -> Encoded | None:
-        """The linear coder's payload without predictions, for skewed noise; None where it is not, a
-        sample is not smaller by it, another coder is pinned, or levels are too wide."""
+        """The linear coder's payload without predictions, which suits skewed noise.
+
+        None if the noise is not skewed, if a sample does not become smaller, if another coder is
+        pinned, or if levels are too wide.
+        """
         settings = self.settings
         if settings.coder not in (None, "linear") or settings.predictor == "prednet":
             return None
@@ -183,7 +203,7 @@ class Attempts(Task):
         return self._run("linear", flat=True)
 
     def _mixing_or_linear(self) -> Encoded:
-        """The mixing coder's payload, or the linear coder's where that is hardly larger."""
+        """The payload of the mixing coder, or of the linear coder where mixing saves too little."""
         coder, saved = None, self.saved
         if saved is None:
             saved = self.mixing_saves()
@@ -197,11 +217,13 @@ class Attempts(Task):
         return min(mixing, self._run("linear"), key=self.weighed)
 
     def mixing_saves(self) -> float | None:
-        """Share of the bytes that the mixing coder saves beside the linear one, by a sample; None
-        where that says little, or nothing hangs on it.
+        """The share of bytes by which mixing beats the linear coder, estimated from a sample.
 
-        The linear coder's tables serve all of the chunk; the mixing coder would go on learning.
-        Half of the tables' bytes in proportion and half as they are is where measurements lay.
+        None if the sample is no guide, or if the settings leave no choice.
+
+        The sample has to be corrected. The linear coder's tables serve the whole chunk, but the
+        mixing coder would also learn more in a whole chunk. Measurements agreed best with
+        counting half of the tables' bytes in proportion to the sample, and half in full.
         """
         if not compares(self.settings) or _coder_for(self.settings, self.scale) != "mixing":
             return None
@@ -216,7 +238,10 @@ class Attempts(Task):
         return 1 - len(mixing.payload) / (len(linear.payload) - tables * (1 - share) / 2)
 
     def _still(self, encoded: Encoded) -> bool:
-        """Whether nearly all levels are as predicted: few events, unevenly spread."""
+        """Whether a payload is so small that nearly all levels must be as predicted.
+
+        The few others are spread unevenly, so a sample is no guide to the whole chunk.
+        """
         return 8 * len(encoded.payload) <= _STILL * self.samples.frames.size
 
     def _run(
@@ -230,7 +255,8 @@ class Attempts(Task):
 
 
 def _middles(length: int, side: int, parts: int) -> np.ndarray:
-    """Indices of `side` samples in all, in the middle of each of `parts` of a length."""
+    """Indices of about `side` samples in all: those in the middle of each of `parts` equal parts
+    of a length."""
     side = min(side, length)
     each = -(-side // parts)
     starts = (2 * np.arange(parts) + 1) * length // (2 * parts) - each // 2
@@ -238,7 +264,7 @@ def _middles(length: int, side: int, parts: int) -> np.ndarray:
 
 
 def _typical(share: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of a part of (h, w), whose mean is nearest to that of all."""
+    """Rows and columns of the part of `share` (h, w) whose mean is nearest to the whole mean."""
     height, width = (min(side, length) for length in share.shape)
     sums = np.pad(share.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
     tops, lefts = (
@@ -252,13 +278,19 @@ def _typical(share: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _of_all(payload: bytes, share: float) -> float:
-    """Bytes of a chunk, by the payload of a part of it: its scale comes once."""
+    """Estimate the bytes of a chunk from the payload of a part of it.
+
+    The scale counts once, because it does not grow with the part.
+    """
     once = len(bitstream.unpack(payload).sections[Section.LEVELS])
     return once + (len(payload) - once) / share
 
 
 def _of_so_many(records: list[FrameRecord], count: int) -> float:
-    """Bytes of `count` frames, by the first ones: what they begin with comes once."""
+    """Estimate the bytes of `count` frames from those of the first few.
+
+    The first frame counts once, because it holds what a chunk begins with.
+    """
     first, *rest = (record.keyframe_bytes + record.residual_bytes for record in records)
     return first + sum(rest) * (count - 1) / max(len(rest), 1)
 

@@ -60,14 +60,14 @@ SECTIONS = {
 
 @dataclass(frozen=True)
 class Header:
-    """What a payload holds.
+    """The header of a payload.
 
     Attributes
     ----------
     dtype : numpy dtype of the samples, little-endian
     shape : (G, H, W) or (G, H, W, C), the HDF5 chunk
     valid : (g, h, w), the part of the chunk that is stored; the rest is padding
-    coder, predictor, scale : numbers of the parts that serve this chunk
+    coder, predictor, scale : numbers of the coder, predictor and scale that made the chunk
     flags : bit 0 is set when predictions, not reconstructions, feed the predictor
     checksum : CRC-32 of the reconstructed valid samples, C order, little-endian
     """
@@ -83,7 +83,7 @@ class Header:
 
     @property
     def carrier(self) -> np.dtype:
-        """The type of samples while they are coded: the bytes of `dtype`, numbers all of them."""
+        """The dtype of samples while they are coded: as `dtype`, but bytes for bool."""
         return carrier(self.dtype)
 
     @property
@@ -211,7 +211,7 @@ def peek(payload) -> tuple[Header, bytes]:
 
 
 def parts(payload) -> dict[str, int]:
-    """What stands before the sections: bytes by name.
+    """Bytes of each part before the sections, by name.
 
     Raises
     ------

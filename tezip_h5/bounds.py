@@ -1,13 +1,14 @@
-"""Error bound -> tolerance: what the user asks, as what the codec must obey.
+"""Error bound -> tolerance: from the user's bound to the bound that the codec obeys.
 
-The user asks per frame and channel, in the stack's own unit; the codec obeys one
-float64 bound per frame and channel (or one pointwise relative number). Nothing
-computed here reaches the decoder except scalars per frame and channel.
+The user's bound holds per frame and channel, in the unit of the stack. The codec obeys one float64
+bound per frame and channel (or one pointwise relative number). Only scalars per frame and channel
+reach the decoder.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
 
@@ -20,6 +21,8 @@ __all__ = ["MODES", "ChunkBound", "ErrorBound"]
 
 MODES = ("lossless", "abs", "rel", "absrel", "pwrel", "noise")
 """Names of the bound modes, as the manual's ``-m`` spells them; the index is the wire number."""
+
+_EXAMPLES = {"abs": "2", "rel": "0.001", "absrel": "2 0.001", "pwrel": "0.01", "noise": "0.5"}
 
 
 def _checked(name: str, value) -> float | None:
@@ -40,7 +43,7 @@ def _checked(name: str, value) -> float | None:
 
 @dataclass(frozen=True)
 class ErrorBound:
-    """How far a reconstructed sample may lie from the original.
+    """An error bound: the largest error of a reconstructed sample.
 
     Nothing, or any 0, means lossless. Differences, products and roots are those of float64: what
     rounds to the bound there is within it.
@@ -51,14 +54,13 @@ class ErrorBound:
         |x - x'| <= absolute, in the unit of the stack.
     relative : float, optional
         |x - x'| <= relative * (max - min of the whole frame's channel). With
-        `absolute` as well, both hold. Masked pixels and values that are no measurements, see
-        `holes`, come back exactly and count for nothing here: the bound is tighter where there
-        are any.
+        `absolute` as well, both hold. Masked pixels, NaN, infinities and sentinel values (see
+        `holes`) come back exactly and are left out of max - min.
     pointwise_relative : float, optional
         |x - x'| <= pointwise_relative * |x|; zeros stay exact. Excludes the others.
     noise : float, optional
-        |x - x'| <= noise * sqrt(|x|): a part of the noise of x counted photons, for integers;
-        zeros stay exact. Excludes the others.
+        |x - x'| <= noise * sqrt(|x|), where sqrt(|x|) is the noise of x counted photons. For
+        integers; zeros stay exact. Excludes the others.
 
     Raises
     ------
@@ -95,7 +97,7 @@ class ErrorBound:
         return {name for name in names if getattr(self, name) is not None}
 
     @classmethod
-    def from_mode(cls, mode: str | None, values=()) -> ErrorBound:
+    def from_mode(cls, mode: str | None, values: Sequence[float] = ()) -> ErrorBound:
         """Read the manual's ``-m MODE -b VALUE [VALUE]``.
 
         Parameters
@@ -133,8 +135,11 @@ class ErrorBound:
             )
         expected = 2 if mode == "absrel" else 1
         if len(values) != expected:
+            wanted = "one bound" if expected == 1 else "two bounds, absolute and relative,"
+            found = f"{len(values)} were given: {values}" if values else "-b is missing"
             raise InputError(
-                f"mode {mode} takes {expected} bound(s) after -b, {len(values)} given: {values}"
+                f"mode {mode} takes {wanted} after -b, but {found}; give them, such as "
+                f"-m {mode} -b {_EXAMPLES[mode]}"
             )
         if mode == "absrel":
             return cls(absolute=values[0], relative=values[1])
@@ -190,13 +195,14 @@ class ErrorBound:
             Whole frames: the relative bound looks at all their samples. Those of bool are no
             numbers, and are kept exactly.
         mask : bool (H, W) array, optional
-            Pixels that the relative bound does not look at, as `encode_chunk` keeps them exactly.
+            Pixels that the relative bound leaves out, because `encode_chunk` keeps them exactly.
         padded : bool
-            They may be one tile of a frame, padded below and on the right with one value. The
-            relative bound then ignores samples like the last one, so that it is never looser
-            than that of the whole frame.
+            Whether the frames may be one tile of a frame, padded below and on the right with one
+            value. The relative bound then leaves out samples that equal the last one, so that it
+            is never looser than that of the whole frame.
         loosest : bool
-            What was promised, to judge by, not what to encode with: holes do not tighten it.
+            True returns the bound that was promised, to check decoded frames: sentinel values are
+            not left out, so they do not tighten it. False returns the bound to encode with.
 
         Returns
         -------
@@ -300,7 +306,7 @@ class ChunkBound:
 
     @property
     def lossless(self) -> bool:
-        """Whether nothing may change at all."""
+        """Whether every sample must come back exactly."""
         if self.absolute is not None:
             return not np.any(self.absolute > 0)
         return self.pointwise == 0 and self.noise == 0

@@ -3,9 +3,9 @@
     encode:  frames -> levels -> windows -> predict -> residual coder -> bitstream -> payload
     decode:  frames <- levels <-            predict <- residual coder <- bitstream <- payload
 
-A chunk decodes alone (besides a model named by digest), to the same samples everywhere:
-both directions run the same integer arithmetic, and a checksum of the reconstructed samples
-says so.
+A chunk decodes alone (it may need a model, named by its digest), to the same samples on every
+machine. Both directions run the same integer arithmetic, and a checksum of the reconstructed
+samples proves it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,6 +29,9 @@ from tezip_h5.prediction.integer import IntegerModel
 from tezip_h5.samples import require_checksum
 from tezip_h5.settings import Settings
 from tezip_h5.windows import Kind
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 __all__ = [
     "Encoded",
@@ -65,43 +69,46 @@ def encode_chunk(
     frames : (g, h, w) or (g, h, w, C) array, C <= 4, of a dtype in `levels.DTYPES`
         The samples to store; any byte order, any strides.
     bound : ChunkBound
-        Of these frames.
+        The bound of these frames.
     settings : Settings
     shape : tuple, optional
         The HDF5 chunk's (G, H, W[, C]); the rest of it decodes to zeros. Default: as `frames`.
     kinds : list of Kind, optional
-        Where keyframes are, instead of what `settings` would do.
+        The kind of each frame (keyframe or predicted); default: `settings` decide.
     mask : bool (h, w) array, optional
-        Pixels that come back exactly, whatever the bound, and cost next to nothing besides.
+        Masked pixels. They come back exactly, whatever the bound, and take few bytes.
     scale : Scale, optional
-        How samples become levels, instead of what `levels.choose` finds for the bound; samples
-        that it cannot hold within the bound are stored beside.
+        The scale that turns samples into levels; default: the one that `levels.choose` finds for
+        the bound. Samples that it cannot hold within the bound are stored apart.
     model : IntegerModel, optional
-        A network to try; it is used where it saves more than `Effort.network_worth` in a sample of
-        the frames, nearly as much there and more in all of them, or where `settings` pin it.
+        A network to try. It is used if `settings` pin it, or if it saves more than
+        `Effort.network_worth` in a sample of the frames. If it saves nearly that much in the
+        sample, all frames are encoded both ways, and the network is used if it saves more than
+        that in all of them.
     saving : float, optional
-        What `network_saving` has found for these frames, so as not to ask again.
+        The result of `network_saving` for these frames, if it is known already.
     spare : bool
-        Whether `Encoded.without` is wanted, also where a sample has decided for the network. It
-        changes nothing else.
+        Whether to encode the chunk without the network, too (`Encoded.without`), even if a sample
+        has decided for the network. This changes nothing else.
     mixing_saved : float, optional
-        What `mixing_saving` has found for these frames, so as not to ask again.
+        The result of `mixing_saving` for these frames, if it is known already.
     preferred : "mixing" or "linear", optional
-        The coder that runs alone where a sample does not say which of the two to take, at levels
-        that ask; default both run, and the smaller payload stays.
+        The coder to use if a sample is inconclusive. Default: both run, and the smaller payload
+        is kept. Levels that take no sample ignore it.
     threads : int
-        How many may work on this chunk; the payload does not depend on it.
+        Number of threads for this chunk; the payload does not depend on it.
     device : "auto" | "cpu" | "cuda"
-        Where, see `devices.choose`; the payload does not depend on it. What the GPU fails at is
-        done by the CPU, see `rescue`.
+        The device to run on, see `devices.choose`; the payload does not depend on it. Work that
+        fails on the GPU is done by the CPU, see `rescue`. The code for GPUs has run in numba's
+        simulator only.
 
     Returns
     -------
     Encoded
-        Its payload is never larger than Blosc's bitshuffle + zstd of the same samples plus
-        64 bytes, unless a sample of a few frames and rows, by which it is judged whether to
-        compare, shrinks so much less than the whole that it says otherwise (by 12%; at "fast"
-        by 2%, and frames that come again later are not looked for).
+        Its payload is never larger than Blosc's bitshuffle + zstd of the same samples plus 64
+        bytes, with one exception. A sample of a few frames and rows decides whether Blosc is
+        tried, and Blosc may compress the whole better than the sample by more than 12%. (At
+        "fast" by more than 2%, and repeated frames are not looked for.)
 
     Raises
     ------
@@ -125,10 +132,10 @@ def network_saving(
     model: IntegerModel,
     threads: int = 1,
 ) -> float | None:
-    """Share of the bytes of `encode_chunk` that this network saves in a sample of the frames.
+    """The share of bytes that a network saves in a sample of the frames.
 
-    Beside the linear coder it must also save `Effort.mixing_worth` before it saves anything.
-    Negative where it costs some; None where the frames are too few to take a sample of.
+    Payloads of the linear coder count for less, by `Effort.mixing_worth`. The share is negative
+    if the network costs bytes, and None if the frames are too small to take a sample.
     """
     attempts = _attempts(*_opened(frames, None), bound, settings, threads=threads)
     return 0.0 if attempts is None else attempts.saving(model)
@@ -137,8 +144,10 @@ def network_saving(
 def mixing_saving(
     frames: np.ndarray, bound: ChunkBound, settings: Settings, threads: int = 1
 ) -> float | None:
-    """Share of the bytes that the mixing coder saves beside the linear one in a sample of the
-    frames, by which `encode_chunk` chooses between them; None where that says little."""
+    """The share of bytes by which the mixing coder beats the linear one in a sample of the frames.
+
+    `encode_chunk` chooses between the two by it. None if the sample is no guide.
+    """
     attempts = _attempts(*_opened(frames, None), bound, settings, threads=threads)
     return None if attempts is None else attempts.mixing_saves()
 
@@ -166,7 +175,7 @@ def _opened(frames: np.ndarray, shape: tuple[int, ...] | None) -> tuple[Header, 
 def _attempts(
     header, planar, bound, settings, kinds=None, mask=None, scale=None, threads=1
 ) -> Attempts | None:
-    """What may be tried; None where only the fallback serves."""
+    """The attempts for a chunk; None if only the fallback codec can store it."""
     if settings.coder == "fallback":
         return None
     samples = holes.patched(planar, mask, scale.outside if scale else None)
@@ -187,7 +196,7 @@ def _attempts(
 
 
 def _smallest(attempts: Attempts, planar, model, saving, spare, device) -> Encoded:
-    """The smallest payload, the fallback's among them."""
+    """The smallest payload of all attempts and of the fallback codec."""
     attempts = replace(attempts, device=device)
     settings, effort = attempts.settings, attempts.settings.effort
     tried, sure = attempts.judge(model, saving)
@@ -214,8 +223,10 @@ def _smaller(exact: Encoded, other: Encoded | None) -> Encoded | None:
 
 
 def _fallback_may_win(frames: np.ndarray, size: int, effort: Effort) -> bool:
-    """Whether it is worth running the fallback, judged by a sample, which does not see frames that
-    come again later: other coders look no further back than a frame or two."""
+    """Whether to run the fallback codec, judged by a sample, or by repeated frames.
+
+    Repeated frames do not show in a sample, and other coders look back only a frame or two.
+    """
     if frames.nbytes < 1 << 16 or size < 1 << 12 or (effort.seeks_repeats and _come_again(frames)):
         return True
     rows = sample_rows(frames.shape[1], effort.sampled_bands)
@@ -225,7 +236,7 @@ def _fallback_may_win(frames: np.ndarray, size: int, effort: Effort) -> bool:
 
 
 def _come_again(frames: np.ndarray) -> bool:
-    """Whether some frame is the same as one before the last."""
+    """Whether a frame repeats an earlier one that is not the frame just before it."""
     sums = [zlib.crc32(np.ascontiguousarray(frame)) for frame in frames]
     return any(sums[t] != sums[t - 1] and sums[t] in sums[: t - 1] for t in range(2, len(sums)))
 
@@ -240,7 +251,7 @@ def _encode_fallback(header: Header, frames: np.ndarray, effort: Effort) -> Enco
 
 
 def decode_chunk(
-    payload, *, max_bytes: int | None = None, threads: int = 1, device: str = "cpu"
+    payload: Buffer, *, max_bytes: int | None = None, threads: int = 1, device: str = "cpu"
 ) -> np.ndarray:
     """Decode one chunk; the inverse of `encode_chunk` within its bound.
 
@@ -250,10 +261,10 @@ def decode_chunk(
     max_bytes : int, optional
         Refuse a chunk that decodes to more than this, before allocating it.
     threads : int
-        How many may work on this chunk (not in callbacks of HDF5: more than one may wait for ever).
+        Number of threads for this chunk. In callbacks of HDF5 it must be 1, or they may deadlock.
     device : "auto" | "cpu" | "cuda"
-        Where, see `devices.choose`; the samples do not depend on it. What the GPU fails at is done
-        by the CPU, see `rescue`.
+        The device to run on, see `devices.choose`; the samples do not depend on it. Work that
+        fails on the GPU is done by the CPU, see `rescue`.
 
     Returns
     -------
@@ -264,7 +275,7 @@ def decode_chunk(
     FormatError
         When the payload is damaged, or decodes to something else than was encoded.
     InputError
-        When it is no bytes at all.
+        When `payload` is not bytes-like.
     ModelError
         When it needs a model that is not found.
 

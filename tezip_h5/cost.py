@@ -1,4 +1,4 @@
-"""How many bits symbols will take: an estimate, for choices that only the encoder makes."""
+"""Estimating the bits that symbols will take, for choices that only the encoder makes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 __all__ = ["estimate"]
 
-_CLASSES = 128  # magnitudes up to 2**63, two signs
+_CLASSES = 128  # classes of symbols: 64 of the magnitude (up to 2**63), for each of two signs
 
 
 def estimate(symbols: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""Dask arrays a step of frames at a time: which blocks to compute together, where to cut them."""
+"""Reading dask arrays in steps of frames: which blocks to compute together, where to cut them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import numpy as np
 
 __all__ = ["block_ranges", "cut_steps"]
 
-_BLOCK_BYTES = 256 << 20
+_BLOCK_BYTES = 256 << 20  # larger blocks are not kept in memory, but computed for every step
 
 
 def block_ranges(array, size: int) -> list[tuple[int, int]]:
-    """What of a dask array (T, ...) to compute at once, for steps of `size` frames.
+    """The parts of a dask array (T, ...) to compute at once, for steps of `size` frames.
 
-    For each step the blocks in time that it needs, and none before it: (first frame, frame after
-    the last). So each block is computed once. Those of more than 256 MiB are computed for every
-    step anew, as far as it goes.
+    Each part is (first frame, frame after the last). A part has the blocks that a step needs and
+    no earlier part has, so each block is computed once. Blocks of more than 256 MiB are not kept:
+    each step computes only its own frames.
     """
     count, frame_bytes = array.shape[0], array.dtype.itemsize * math.prod(array.shape[1:])
     stops = [min(start + size, count) for start in range(0, count, size)]
@@ -37,8 +37,9 @@ def block_ranges(array, size: int) -> list[tuple[int, int]]:
 def cut_steps(parts: Iterator, count: int, size: int) -> Iterator[list[tuple]]:
     """Cut parts of a stack into steps of `size` frames.
 
-    `parts` are (first frame, frame after the last, part), one after the other; a step is a list
-    of (part, first, last), which of its frames belong to it. No more parts are kept than it has.
+    `parts` yields (first frame, frame after the last, part) in order. A step is a list of
+    (part, first, last), which says which frames of each part belong to it. Only the parts of the
+    present step are kept.
     """
     kept: deque = deque()
     for start in range(0, count, size):

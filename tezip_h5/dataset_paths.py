@@ -1,4 +1,4 @@
-"""FILE.h5:/DATASET: the file and the dataset that one text names."""
+"""Paths such as FILE.h5:/DATASET, which name a file and a dataset in it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from tezip_h5.errors import InputError
 __all__ = ["SUFFIXES", "dataset_of", "split"]
 
 SUFFIXES = (".h5", ".hdf5", ".nxs")
-"""What names of HDF5 files end in; many end otherwise."""
+"""Usual suffixes of HDF5 files. Files with other suffixes are recognised by their content."""
 
 
 def split(text) -> tuple[str, str | None]:
-    """Tell a file from the dataset in it.
+    """Split a text into the path of a file and the path of a dataset in it.
 
-    What is there decides: a file or folder of the whole name is meant, whatever colons are in it,
-    else the longest beginning that is an HDF5 file, whatever its suffix. Where neither is there,
-    the first beginning with one of `SUFFIXES` is taken for the file, so that it can be missed. The
-    colon of a drive ends no file.
+    Existing files decide. If the whole text is an existing file or folder, it is that, whatever
+    colons are in it. Otherwise the longest part before a colon that is an HDF5 file is the file,
+    whatever its suffix. If there is none, the first part with one of `SUFFIXES` is taken for the
+    file, so that an error can say that it is missing. The colon of a drive letter is no separator.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def dataset_of(file: h5py.File, inside: str) -> h5py.Dataset:
     Raises
     ------
     InputError
-        When there is none.
+        When there is no such dataset.
     """
     try:
         item = file[inside or "/"]
@@ -69,7 +69,7 @@ def dataset_of(file: h5py.File, inside: str) -> h5py.Dataset:
         if isinstance(item, h5py.Dataset):
             return item
         error = None
-    except KeyError as found:  # not there, or a link that leads nowhere
+    except KeyError as found:  # there is no such object, or a broken link
         error = found
     raise InputError(
         f"{file.filename} holds no dataset '/{inside}'; name one that it holds"

@@ -1,7 +1,8 @@
-"""Where kernels run: on the CPU, or on a GPU through CUDA. Nothing is imported until it is asked.
+"""The device that kernels run on: the CPU, or a GPU through CUDA.
 
-`choose` says which of the two, `status` what was found and why. The bytes of a payload do not
-depend on it.
+`choose` chooses between the two. `status` describes the GPU, or says why there is none. Nothing
+of CUDA is imported before one of them is called. The bytes of a payload do not depend on the
+device.
 """
 
 from __future__ import annotations
@@ -31,20 +32,20 @@ DEVICES = ("auto", "cpu", "cuda")
 VARIABLE = "TEZIP_DEVICE"
 INSTALL = 'pip install "tezip_h5[cuda]"'
 WORTHWHILE_CHUNKS = 64
-"""A thread of a GPU is slow, thousands of them are not: few chunks are coded faster by the CPU.
-Where that turns has not been measured yet."""
+"""With fewer chunks than this, "auto" takes the CPU: one thread of a GPU is slow, and only
+thousands of them are fast. This number is a guess, it has not been measured."""
 
 _LONGEST = 160
 _DRIVER_FILE = Path("/proc/driver/nvidia/version")
 
 
 class DeviceWarning(UserWarning):
-    """Work that was to be done by the GPU is done by the CPU; what comes out is the same."""
+    """Work that was meant for the GPU is done by the CPU; the results are the same."""
 
 
 @dataclass(frozen=True)
 class Status:
-    """What was found out about the GPU of this process.
+    """The state of the GPU in this process.
 
     Attributes
     ----------
@@ -56,12 +57,12 @@ class Status:
         Whether it is numba's simulator: no GPU, for tests of small arrays only. It is never
         chosen automatically.
     name : str, optional
-        Of the GPU.
+        Name of the GPU.
     compute_capability : (int, int), optional
     driver, runtime : str, optional
         The driver and the CUDA it was made for; the CUDA whose compiler is used.
     memory_bytes, free_bytes : int, optional
-        Of the GPU, when it was looked at.
+        Total and free memory of the GPU, when it was examined.
     numba_cuda : str, optional
         Version of numba-cuda, where it is installed.
     given_up : bool
@@ -83,7 +84,7 @@ class Status:
 
 
 class _Missing(Exception):
-    """Something that a GPU needs is not there: (reason, advice)."""
+    """Something that the use of a GPU needs is missing: (reason, advice)."""
 
 
 _lock = threading.Lock()
@@ -135,7 +136,7 @@ def choose(device: str | None = None, chunks: int | None = None) -> str:
 
 
 def status() -> Status:
-    """What there is of a GPU; looked for once per process, which may take a second."""
+    """Describe the GPU. It is looked for once per process, which may take a second."""
     global _found
     if _found is None:
         with _lock:
@@ -145,7 +146,7 @@ def status() -> Status:
 
 
 def give_up(reason: str) -> bool:
-    """Use the GPU no more in this process: it failed, or computes something else than the CPU.
+    """Stop using the GPU in this process, because it failed or computes other results than the CPU.
 
     Returns
     -------
@@ -185,7 +186,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-# --- looking ---
+# --- looking for a GPU ---
 
 
 def _look() -> Status:
@@ -222,7 +223,7 @@ def _import_cuda():
 
 
 def _simulated(cuda) -> bool:
-    """Whether this is the simulator, which numba.cuda is or is not from its import on."""
+    """Whether numba.cuda is its simulator, which its first import decides."""
     return hasattr(cuda.cudadrv.devicearray, "FakeCUDAArray")
 
 
@@ -314,6 +315,6 @@ def _driver_version() -> str | None:
 
 
 def _line(error) -> str:
-    """An error as one line, cut where it goes on listing things."""
+    """An error as one line, shortened if it is long."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"

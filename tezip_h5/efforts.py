@@ -1,7 +1,7 @@
-"""What a level does: how hard the encoder tries, decision by decision, and the table of all levels.
+"""The levels: how hard the encoder tries, decision by decision, with the values for each level.
 
-Whatever hangs on the level is a field here; every room asks `settings.effort` for its own. No
-decoder does: a payload says what it holds.
+Everything that depends on the level is a field of `Effort`, and every module reads its fields
+from `settings.effort`. Decoders never do: a payload describes itself.
 """
 
 from __future__ import annotations
@@ -13,49 +13,51 @@ __all__ = ["EFFORTS", "Effort"]
 
 @dataclass(frozen=True)
 class Effort:
-    """What the encoder does at one level.
+    """The choices of the encoder at one level.
+
+    The *worth* of a slow way is the share of bytes that it must save to be used.
 
     Attributes
     ----------
     coder : "linear" | "mixing"
         The residual coder that is tried first. Mixing takes ten times as long to write and to
-        read, and saves most where frames have structure; on noise nothing.
+        read. It saves most where frames have structure, and nothing on noise.
     mixing_model : int
         Number of the mixing coder's model, in `residual.streams.MODELS`. 0 mixes five contexts and
         has 42 KB of adaptive state, so that thousands of streams fit on a GPU; 1 mixes seventeen,
         and remembers means of the frames and of what was missed in them.
     mixing_worth : float
-        Share of a chunk's bytes that mixing must save beside the linear coder, which a sample
-        judges where it can. 0: no sample is taken, both run, and what is smaller stays (where
-        `coder` is not the linear one already).
+        Share of a chunk's bytes that mixing must save compared with the linear coder. A sample
+        decides that where it can. With 0 no sample is taken: both coders run, and the smaller
+        payload is kept (unless `coder` is "linear" already).
     network_worth : float
-        Share of a chunk's bytes that a network must save to be used: it makes reading slower,
-        about as much again as everything else together. 1: none is tried.
+        Share of a chunk's bytes that a network must save to be used. A network about doubles the
+        time of reading. With 1 no network is tried.
     centres_cells : bool
-        Whether `levels.centred` is tried for floats with a bound, by a sample. Smooth fields are
-        smaller by it, but cannot be recompressed well then: only for the slowest level, which is
-        what one recompresses at.
+        Whether a sample decides on `levels.centred` for floats with a bound. It makes smooth
+        fields smaller, but such chunks cannot be recompressed well. Only the slowest level, at
+        which one recompresses, uses it.
     chunk_bytes : int
-        More than 16 frames make a chunk, up to 64, if it stays below this: reading one frame
-        decodes its whole chunk, and an archive is read whole more often than frame by frame.
+        A chunk has more than 16 frames, up to 64, while it stays below this size. Reading one
+        frame decodes its whole chunk; archives are mostly read whole.
     searches_stages : bool
         Whether TEZip's stages are tried with each quantizer, with and without PEE, and with and
-        without DBSE where a sample does not tell, and the smallest stays. Else quantization is
-        uniform, there is no PEE, and the sample decides on DBSE.
+        without DBSE where a sample is inconclusive; the smallest payload is kept. Otherwise
+        quantization is uniform, there is no PEE, and the sample decides on DBSE.
     zstd : tuple of str
-        Searches of the stages' entropy coding, of `residual.entropy.SEARCHES`; the smallest stays.
-        Noise has no matches worth finding, so the quick one always runs, too.
+        Searches of `residual.entropy.SEARCHES` that the stages' entropy coding tries; the smallest
+        result is kept. The quick one is always among them, because noise has no matches to find.
     blosc : tuple of int
-        Levels of zstd of the fallback, see `fallback.encode`; 5 is numcodecs' default.
+        zstd levels that the fallback codec tries, see `fallback.encode`; 5 is numcodecs' default.
     fallback_doubt : float
-        The fallback runs where a sample of it is smaller than the payload times this. In a chunk it
-        may do better than in the sample by no more than this.
+        The fallback codec runs on a chunk if its size in a sample is below the payload's size
+        times this factor. The factor allows for a chunk that it compresses better than the sample.
     seeks_repeats : bool
-        Whether the fallback also runs where frames come again later, which its sample does not
-        see. Every frame's checksum is made for that.
+        Whether the fallback codec also runs where a frame is repeated later in the chunk. Its
+        sample cannot show that, so checksums of all frames are compared.
     sampled_bands : int
-        Bands of eight rows of every frame, by which the fallback and the stages' keyframes are
-        judged.
+        Number of bands of eight rows of every frame in the samples that judge the fallback codec
+        and the stages' keyframes.
     """
 
     coder: str
@@ -73,14 +75,14 @@ class Effort:
 
     @property
     def tries_networks(self) -> bool:
-        """Whether a network may be used that is not pinned."""
+        """Whether a network may be used without being pinned."""
         return self.network_worth < 1
 
 
 EFFORTS = {
     "fast": Effort(
         coder="linear",
-        mixing_model=0,  # where mixing is pinned
+        mixing_model=0,  # used only if the mixing coder is pinned
         mixing_worth=0.0,
         network_worth=1.0,
         centres_cells=False,
@@ -121,5 +123,5 @@ EFFORTS = {
         sampled_bands=8,
     ),
 }
-"""The levels, from the fastest to the slowest. Their places here are their numbers in the options
-of HDF5's filter: they stay."""
+"""The levels, from the fastest to the slowest. The options of HDF5's filter store a level as its
+position here, so the order must not change."""

@@ -14,6 +14,7 @@ __all__ = [
     "InputError",
     "ModelError",
     "OverrunError",
+    "SelectionError",
     "TezipError",
     "disk_error",
 ]
@@ -27,6 +28,10 @@ class TezipError(Exception):
 
 class InputError(TezipError, ValueError):
     """The caller's input cannot be used as it is: wrong shape, option, path or name."""
+
+
+class SelectionError(InputError, IndexError):
+    """Frames were asked for that the stack has not; an IndexError, as numpy's and h5py's."""
 
 
 class ModelError(TezipError, LookupError):
@@ -56,7 +61,7 @@ class OverrunError(TezipError, BufferError):
 
 
 def disk_error(error: BaseException) -> OSError | None:
-    """The error of the disk that HDF5 tells of, or None; h5py makes an OSError of some only.
+    """The disk error that HDF5 reports in an exception, or None. h5py turns only some into OSError.
 
     Examples
     --------

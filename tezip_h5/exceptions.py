@@ -1,8 +1,9 @@
-"""Exceptions: samples that no level brings back within the bound, stored exactly.
+"""Exceptions: samples that no level can represent within the bound. They are stored exactly.
 
-NaN, infinities, and what float rounding pushes out of its cell. Their masks change little from
-frame to frame, or from channel to channel, so each is coded beside one that came before: a still
-mask of missing data costs almost nothing, a coast that moves little.
+Exceptions are NaN, infinities, sentinel values, masked pixels, and samples that float rounding
+pushes out of their cell. A mask says where they are. It changes little from frame to frame and
+from channel to channel, so each mask is coded with an earlier one as context. A mask of missing
+data that never changes costs almost nothing, and a moving one costs little.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from tezip_h5.kernels.sizes import AHEAD, BEYOND, FIRST_COUNTER
 __all__ = ["ExceptionReader", "ExceptionWriter", "parts"]
 
 _SIZE = struct.Struct("<I")
-_MOST_BYTES = 4  # of one decision, were it as unlikely as can be
+_MOST_BYTES = 4  # the most bytes that one binary decision can take in the arithmetic coder
 
 
 class _Masks:
@@ -38,7 +39,7 @@ class _Masks:
         self._shape, self._decoding = shape, data is not None
         h, w, channels = shape
         margins = kernel.BEFORE + kernel.BEHIND
-        # Behind the channels the last frame's first one, beside which the first one is coded.
+        # The last plane is the first channel of the previous frame, the context of channel 0.
         self._planes = np.zeros((channels + 1, h + margins, w + margins), np.uint8)
         self._inner = self._planes[
             :-1, kernel.BEFORE : -kernel.BEHIND, kernel.BEFORE : -kernel.BEHIND
@@ -149,7 +150,7 @@ class ExceptionReader:
 
 
 def _masks_stop(data: bytes) -> int:
-    """Where the masks end, of the bytes of a section."""
+    """The position in a section's bytes where the masks end."""
     stop = _SIZE.size + int.from_bytes(data[: _SIZE.size], "little")
     if stop > len(data):
         raise FormatError(f"an exceptions section of {len(data)} bytes is too short for its masks")
@@ -157,6 +158,6 @@ def _masks_stop(data: bytes) -> int:
 
 
 def parts(data: bytes, stored: str = "samples stored exactly") -> dict[str, int]:
-    """What the section's bytes are, by name."""
+    """Number of bytes of each part of the section."""
     stop = _masks_stop(data)
     return {"masks": stop, stored: len(data) - stop}

@@ -1,8 +1,9 @@
-"""The fallback behind every chunk: shuffled bits or bytes + zstd (Blosc), exact for every dtype.
+"""The fallback codec: Blosc, which shuffles bits or bytes and then uses zstd. It is exact for
+every dtype.
 
-It is the promise that no chunk is larger than what a user has without us (plus 64 bytes),
-and the coder of what the predictive codec does not take: lossless float64, wide integers
-of wide range.
+It has two uses. It keeps the promise that no chunk is larger than with Blosc alone (plus 64
+bytes). And it stores what the predictive coders do not take: lossless float64, and 64-bit
+integers of a wide range.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ _LIMIT = 2**31 - 64
 
 
 def encode(frames: np.ndarray, levels: tuple[int, ...]) -> bytes:
-    """Compress the samples of `frames` (any shape and dtype, C order) with Blosc, at the first of
-    these levels of zstd with bits shuffled and with bytes, at further ones the way that was
-    smaller; the smallest stays."""
+    """Compress the samples of `frames` (any shape and dtype, C order) with Blosc.
+
+    At the first of the zstd `levels`, shuffled bits and shuffled bytes are both tried. At further
+    levels only the shuffle that was smaller is. Returns the smallest result.
+    """
     from numcodecs import Blosc
 
     samples = frames.reshape(-1)
@@ -37,11 +40,11 @@ def encode(frames: np.ndarray, levels: tuple[int, ...]) -> bytes:
 
 @contextmanager
 def _one_thread():
-    """Keep numcodecs from having Blosc's own threads at work, as it does in the main thread: blocks
-    would lie as they are done.
+    """Keep Blosc from using threads of its own, which numcodecs lets it do in the main thread.
 
-    Another thread would serve, too, but a filter callback, which has h5py's lock, must not wait for
-    one: garbage that is collected there may want that lock.
+    Blosc's threads write blocks in the order in which they finish, so the bytes would vary. Running
+    in another thread would avoid that, too. But a filter callback holds h5py's lock and must not
+    wait for a thread, because garbage collection there may need that lock.
     """
     from numcodecs import blosc
 
@@ -76,5 +79,5 @@ def decode(data: bytes, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def parts(data: bytes) -> dict[str, int]:
-    """What the section's bytes are, by name."""
+    """Number of bytes of each part of the section."""
     return {"shuffle + zstd": len(data)}

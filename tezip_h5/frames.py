@@ -1,7 +1,7 @@
-"""Stacks in: arrays, HDF5 datasets, anything array-like, iterables, folders of images.
+"""Reading stacks: from arrays, HDF5 datasets, array-likes, iterables and folders of images.
 
-Each becomes a `Stack`: the shape and dtype of a frame, and blocks of frames in order,
-a few at a time, so memory stays a few blocks whatever the stack's size.
+Each source becomes a `Stack`: the shape and dtype of a frame, and an iterator of blocks of frames
+in order. Only a few blocks are in memory, whatever the stack's size.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def check_dtype(dtype: np.dtype) -> np.dtype:
     """The little-endian form of a supported dtype; InputError with advice for another."""
     try:
         dtype = np.dtype(dtype)
-    except (TypeError, ValueError, SyntaxError):  # the last is numpy's word for "2,"
+    except (TypeError, ValueError, SyntaxError):  # NumPy raises SyntaxError for "2,"
         known = ", ".join(DTYPES)
         raise InputError(f"{dtype!r} is no dtype of numpy; give one of {known}") from None
     if dtype.newbyteorder("=").name in DTYPES:
@@ -53,7 +53,7 @@ def check_dtype(dtype: np.dtype) -> np.dtype:
 
 
 def is_count(value, least: int = 1) -> bool:
-    """Whether a value is a whole number, of Python's or numpy's, and at least `least`."""
+    """Whether a value is an integer of Python or NumPy, and at least `least`."""
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     return whole and value >= least
 
@@ -91,7 +91,7 @@ def check_frames(shape: tuple[int, ...], panel_axes: int = 0) -> tuple[int, ...]
 
 
 def check_mask(mask, shape: tuple[int, ...]) -> np.ndarray:
-    """The mask as bool of `shape`, (H, W) after panel axes; anything but 0 is masked.
+    """The mask as a bool array of `shape`, (H, W) after panel axes; nonzero means masked.
 
     Raises
     ------
@@ -114,7 +114,7 @@ def check_mask(mask, shape: tuple[int, ...]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Stack:
-    """Frames to be written.
+    """A source of frames to be written.
 
     Attributes
     ----------
@@ -140,7 +140,7 @@ class Stack:
         Raises
         ------
         InputError
-            When what the source gives is not what it declared, be it the number of frames.
+            When the source yields another shape, dtype or number of frames than it declared.
         """
         stop = first
         for block in self._read(size, first):
@@ -172,12 +172,12 @@ def open_stack(
         Without `axes`: how many axes after the first are panel axes.
     lossy : bool
         Whether an error bound will be applied: palette and 1-bit images are then expanded to
-        the samples they mean.
+        the samples that they stand for.
 
     Raises
     ------
     InputError
-        When it is none of these, or its shape or dtype cannot be stored.
+        When `stack` is none of these, or its shape or dtype cannot be stored.
     """
     if isinstance(stack, str | os.PathLike):
         from tezip_h5 import stackfiles
@@ -201,7 +201,7 @@ def open_stack(
 
 
 def _in_our_order(stack: Stack, axes: str | None) -> Stack:
-    """A stack whose frames come one by one; InputError where `axes` says something else of them."""
+    """A stack whose frames come one by one; InputError if `axes` gives another order for them."""
     letters = "TYXC"[: 1 + len(stack.frame_shape)]
     if axes is not None and str(axes).upper() != letters:
         raise InputError(
@@ -256,14 +256,17 @@ def take(array, order: tuple[int, ...], start: int, stop: int) -> np.ndarray:
 
 
 def blocks_checked(part, time_axis: int, first: int):
-    """A dask array from frame `first` of a stack on, refused where a block is not what it says:
-    dask stretches or casts blocks that do not fit the others."""
+    """A dask array that starts at frame `first` of a stack, whose blocks are checked.
+
+    A block must have the shape and dtype that the array declares. dask itself would broadcast or
+    cast a block that has not.
+    """
     how = {"dtype": part.dtype, "meta": part._meta, "time_axis": time_axis, "first": first}
     return part.map_blocks(_checked_block, **how)
 
 
 def _as_declared(frames, dtype, shape: tuple[int, ...], start: int, stop: int) -> np.ndarray:
-    """What an array gave for frames `start` to `stop`: it is written as what was declared."""
+    """Check that frames `start` to `stop` of an array have its declared dtype and shape."""
     _refuse_masked(frames)
     found = np.asarray(frames)
     dtype = np.dtype(dtype)
@@ -287,7 +290,7 @@ def _refuse_masked(frames) -> None:
     if isinstance(frames, np.ma.MaskedArray) and np.ma.is_masked(frames):
         raise InputError(
             "a masked array would lose its mask; give its .data and the pixels as mask=, or its "
-            ".filled() with a value that means none"
+            ".filled() with a sentinel value"
         )
 
 
@@ -313,7 +316,7 @@ def host_frames(frame) -> np.ndarray:
     Raises
     ------
     InputError
-        When it is none, or a masked array.
+        When it is no array, or a masked array.
     """
     _refuse_masked(frame)
     try:
@@ -323,7 +326,7 @@ def host_frames(frame) -> np.ndarray:
 
 
 def _frames(frames: Iterable, count: int | None) -> Stack:
-    """Frames of a list of `count`, or whatever an iterator yields, once."""
+    """The frames of a list of length `count`, or those that an iterator yields, once."""
     iterator = iter(frames)
     first = next(iterator, None)
     if first is None:

@@ -48,5 +48,5 @@ def unpack(
 
 
 def parts(data: bytes) -> dict[str, int]:
-    """What the section's bytes are, by name."""
+    """Number of bytes of each part of the section."""
     return {"kinds and tolerances": len(data)}

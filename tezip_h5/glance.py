@@ -1,4 +1,4 @@
-"""A quick look at a chunk: what a linear prediction leaves of some of its samples."""
+"""A quick look at a chunk: the residuals of a linear prediction at some of its samples."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import numpy as np
 
 __all__ = ["left", "skew"]
 
-_COUNT = 1024  # samples: from every other one is learned, of the rest it is said what is left
+_COUNT = 1024  # samples: half of them fit the prediction, the other half are predicted
 _TAPS = (
     *((0, 0, -1), (0, -1, 0), (0, -1, -1), (0, -1, 1), (0, 0, -2), (0, -2, 0)),
     *((-1, 0, 0), (-1, 0, 1), (-1, 0, -1), (-1, 1, 0), (-1, -1, 0)),
-)  # frames, rows and columns from a sample to what it is predicted from there
+)  # offsets (frames, rows, columns) of the neighbours that predict a sample
 
 
 @np.errstate(over="ignore", invalid="ignore")
 def left(frames: np.ndarray) -> np.ndarray | None:
-    """What least squares leave of some samples of channel 0.
+    """The residuals of a least-squares prediction at some samples of channel 0.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ def left(frames: np.ndarray) -> np.ndarray | None:
 
     Returns
     -------
-    float64 array in the samples' unit; None where the frames are too small to say
+    float64 array in the samples' unit; None if the frames are too small
     """
     planes = frames[..., 0]
     g, h, w = planes.shape
@@ -33,7 +33,8 @@ def left(frames: np.ndarray) -> np.ndarray | None:
     inner = (g - (g > 1), h - 3, w - 3)
     if min(inner) < 1:
         return None
-    places = np.arange(_COUNT) * 7919 % math.prod(inner)  # a prime: no column twice in a row
+    # A prime step, so that successive samples lie in different columns.
+    places = np.arange(_COUNT) * 7919 % math.prod(inner)
     t, y, x = np.unravel_index(places, inner)
     t, y, x = t + (g > 1), y + 2, x + 2
     known = np.stack([planes[t + dt, y + dy, x + dx] for dt, dy, dx in taps], 1).astype(np.float64)
@@ -46,8 +47,10 @@ def left(frames: np.ndarray) -> np.ndarray | None:
 
 @np.errstate(over="ignore", invalid="ignore")
 def skew(frames: np.ndarray) -> float:
-    """How much longer the upper end of that is than the lower one, of both together: Bowley's
-    coefficient, here of the tenths at both ends; 0 where the frames are too small."""
+    """The skewness of those residuals, from -1 to 1; 0 if the frames are too small.
+
+    It is Bowley's coefficient, with the first and last decile in place of the quartiles.
+    """
     residuals = left(frames)
     if residuals is None:
         return 0.0

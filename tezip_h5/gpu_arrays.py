@@ -1,8 +1,8 @@
 """Arrays in a GPU's memory, whoever made them: to the host and back.
 
-What CuPy, PyTorch and numba make has ``__cuda_array_interface__``, numba's protocol for arrays of
-a GPU (version 3). Bounds, checksums and file output are the host's work, so the frames of such an
-array are copied, as many at a time as are asked for.
+Arrays of CuPy, PyTorch and numba have ``__cuda_array_interface__``, numba's protocol for arrays on
+a GPU (version 3). Bounds, checksums and file output are computed on the host, so frames of such an
+array are copied there, only those that are asked for.
 """
 
 from __future__ import annotations
@@ -49,15 +49,17 @@ def to_host(array) -> np.ndarray:
 
 
 class _Simulated:
-    """Memory of the simulator's GPU is the host's."""
+    """An array of numba's simulator, whose GPU memory is the host's memory."""
 
     def __init__(self, array):
         self.__array_interface__ = dict(array.__cuda_array_interface__)
 
 
 def to_device(array: np.ndarray):
-    """A copy in the GPU's memory, of the same shape and dtype; where it cannot be had, the array
-    itself, with a `devices.DeviceWarning`."""
+    """A copy in the GPU's memory, of the same shape and dtype.
+
+    If there can be none, returns the array itself, with a `devices.DeviceWarning`.
+    """
     array = np.ascontiguousarray(array).reshape(np.shape(array))  # which makes 0-d arrays 1-d
 
     def work(device: str):
@@ -69,7 +71,7 @@ def to_device(array: np.ndarray):
 
 
 class OnGpu:
-    """An array on a GPU, for whoever takes slices of arrays: each is copied to the host.
+    """An array on a GPU that is sliced like any array; each slice is copied to the host.
 
     Parameters
     ----------

@@ -1,8 +1,11 @@
-"""Samples that are no measurements: NaN, infinities, and the values that detectors and models write
-where they have none, far from all others (2**32 - 1 in the gaps of a pixel detector, -9999, 1e20).
+"""Holes: samples that are not measurements.
 
-They and the pixels that a user's mask names are *exceptions* of the codec, stored exactly beside
-the levels. Where they were, levels are made of what costs little.
+Holes are NaN, infinities, sentinel values and masked pixels. A sentinel value is one that a
+detector or a model writes where it has no value, far from all others: 2**32 - 1 in the gaps of a
+pixel detector, -9999, 1e20.
+
+Holes are *exceptions* of the codec: they are stored exactly, apart from the levels. In the frames
+that the levels are made from, they are replaced by filler values that cost few bytes.
 """
 
 from __future__ import annotations
@@ -13,22 +16,22 @@ import numpy as np
 
 __all__ = ["Patched", "fill", "fill_still", "find", "patched"]
 
-_ROUNDS = 3  # -9999 and 1e20 in one stack
-_FEW = 4  # distinct values that may be no measurements: a gap's and a bad pixel's, say
-_MANY = 6  # distinct values that the others must have, so that masks are data; few counts have more
-_APART = 4  # the others' range is at most such a part of the whole
-_LOOK = 4096  # samples that are looked at first
-_NARROW = 8  # pixels across which a gap is bridged
+_ROUNDS = 3  # searches for sentinel values: each may find others, such as -9999 and then 1e20
+_FEW = 4  # at most so many distinct sentinel values: those of gaps and of bad pixels, say
+_MANY = 6  # at least so many distinct other values, or the stack is a mask or a label image
+_APART = 4  # the range of the others is at most 1/4 of the range with the sentinel values
+_LOOK = 4096  # number of samples that are examined first
+_NARROW = 8  # gaps up to this many pixels wide are filled from both sides
 
 
 @dataclass(frozen=True)
 class Patched:
-    """Frames of one chunk without their holes.
+    """The frames of one chunk, with filler values in their holes.
 
     Attributes
     ----------
-    frames : (g, h, w, C) array, to make levels of
-    original : the same samples as they are
+    frames : (g, h, w, C) array with filler values, from which levels are made
+    original : the same samples, unchanged
     holes : bool array of that shape, or None where there are none
     """
 
@@ -37,7 +40,7 @@ class Patched:
     holes: np.ndarray | None
 
     def part(self, index) -> Patched:
-        """These samples alone, C-contiguous."""
+        """The part of the samples that `index` selects, C-contiguous."""
         frames, original = (np.ascontiguousarray(a[index]) for a in (self.frames, self.original))
         holes = None if self.holes is None else np.ascontiguousarray(self.holes[index])
         return Patched(frames, original, holes)
@@ -52,7 +55,7 @@ def patched(frames: np.ndarray, mask: np.ndarray | None = None, outside=None) ->
     mask : bool (h, w) array, optional
         Pixels that are holes in every frame.
     outside : callable, optional
-        Says, as a bool array, which samples of an array are holes in any case.
+        A function that returns, as a bool array, which samples of an array are holes in any case.
     """
     masked = mask is not None and mask.any()
     filled = fill_still(frames, mask) if masked else frames
@@ -69,7 +72,7 @@ def patched(frames: np.ndarray, mask: np.ndarray | None = None, outside=None) ->
 
 
 def find(frames: np.ndarray) -> np.ndarray | None:
-    """Which samples are no measurements.
+    """Find the holes: NaN, infinities and sentinel values.
 
     Parameters
     ----------
@@ -77,14 +80,14 @@ def find(frames: np.ndarray) -> np.ndarray | None:
 
     Returns
     -------
-    bool array of that shape, or None when all are; infinities and NaN always are none
+    bool array of that shape, True in holes; None if there are no holes
     """
     holes = None
     if frames.dtype.kind == "f":
         finite = np.isfinite(frames)
         if not finite.all():
             holes = ~finite
-    elif frames.dtype.itemsize == 1:  # whatever these are, their range is no burden
+    elif frames.dtype.itemsize == 1:  # sentinel values do not widen the range of bytes much
         return None
     for _ in range(_ROUNDS):
         far = _far(frames, holes)
@@ -95,7 +98,7 @@ def find(frames: np.ndarray) -> np.ndarray | None:
 
 
 def _far(frames: np.ndarray, holes: np.ndarray | None) -> np.ndarray | None:
-    """Samples of a few values far from all others'; None when there are none such."""
+    """Find samples that have one of a few values far from all others; None if there are none."""
     good = True if holes is None else ~holes
     dtype = frames.dtype
     limits = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
@@ -111,7 +114,7 @@ def _far(frames: np.ndarray, holes: np.ndarray | None) -> np.ndarray | None:
     first, last = (dtype.type(min(max(end, limits.min), limits.max)) for end in ends)
     inside = sample[(sample >= first) & (sample <= last)]
     if inside.size and inside.max() / _APART - inside.min() / _APART > reach / _APART:
-        return None  # as nearly always
+        return None  # the usual case
     far = (frames < first) | (frames > last)
     if holes is not None:
         far &= good
@@ -125,7 +128,7 @@ def _far(frames: np.ndarray, holes: np.ndarray | None) -> np.ndarray | None:
 
 
 def fill(frames: np.ndarray, holes: np.ndarray) -> np.ndarray:
-    """Frames whose holes hold what costs little.
+    """Fill holes with values that cost few bytes.
 
     Parameters
     ----------
@@ -134,8 +137,8 @@ def fill(frames: np.ndarray, holes: np.ndarray) -> np.ndarray:
 
     Returns
     -------
-    A copy: where there are holes in all frames as `fill_still` does; elsewhere the sample before
-    one in its frame and channel.
+    A copy of the frames. Pixels that are holes in all frames are filled by `fill_still`. Other
+    holes get the value of the sample before them in the same frame and channel.
     """
     any_good = frames.reshape(-1)[np.argmin(holes.reshape(-1))]
     still = holes.all(axis=(0, 3))
@@ -148,26 +151,27 @@ def fill(frames: np.ndarray, holes: np.ndarray) -> np.ndarray:
                 filled[t, :, :, c] = any_good
                 continue
             source = np.maximum.accumulate(np.where(missing, -1, np.arange(missing.size)))
-            source[source < 0] = np.argmin(missing)  # the first one that is there
+            source[source < 0] = np.argmin(missing)  # the first sample that is no hole
             plane = filled[t, :, :, c].reshape(-1)[source]
             filled[t, :, :, c] = plane.reshape(frames.shape[1:3])
     return filled
 
 
 def fill_still(frames: np.ndarray, mask: np.ndarray, good: np.ndarray | None = None) -> np.ndarray:
-    """Frames whose masked pixels hold what costs little, the same in all of them.
+    """Fill masked pixels with values that cost few bytes, the same in all frames.
 
     Parameters
     ----------
     frames : (g, H, W[, C]) array of any supported dtype
     mask : bool (H, W)
     good : bool array of the frames' shape, optional
-        Which samples are measurements; without it all finite ones beside the masked.
+        The samples that are measurements; default: all finite samples that are not masked.
 
     Returns
     -------
-    A copy: one value for each run of masked pixels in a row, about the mean over time of the good
-    pixels at its ends; in narrow gaps between those across. Only values that good pixels have.
+    A copy of the frames. A run of masked pixels in a row gets one value, near the mean over time
+    of the good pixels at its two ends. A gap that is narrow in the other direction is filled from
+    the pixels on both sides instead. Only values that good pixels have are used.
     """
     filled = frames.copy()
     if mask.all():
@@ -187,15 +191,18 @@ def fill_still(frames: np.ndarray, mask: np.ndarray, good: np.ndarray | None = N
 
 @np.errstate(over="ignore", invalid="ignore")
 def _means(frames: np.ndarray, good: np.ndarray) -> np.ndarray:
-    """The mean over time of the good samples of each place; of all where there are none."""
+    """The mean over time of each pixel's good samples; the mean of all if a pixel has none."""
     count = good.sum(axis=0)
     total = frames.sum(axis=0, dtype=np.float64, where=good)
     return np.where(count > 0, total / np.maximum(count, 1), total.sum() / max(count.sum(), 1))
 
 
 def _between(means: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Values for masked pixels, (n, C): one for each run of them in a row, between its ends; where
-    they are few on end in a row or a column, one between the ends of the shorter of both runs."""
+    """Filler values for masked pixels, (n, C).
+
+    Each run of masked pixels in a row gets the mean of its two ends. Where the run in the row or
+    the run in the column is short, the ends of the shorter one are taken.
+    """
     across, width = _runs(means, mask)
     down, height = (a.swapaxes(0, 1) for a in _runs(means.swapaxes(0, 1), mask.T))
     middle = np.median(means[~mask], axis=0)
@@ -207,8 +214,11 @@ def _between(means: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def _runs(means: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For masked pixels the mean of the good ones at both ends of their run in a row, or of the one
-    there is; and how long the run is, beyond the mask's size where there is none."""
+    """For each masked pixel, the mean of the good pixels at both ends of its run in the row.
+
+    If the run touches the border, it has one end. Also returns the length of the run, which is
+    larger than the mask's size if the run has no end.
+    """
     width = mask.shape[1]
     place = np.arange(width)
     before = np.maximum.accumulate(np.where(mask, -1, place), axis=1)
@@ -220,7 +230,7 @@ def _runs(means: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _nearest(values: np.ndarray, there: np.ndarray) -> np.ndarray:
-    """For each value one that is there and near it: a grid of values stays one."""
+    """Replace each value by the nearest value that occurs in `there`, so no new values arise."""
     there = np.unique(there)
     if there.size == 0:
         return np.zeros(values.shape, there.dtype)

@@ -1,7 +1,8 @@
-"""Image files <-> frames, through Pillow. Reading and writing side by side.
+"""Image files <-> frames, through Pillow.
 
-Files come back as they were: same name, same mode, same samples, same palette. What a name's
-format cannot hold without loss goes to a .png, .tif or .npy instead, and is reported.
+Files come back with the same name, mode, samples and palette. If the format of a file name cannot
+hold a frame without loss, the frame goes to a .png, .tif or .npy file instead, and that is
+reported.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _LOSSLESS = {"PNG", "TIFF", "BMP", "DIB", "GIF", "PPM", "TGA", "SGI", "PCX"}
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """What is needed besides samples to write files back as they were.
+    """The properties besides samples that are needed to write image files exactly.
 
     Attributes
     ----------
@@ -95,8 +96,8 @@ class ImageFolder:
     Raises
     ------
     InputError
-        When the folder is missing or empty, or a file in it is no image, damaged, of another
-        size or mode than the first, or would lose samples in Pillow's hands.
+        When the folder is missing or empty; or when a file in it is no image, is damaged, has
+        another size or mode than the first, or cannot be read exactly by Pillow.
     """
 
     def __init__(self, folder, *, expand: bool):
@@ -110,7 +111,7 @@ class ImageFolder:
         self.image_format = ImageFormat(mode, *lists)
 
     def _look(self, path: Path) -> tuple:
-        """Palette and transparency of a file, which must be like the first."""
+        """Palette and transparency of a file, whose mode and size must be those of the first."""
         with _opened(path) as image:
             refuse_misread(path, image)
             found = _mode_of(path, image, self._expand), image.size
@@ -162,7 +163,7 @@ def _image_paths(folder: Path) -> list[Path]:
 
 @contextmanager
 def _opened(path, data: bytes | None = None):
-    """The image of a file, or of its bytes; whatever damage makes Pillow raise is InputError."""
+    """The image of a file, or of its bytes; errors that Pillow raises become InputError."""
     try:
         with Image.open(path if data is None else io.BytesIO(data)) as image:
             yield image
@@ -177,7 +178,7 @@ def _opened(path, data: bytes | None = None):
 
 
 def _unidentified(path) -> str:
-    """What is wrong with a file that Pillow does not know, and what to do."""
+    """The reason why Pillow does not recognise a file, with advice."""
     samples = "uint8"
     with suppress(Exception), open(path, "rb") as file:  # it may be no TIFF, or a damaged one
         head = file.read(16)
@@ -312,7 +313,7 @@ class _Names:
 
 
 def _exact_suffix(mode: str | None) -> str:
-    """Of a format that holds every frame of the mode."""
+    """The suffix of a format that holds every frame of the mode."""
     return ".npy" if mode is None else ".tif" if mode in ("CMYK", "I", "F") else ".png"
 
 

@@ -1,6 +1,7 @@
-"""zstd frames from a payload: never more bytes than the caller expects, whatever they claim.
+"""Decompressing zstd frames of a payload, to at most as many bytes as the caller expects.
 
-Some lie in blocks, behind a head that says how many bytes they have.
+Damaged or malicious frames may claim any size. Some frames are in a `Block`: a head with the
+frame's size, and then the frame.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ __all__ = ["Block", "inflate", "is_one_frame"]
 def is_one_frame(data: bytes) -> bool:
     """Whether `data` is one zstd frame from its first byte to its last (RFC 8878, 3.1.1).
 
-    Its blocks are counted, not decoded: where zstandard has all bytes that it wants, it does not
-    look at what is missing of the frame, or lies behind it, or has no bytes in it.
+    Its blocks are counted, not decoded. zstandard stops at the last byte that it was asked for, so
+    it would not notice a truncated frame, bytes behind the frame, or empty blocks.
     """
     if data[:4] != zstandard.FRAME_HEADER:
         return False
@@ -32,12 +33,12 @@ def is_one_frame(data: bytes) -> bool:
     while not last and at + 3 <= end:
         block = int.from_bytes(data[at : at + 3], "little")
         last = bool(block & 1)
-        at += 3 + (1 if block >> 1 & 3 == 1 else block >> 3)  # 1: one byte, again and again
+        at += 3 + (1 if block >> 1 & 3 == 1 else block >> 3)  # type 1: one byte, repeated
     return last and at == end
 
 
 def inflate(data: bytes, most: int, what: str) -> bytes:
-    """Decompress one zstd frame of at most `most` bytes; `what` it is goes into errors.
+    """Decompress one zstd frame of at most `most` bytes; errors call it `what`.
 
     zstandard's own limit is not enough: a frame that states a size gets that size allocated.
 
@@ -59,12 +60,12 @@ def inflate(data: bytes, most: int, what: str) -> bytes:
 
 @dataclass(frozen=True)
 class Block:
-    """A zstd frame behind a head of a few numbers, of which the first is the frame's size.
+    """A zstd frame after a head of a few numbers; the first of them is the frame's size.
 
     Attributes
     ----------
     what : str
-        What it is, for errors.
+        A name of the block, for errors.
     head : struct.Struct
     """
 
@@ -72,12 +73,12 @@ class Block:
     head: struct.Struct
 
     def pack(self, data: bytes, *numbers: int) -> bytes:
-        """The block: `data` compressed, `numbers` in its head."""
+        """Make a block of `data`, with `numbers` in its head after the size."""
         packed = zstandard.compress(data, 19)
         return self.head.pack(len(packed), *numbers) + packed
 
     def open(self, data: bytes) -> tuple:
-        """The frame of the block that `data` begins with, the block's size, its other numbers.
+        """Read the block at the start of `data`: its frame, its size, and its other numbers.
 
         Raises
         ------

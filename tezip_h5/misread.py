@@ -1,4 +1,4 @@
-"""Image files of which Pillow would, without a word, give other samples than they hold."""
+"""Refusing image files of which Pillow would silently return other samples than they hold."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from tezip_h5.errors import InputError
 __all__ = ["refuse_misread"]
 
 _BYTES = {"1", "L", "P", "LA", "RGB", "RGBA", "CMYK"}
-# Of these Pillow misreads samples, narrows them, draws them anew, or keeps one picture of many.
+# Formats whose samples Pillow changes: it reduces their depth, renders them, or reads only one of
+# several pictures.
 _REFUSED = {"FITS", "ICO", "CUR", "ICNS", "AVIF", "EPS", "WMF", "PSD", "MIC", "FPX"}
 
 
 def refuse_misread(path, image: Image.Image) -> None:
-    """Raise where Pillow would, without a word, give other samples than the file holds."""
+    """Raise InputError if Pillow would silently return other samples than the file holds."""
     if image.format in _REFUSED:
         raise InputError(f"{path} is {image.format}, which Pillow may not read in full; convert it")
     if isinstance(image, ImageFile.StubImageFile):  # a header without samples
@@ -51,7 +52,7 @@ def refuse_misread(path, image: Image.Image) -> None:
 
 
 def _bits_of(path, image: Image.Image) -> int:
-    """Bits per channel in the file, where Pillow would read fewer; else any number."""
+    """Bits per channel in the file, if Pillow may read fewer; in other cases any number."""
     if image.format == "TIFF":
         return max(image.tag_v2.get(258, (1,)))
     if image.format == "JPEG2000":  # Ssiz of the SIZ marker
@@ -63,12 +64,12 @@ def _bits_of(path, image: Image.Image) -> int:
 
 
 def _raw_mode(image: Image.Image) -> str:
-    """How Pillow's decoder is told that samples lie in the file."""
+    """Pillow's raw mode: the layout of the samples in the file."""
     raw = image.tile[0][3] if image.tile else ""
     return str(raw[0] if isinstance(raw, tuple) else raw)
 
 
 def _largest_of(image: Image.Image) -> int | None:
-    """The largest sample that a PGM or PPM file says it may have, where Pillow looks at it."""
+    """The maximum sample value that a PGM or PPM file declares, as far as Pillow reads it."""
     codec, _, _, raw = (*image.tile, ("", None, None, ""))[0]
     return raw[1] if codec.startswith("ppm") and isinstance(raw, tuple) else None

@@ -13,7 +13,7 @@ _pool: ThreadPoolExecutor | None = None
 
 
 def _forget() -> None:
-    """A forked process has no threads."""
+    """Forget the thread pool after a fork, because a child process has no threads."""
     global _pool, _lock
     _pool, _lock = None, threading.Lock()
 
@@ -23,10 +23,10 @@ if hasattr(os, "register_at_fork"):
 
 
 def each(function, items, threads: int) -> list:
-    """[function(item) for item in items], by at most `threads` threads, this one among them.
+    """Return [function(item) for item in items], by at most `threads` threads, this one included.
 
-    `function` must not call `each` with more than one thread. Not for callbacks of HDF5: what
-    runs elsewhere may have to wait for the lock that the caller holds.
+    `function` must not call `each` with more than one thread. Callbacks of HDF5 must not call it
+    with more than one thread: they hold a lock that the other threads may need.
     """
     global _pool
     items = list(items)

@@ -1,10 +1,10 @@
-"""Other codecs, measured beside ours by ``tezip-h5 bench``; nothing else imports this.
+"""Peers: other codecs, which ``tezip-h5 bench`` and reports compare with ours.
 
-Options and chunks are those that suited each best when tried: general compressors have chunks
-of at most 16 frames; video codecs the whole stack; SZ3, SPERR and ZFP too, since they then
-mostly need the fewest bytes, and SZ3 and SPERR once more 16 frames. These three see integers as
-floats, and what they return is rounded. Rounding turns an error below bound + 1/2 into one of
-at most the bound, so they are given almost that.
+Each has the options and chunk sizes that gave its best results in trials. General compressors get
+chunks of at most 16 frames, video codecs the whole stack. SZ3, SPERR and ZFP also get the whole
+stack, which mostly needs the fewest bytes; SZ3 and SPERR are run with chunks of 16 frames, too.
+These three get integers as floats, and their results are rounded. Rounding turns an error below
+bound + 1/2 into one of at most the bound, so they are given a bound just below that.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _MOST_BOUNDS = 2.0**63  # of the largest number in SPERR, which has crashed from
 
 @dataclass(frozen=True)
 class Encoded:
-    """What a peer made of a stack, the bytes that needs, and what the decoder is told besides."""
+    """The result of a peer: the encoded stack, its size, and what its decoder needs besides."""
 
     parts: object = field(repr=False)
     nbytes: int
@@ -52,6 +52,7 @@ class Peer:
     needs: str = ""  # "module.attribute" or "ffmpeg.encoder"
     dtypes: tuple[str, ...] = ()  # that it takes; all when empty
     pictures: bool = False  # takes gray and RGB frames only
+    finite: bool = False  # loses NaN and infinities, or ends the process, or never comes to an end
     slow: bool = False  # about 1 MB/s or less
     note: str = ""  # what the reader of a row should know
 
@@ -64,6 +65,15 @@ class Peer:
         drawn = not self.pictures or len(shape) == 3 or shape[3] == 3
         taken = not self.dtypes or np.dtype(dtype).name in self.dtypes
         return self.lossless == (bound == 0) and drawn and taken
+
+    def refuses(self, stack: np.ndarray) -> str | None:
+        """Why the samples must not be given to this, or None."""
+        if not self.finite or stack.dtype.kind != "f":
+            return None
+        for frame in stack:
+            if not np.isfinite(frame).all():
+                return f"it takes no {'NaN' if np.isnan(frame).any() else 'infinities'}"
+        return None
 
     def encode(self, stack: np.ndarray, bound: float, threads: int) -> Encoded:
         """Encode a whole stack so that |decoded - stack| <= bound everywhere."""
@@ -103,6 +113,8 @@ class Hdf5Filter(Peer):
     note: str = "HDF5 runs filters in one thread"
 
     def encode(self, stack, bound, threads):
+        if reason := self.refuses(stack):
+            raise ValueError(f"{self.name} is not run: {reason}")
         values, options, frame = stack, dict(self.options), list(stack.shape[1:])
         if self.bound_option:
             values, options[self.bound_option] = _as_floats(stack, bound)
@@ -144,14 +156,14 @@ def _as_floats(stack: np.ndarray, bound: float) -> tuple[np.ndarray, float]:
     elif stack.itemsize == 2:
         values = stack.astype("f4")
     # SPERR rounds to the float type after keeping its bound, and so does who asks for float16.
-    largest = np.max(np.abs(rounded), initial=0, where=np.isfinite(rounded))
+    largest = np.max(np.abs(rounded), initial=0)
     return values, max(bound - float(np.spacing(largest)) / 2, bound / 2)
 
 
 def _require_moderate(values: np.ndarray, bound: float) -> None:
-    """Refuse what ends the process in SPERR: NaN, infinities, and numbers far beyond the bound."""
-    if not np.abs(values).max(initial=0) / bound < _MOST_BOUNDS:  # nor if that is NaN
-        raise ValueError("SPERR takes no NaN, infinities, nor numbers so far beyond the bound")
+    """Refuse what ends the process in SPERR besides: numbers far beyond the bound."""
+    if not np.abs(values).max(initial=0) / bound < _MOST_BOUNDS:
+        raise ValueError("SPERR takes no numbers so far beyond the bound")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -306,9 +318,10 @@ def peers() -> list[Peer]:
                 "lossless=1:weightb=0:info=0:log-level=error:pools={threads}",
                 slow=preset == "veryslow") for preset in ("medium", "veryslow")),
         *(Hdf5Filter(name=f"hdf5 {kind.lower()}{', 16 frames' if frames else ''}", frames=frames,
-                     needs=f"hdf5plugin.{kind}", lossless=False, bound_option="absolute")
+                     needs=f"hdf5plugin.{kind}", lossless=False, finite=True,
+                     bound_option="absolute")
           for kind in ("SZ3", "Sperr") for frames in (0, 16)),
-        Hdf5Filter(name="hdf5 zfp", needs="hdf5plugin.Zfp", lossless=False, frames=0,
+        Hdf5Filter(name="hdf5 zfp", needs="hdf5plugin.Zfp", lossless=False, finite=True, frames=0,
                    bound_option="accuracy"),
         Pieces(name="jpeg-ls near", needs="imagecodecs.JPEGLS", lossless=False, **still,
                bound_option="level"),

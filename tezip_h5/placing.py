@@ -1,4 +1,4 @@
-"""Files that are there whole, or not at all."""
+"""Writing files atomically: a file is whole, or not there at all."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ __all__ = ["place"]
 
 
 def place(path: Path, data: bytes) -> None:
-    """Make `path`, or replace it, by way of a temporary file beside it. What is replaced goes only
-    when the other is on the disk."""
-    beside = path.with_name(f".{uuid4().hex}.tmp")  # a name of 255 bytes has no room for more
+    """Write `path` through a temporary file beside it.
+
+    A file that it replaces is removed only when the new one is on the disk.
+    """
+    # The file's own name may have the full 255 bytes already, so nothing is added to it.
+    beside = path.with_name(f".{uuid4().hex}.tmp")
     try:
         beside.write_bytes(data)
         if path.exists():

@@ -1,4 +1,4 @@
-"""Where keyframes go before anything is encoded: the settings' windows, or the cheapest."""
+"""Placing keyframes before anything is encoded: by the windows of the settings, or by cost."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from tezip_h5.windows import Kind
 
 __all__ = ["plan_kinds", "sample_rows"]
 
-_ROWS = 8  # of a band
+_ROWS = 8  # rows of one band
 
 
 def sample_rows(height: int, bands: int) -> np.ndarray:
-    """Rows of so many bands spread over the height (all rows of a low frame)."""
+    """Indices of the rows of `bands` bands, spread over the height; all rows of a low frame."""
     if height < 2 * bands * _ROWS:
         return np.arange(height)
     starts = np.linspace(0, height - _ROWS, bands).astype(int)
@@ -23,7 +23,7 @@ def sample_rows(height: int, bands: int) -> np.ndarray:
 
 
 def plan_kinds(frames: np.ndarray, bound: ChunkBound, settings: Settings) -> list[Kind]:
-    """Where `settings` put keyframes in these frames (not for error-driven windows).
+    """The kind of each frame, as `settings` ask for it (not for error-driven windows).
 
     `frames` is as for `encode_chunk`, but may be whole frames whose tiles are encoded
     separately: all tiles of a frame then get the same kind.

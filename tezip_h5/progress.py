@@ -1,4 +1,4 @@
-"""Progress bars: on a terminal, for what takes longer than two seconds."""
+"""Progress bars, which appear on a terminal after two seconds."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ["Bar", "progress_bar"]
 
 
 class Bar(tqdm):
-    """A bar of tqdm's that shares no lock with other processes.
+    """A tqdm bar that shares no lock with other processes.
 
-    tqdm's own lock is one of all processes that were forked after it was made, and a bar that is
-    not shown takes it, too: a process that is killed while it holds the lock stops all others.
+    All processes that were forked after tqdm made its lock share it, and even a hidden bar takes
+    it. A process that is killed while it holds the lock would block all others.
     """
 
     _lock = threading.RLock()

@@ -1,7 +1,8 @@
-"""One chunk anew: payload -> a smaller payload of the very same samples, or the payload itself.
+"""Encoding one chunk again: payload -> a smaller payload of the same samples, or the same payload.
 
-What was lost is lost: a lossy chunk is never quantised again. Its samples are stored exactly,
-as the levels of its own grid where it has one, or it keeps the bytes it has.
+A lossy chunk is never quantised again, so no error is added. Its decoded samples are stored
+exactly, as levels of the chunk's own grid if it has one. If that is not smaller, the chunk keeps
+its bytes.
 """
 
 from __future__ import annotations
@@ -24,14 +25,16 @@ from tezip_h5.windows import Kind
 __all__ = ["Kept", "recode", "stored_records"]
 
 _GRIDS = (levels.Grid, levels.LogBits, levels.Companded, levels.Listed)
-_HOPELESS = 1.5  # the slowest level is seldom a third smaller than the fastest
+# A lossless encoding at the fastest level that is this many times as large as the lossy payload
+# rules out the slower levels, because these are seldom a third smaller.
+_HOPELESS = 1.5
 _CODER_NAMES = {number: name for name, number in residual.NUMBERS.items()}
 _PREDICTOR_NAMES = {number: name for name, number in prediction.NUMBERS.items()}
 
 
 @dataclass(frozen=True)
 class Kept(Encoded):
-    """A chunk that nothing made smaller: its payload as it was."""
+    """A chunk that could not be made smaller, with its old payload."""
 
 
 def recode(
@@ -46,9 +49,9 @@ def recode(
     threads: int = 1,
     device: str = "cpu",
 ) -> Encoded:
-    """Encode a chunk anew such that it decodes to the same samples, bit for bit.
+    """Encode a chunk again such that it decodes to the same samples, bit for bit.
 
-    The smallest of
+    The result is the smallest of
 
     - the payload as it is (then the result is `Kept`);
     - its samples, lossless, as levels of the payload's own grid if it has one;
@@ -59,16 +62,16 @@ def recode(
     ----------
     payload : bytes
     frames : (g, h, w[, C]) array
-        What `payload` decodes to, without padding.
+        The decoded samples of `payload`, without padding.
     settings : Settings
-        Of the new encoding.
+        The settings of the new encoding.
     kinds, mask, model, spare, threads, device
         See `encode_chunk`.
 
     Returns
     -------
     Encoded
-        Its records know nothing of the errors that `payload` was made with.
+        Its records do not contain the errors that `payload` was made with.
     """
     parsed = bitstream.unpack(payload)
     shape, scale = parsed.header.shape, _scale_of(parsed)
@@ -98,7 +101,7 @@ def recode(
         best = replace(best, model=_model_of(parsed))
     if best.model is None or not spare:
         return best
-    # What there is without a network, should its model not be worth its own bytes.
+    # A payload without the network, for the case that the model is not worth its own bytes.
     if without is None or not _decodes_to(without, frames):
         without = encode()
     return replace(best, without=without)
@@ -110,7 +113,7 @@ def _smaller(one: Encoded | None, other: Encoded | None) -> Encoded | None:
 
 
 def _hopeless(parsed: bitstream.Payload, frames, mask, grid: levels.Scale | None) -> bool:
-    """Whether a lossless encoding will be larger than this lossy payload, by a quick attempt."""
+    """Whether a quick attempt shows that no lossless encoding will be as small as this payload."""
     if parsed.header.coder == residual.NUMBERS["fallback"]:
         return False
     _, tolerances = _frames_section(parsed)
@@ -157,11 +160,11 @@ def _model_of(parsed: bitstream.Payload) -> IntegerModel | None:
 
 
 def _requantized(parsed, frames, mask, scale, settings) -> Encoded | None:
-    """The stages once more, with the same decisions: what they decode to can be the same.
+    """Encode a chunk of the stages again with the same tolerances, which can give the same samples.
 
-    They predict from reconstructions alone, so the samples of a uniformly quantised chunk are
-    each their own reconstruction, and only the entropy coding is done anew. The coders that
-    learn from the frames predict otherwise from other frames: nothing to try there.
+    The stages predict from reconstructions only. Each sample of a uniformly quantised chunk is
+    therefore its own reconstruction, and only the entropy coding changes. The other coders learn
+    from the frames, so they predict differently from decoded frames, and this does not work.
     """
     header = parsed.header
     if _CODER_NAMES[header.coder] != "stages" or header.predictor > 1:
@@ -188,9 +191,9 @@ def _requantized(parsed, frames, mask, scale, settings) -> Encoded | None:
 
 
 def stored_records(parsed: bitstream.Payload) -> list[FrameRecord]:
-    """What became of each frame of a payload, as far as it says.
+    """A record for each frame of a payload, as far as the payload tells.
 
-    Its sections do not say where a frame ends: their bytes are shared evenly by the frames of
+    Sections do not tell where a frame ends, so their bytes are divided evenly among the frames of
     a kind.
     """
     count = parsed.header.valid[0]

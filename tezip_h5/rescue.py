@@ -1,15 +1,15 @@
-"""What the GPU could not do is done by the CPU: the one place that decides so.
+"""Running work on the CPU after it failed on the GPU. No other module decides that.
 
-A piece of work is given as a function of the device, and gives the same result on both. On the
-GPU it may fail:
+A piece of work is a function of the device, with the same result on both devices. It may fail on
+the GPU in two ways:
 
-- It runs out of memory. Fewer pieces at a time are let onto the GPU from then on, half as many as
-  there were, and the piece is tried again; one that does not fit alone is done by the CPU.
-- Anything else. The CPU does it. Where the CPU fails, too, the fault is in the input, and its
-  error is what the caller sees. Where it does not, the fault is the GPU's, which is given up for
-  the rest of the process: after a fault CUDA's context is of no more use.
+- The GPU runs out of memory. From then on only half as many pieces may be on the GPU at a time,
+  and the piece is tried again. A piece that does not fit alone is done by the CPU.
+- Anything else. The CPU does the piece. If the CPU fails, too, the input is at fault, and the
+  caller gets the CPU's error. If it does not fail, the GPU is at fault, and this process stops
+  using it: CUDA's context is unusable after a fault.
 
-Either is said once, by a `devices.DeviceWarning`.
+A `devices.DeviceWarning` reports either of them once.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ __all__ = ["is_out_of_memory", "run"]
 
 
 class _Room:
-    """The pieces of work that are on the GPU, and how many may be."""
+    """Counts the pieces of work on the GPU, and limits their number."""
 
     def __init__(self):
         self.reset()
 
     def reset(self) -> None:
-        """As at the beginning; also after a fork, when a lock may be held for ever."""
+        """Start again; needed after a fork, when nobody would release a held lock."""
         self._changed = threading.Condition()
         self._inside = 0
         self.limit: int | None = None
@@ -40,7 +40,7 @@ class _Room:
 
     @contextlib.contextmanager
     def place(self):
-        """A place on the GPU, waited for."""
+        """Wait for a place on the GPU, and hold it in a `with` block."""
         with self._changed:
             self._changed.wait_for(lambda: self.limit is None or self._inside < self.limit)
             self._inside += 1
@@ -54,9 +54,9 @@ class _Room:
                 self._changed.notify_all()
 
     def shrink(self, seen: int | None) -> bool:
-        """Let fewer in, after one that came in when the limit was `seen` found no memory.
+        """Lower the limit, after a piece that began when it was `seen` ran out of memory.
 
-        False where nobody else is on the GPU who could make room.
+        Returns False if no other piece is on the GPU, so that waiting would not free memory.
         """
         with self._changed:
             others = self._inside
@@ -79,26 +79,26 @@ if hasattr(os, "register_at_fork"):
 
 
 def run(work, device: str):
-    """``work(device)``; on the CPU where the GPU fails.
+    """Return ``work(device)``, or ``work("cpu")`` if the GPU fails.
 
-    Within `work`, `run` passes on what happens: the outermost decides.
+    A `run` within `work` passes errors on; the outermost `run` decides.
 
     Parameters
     ----------
     work : callable
-        Called with "cuda" or "cpu", perhaps several times; it must leave no trace when it fails.
+        Called with "cuda" or "cpu", perhaps several times; it must have no effect when it fails.
     device : "auto" | "cpu" | "cuda"
         See `devices.choose`.
 
     Returns
     -------
-    What `work` returns.
+    The result of `work`.
 
     Raises
     ------
     Exception
-        What ``work("cpu")`` raises. InputError and ModelError of ``work("cuda")`` as well: they
-        are about what the caller gave. InputError for a device that there is not.
+        Any error of ``work("cpu")``. Of ``work("cuda")`` only InputError and ModelError, because
+        they are about the caller's input. InputError if the device does not exist.
     """
     if device == "cpu" or getattr(_here, "inside", False):
         return work(device)
@@ -128,7 +128,7 @@ def run(work, device: str):
 
 
 def _tell(trouble: Exception) -> None:
-    """Say once that the CPU has taken over."""
+    """Warn once that the CPU has taken over."""
     text = " ".join(str(trouble).split()) or type(trouble).__name__
     if is_out_of_memory(trouble):
         if _room.tell():
@@ -150,8 +150,8 @@ def _warn(text: str) -> None:
 def is_out_of_memory(error: BaseException | None) -> bool:
     """Whether an error, or what caused it, says that the GPU's memory is full.
 
-    Drivers, numba, CuPy and PyTorch each have an exception of their own for that, which only its
-    name or its text has in common.
+    Drivers, numba, CuPy and PyTorch each have their own exception for that. These exceptions have
+    only their names or texts in common.
     """
     while error is not None:
         text = f"{type(error).__name__} {error}".lower().replace("_", " ")

@@ -1,7 +1,8 @@
-"""Rests: the mantissa bits of floats that truncated levels leave out, stored as they are.
+"""Rests: the low mantissa bits of floats, which truncated levels leave out.
 
-Below the noise of a measurement nothing predicts a bit. They are stored plane by plane, so that
-planes which are constant (numbers that were counts, or of half the precision) cost nothing.
+Bits below the noise of a measurement cannot be predicted, so they are stored without prediction.
+They are stored in bit planes, so that constant planes cost nothing. Floats that were counts, or
+that have only half the precision, have such planes.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from tezip_h5.levels import Truncated
 
 __all__ = ["RestReader", "RestWriter", "parts"]
 
-_LEVEL = 3
+_LEVEL = 3  # zstd's compression level
 
 
 class RestWriter:
@@ -36,7 +37,7 @@ class RestWriter:
 
         Parameters
         ----------
-        values : (h, w, C) float array, what `levels` alone decode to; written
+        values : (h, w, C) float array, the values that `levels` alone decode to; it is changed
         frame : (h, w, C), the original
         levels : int32 (h, w, C)
         holes : bool (h, w, C), optional
@@ -101,5 +102,5 @@ def _complete(values, rests, unknown, small) -> None:
 
 
 def parts(data: bytes) -> dict[str, int]:
-    """What the section's bytes are, by name."""
+    """Number of bytes of each part of the section."""
     return {"mantissa bits below the noise": len(data)}

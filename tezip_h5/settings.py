@@ -1,7 +1,7 @@
-"""How to encode: one frozen value, printable and comparable.
+"""The options of the encoder, as one frozen value that can be printed and compared.
 
-None means "whatever is smallest, found by trying"; anything else is pinned by the caller.
-Decoding needs none of this: every payload says what it holds.
+None means that the encoder tries the choices and keeps the smallest result. Any other value pins
+a choice. Decoding needs no settings: every payload describes itself.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ QUANTIZERS = ("uniform", "run-merging")
 PREDICTORS = ("none", "previous", "prednet")
 CODERS = ("fallback", "stages", "linear", "mixing")
 
-_MOST_FRAMES = 2**31 - 1  # what is packed as one of the filter's 32-bit numbers
+_MOST_FRAMES = 2**31 - 1  # it is stored in one of the filter's 32-bit options
 
 
 def _choice(name, value, choices):
@@ -50,7 +50,7 @@ class Settings:
     Parameters
     ----------
     level : "fast" | "balanced" | "best"
-        How long the encoder searches; `efforts` says what each does.
+        The trade of speed for size; `efforts` describes each level.
     window : int, optional
         A keyframe every `window` frames (the manual's ``-w``).
     mse_threshold : float, optional
@@ -60,17 +60,17 @@ class Settings:
         That many frames at the start of every chunk are keyframes before the first window
         (the manual's ``-p``).
     feedback : "reconstruction" | "prediction"
-        What the predictor sees of a predicted frame: its reconstruction, so that each
-        prediction is one step ahead, or its own prediction (the original's scheme).
+        The input of the predictor for later frames: the reconstruction of a predicted frame, so
+        that each prediction is one step ahead, or its prediction (the original's scheme).
     entropy : bool
         False leaves out partitioned entropy encoding and pins the original's stages (the
         manual's ``-n``).
     predictor : "auto" | "none" | "previous" | "prednet", optional
-        Pin the predictor; "auto" is as None, the network where it pays. With "none" all frames are
-        keyframes.
+        Pin the predictor. "auto" means the same as None: the network is used where it pays. With
+        "none" all frames are keyframes.
     coder : "stages" | "linear" | "mixing" | "fallback", optional
-        Pin the residual coder. The fallback stands behind every one: a chunk that it makes smaller
-        is its own.
+        Pin the residual coder. A chunk that the fallback codec makes smaller uses the fallback
+        codec with every setting.
     quantizer : "uniform" | "run-merging", optional
         Pin the quantizer; only the stages have the second one.
     spatial, ranks : bool, optional
@@ -147,7 +147,7 @@ class Settings:
 
     @property
     def effort(self) -> Effort:
-        """What the encoder does at this level."""
+        """The choices of the encoder at this level."""
         return EFFORTS[self.level]
 
     @property

@@ -1,7 +1,7 @@
-"""Single files that hold a whole stack: multi-page TIFF, OME-TIFF, .npy, .npz.
+"""Files that hold a whole stack: multi-page TIFF, OME-TIFF, .npy, .npz.
 
-Each becomes something that slices like an array, a few frames at a time, with the order of its
-axes where the file says so.
+Each becomes an object that is sliced like an array and reads a few frames at a time. It comes with
+the order of its axes, if the file gives one.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ __all__ = ["is_stack_file", "open_file", "split"]
 
 _MEMBER = re.compile(r"(?P<path>.+\.(?:npz|tiff?|npy))(?::(?P<member>[^:/\\]*))?", re.IGNORECASE)
 _LARGEST_FRAME = 2 << 30
-# What tifffile logs, and reads on, when pages that there should be are not. Its other warnings
-# are of metadata that it can do without.
+# Messages that tifffile logs when pages are missing; it then reads the others. Its further warnings
+# are about metadata that it does not need.
 _LOST = re.compile(
     "invalid page offset|invalid offset to page|corrupted tag list|circular reference"
     "|TiffTag 270 .*invalid value offset|shaped series failed|series contains index out of range"
     "|ImageJ series metadata invalid|Missing data are zeroed"
 )
-_LOGGERS = ("tifffile", "tifffile.tifffile")  # the second until 2023
+_LOGGERS = ("tifffile", "tifffile.tifffile")  # tifffile's loggers; it used the second until 2023
 _ONE_AT_A_TIME = threading.Lock()
 
 
@@ -41,8 +41,11 @@ def split(path) -> tuple[Path, str | None] | None:
 
 
 def is_stack_file(path) -> bool:
-    """Whether a path names a file that `open_file` reads, or says what is wrong with: by its
-    suffix, so that one that is not there is not taken for a folder."""
+    """Whether a path has the suffix of a file that `open_file` reads.
+
+    Only the suffix counts, so that a missing file gets an error of `open_file`, and is not taken
+    for a folder.
+    """
     parts = split(path)
     return parts is not None and not parts[0].is_dir() and not Path(path).is_dir()
 
@@ -58,13 +61,13 @@ def open_file(path):
 
     Returns
     -------
-    array-like, and the letters of its axes, see `open_stack`; None where the file does not say
+    array-like, and the letters of its axes (see `open_stack`), or None if the file has none
 
     Raises
     ------
     InputError
-        When the file is missing, damaged or truncated, holds several stacks and none was named,
-        or no stack.
+        When the file is missing, damaged or truncated, holds no stack, or holds several stacks
+        and none was named.
     """
     file, member = split(path)
     _check_there(file)
@@ -79,7 +82,7 @@ def open_file(path):
         return _tiff(file, member)
     except (InputError, OSError, MemoryError):
         raise
-    except Exception as error:  # zlib's, zipfile's, the parser's of a header: whatever damage does
+    except Exception as error:  # damage raises errors of zlib, of zipfile or of the header's parser
         reason = str(error) or type(error).__name__
         raise InputError(f"{file} cannot be read: {reason}; restore it") from None
 
@@ -96,7 +99,8 @@ def _check_there(file: Path) -> None:
 
 
 def _npy(file: Path) -> np.ndarray:
-    with open(file, "rb") as stream:  # numpy takes what is none for a pickle, and advises to trust
+    # NumPy would take any other file for a pickle, and its message advises to allow that.
+    with open(file, "rb") as stream:
         magic = stream.read(len(np.lib.format.MAGIC_PREFIX))
     if magic != np.lib.format.MAGIC_PREFIX:
         raise InputError(f"{file} is no .npy file of numbers; write it with numpy.save")
@@ -119,7 +123,7 @@ def _npz(file: Path, member: str | None) -> np.ndarray:
 
 
 def _check_npz_size(archive: zipfile.ZipFile, member: str) -> None:
-    """Before it is allocated: does a member have the bytes that its header claims?"""
+    """Check, before memory is allocated, that a member has as many bytes as its header claims."""
     name = member if member in archive.namelist() else f"{member}.npy"
     with archive.open(name) as stream:
         version = np.lib.format.read_magic(stream)
@@ -160,7 +164,7 @@ def _tiff(file: Path, member: str | None):
 
 
 def _check_counts(file: Path, tiff) -> None:
-    """Are all pages in the series? Metadata of more but smaller pages hide those that follow."""
+    """Check that the series contain all pages. Wrong metadata can hide pages at the end."""
     if any(series.kind != "shaped" for series in tiff.series):  # others may leave pages out
         return
     found = sum(len(level) for series in tiff.series for level in series.levels)
@@ -187,8 +191,8 @@ def _series_number(file: Path, member: str | None, count: int) -> int:
 def _pages_are_whole(file: Path):
     """Raise InputError where tifffile logs that pages are lost.
 
-    It goes on with those it finds, so a truncated file would be a shorter stack. What it logs in
-    this thread meanwhile is not printed.
+    tifffile continues with the pages that it finds, so a truncated file would become a shorter
+    stack. Its messages in this thread are not printed meanwhile.
     """
     lost, thread = [], threading.get_ident()
 
@@ -229,8 +233,10 @@ def _check_end(what, end: int, size: int) -> None:
 
 
 def _letters(axes: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
-    """A TIFF series' axes in our letters: T first or what stands first for it, S as channels; the
-    others are panels. With the shape, in which there is a T."""
+    """The axes of a TIFF series in our letters, and its shape with a time axis.
+
+    T comes first; without a T the first axis is time. S are channels, and other axes are panels.
+    """
     axes = axes.upper()
     letters = [{"S": "C", "C": "K"}.get(letter, letter) for letter in axes]
     if "T" not in letters:
@@ -242,7 +248,7 @@ def _letters(axes: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
 
 
 class _TiffPages:
-    """A series of pages, read page by page; slices along any axis but those of a page."""
+    """A series of TIFF pages, read page by page. It is sliced along any axis outside a page."""
 
     def __init__(self, file: Path, series, shape: tuple[int, ...]):
         self._file, self._series = file, series
@@ -260,7 +266,7 @@ class _TiffPages:
         self._check_pages()
 
     def _check_pages(self) -> None:
-        """Are there as many pages as the shape says, and as many bytes as each of them says?"""
+        """Check that there are as many pages as the shape needs, and that each has its bytes."""
         expected, found = int(np.prod(self._leading, dtype=object)), len(self._series.pages)
         if found != expected:
             raise InputError(

@@ -1,6 +1,6 @@
-"""Where keyframes go: fixed windows, windows driven by the error, or wherever it is cheaper.
+"""Placing keyframes: in fixed windows, in windows driven by the error, or where they cost less.
 
-A window is a keyframe and the frames predicted after it. Every chunk starts one. Warm-up
+A window is a keyframe and the frames predicted after it. Every chunk starts a window. Warm-up
 frames are keyframes before a chunk's first window; they fill a network's memory.
 """
 
@@ -38,7 +38,7 @@ def fixed(frames: int, window: int | None, warmup: int = 0) -> list[Kind]:
 
 
 def planned(levels: np.ndarray, tolerances: np.ndarray, top: int, width: int) -> list[Kind]:
-    """Kinds that make every frame a keyframe where that is estimated to take fewer bits.
+    """The kinds of frames; a frame becomes a keyframe if that is estimated to take fewer bits.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ class MseWindows:
     Parameters
     ----------
     threshold : float, on the 0..1 scale
-    full_scale : float, the levels that make 1.0
+    full_scale : float, the number of levels that corresponds to 1.0
     warmup : int
     """
 
@@ -84,8 +84,8 @@ class MseWindows:
         self._count = 0
 
     def next(self, levels, prediction) -> Kind:
-        """Kind of the next frame, given its levels and prediction, int32 (C, h, w), which lie in
-        the same place."""
+        """Kind of the next frame, given its levels and prediction, int32 (C, h, w), which are both
+        on the CPU or both on the GPU."""
         self._index += 1
         if self._index < self._warmup:
             return Kind.WARMUP

@@ -1,7 +1,7 @@
 """The command line: ``tezip-h5 COMMAND``; one file per command.
 
 Exit codes: 0 done, 1 the user's input is wrong, 2 the file is damaged or the bound is
-broken, 130 interrupted or terminated, 141 nobody reads the output any more.
+broken, 130 interrupted or terminated, 141 the reader of the output has closed it.
 """
 
 from __future__ import annotations
@@ -24,11 +24,22 @@ __all__ = ["Parser", "guarded", "main"]
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's parser, but a wrong command line exits with 1 as all wrong input does."""
+    """argparse's parser, except that a wrong command line exits with 1, like all wrong input.
+
+    Attributes
+    ----------
+    intermixed : bool
+        Whether options may stand between its arguments although the first of these may be left out.
+    """
+
+    intermixed = False
 
     def parse_args(self, args=None, namespace=None):
-        """As argparse does, but nothing takes an empty argument: it is a name left out, which
-        would mean the current folder, or that an option was not given."""
+        """Parse as argparse does, but refuse empty arguments.
+
+        An empty argument is mostly an unset variable of the shell. It would mean the current
+        folder, or that an option was not given.
+        """
         args = sys.argv[1:] if args is None else list(args)
         for before, text in zip([self.prog, *args], args, strict=False):
             advice = "give a name or a value (is a variable of the shell not set?)"
@@ -38,23 +49,33 @@ class Parser(argparse.ArgumentParser):
                 self.error(f"{text} is empty; {advice}")
         return super().parse_args(args, namespace)
 
+    def parse_known_args(self, args=None, namespace=None):
+        """As argparse does, or its `parse_known_intermixed_args` (which may call this)."""
+        if not self.intermixed:
+            return super().parse_known_args(args, namespace)
+        self.intermixed = False
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self.intermixed = True
+
     def error(self, message):
         self.print_usage(sys.stderr)
         self.exit(1, f"{self.prog}: {message}\n")
 
 
 def guarded(prog: str, run: Callable[[], int | None]) -> int:
-    """Run a command; turn the errors it may raise into one line and an exit code.
+    """Run a command; turn the errors that it may raise into one line and an exit code.
 
-    What takes time to import is to be imported by `run`: it can then be interrupted, too.
+    Slow imports belong into `run`, so that they can be interrupted, too.
     """
     _take_any_name()
     try:
-        if sys.stdout is None:  # print would say nothing, and not fail
+        if sys.stdout is None:  # print would do nothing, without an error
             raise InputError("standard output is closed; send it to a file, or to /dev/null")
         with _plain_warnings(prog), _terminated_as_interrupted():
             code = run() or 0
-            sys.stdout.flush()  # where it fails it is said below
+            sys.stdout.flush()  # an error is handled below
             return code
     except TezipError as error:
         print(f"{prog}: {_in_flags(str(error))}", file=sys.stderr)
@@ -82,7 +103,7 @@ def guarded(prog: str, run: Callable[[], int | None]) -> int:
 
 
 def _say_damage(prog: str, error: BaseException) -> int:
-    """Say what HDF5 could not do, or why our filter or the disk could not; returns the code."""
+    """Print why HDF5, our filter or the disk failed; returns the exit code."""
     cause = _of_filter(error)
     if isinstance(cause, TezipError):
         print(f"{prog}: {cause}", file=sys.stderr)
@@ -99,14 +120,14 @@ def _say_damage(prog: str, error: BaseException) -> int:
 
 
 def _of_filter(error: BaseException) -> BaseException | None:
-    """Why our filter failed, where that is what HDF5 tells of."""
+    """The exception of our filter, if HDF5's error says that the filter failed."""
     from tezip_h5.hdf5.pipeline.filter import last_error
 
     return last_error() if "filter returned failure" in str(error) else None
 
 
 def _lacking(error: BaseException | None) -> str:
-    """What the machine could not give, and what helps; empty for errors of other kinds."""
+    """A message if memory or threads are lacking, with advice; empty for other errors."""
     if isinstance(error, MemoryError):
         found = f" ({error})" if str(error) else ""
         return f"out of memory{found}; give fewer --threads, or end other programs"
@@ -116,21 +137,22 @@ def _lacking(error: BaseException | None) -> str:
 
 
 def _take_any_name() -> None:
-    r"""Print names of files that are not UTF-8 with \x.. in them, where Python would refuse."""
+    r"""Let print write file names that are not UTF-8 with \x.. escapes, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if getattr(stream, "errors", None) == "strict" and hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 
 
 def _in_flags(message: str) -> str:
-    """What the library advises to callers, in the words of a command line."""
+    """A message of the library with its Python options replaced by those of the command line."""
     return re.sub(r"\baxes=(?=')", "--axes ", message.replace("overwrite=True", "--overwrite"))
 
 
 def _is_output_lost(error: OSError) -> bool:
-    """Whether standard output takes nothing any more; Python then need not try as it ends."""
+    """Whether standard output can no longer be written; if so, it is redirected to nowhere, so
+    that Python does not fail when it ends."""
     try:
-        # What a pipe did not take may be forgotten: only something new tells which pipe it was.
+        # A broken pipe may have lost its data already. Only a new write shows which pipe it was.
         print(end="\n" if isinstance(error, BrokenPipeError) else "", flush=True)
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -140,8 +162,8 @@ def _is_output_lost(error: OSError) -> bool:
 
 @contextlib.contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM, as batch systems send it, and SIGHUP, of a terminal that is gone, clean up and keep
-    what Ctrl-C does; not where they are ignored (nohup)."""
+    """Treat SIGTERM (of batch systems) and SIGHUP (of a closed terminal) like Ctrl-C, unless they
+    are ignored (nohup)."""
     taken = []
     if threading.current_thread() is threading.main_thread():
         ending = {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}  # one on Windows
@@ -156,13 +178,14 @@ def _terminated_as_interrupted() -> Iterator[None]:
 
 
 def _of_hdf5(error: BaseException) -> bool:
-    """Whether it was h5py that raised an error: that is how it tells of a damaged structure."""
+    """Whether h5py raised an error because of a damaged file."""
     innermost = error.__traceback__
     while innermost.tb_next is not None:
         innermost = innermost.tb_next
     if "h5py" not in Path(innermost.tb_frame.f_code.co_filename).parts:
         return False
-    # Of the kinds that our own mistakes have, too, only what HDF5 gives a reason for.
+    # Our own mistakes can raise KeyError and ValueError, too. Those count only if HDF5 gives a
+    # reason, in brackets.
     text = str(error.args[0]) if error.args else ""
     own = isinstance(error, (KeyError, ValueError))
     return not own or (text.endswith(")") and "doesn't exist" not in text)
@@ -193,6 +216,7 @@ def _parser() -> Parser:
         kitti,
         model,
         plugin,
+        prepare,
         recompress,
         references,
         repair,
@@ -221,6 +245,7 @@ def _parser() -> Parser:
         model,
         plugin,
         references,
+        prepare,
         bench,
         demo,
         doctor,

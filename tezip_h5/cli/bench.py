@@ -38,11 +38,12 @@ __all__ = [
 ]
 
 ABOUT = (
-    "MB are 10^6 bytes of samples, seconds wall time. Every codec runs once on a few small\n"
-    "frames before it is timed, so neither compiling nor loading counts; what it encoded is\n"
+    "1 MB is 10^6 bytes of samples; times are wall times. Every codec runs once on a few small\n"
+    "frames before it is timed, so that compiling and loading are not timed. Every result is\n"
     "decoded and compared. Lossless codecs are measured once, lossy ones at every bound.\n"
     "* HDF5 runs filters in one thread."
 )
+_NOT_RUN = "not run"
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class Row:
     """One codec on one stack at one bound: what is printed, and saved as CSV.
 
     `bytes` are those of the payload, without the file around it; `verdict` is "exact" or "not
-    exact" where lossless was asked for, else "kept" or "broken"; `threads` those it may use.
+    exact" where lossless was asked for, else "kept" or "broken", or "not run" and why, where the
+    numbers are 0; `threads` those it may use; `made_by` the code that measured it, where known.
     """
 
     stack: str
@@ -67,6 +69,7 @@ class Row:
     verdict: str
     threads: int
     note: str = ""
+    made_by: str = ""
 
     @property
     def ours(self) -> bool:
@@ -77,6 +80,11 @@ class Row:
     def good(self) -> bool:
         """Whether the promise was kept."""
         return self.verdict in ("exact", "kept")
+
+    @property
+    def measured(self) -> bool:
+        """Whether it was run."""
+        return not self.verdict.startswith(_NOT_RUN)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,9 +124,10 @@ def add_parser(commands) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser(
         "bench",
-        help="measure this codec beside its peers",
-        description="Measure bytes, speed and largest error of this codec and of every peer "
-        "installed, lossless and at equal guaranteed bounds, with the same number of threads.",
+        help="compare this codec with all other installed codecs",
+        description="Measure bytes, speed and largest error of this codec and of every other codec "
+        "that is installed, lossless and at equal guaranteed bounds, with the same number of "
+        "threads.",
     )
     text = "FILE.h5 (its first stack), FILE.h5:/DATASET, a folder of images, FILE.tif, FILE.npy, "
     text += "or FILE.npz:NAME"
@@ -129,7 +138,7 @@ def add_parser(commands) -> None:
 
 
 def add_options(parser) -> None:
-    """What to measure, and how."""
+    """Add the options of a measurement."""
     add = parser.add_argument
     text = "for every codec that can use them (default: %(default)s)"
     add("--threads", type=int, default=default_threads(), metavar="N", help=text)
@@ -173,7 +182,7 @@ def known(only=None) -> list[Peer]:
 
 
 def candidates(stack: np.ndarray, bound: float, only=None, slow=False) -> Iterator[Peer]:
-    """Of the codecs known, those that can be run here on such a stack."""
+    """The known codecs that can be run here on such a stack."""
     for peer in known(only):
         if peer.supports(stack.dtype, stack.shape, bound) and not _left_out(peer, slow):
             yield peer
@@ -185,7 +194,14 @@ def _left_out(peer: Peer, slow: bool) -> str | None:
 
 
 def measure(name, stack, bound, peer, threads, repeat=1) -> Row:
-    """Encode and decode a stack with one codec, and compare; the best times of `repeat`."""
+    """Encode and decode a stack with one codec, and compare; the best times of `repeat`.
+
+    A codec that refuses the samples is not run: some would end this process.
+    """
+    about = (name, "x".join(map(str, stack.shape)), stack.dtype.name, peer.name, bound)
+    used = (1 if peer.note else threads, peer.note)
+    if reason := peer.refuses(stack):
+        return Row(*about, 0, 0.0, 0.0, 0.0, 0.0, 0.0, f"{_NOT_RUN}: {reason}", *used)
     small = np.ascontiguousarray(stack[:3, :256, :256])
     peer.decode(peer.encode(small, bound, threads), threads)
     inward, outward = [], []
@@ -204,11 +220,7 @@ def measure(name, stack, bound, peer, threads, repeat=1) -> Row:
     else:
         verdict = "exact" if exact else "not exact"
     return Row(
-        name,
-        "x".join(map(str, stack.shape)),
-        stack.dtype.name,
-        peer.name,
-        bound,
+        *about,
         encoded.nbytes,
         stack.nbytes / encoded.nbytes,
         8 * encoded.nbytes / stack.size,
@@ -216,8 +228,7 @@ def measure(name, stack, bound, peer, threads, repeat=1) -> Row:
         stack.nbytes / 1e6 / min(outward),
         error,
         verdict,
-        1 if peer.note else threads,
-        peer.note,
+        *used,
     )
 
 
@@ -266,7 +277,7 @@ def bench(
 
 
 def heading(name: str, stack, bound: float) -> str:
-    """What stands above the rows of a stack at a bound."""
+    """The lines above the rows of a stack at a bound."""
     shape = "x".join(map(str, stack.shape))
     promise = f"absolute bound {bound:g}" if bound else "lossless"
     return (
@@ -278,6 +289,8 @@ def heading(name: str, stack, bound: float) -> str:
 
 def line(row: Row) -> str:
     """One row of the table."""
+    if not row.measured:
+        return f"{row.codec:36}{row.verdict}"
     return (
         f"{row.codec:36}{row.bytes:>12}{row.ratio:>9.3f}{row.bits_per_sample:>8.3f}"
         f"{row.mb_per_s_in:>9.1f}{row.mb_per_s_out:>10.1f}{row.largest_error:>11.5g}"
@@ -306,7 +319,7 @@ def summary(rows: Iterable[Row]) -> str:
         for rival in rivals:
             if same_bound(rival, mine) and mine.codec != "tezip fast":
                 shares[f"{rival.codec} / {mine.codec}", kind].append(rival.bytes / mine.bytes)
-    title = "bytes over ours (above 1, ours is smaller), geometric mean"
+    title = "its bytes / our bytes (above 1, ours is smaller), geometric mean"
     lines = [f"{title:64}{'mean':>9}{'least':>9}{'cases':>7}"]
     for (title, kind), found in sorted(shares.items(), key=lambda item: item[0][0][:5] != "best "):
         mean = math.exp(sum(map(math.log, found)) / len(found))
@@ -388,7 +401,7 @@ def run(args) -> int:
         rows += bench(path, args, lambda text: print(text, flush=True), names)
         if args.csv is not None and rows:
             save(rows, args.csv)
-    if not rows:
+    if not any(row.measured for row in rows):
         raise InputError("nothing was measured: no codec took these stacks at these bounds")
     print("\n" + summary(rows))
     return 0 if all(row.good for row in rows if row.ours) else 2

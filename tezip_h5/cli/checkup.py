@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import importlib.metadata
 import os
-import pickle
 import platform
 import shutil
 import sys
@@ -28,7 +27,8 @@ from tezip_h5.model import store
 __all__ = ["ODD", "OK", "PARTS", "WRONG", "Finding", "examine", "examine_part"]
 
 OK, ODD, WRONG = "ok", "odd", "wrong"
-"""Odd: works, but slower or not for every tool. Wrong: something that was asked for does not."""
+"""The states of a finding. Odd: it works, but slower or not for every tool (doctor prints a
+warning). Wrong: something that was asked for does not work (doctor prints an error)."""
 
 _NEEDED = ("numpy", "h5py", "hdf5plugin", "numba", "numcodecs", "zstandard", "Pillow", "tqdm")
 _OPTIONAL = ("numba-cuda", "keras", "tensorflow", "dask", "zarr")
@@ -129,7 +129,7 @@ def _gpu() -> Iterator[tuple]:
     yield "GPU", found.name
     if found.simulated:
         advice = "unset NUMBA_ENABLE_CUDASIM, unless you test kernels: it is very slow"
-        yield "simulator", "in the place of a GPU", ODD, advice
+        yield "simulator", "numba's simulator runs in place of a GPU", ODD, advice
         return
     yield "compute capability", ".".join(map(str, found.compute_capability))
     yield "driver", found.driver
@@ -150,8 +150,8 @@ def _trial() -> tuple:
         return "trial", devices.status().reason, WRONG, "set TEZIP_DEVICE=cpu, and report this"
     if made["cpu"] != made["cuda"]:
         advice = "set TEZIP_DEVICE=cpu, and report this"
-        return "trial", "the GPU makes other bytes than the CPU", WRONG, advice
-    return "trial", "the same bytes as the CPU's"
+        return "trial", "the GPU encodes other bytes than the CPU", WRONG, advice
+    return "trial", "the GPU encodes the same bytes as the CPU"
 
 
 # --- kernels ---
@@ -160,7 +160,7 @@ def _trial() -> tuple:
 def _cache() -> Iterator[tuple]:
     folder = kernels.load("compiling").cache_folder()
     if folder is None:
-        advice = "set NUMBA_CACHE_DIR to one that can; until then every process compiles anew"
+        advice = "set NUMBA_CACHE_DIR to one that can be; until then every process compiles again"
         yield "folder", "none: no folder can be written", WRONG, advice
         return
     yield "folder", folder
@@ -168,33 +168,14 @@ def _cache() -> Iterator[tuple]:
     if given and not Path(folder).is_relative_to(Path(given).resolve()):
         advice = "correct NUMBA_CACHE_DIR, or unset it"
         yield "NUMBA_CACHE_DIR", f"{given} is not used: it cannot be written", ODD, advice
-    current, stale = _cached(Path(folder))
+    current, stale = kernels.load("compiling").kept()
     if not current:
-        advice = "none are compiled yet: the first use takes half a minute (tezip-h5 demo does it)"
+        advice = "none are compiled yet: `tezip-h5 prepare` does it, in a minute or two"
         yield "compiled", "0 kernels", ODD, advice
         return
     yield "compiled", f"{current} kernels"
     if stale:
-        yield "stale", f"{stale} kernels of another version, compiled anew when they are used"
-
-
-def _cached(folder: Path) -> tuple[int, int]:
-    """How many kernels this Python finds compiled, and how many it will compile anew."""
-    import numba
-
-    mark = f".py{sys.version_info[0]}{sys.version_info[1]}"
-    sources, counts = Path(kernels.__file__).parent, [0, 0]
-    for index in folder.glob("*.nbi"):
-        source = sources / f"{index.name.partition('.')[0]}.py"
-        if mark not in index.name or not source.is_file():
-            continue
-        try:
-            with open(index, "rb") as file:
-                same = pickle.load(file) == numba.__version__
-        except (OSError, pickle.UnpicklingError, EOFError):
-            same = False
-        counts[not same or index.stat().st_mtime < source.stat().st_mtime] += 1
-    return counts[0], counts[1]
+        yield "stale", f"{stale} kernels of another version, compiled again when they are used"
 
 
 # --- HDF5 ---
@@ -203,7 +184,7 @@ def _cached(folder: Path) -> tuple[int, int]:
 def _filter() -> Iterator[tuple]:
     number = tezip_h5.FILTER_ID
     if not h5py.h5z.filter_avail(number):
-        yield "registered", "no", WRONG, "call tezip_h5.register(); another h5py may be in the way"
+        yield "registered", "no", WRONG, "call tezip_h5.register(); is another h5py installed?"
         return
     yield "registered", f"{number}, with h5py's HDF5"
     frames = np.arange(2 * 8 * 8, dtype=np.uint16).reshape(2, 8, 8)
@@ -219,9 +200,9 @@ def _filter() -> Iterator[tuple]:
         yield "trial", f"a chunk cannot be read: {cause}", WRONG, _INSTALL
         return
     if same:
-        yield "trial", "a chunk was written and read"
+        yield "trial", "a chunk was written and read back"
     else:
-        yield "trial", "a chunk came back as something else", WRONG, _INSTALL
+        yield "trial", "a chunk was written, but other samples were read back", WRONG, _INSTALL
 
 
 def _plugin() -> Iterator[tuple]:
@@ -264,7 +245,7 @@ def _models() -> Iterator[tuple]:
         if model is None:
             yield name, "does not ship with this installation", WRONG, _INSTALL
         else:
-            yield name, f"{model.digest.hex()}, predicts as it should"
+            yield name, f"{model.digest.hex()}, passes its test"
     text = os.environ.get(store.SEARCH_PATH, "")
     yield store.SEARCH_PATH, text or "not set"
     for folder in filter(None, text.split(os.pathsep)):
@@ -273,7 +254,7 @@ def _models() -> Iterator[tuple]:
             continue
         for path in sorted(Path(folder).rglob("*.tzm")):
             try:
-                yield str(path), f"{store.load(path).digest.hex()}, predicts as it should"
+                yield str(path), f"{store.load(path).digest.hex()}, passes its test"
             except (OSError, TezipError) as error:
                 yield str(path), str(error), WRONG, "train or copy it again, or delete it"
 

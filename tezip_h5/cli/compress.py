@@ -1,4 +1,4 @@
-"""``tezip-h5 compress MODEL IMAGES OUT.h5``: the manual's compression, into one file."""
+"""``tezip-h5 compress [MODEL] IMAGES OUT.h5``: the manual's compression, into one file."""
 
 from __future__ import annotations
 
@@ -11,23 +11,33 @@ import numpy as np
 import tezip_h5
 from tezip_h5 import dataset_paths
 from tezip_h5.bounds import MODES, ErrorBound
-from tezip_h5.cli import sources
 from tezip_h5.cli.device import add_device_option, device_of
 from tezip_h5.errors import InputError
 from tezip_h5.hdf5.files import opening
 from tezip_h5.settings import FEEDBACKS, LEVELS
 from tezip_h5.stackfiles import is_stack_file, open_file
 
-__all__ = ["add_bound_options", "add_parser", "add_window_options", "compress"]
+__all__ = ["add_bound_options", "add_parser", "add_window_options", "bound_of", "compress"]
 
 
-def add_bound_options(parser) -> None:
-    """-m and -b, as the manual has them."""
+_BOUNDS = {
+    "absolute": "|x - x'| <= BOUND",
+    "relative": "|x - x'| <= BOUND * (max - min of the frame)",
+    "pointwise_relative": "|x - x'| <= BOUND * |x|",
+    "noise": "|x - x'| <= BOUND * sqrt(|x|), for counts",
+}
+
+
+def add_bound_options(parser, *, words: bool = True) -> None:
+    """-m and -b, as the manual has them; with `words` the names that Python has, too."""
+    for name, promise in _BOUNDS.items() if words else ():
+        flag = f"--{name.replace('_', '-')}"
+        parser.add_argument(flag, type=float, metavar="BOUND", help=promise)
     parser.add_argument(
         "-m",
         "--mode",
         metavar="MODE",
-        help=f"error bound: {', '.join(MODES[1:])} (default: lossless)",
+        help=f"error bound of -b: {', '.join(MODES[1:])} (default: lossless)",
     )
     parser.add_argument(
         "-b",
@@ -38,6 +48,24 @@ def add_bound_options(parser) -> None:
         metavar="VALUE",
         help="the bound; for absrel two, absolute then relative; any 0 means lossless",
     )
+
+
+def bound_of(args) -> ErrorBound:
+    """The bound that a command line asks for, in one of two ways.
+
+    Raises
+    ------
+    InputError
+        When it is given in both, or is none.
+    """
+    given = {name: getattr(args, name, None) for name in _BOUNDS}
+    given = {name: value for name, value in given.items() if value is not None}
+    if not given:
+        return ErrorBound.from_mode(args.mode, args.bound)
+    if args.mode is not None or args.bound:
+        flags = " and ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise InputError(f"{flags} and -m or -b say the bound twice; give it in one of the ways")
+    return ErrorBound(**given)
 
 
 def add_window_options(parser) -> None:
@@ -62,7 +90,9 @@ def add_parser(commands) -> None:
         description="Compress a folder of images, a dataset FILE.h5:/PATH, or a .tif, .npy or "
         ".npz file into one HDF5 file.",
     )
-    parser.add_argument("model", metavar="MODEL", help="a model's folder, 'default' or 'none'")
+    parser.intermixed = True
+    text = "a model's folder, 'default' or 'none' (default: default)"
+    parser.add_argument("model", metavar="MODEL", nargs="?", default="default", help=text)
     text = "a folder of images, FILE.h5 (its only stack), FILE.h5:/DATASET, FILE.tif, FILE.npy, or "
     text += "FILE.npz:NAME"
     parser.add_argument("images", metavar="IMAGES", help=text)
@@ -102,38 +132,27 @@ def read_mask(path: str) -> np.ndarray:
         return dataset_paths.dataset_of(opened, inside)[()]
 
 
-def _is_file(one, other) -> bool:
-    """Whether two names, of which the first is there, mean the same file."""
-    return os.path.exists(other) and os.path.samefile(one, other)
-
-
 def compress(args, out, *, name="scan", **options):
     """Compress what the manual's arguments name into `out`; returns the summary."""
-    bound = ErrorBound.from_mode(args.mode, args.bound)
+    bound = bound_of(args)
     folder = Path(out).parent
     if os.path.isdir(args.images) and folder.exists() and folder.samefile(args.images):
         raise InputError(
             f"{out} would lie among the images of {args.images}, and be taken for one of them the "
             "next time; give another folder"
         )
-    with sources.open_source(args.images) as stack:
-        if not isinstance(stack, str) and _is_file(stack.file.filename, out):
-            raise InputError(
-                f"{out} is the file that is read; give another one, or tezip-h5 convert "
-                "--in-place compresses its stacks where they are"
-            )
-        return tezip_h5.write(
-            stack,
-            out,
-            name,
-            **asdict(bound),
-            window=args.window,
-            mse_threshold=args.threshold,
-            warmup=args.warmup,
-            entropy=not args.no_entropy,
-            model=args.model,
-            **options,
-        )
+    return tezip_h5.write(
+        args.images,
+        out,
+        name,
+        **asdict(bound),
+        window=args.window,
+        mse_threshold=args.threshold,
+        warmup=args.warmup,
+        entropy=not args.no_entropy,
+        model=args.model,
+        **options,
+    )
 
 
 def print_frames(path, name: str) -> None:
@@ -147,6 +166,10 @@ def print_frames(path, name: str) -> None:
 
 def run(args) -> int:
     """Compress; print the summary."""
+    if args.images in ("default", "none") and not os.path.exists(args.images):
+        raise InputError(
+            f"{args.images} is a model, so IMAGES or OUT.h5 is missing; give [MODEL] IMAGES OUT.h5"
+        )
     if args.axes == "":  # which would mean that of the file
         raise InputError(
             "--axes is empty; give the order of the axes, such as TYX, or leave it out"

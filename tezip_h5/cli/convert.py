@@ -1,12 +1,11 @@
-"""``tezip-h5 convert IN.h5 OUT.h5``: a file's stacks compressed, all else as it is."""
+"""``tezip-h5 convert IN.h5 OUT.h5``: compress the stacks of a file, and copy all else."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 
 import tezip_h5
-from tezip_h5.bounds import ErrorBound
-from tezip_h5.cli.compress import add_bound_options
+from tezip_h5.cli.compress import add_bound_options, bound_of
 from tezip_h5.cli.device import add_device_option
 from tezip_h5.errors import InputError
 from tezip_h5.settings import LEVELS
@@ -19,8 +18,8 @@ def add_parser(commands) -> None:
     parser = commands.add_parser(
         "convert",
         help="compress the stacks of a whole HDF5 file, and copy the rest",
-        description="Make a file with the same tree, its image stacks compressed. Interrupted, the "
-        "same command goes on where it was.",
+        description="Make a file with the same tree, in which image stacks are compressed. After "
+        "an interruption, the same command continues where it stopped.",
     )
     parser.add_argument("source", metavar="IN.h5")
     parser.add_argument("target", metavar="OUT.h5", nargs="?", help="the file to make")
@@ -29,7 +28,7 @@ def add_parser(commands) -> None:
         "--dataset",
         nargs="+",
         metavar="PATH",
-        help="the stacks (default: every dataset that looks like one)",
+        help="the datasets to compress (default: every dataset that looks like a stack)",
     )
     add_bound_options(parser)
     parser.add_argument("--level", choices=LEVELS, default="balanced")
@@ -44,7 +43,7 @@ def run(args) -> int:
     """Convert; print what became of each stack."""
     if (args.target is None) != args.in_place:
         raise InputError("give either OUT.h5 or --in-place")
-    bound = ErrorBound.from_mode(args.mode, args.bound)
+    bound = bound_of(args)
     print(
         tezip_h5.convert(
             args.source,

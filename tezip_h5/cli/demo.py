@@ -1,4 +1,4 @@
-"""``tezip-h5 demo``: the whole job on a simulated stack, within a minute of installing."""
+"""``tezip-h5 demo``: compress, read and verify a simulated stack."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ __all__ = ["add_parser"]
 _BOUNDS = (None, 4, 16)
 _FRAMES = 64
 
-# What a user does, in a process of its own: plain h5py, one import for the filter. All is read
-# once before, so that loading the kernels is not timed, whichever coders the chunks have; closing
-# the file and emptying our cache make both HDF5 and us forget it.
+# The reader's program, which runs in its own process: plain h5py, and one import for the filter.
+# It reads everything once before the timed run, so that loading the kernels is not timed. Closing
+# the file and emptying our cache make HDF5 and tezip_h5 forget the decoded chunks.
 _READER = """
 import json, sys, time
 import h5py, numpy, tezip_h5
@@ -62,7 +62,7 @@ def run(args) -> int:
         folder = _new_folder(args.folder) if args.folder else scratch
         print(f"Simulating {_FRAMES} frames of drifting, diffusing particles with shot noise ...")
         stack = detector_sequence(_FRAMES)
-        print("Loading the kernels (compiled on the first run only; not in the speeds) ...\n")
+        print("Loading the kernels (not in the speeds) ...\n", flush=True)
         for bound, coder in ((1, "mixing"), (1, "linear"), (None, "linear")):
             how = {"coder": coder, "threads": args.threads, "overwrite": True}
             tezip_h5.write(stack[:2, :64], scratch / "warm.h5", absolute=bound, **how)
@@ -77,14 +77,14 @@ def run(args) -> int:
     print(
         "\nYour own stack:\n"
         '  in Python     tezip_h5.write(stack, "run.h5", absolute=2)  # stack: (T, H, W[, C])\n'
-        "  from images   tezip-h5 compress default IMAGE_FOLDER run.h5 -m abs -b 2\n"
+        "  from images   tezip-h5 compress IMAGE_FOLDER run.h5 --absolute 2\n"
         "  look inside   tezip-h5 inspect run.h5"
     )
     return 0
 
 
 def _new_folder(path: str) -> Path:
-    """Make the folder; one that holds something is refused, lest the demo overwrite it."""
+    """Make the folder; refuse one that is not empty, so that nothing in it is overwritten."""
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):

@@ -14,8 +14,8 @@ def add_device_option(parser) -> None:
         "--device",
         choices=devices.DEVICES,
         default="auto",
-        help="what encodes and decodes; auto is what TEZIP_DEVICE says, else a GPU where there is "
-        "one and the work is large (default: %(default)s)",
+        help="the processor that encodes and decodes; auto takes that of TEZIP_DEVICE, else a GPU "
+        "if there is one and the work is large (default: %(default)s)",
     )
 
 
@@ -36,5 +36,5 @@ def device_of(args) -> str:
 
 
 def mode_of(device: str) -> str:
-    """What the manual has a command say first of the device it runs on, "cpu" or "cuda"."""
+    """The first line that a command prints, as in the manual; `device` is "cpu" or "cuda"."""
     return "GPU MODE" if device == "cuda" else "CPU MODE"

@@ -1,4 +1,4 @@
-"""``tezip-h5 doctor``: what is installed and how it does, and what to do about what is wrong."""
+"""``tezip-h5 doctor``: check the installation, and say what to do about each problem."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ def add_parser(commands) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser(
         "doctor",
-        help="say what is installed, what is wrong, and what to do about it",
-        description="Look at versions, GPU, compiled kernels, HDF5 filter, C plugin and models. "
-        "Lines with ! are wrong, those with ~ odd; exit status 1 when something is wrong. Put the "
-        "output into a report of a fault.",
+        help="check the installation, and say what to do about each problem",
+        description="Check versions, GPU, compiled kernels, HDF5 filter, C plugin and models. A "
+        "line with ! is an error, a line with ~ a warning. The exit status is 1 if there is an "
+        "error. Please put the output into bug reports.",
     )
     parser.add_argument("--json", action="store_true", help="for programs")
     parser.set_defaults(run=run)
@@ -41,5 +41,5 @@ def run(args) -> int:
         print(f"{mark} {found.name}: {found.value}")
         if found.advice:
             print(f"      -> {found.advice}")
-    print(f"{wrong} wrong, {odd} odd" if wrong or odd else "all is well")
+    print(f"{wrong} error(s), {odd} warning(s)" if wrong or odd else "no problems found")
     return int(wrong > 0)

@@ -27,7 +27,7 @@ def add_parser(commands) -> None:
         help="pictures of N frames, of frames A:B, or all (default: 48)",
     )
     pages.add_argument("--no-peers", action="store_true", help="no comparison with other codecs")
-    pages.add_argument("--slow", action="store_true", help="also with those that are slow")
+    pages.add_argument("--slow", action="store_true", help="compare with slow codecs, too")
     parser.set_defaults(run=run)
 
 
@@ -54,7 +54,7 @@ def run(args) -> int:
 
 
 def _pictures(text: str) -> int | slice | None:
-    """What ``--pictures`` means.
+    """The frames that ``--pictures`` names.
 
     >>> _pictures("all"), _pictures("12"), _pictures("100:120")
     (None, 12, slice(100, 120, None))

@@ -9,8 +9,8 @@ __all__ = ["add_parser", "main"]
 
 _DESCRIPTION = (
     "Download the KITTI raw recordings of the categories city, residential and road to OUT/raw "
-    "(-d), and write training data of them to OUT (-p). An interrupted download goes on where it "
-    "was when the command is called again."
+    "(-d), and write training data of them to OUT (-p). The same command continues an interrupted "
+    "download."
 )
 
 
@@ -23,7 +23,7 @@ def _add_arguments(parser) -> None:
         "--only",
         nargs="+",
         metavar="RECORDING",
-        help="download these only, such as city/2011_09_26_drive_0005_sync (it is needed)",
+        help="download only these; city/2011_09_26_drive_0005_sync, for validation, is needed",
     )
     add(
         "--base-url",

@@ -28,7 +28,7 @@ CONTAINER = "tezip.h5"
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="tezip", description="TEZip's command line, served by tezip_h5.")
+    parser = Parser(prog="tezip", description="TEZip's command line, provided by tezip_h5.")
     job = parser.add_mutually_exclusive_group(required=True)
     job.add_argument("-l", "--learn", nargs=2, metavar=("MODEL", "DATA"), help="learn a model")
     names = ("MODEL", "IMAGES", "OUT")
@@ -36,7 +36,7 @@ def _parser() -> Parser:
     names = ("MODEL", "COMPRESSED", "OUT")
     job.add_argument("-u", "--uncompress", nargs=3, metavar=names, help="write the images again")
     add_window_options(parser)
-    add_bound_options(parser)
+    add_bound_options(parser, words=False)
     return parser
 
 

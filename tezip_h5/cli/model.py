@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from tezip_h5.cli.outputs import check_out, place
-from tezip_h5.cli.sources import open_source
 from tezip_h5.errors import InputError, ModelError
 from tezip_h5.frames import open_stack
 from tezip_h5.hdf5.files import opening
+from tezip_h5.hdf5.reading.sources import open_source
 from tezip_h5.model import embedding, original, store
 from tezip_h5.model.batches import clip_of
 from tezip_h5.prediction.integer import IntegerModel
@@ -31,7 +31,7 @@ def add_parser(commands) -> None:
     export = verbs.add_parser("export", help="write a model as a .tzm file")
     export.add_argument("model", metavar="MODEL", help=text)
     export.add_argument("out", metavar="OUT.tzm")
-    which = "which of several models: how its digest begins, as show prints it"
+    which = "the first digits of the model's digest (see show), to choose one of several models"
     export.add_argument("--digest", default="", metavar="DIGEST", help=which)
     export.set_defaults(run=_export)
     embed = verbs.add_parser("embed", help="put a model into an HDF5 file")
@@ -40,7 +40,8 @@ def add_parser(commands) -> None:
     embed.set_defaults(run=_embed)
     bring = verbs.add_parser("import", help="make a network of the original TEZip usable")
     bring.add_argument("folder", metavar="FOLDER", help="with prednet_model.json and weights")
-    bring.add_argument("frames", metavar="FRAMES", help="frames to calibrate on: as IMAGES")
+    text = "frames to calibrate on: a folder of images, FILE.h5:/DATASET, FILE.tif or FILE.npy"
+    bring.add_argument("frames", metavar="FRAMES", help=text)
     bring.set_defaults(run=_import)
 
 

@@ -1,4 +1,4 @@
-"""Files that a command makes: refused before the work starts, there in one step when it is done."""
+"""Output files of commands: checked before the work starts, and put in place when it is done."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def check_out(out, sources: Iterable = (), *, replace: bool = False, advice: str
     ----------
     out : str or path
     sources : paths
-        What the command reads; none of it is ever replaced.
+        The inputs of the command, which are never replaced.
     replace : bool
-        Whether any other file that is there may be.
+        Whether another existing file may be replaced.
     advice : str
-        What to do about a file that may not.
+        Advice for the case that a file exists and may not be replaced.
     """
     path = Path(out)
     if path.is_dir() or not path.parent.is_dir():
@@ -36,9 +36,9 @@ def check_out(out, sources: Iterable = (), *, replace: bool = False, advice: str
 
 
 def place(out, data: bytes) -> None:
-    """Make the file `out`: whole or not at all, unless it is a pipe or a device; a link stays."""
+    """Write the file `out`, completely or not at all (except pipes and devices); a link stays."""
     path = Path(out)
-    if path.exists() and not path.is_file():  # nothing may take its place
+    if path.exists() and not path.is_file():  # a pipe or a device is written to, not replaced
         path.write_bytes(data)
     else:
         placing.place(Path(os.path.realpath(path)), data)

@@ -13,8 +13,8 @@ def add_parser(commands) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser(
         "recompress",
-        help="encode stacks anew at another level, into another file",
-        description="Encode the stacks of a file anew; every sample stays as it is, bit for bit, "
+        help="encode stacks again at another level, into another file",
+        description="Encode the stacks of a file again. Every sample stays as it is, bit for bit, "
         "and everything else in the file is copied.",
     )
     parser.add_argument("source", metavar="IN.h5")

@@ -14,7 +14,7 @@ def add_parser(commands) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser(
         "references",
-        help="say where the chunks lie, so that zarr reads them without HDF5",
+        help="write the places of the chunks to JSON, so that zarr reads them without HDF5",
         description="Write references to the chunks of FILE.h5, in kerchunk's format: with them "
         "fsspec and zarr read its stacks, locally or from an object store.",
     )
@@ -24,7 +24,7 @@ def add_parser(commands) -> None:
     parser.add_argument("--url", help="where readers find FILE.h5; default: its absolute path")
     parser.add_argument("--zarr-format", type=int, choices=(2, 3), default=2)
     parser.add_argument(
-        "--others", action="store_true", help="also what kerchunk makes of all other datasets"
+        "--others", action="store_true", help="also reference all other datasets, with kerchunk"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace OUT.json if it is there")
     parser.set_defaults(run=run)

@@ -11,9 +11,9 @@ def add_parser(commands) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser(
         "repair",
-        help="make a file whose writer died a file like others",
-        description="Take off HDF5's mark of an open writer, and complete the stacks that were "
-        "not closed. Every frame that was flushed stays.",
+        help="make a file usable again after its writer was killed",
+        description="Clear HDF5's lock of the writer, and complete the stacks that were not "
+        "closed. Every frame that was flushed stays.",
     )
     parser.add_argument("file", metavar="FILE.h5")
     parser.set_defaults(run=run)

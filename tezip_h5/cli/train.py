@@ -1,4 +1,4 @@
-"""``tezip-h5 train MODEL_OUT DATA...``: the manual's learning, on any stacks."""
+"""``tezip-h5 train MODEL_OUT DATA...``: train a network on any stacks."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ def add_parser(commands) -> None:
         "train",
         help="train a network on your own stacks",
         description="Train a PredNet on stacks: HDF5 files (or FILE.h5:/DATASET), folders of "
-        "images, or training data. The folder MODEL_OUT is then a MODEL for compress. "
-        "Interrupted, it goes on where it was when called again.",
+        "images, or training data. The folder MODEL_OUT is then a MODEL for compress. After an "
+        "interruption, the same command continues where it stopped.",
     )
     add = parser.add_argument
     add("out", metavar="MODEL_OUT", help="new folder for the model")
-    add("data", metavar="DATA", nargs="+", help="what to learn from")
-    add("--validation", metavar="DATA", nargs="+", help="what to judge by (default: the ends)")
+    add("data", metavar="DATA", nargs="+", help="the stacks to learn from")
+    text = "the stacks to validate with (default: the last fifth of every sequence)"
+    add("--validation", metavar="DATA", nargs="+", help=text)
     add("--start", metavar="MODEL", help="a trained model's folder to begin with, or 'default'")
-    add("--epochs", type=int, default=40, metavar="N", help="at most (default: %(default)s)")
+    add("--epochs", type=int, default=40, metavar="N", help="epochs at most (%(default)s)")
     add("--steps", type=int, default=250, metavar="N", help="batches per epoch (%(default)s)")
     add("--rate", type=float, default=2e-3, help="first learning rate (%(default)s)")
     add("--seed", type=int, default=0)
@@ -35,29 +36,32 @@ def add_parser(commands) -> None:
         ("patience", int, "epochs without a gain before it stops (10)"),
         ("batch", int, "clips per batch (8)"),
         ("length", int, "frames per clip (10)"),
-        ("side", int, "their pixels to a side (64)"),
-        ("scenes", float, "share of simulated scenes among them (0.1)"),
-        ("keep", float, "share of --start in the result (0.5 if learnt by heart, else 0)"),
+        ("side", int, "height and width of a clip, in pixels (64)"),
+        ("scenes", float, "share of simulated scenes among the clips (0.1)"),
+        ("keep", float, "share of --start in the result (0.5 if the network overfits, else 0)"),
     ):
         add(f"--{name}", type=kind, metavar="N", default=argparse.SUPPRESS, help=text)
     add(
         "--symmetry",
         default=argparse.SUPPRESS,
         metavar="KIND",
-        help="what leaves a clip one of its kind: none, mirror, flips, turns or all (all)",
+        help="transforms that turn a clip into another realistic one: none, mirror, flips, turns "
+        "or all (all)",
     )
-    net = parser.add_argument_group("the network (default: as those that ship)")
+    net = parser.add_argument_group("the network (default: sizes of the models that ship)")
     net.add_argument("--states", type=int, nargs="+", metavar="N", help="channels of every layer")
-    net.add_argument("--targets", type=int, nargs="*", metavar="N", help="of A, above the first")
-    net.add_argument("--patch", type=int, help="pixels to a side of a position: 1, 2 or 4")
+    text = "channels of the targets A of PredNet, in the layers above the first"
+    net.add_argument("--targets", type=int, nargs="*", metavar="N", help=text)
+    text = "height and width in pixels of one position of the network: 1, 2 or 4"
+    net.add_argument("--patch", type=int, help=text)
     net.add_argument("--no-skip", action="store_true", help="predict frames, not their change")
     add("-f", "--force", action="store_true", help="use the CPU only")
-    add("-v", "--verbose", action="store_true", help="say something after every epoch")
+    add("-v", "--verbose", action="store_true", help="print a line after every epoch")
     parser.set_defaults(run=run)
 
 
 def mode(force: bool) -> str:
-    """What the manual has a training say first; `force` hides GPUs from it."""
+    """The first line that a training prints, as in the manual; `force` hides GPUs from it."""
     if force:
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -67,7 +71,7 @@ def mode(force: bool) -> str:
 
 
 def require(out, data) -> None:
-    """Complain of what is wrong with the names before a backend is imported, for seconds."""
+    """Check the paths before a backend is imported, which takes seconds."""
     from tezip_h5.model import learning
 
     learning.require(out, data)
@@ -96,7 +100,7 @@ def run(args) -> int:
 
 
 def _network(args) -> dict:
-    """What was said about the network."""
+    """The options of the network."""
     sizes = {}
     if args.states is not None:
         sizes = {"states": tuple(args.states), "targets": tuple(args.states[1:])}

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import tezip_h5
-from tezip_h5.cli.sources import open_source
 
 __all__ = ["add_parser"]
 
@@ -30,7 +27,5 @@ def add_parser(commands) -> None:
 
 def run(args) -> int:
     """Verify; print what was checked."""
-    alone = args.against is None
-    with contextlib.nullcontext() if alone else open_source(args.against) as original:
-        print(tezip_h5.verify(args.file, original, name=args.name, threads=args.threads))
+    print(tezip_h5.verify(args.file, args.against, name=args.name, threads=args.threads))
     return 0

@@ -1,4 +1,4 @@
-"""How many threads."""
+"""The number of threads, and their distribution to chunks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def default_threads() -> int:
 
 
 def chunks_under_way(threads: int, device: str) -> int:
-    """How many chunks to code at a time, with so many threads of the CPU, or on the GPU."""
+    """Number of chunks to code at a time, with `threads` of the CPU, or on the GPU."""
     return threads if device == "cpu" else max(threads, _CHUNKS_ON_GPU)
 
 
@@ -32,7 +32,7 @@ def threads_or_default(threads) -> int:
     Raises
     ------
     InputError
-        When it is none.
+        When it is not a number of threads.
     """
     if threads is None:
         return default_threads()
@@ -42,16 +42,16 @@ def threads_or_default(threads) -> int:
 
 
 class Shares:
-    """How many threads each tile of a step gets, step by step.
+    """The number of threads for each tile of a step, step by step.
 
-    Steps go in groups that keep all threads busy, and a group that is smaller than that shares
-    them among its tiles. Where the last step is short, its threads help with the one before it.
+    Steps are encoded in groups that keep all threads busy. A smaller group shares the threads among
+    its tiles. If the last step is short, its threads help with the step before it.
 
     Parameters
     ----------
     threads : int
     tiles : int
-        Of a step.
+        Number of tiles of a step.
     chunk_frames : int
     count : int, optional
         Frames of the whole stack, when known.

@@ -21,14 +21,14 @@ def empty(device: str, shape, dtype=np.int32):
     """An array with anything in it."""
     if device == "cpu":
         return np.empty(shape, dtype)
-    return kernels.load("cuda_memory").empty(shape, dtype)
+    return kernels.load("cuda.memory").empty(shape, dtype)
 
 
 def at(array, device: str):
     """The array itself where it lies on `device`, else a copy of it there."""
     if device_of(array) == device:
         return array
-    memory = kernels.load("cuda_memory")
+    memory = kernels.load("cuda.memory")
     return memory.to_host(array) if device == "cpu" else memory.to_device(array)
 
 
@@ -36,7 +36,7 @@ def convert(array, dtype):
     """A copy with another integer type, which holds every value."""
     if device_of(array) == "cpu":
         return array.astype(dtype)
-    out = kernels.load("cuda_memory").empty(tuple(array.shape), dtype)
+    out = kernels.load("cuda.memory").empty(tuple(array.shape), dtype)
     kernels.load("cuda").convert(array.reshape(-1), out.reshape(-1))
     return out
 

@@ -1,34 +1,31 @@
-"""How every CPU kernel is compiled.
-
-numba's cache on disk looks at the file of a kernel, not at what that imports: whoever changes a
-function that kernels of other files call must delete the cache (`cache_folder`).
-"""
+"""How every CPU kernel is compiled."""
 
 from __future__ import annotations
 
-import contextlib
-
 import numba
 
-__all__ = ["cache_folder", "inlined", "kernel", "uncounted"]
+from tezip_h5.kernels import keeping
+from tezip_h5.kernels.keeping import count as kept
+from tezip_h5.kernels.keeping import folder as cache_folder
+
+__all__ = ["cache_folder", "inlined", "kept", "kernel", "uncounted"]
 
 
 def kernel(signature, **options):
-    """Compile for exactly `signature`, cached where the file system allows it.
-
-    In memory, where no place for the cache can be written, its disk is full, or what is there is
-    another user's, or torn (numba renames what it wrote, but waits for no disk).
-    """
+    """Compile for exactly `signature`; kept on disk where the file system allows it (`keeping`)."""
     options = {"nogil": True, "error_model": "numpy", **options}
 
     def compiled(function):
+        dispatcher = numba.njit(**options)(function)
+        if dispatcher is function:  # NUMBA_DISABLE_JIT
+            return function
         try:
-            return numba.njit(signature, cache=True, **options)(function)
-        except Exception:  # of reading what is torn, any; what is wrong with a kernel comes again
-            with contextlib.suppress(Exception):
-                # Forget what is torn: the next process writes it anew.
-                numba.njit(cache=True, **options)(function).recompile()
+            dispatcher._cache = keeping.Kept(function)
+        except Exception:  # of numba's, or of reading sources, any
             return numba.njit(signature, **options)(function)
+        dispatcher.compile(signature)
+        dispatcher.disable_compile()
+        return dispatcher
 
     return compiled
 
@@ -52,11 +49,3 @@ def inlined(function):
     By LLVM: numba's own inlining makes twice as much to compile, and nothing faster.
     """
     return uncounted(function, forceinline=True)
-
-
-def cache_folder() -> str | None:
-    """Where compiled kernels are kept; None where no such place can be written."""
-    try:
-        return numba.njit(cache=True)(cache_folder).stats.cache_path  # not compiled: only asked
-    except RuntimeError:
-        return None

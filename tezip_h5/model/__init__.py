@@ -1,1 +1,1 @@
-"""Models: where a network comes from. Decoding needs only `store`."""
+"""Models: training, export and storage of the networks. Decoding needs only `store`."""

@@ -1,4 +1,4 @@
-"""Batches to train on: clips of stacks and of simulated scenes, cropped, flipped, scaled."""
+"""Batches for training: clips of stacks and of simulated scenes, cropped, flipped, scaled."""
 
 from __future__ import annotations
 
@@ -23,27 +23,28 @@ SYMMETRIES = {
     "turns": (_SAME, _ROUND, *_QUARTERS),
     "all": (_SAME, _ACROSS, _DOWN, _ROUND, *_QUARTERS, (False, False, True), (True, True, True)),
 }
-"""What may be done to a clip: turned upside down, left to right, rows and columns exchanged.
-`turns` keep apart what swirls one way and what swirls the other."""
+"""Transforms of clips, by the names of symmetries. Each transform is (flip upside down, flip left
+to right, exchange rows and columns). `turns` does not change the sense of rotation."""
 
 _QUIET = 0.1 / 255
-"""Mean change between frames, on the network's scale, below which a clip weighs no more."""
+"""Clips with a smaller mean change between frames, on the network's scale, get no more weight."""
 
 _GRID = 4095
-"""Floating-point stacks are brought to a grid of so many steps before anything else."""
+"""Floating-point stacks are quantized to this many steps first."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Clips to learn from.
+    """A batch of clips.
 
     Attributes
     ----------
     frames : float32 (B, T, side, side, C), on the network's scale
     weights : float32 (B, T - 1, 1, 1, 1)
-        Of every prediction: one over the clip's mean change between frames. With it the loss is
-        an error relative to the previous frame's, and loud stacks do not drown quiet ones. 0
-        where a frame is only there to fill the network's memory, or the clip was too short.
+        The weight of every prediction: one over the clip's mean change between frames. It makes
+        the loss an error relative to that of the previous frame, so stacks with large changes do
+        not dominate. It is 0 for frames that only fill the network's memory, and behind the end of
+        a short clip.
     """
 
     frames: np.ndarray
@@ -58,10 +59,10 @@ class Stack:
     frames : array-like (T, H, W, C)
         Sliced along time only; any dtype of `levels.DTYPES`.
     channels : int
-        Channels that the network takes. Colour becomes grey by one of its channels; grey
-        becomes colour by tinting.
+        Channels that the network takes. For a grey network, one channel of a colour stack is
+        taken; for a colour network, grey stacks are tinted.
     context : int
-        The first so many frames are shown to the network, but no predictions of theirs count.
+        Number of first frames that are shown to the network, but whose predictions do not count.
     """
 
     def __init__(self, frames, channels: int, context: int = 0):
@@ -85,7 +86,7 @@ def clip_of(frames, start: int, stop: int, channels: int, rng=None) -> np.ndarra
     """Frames start..stop as integer levels with the network's number of channels."""
     clip = np.asarray(frames[start:stop])
     if clip.dtype.kind == "f":
-        clip = clip.astype(np.float64) / 2  # no difference is infinite then
+        clip = clip.astype(np.float64) / 2  # halved, so that no difference overflows
         finite = clip[np.isfinite(clip)]
         low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
         clip = np.nan_to_num(clip, nan=low, posinf=high, neginf=low) - low
@@ -105,14 +106,14 @@ def clip_of(frames, start: int, stop: int, channels: int, rng=None) -> np.ndarra
 
 
 class Scenes:
-    """Simulated scenes as a source of clips, each simulated once, when first wanted.
+    """Simulated scenes as a source of clips; each is simulated once, when it is first needed.
 
     Parameters
     ----------
     channels, side, length : int
-        Of the network, and of the scenes in pixels and frames.
+        Channels of the network; side in pixels and length in frames of the scenes.
     count : int
-        Scenes of every kind.
+        Number of scenes of every kind.
     seed : int
     """
 
@@ -128,7 +129,7 @@ class Scenes:
         return (frames if self._channels == 1 else self._tinted(frames, kind, number, rng)), 0
 
     def _tinted(self, frames, kind, number, rng) -> np.ndarray:
-        # Colour: this scene in one tint, another of the same kind in another, one texture each.
+        # A colour clip is the sum of two scenes of the same kind in different tints.
         second = self._scene(kind, (number + 1) % self._count)[: len(frames), ..., None]
         second = second * (frames.mean() / max(second.mean(), 1e-9)) * rng.uniform(0, 0.7)
         first_tint, second_tint = rng.uniform(0.3, 1.0, (2, self._channels))
@@ -150,12 +151,12 @@ class Clips:
     ----------
     sources : sequence of `Stack` or `Scenes`
     shares : sequence of float
-        How often each is drawn, relatively.
+        Relative frequency with which each is drawn.
     batch, length, side : int
         Clips per batch, frames per clip, pixels to a side.
     seed : int
     symmetry : str
-        Which of `SYMMETRIES` clips are drawn with.
+        The set of `SYMMETRIES` from which the transform of each clip is drawn.
     """
 
     def __init__(
@@ -176,7 +177,7 @@ class Clips:
         self._symmetries = SYMMETRIES[symmetry]
 
     def __call__(self, step: int) -> Batch:
-        """Batch number `step`, always the same one."""
+        """Batch number `step`; the same number always gives the same batch."""
         rng = np.random.default_rng((self._seed, step))
         frames, weights = [], []
         for _ in range(self._batch):
@@ -187,13 +188,13 @@ class Clips:
             frames.append(clip)
             change = float(np.abs(np.diff(clip[first - 1 : stop], axis=0)).mean())
             of_clip = np.zeros(self._length - 1, np.float32)
-            share = (self._length - 1) / (stop - first)  # so that all clips weigh alike
+            share = (self._length - 1) / (stop - first)  # so that all clips have equal weight
             of_clip[first - 1 : stop - 1] = share / max(change, _QUIET)
             weights.append(of_clip)
         return Batch(np.stack(frames), np.stack(weights)[..., None, None, None])
 
     def _prepared(self, clip: np.ndarray, rng) -> np.ndarray:
-        whole = rng.random() < 0.5  # chunks are whole frames or tiles of them
+        whole = rng.random() < 0.5  # as in chunks, which are whole frames or tiles
         offset, shift = choose_scale(clip[0], 0) if whole else (0, 0)
         clip = self._cropped(clip, rng)
         if not whole:
@@ -209,8 +210,8 @@ class Clips:
         return ((clip - offset) * (2.0**-shift / 255)).astype(np.float32)
 
     def _cropped(self, clip: np.ndarray, rng) -> np.ndarray:
-        """A random square of `side` pixels; small frames are mirrored, short clips stand still
-        at their end."""
+        """A random square of `side` pixels. Small frames are padded by mirroring, and the last
+        frame of a short clip is repeated."""
         t, h, w, _ = clip.shape
         side = self._side
         if t < self._length:

@@ -1,4 +1,4 @@
-"""Large files from a web server: sizes known before, interrupted ones continued, all checked."""
+"""Downloading large files: sizes are asked for first, interrupted downloads are continued."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["fetch", "part_of", "remote_size"]
 
 _BLOCK = 1 << 20
 _TIMEOUT = 60  # seconds without a byte
-_ATTEMPTS = 3  # in a row that bring nothing
+_ATTEMPTS = 3  # a download fails after so many attempts in a row without new bytes
 
 
 def remote_size(url: str) -> int:
-    """Bytes that the server has at an address; InputError when it does not say."""
+    """The size of a file on the server; InputError if the server does not tell it."""
     with _answer(url, method="HEAD") as answer:
         size = answer.headers.get("Content-Length")
     if size is None or not size.isdigit():
@@ -29,7 +29,7 @@ def remote_size(url: str) -> int:
 
 
 def part_of(target: Path) -> Path:
-    """Where an unfinished download of `target` is kept."""
+    """The path of an unfinished download of `target`."""
     return target.with_name(f"{target.name}.part")
 
 
@@ -40,9 +40,9 @@ def fetch(url: str, target: Path, size: int, bar: Bar) -> None:
     ----------
     url : str
     target : path
-        What has come of an unfinished download stays beside it, as ``<name>.part``.
+        An unfinished download stays beside it, as ``<name>.part``.
     size : int
-        Bytes that the file must have.
+        Size that the file must have.
     bar : Bar
         Advanced by bytes, those from an earlier attempt included.
 
@@ -53,7 +53,7 @@ def fetch(url: str, target: Path, size: int, bar: Bar) -> None:
     """
     part, idle = part_of(target), 0
     have = part.stat().st_size if part.exists() else 0
-    if have > size:  # of another file
+    if have > size:  # it must be of another file
         part.unlink()
         have = 0
     bar.update(have)
@@ -75,11 +75,11 @@ def fetch(url: str, target: Path, size: int, bar: Bar) -> None:
 
 
 def _continue(url: str, part: Path, have: int, size: int, bar: Bar) -> str:
-    """Append to a part what the server sends; returns why it ended."""
+    """Append the server's bytes to a part; returns why the download ended."""
     with _answer(url, {"Range": f"bytes={have}-"} if have else {}) as answer:
         resumed = answer.status == http.client.PARTIAL_CONTENT
         _check_total(url, answer, size, have if resumed else 0)
-        if have and not resumed:  # a server that knows no ranges sends all
+        if have and not resumed:  # a server without range requests sends the whole file
             bar.update(-have)
         with open(part, "ab" if resumed else "wb") as file:
             try:
@@ -106,7 +106,7 @@ def _check_total(url: str, answer, size: int, start: int) -> None:
 
 @contextmanager
 def _answer(url: str, headers=None, method: str = "GET"):
-    """The server's answer; what urllib raises becomes InputError."""
+    """The server's answer; errors of urllib become InputError."""
     if not url.startswith(("http://", "https://")):
         raise InputError(f"{url} is no address of a web server; it begins with http:// or https://")
     request = urllib.request.Request(url, headers=headers or {}, method=method)

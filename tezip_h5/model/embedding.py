@@ -31,7 +31,7 @@ def embed(file: h5py.File, model: IntegerModel) -> h5py.Group:
 
 
 def size(model: IntegerModel) -> int:
-    """Bytes by which a file grows when the model is put into it."""
+    """The bytes by which a file grows when the model is embedded."""
     with h5py.File("model", "w", driver="core", backing_store=False) as file:
         file.flush()
         before = file.id.get_filesize()
@@ -41,7 +41,7 @@ def size(model: IntegerModel) -> int:
 
 
 def link(group: h5py.Group, digest: bytes) -> None:
-    """Note in a stack's group which model predicted, and link to it if the file has it."""
+    """Store a model's digest in a stack's group, and link to the model if the file has it."""
     if group.attrs.get("model") != digest.hex():
         group.attrs["model"] = digest.hex()
     path = f"{MODELS}/{digest.hex()}"
@@ -50,7 +50,7 @@ def link(group: h5py.Group, digest: bytes) -> None:
 
 
 def relink(group: h5py.Group) -> None:
-    """After a stack was copied from another file with its model: keep that only once."""
+    """Replace a model that was copied with a stack by a link, if the file has it already."""
     if "model" not in group:
         return
     path = f"{MODELS}/{group.attrs['model']}"
@@ -77,7 +77,7 @@ def read(file: h5py.File, digest: bytes) -> IntegerModel | None:
     DamagedModelError
     """
     path = f"{MODELS}/{digest.hex()}"
-    # Asked before it is opened: inside a filter's callback HDF5 cannot say why opening failed.
+    # Checked first, because inside a filter's callback HDF5 cannot say why opening failed.
     if path not in file:
         return None
     found = {}

@@ -1,8 +1,8 @@
-"""Trained weights -> the integer model, with the scales calibrated and the result judged.
+"""Trained weights -> the integer model. Scales are calibrated, and the result is judged.
 
-All scales are folded into the weights, each output channel gets the largest power of two that
-keeps its accumulators below 2**24 whatever the activations are (Colbert et al., ICCV 2023,
-constrain training for the same purpose; here there is room enough to do it afterwards).
+All scales are folded into the weights. Each output channel gets the largest power of two that
+keeps its accumulators below 2**24 for all activations. (Colbert et al., ICCV 2023, constrain the
+training for that purpose. Here it is possible after training.)
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ from tezip_h5.prediction.scaling import choose_scale
 __all__ = ["ALLOWED_LOSS", "export", "floating", "judge"]
 
 ALLOWED_LOSS = 0.02
-"""The integer model's mean absolute error may exceed the float model's by this share."""
+"""An export fails if the integer model's mean absolute error exceeds the float model's by more than
+this share."""
 
-_FINEST = 20  # bits a weight's fraction has at most
+_FINEST = 20  # most fraction bits of a weight
 
 
 def export(
@@ -97,9 +98,9 @@ def export(
 
 
 def floating(model: IntegerModel) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Weights in floating point of a model that was exported with `clipped`, to train further.
+    """The floating-point weights of a model that was exported with `clipped`, for more training.
 
-    The inverse of `export`, but for what it rounded.
+    This is the inverse of `export`, except for rounding.
     """
     arch, weights = model.architecture, {}
     for name, conv in model.convolutions.items():
@@ -121,8 +122,8 @@ def _tables() -> dict[str, np.ndarray]:
 
 
 def _scales(arch: Architecture, name: str, largest: dict[int, float]):
-    """Integer units of every input channel's 1.0, of every output channel's, and what is
-    added to every output channel, in its units."""
+    """The integers that stand for 1.0 in every input channel and in every output channel, and the
+    constants that are added to the output channels."""
     inputs, outputs = arch.convolutions()[name]
     kind, layer = name.rstrip("0123456789"), int(name.lstrip("aghtes"))
     unit = np.full(inputs, float(ACTIVATION))
@@ -175,7 +176,7 @@ def _padded(sequence: np.ndarray, multiple: int) -> np.ndarray:
 
 
 def _top(frames: np.ndarray) -> int:
-    """The largest level that frames like these may have: 8 bits, or as many as they need."""
+    """The largest level of the frames' bit depth: 8 bits, or more if the frames need more."""
     return max(255, (1 << int(frames.max()).bit_length()) - 1)
 
 
@@ -192,9 +193,10 @@ def _calibrate(architecture, weights, sequences) -> dict[int, float]:
 
 
 def judge(model: IntegerModel, weights, sequences) -> tuple[float, float, float]:
-    """Mean absolute errors of prediction: of the integer model, the float one, the previous frame.
+    """Mean absolute errors of the predictions of the integer model, the float model, and the
+    previous frame.
 
-    In units of the network's scale (255 is 1.0), so that stacks of any depth weigh alike.
+    They are on the network's scale (255 is 1.0), so that stacks of any depth have equal weight.
     """
     totals = np.zeros(4)
     arch = model.architecture

@@ -1,7 +1,7 @@
-"""PredNet in floating point, plain NumPy: what export calibrates and is judged against.
+"""PredNet in floating point, in plain NumPy, for calibrating and judging an export.
 
-The same computation as `network.PredNet(quantised=False)`, without a deep-learning package.
-Nothing here is ever part of decoding.
+It is the same computation as `network.PredNet(quantised=False)`, without a deep-learning package.
+Decoding never uses it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class FloatPredNet:
     Attributes
     ----------
     largest : dict
-        The largest activation seen of every A above the first layer, by layer.
+        The largest activation so far of every A above the first layer, by layer.
     """
 
     def __init__(self, architecture: Architecture, weights, shape: tuple[int, int, int]):

@@ -1,14 +1,14 @@
-"""Training data as the original keeps them: hickle's files, written and read with h5py alone.
+"""Training data in the original's form: files of hickle, written and read with h5py alone.
 
 ``X_*.hkl`` is an array (N, H, W, C), ``sources_*.hkl`` a list with the name of the sequence that
-each frame belongs to. Written is the layout of hickle 5; read are those of hickle 3, 4 and 5:
+each frame belongs to. This module writes the layout of hickle 5, and reads those of 3, 4 and 5:
 
     version  root attributes        object   an array                  a list of strings
     3        CLASS, VERSION         data_0   dataset, type=ndarray     1-D dataset of strings
     4        HICKLE_VERSION         data     dataset, base_type        1-D dataset of strings
     5        HICKLE_VERSION         data     dataset, type -> table    group of data0, data1, ...
 
-Types are recognised by name. The pickles that hickle puts beside them are never looked into.
+Types are recognised by their names. The pickles that hickle stores beside them are never loaded.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tezip_h5.errors import InputError
 __all__ = ["ArrayWriter", "open_array", "opened", "read_names", "write_names"]
 
 _TABLE = "hickle_types_table"
-# The classes as pickles, protocol 0; hickle wants them, and finds in them what `type` names.
+# The classes as pickles of protocol 0. hickle needs them to find the class that `type` names.
 _CLASSES = {
     "ndarray": b"cnumpy\nndarray\n.",
     "list": b"cbuiltins\nlist\n.",
@@ -36,7 +36,7 @@ _ADVICE = "make it anew with `tezip-h5 train-data`"
 
 
 class ArrayWriter:
-    """An X file, written block by block.
+    """Writes an X file block by block.
 
     Parameters
     ----------
@@ -101,8 +101,8 @@ def write_names(path, names: Sequence[str]) -> None:
         group.attrs["type"] = _type_entry(file, "list")
         stored = {}
         for index, name in enumerate(names):
-            # A hard link where hickle would store a reference: hickle takes both, but the time
-            # that it needs for references grows with their number squared.
+            # A hard link in place of the reference that hickle would store. hickle reads both, but
+            # its time for references grows with the square of their number.
             if name in stored:
                 group.id.links.create_hard(f"data{index}".encode(), group.id, stored[name])
                 continue
@@ -122,7 +122,7 @@ def _created(path) -> h5py.File:
 
 
 def _type_entry(file: h5py.File, name: str):
-    """Reference to the table's entry of a class, made where missing."""
+    """A reference to the table's entry of a class; the entry is made if it is missing."""
     table = file[_TABLE]
     for entry in table.values():
         base = entry.attrs.get("base_type")
@@ -136,7 +136,7 @@ def _type_entry(file: h5py.File, name: str):
 
 @contextmanager
 def _reading(file: h5py.File) -> Iterator[h5py.Dataset | h5py.Group]:
-    """The object in an open file; whatever damage makes h5py raise is InputError."""
+    """The object in an open file; errors that h5py raises for damage become InputError."""
     name = file.filename
     try:
         if {"CLASS", "VERSION"} <= set(file.attrs) and _text(file.attrs["CLASS"]) == "hickle":
@@ -173,7 +173,7 @@ def _refuse_pickles(name: str, node) -> None:
 
 
 def _kind(node) -> str | None:
-    """What hickle calls the type of an object ("ndarray", "list", "str"), or None."""
+    """hickle's name for the type of an object ("ndarray", "list", "str"), or None."""
     kind = node.attrs.get("base_type", node.attrs.get("type"))
     if isinstance(kind, h5py.Reference):
         base = node.file[node.file[kind].attrs["base_type"]]
@@ -181,7 +181,7 @@ def _kind(node) -> str | None:
         return next((name for name, entry in node.file[_TABLE].items() if entry == base), None)
     if kind is None:
         return None
-    # hickle 3 has "ndarray", or what str() makes of a type: <class 'list'>, <type 'list'>
+    # hickle 3 has "ndarray", or the str() of a type: <class 'list'>, <type 'list'>
     text = _text(kind)
     return re.sub(r"<\w+ '(?:\w+\.)*(\w+)'>", r"\1", text)
 
@@ -224,7 +224,7 @@ def read_names(path) -> list[str]:
     Raises
     ------
     InputError
-        When it is no such file, or damaged.
+        When the file is not a sources file, or is damaged.
     """
     with opened(path) as file, _reading(file) as node:
         if isinstance(node, h5py.Group):
@@ -249,7 +249,7 @@ def _items(file: h5py.File, group: h5py.Group) -> list[str]:
                 f"{file.filename} holds a {_kind(group)} with the item {key}; a list of names, one "
                 f"per frame, was expected: {_ADVICE}"
             )
-        text = known.get(node.id)  # there already, where the frame is a further link to a string
+        text = known.get(node.id)  # known already, if the item is another link to the same string
         if text is None:
             text = _string(file, node, known)
         items[int(named[1])] = text
@@ -259,7 +259,7 @@ def _items(file: h5py.File, group: h5py.Group) -> list[str]:
 
 
 def _string(file: h5py.File, node, known: dict) -> str:
-    """The string that a dataset holds or refers to; `known` keeps what was read."""
+    """The string that a dataset holds or refers to; `known` keeps strings that were read."""
     if h5py.check_ref_dtype(getattr(node, "dtype", None)):
         node = file[node[()]]
     if node.id not in known:

@@ -1,11 +1,11 @@
-"""Training data of the KITTI raw recordings: `kitti_train_data_create`.
+"""Training data from the KITTI raw recordings: `kitti_train_data_create`.
 
-Geiger, Lenz, Stiller, Urtasun, *Vision meets robotics: the KITTI dataset* (IJRR 2013). Which
-recordings, their split and their preparation are PredNet's (Lotter, Kreiman, Cox, ICLR 2017).
+Geiger, Lenz, Stiller, Urtasun, *Vision meets robotics: the KITTI dataset* (IJRR 2013). The choice
+of recordings, their split and their preparation are PredNet's (Lotter, Kreiman, Cox, ICLR 2017).
 
-    OUT/raw/<category>/<recording>.zip                       as it was downloaded
-    OUT/raw/<category>/<recording>/<date>/<recording>/image_03/data/*.png   the user's own, or
-                                                             unpacked ones; taken before a zip
+    OUT/raw/<category>/<recording>.zip                       a downloaded recording
+    OUT/raw/<category>/<recording>/<date>/<recording>/image_03/data/*.png   an unpacked or own one;
+                                                             preferred to a zip
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tezip_h5.progress import progress_bar
 __all__ = ["BASE_URL", "RECORDINGS", "TEST", "VALIDATION", "convert", "download"]
 
 BASE_URL = "https://s3.eu-central-1.amazonaws.com/avg-kitti/raw_data"
-"""Where the recordings are; the environment variable TEZIP_KITTI_URL names another place."""
+"""The server of the recordings; the environment variable TEZIP_KITTI_URL names another one."""
 
 _DRIVES = {
     "city": {
@@ -67,7 +67,7 @@ _SPARE = 1 << 30  # bytes to leave free on the disk
 
 
 def download(out, *, recordings=None, base_url=None, progress: bool | None = None, say=print):
-    """Download recordings to ``out/raw``; those there are kept, unfinished ones continued.
+    """Download recordings to ``out/raw``. Existing ones are kept, unfinished ones continued.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def download(out, *, recordings=None, base_url=None, progress: bool | None = Non
     progress : bool, optional
         Show a bar; default: on a terminal.
     say : callable
-        Told what is needed before the download begins.
+        Called with a text that says how much is needed, before the download begins.
 
     Raises
     ------
@@ -186,7 +186,7 @@ def convert(out, *, size=_SIZE, progress: bool | None = None) -> dict:
 
 
 def _found(raw: Path) -> dict[str, Path]:
-    """Recordings that are there: their names and where, a zip or a folder of images."""
+    """The existing recordings: names, and the path of a zip or a folder of images for each."""
     found = {}
     for category in _DRIVES:
         for path in sorted((raw / category).glob("*")):
@@ -219,7 +219,7 @@ def _source(name: str, path: Path, size) -> Source:
 
 @contextmanager
 def _frames_in(path: Path) -> Iterator[tuple[list[str], Callable]]:
-    """Names of a recording's images, in order, and what opens one."""
+    """Names of a recording's images, in order, and a function that opens one."""
     if path.suffix != ".zip":
         images = [p for p in path.glob("*") if p.name[0] != "." and p.is_file()]
         names = sorted((p.name for p in images), key=natural_key)

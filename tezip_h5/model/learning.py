@@ -1,10 +1,11 @@
-"""`train`: from stacks to a model that can be used, in one call."""
+"""`train`: train a network on stacks and export it, in one call."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,11 +20,14 @@ from tezip_h5.placing import place
 from tezip_h5.prediction.architecture import Architecture
 from tezip_h5.prediction.integer import IntegerModel
 
+if TYPE_CHECKING:
+    from tezip_h5.signatures import PathLike
+
 __all__ = ["on_gpu", "require", "train"]
 
-_VALIDATION = 0.2  # of every sequence, its end, when no validation data are named
-_BATCHES = 12  # fixed batches to validate on
-_SAMPLES = 8  # clips to calibrate and to judge the integer model on
+_VALIDATION = 0.2  # this last share of every sequence validates, if no validation data are named
+_BATCHES = 12  # number of fixed batches for validation
+_SAMPLES = 8  # number of clips that calibrate and judge the integer model
 
 
 class _Part:
@@ -38,10 +42,10 @@ class _Part:
 
 
 def train(
-    out,
-    data,
+    out: PathLike,
+    data: PathLike | Sequence[PathLike],
     *,
-    validation: Sequence | None = None,
+    validation: PathLike | Sequence[PathLike] | None = None,
     architecture: Architecture | None = None,
     network: dict | None = None,
     epochs: int = 40,
@@ -53,11 +57,11 @@ def train(
     side: int = 64,
     scenes: float = 0.1,
     symmetry: str = "all",
-    start=None,
+    start: PathLike | None = None,
     keep: float | None = None,
     seed: int = 0,
     verbose: bool = False,
-    say=print,
+    say: Callable[[str], object] = print,
 ) -> IntegerModel:
     """Train a PredNet on stacks and export it.
 
@@ -74,30 +78,28 @@ def train(
     architecture : Architecture, optional
         Default: three layers, as the models that ship, for as many channels as the data have.
     network : dict, optional
-        What is to be other than in that default: `targets`, `states`, `patch`, `skip`.
+        Sizes that differ from that default: `targets`, `states`, `patch`, `skip`.
     epochs, steps, rate, patience, seed
         See `model.training.Options`.
     batch, length, side : int
         Clips per batch, frames per clip, and their height and width in pixels.
     scenes : float
-        Share of simulated scenes among the clips; they keep a small data set from being learnt
-        by heart.
+        Share of simulated scenes among the clips; they prevent overfitting on a small data set.
     symmetry : "none" | "mirror" | "flips" | "turns" | "all"
-        What may be done to a clip so that it is one of its kind still: nothing, left to right,
-        also upside down, quarter turns, all of it.
+        Transforms that turn a clip into another realistic one: none, left to right, also upside
+        down, quarter turns, all of these.
     start : path, optional
         Folder with trained weights to begin with (its architecture is taken), or "default" for
-        those of the model that ships: less to learn, if a few hundred batches are all there is
-        time for.
+        those of the model that ships. That helps if there is time for a few hundred batches only.
     keep : float, optional
-        Share of those weights in the result, which is their average with what was learned
-        (Wortsman et al., *Robust fine-tuning of zero-shot models*, CVPR 2022). Default: half
-        where the stacks were learnt by heart, that is, predicted better than those kept for
-        validation, and nothing where not.
+        Share of those weights in the result, which is their average with the learned weights
+        (Wortsman et al., *Robust fine-tuning of zero-shot models*, CVPR 2022). Default: half if
+        the network overfits (it predicts the training data better than the validation data), and
+        nothing otherwise.
     verbose : bool
-        Say something after every epoch.
+        Print a line after every epoch.
     say : callable
-        Takes each line of that.
+        Called with each of these lines.
 
     Returns
     -------
@@ -107,11 +109,11 @@ def train(
     Raises
     ------
     InputError
-        When `out` holds something else, there is nothing to train on, an option trains nothing,
-        or Keras is missing.
+        When `out` holds other files, there is no data to train on, an option is out of range, or
+        Keras is missing.
     ModelError
-        When `start` is damaged, or an unfinished training in `out` is, or began otherwise;
-        nothing was learned, or the integer model would lose too much.
+        When `start` or an unfinished training in `out` is damaged; when that training began with
+        other options; when nothing was learned; or when the integer model predicts too badly.
     """
     sequences = require(out, data)
     training = _training()
@@ -194,8 +196,10 @@ def train(
 
 
 def require(out, data) -> list:
-    """The sequences of `data`, if a model of them can be made in `out`; before Keras is imported,
-    which takes seconds."""
+    """Check `out` and `data`, and return the sequences of `data`.
+
+    This happens before Keras is imported, which takes seconds.
+    """
     out = Path(out)
     if str(out) in ("default", "none"):
         raise InputError(f"{out} is no name for a model: compress takes it for another; rename it")
@@ -228,7 +232,7 @@ def _begun(start, channels: int) -> tuple[Architecture, dict]:
 
 
 def _share_kept(history: list) -> float:
-    """Share of the weights that a training began with to keep in what it learned."""
+    """The default of `keep`, the share of the first weights in the result of a training."""
     if not history:
         return 0.0
     best = min(history, key=lambda row: row["validation"])
@@ -236,7 +240,7 @@ def _share_kept(history: list) -> float:
 
 
 def _average(start: dict, learned: dict, keep: float) -> dict:
-    """Weights between those of two networks."""
+    """The weighted average of two networks' weights."""
     return {
         name: tuple(
             (keep * old + (1 - keep) * new).astype(np.float32)
@@ -252,7 +256,7 @@ def on_gpu() -> bool:
 
 
 def _training():
-    """The module that needs Keras."""
+    """Import the module that needs Keras; InputError if that fails."""
     try:
         from tezip_h5.model import training
     except ImportError as error:
@@ -266,7 +270,8 @@ def _training():
 
 
 def _require_numbers(sequence) -> None:
-    """Missing samples are as the lowest; a sequence that is all missing teaches nothing."""
+    """Raise InputError for a sequence with only missing samples. Otherwise missing samples count
+    as the lowest value."""
     if sequence.dtype.kind != "f":
         return
     last = len(sequence) - 1
@@ -278,12 +283,13 @@ def _require_numbers(sequence) -> None:
 
 
 def _shapes(sequences) -> list:
-    """What tells whether other data are given to an unfinished training."""
+    """Shapes of the sequences, which show whether an unfinished training had other data."""
     return [list(map(int, sequence.shape)) for sequence in sequences]
 
 
 def _names(sequences, most: int = 20) -> list[str]:
-    """What a model says it was trained on: not in which folders, for it may be passed on."""
+    """The names of the training data for a model's provenance, without folders, because the model
+    may be given to others."""
     found = set()
     for sequence in sequences:
         file, _ = dataset_paths.split(sequence.name)
@@ -294,8 +300,10 @@ def _names(sequences, most: int = 20) -> list[str]:
 
 
 def _split(sequences, validation, length: int) -> tuple[list, list]:
-    """What to learn from and what to judge by: where that is short, what comes before it fills
-    the network's memory."""
+    """Split sequences into parts for training and for validation.
+
+    If a part for validation is short, the frames before it fill the network's memory.
+    """
     if validation is not None:
         return sequences, open_sequences(validation)
     own = [s for s in sequences if getattr(s, "validation", False)]
@@ -327,7 +335,7 @@ def _clips(sequences, channels, scenes, *, length, side, seed, **how) -> Clips:
 
 
 def _middle(clip: np.ndarray, most: int = 256) -> np.ndarray:
-    """The middle of a clip's frames, to judge quickly."""
+    """The middle part of a clip's frames, for a quick judgement."""
     h, w = clip.shape[1:3]
     y, x = max(0, (h - most) // 2), max(0, (w - most) // 2)
     return clip[:, y : y + most, x : x + most]

@@ -1,8 +1,8 @@
 """PredNet in floating point, for training: Keras 3, any backend (only `keras.ops` is used).
 
-This file defines the same computation as `prediction.reference` does in integers; where that
-rounds, `quantised=True` rounds here, and lets gradients pass (straight-through estimator,
-Bengio et al. 2013), so that training takes the loss of precision into account.
+This is the computation that `prediction.reference` does in integers. With `quantised=True` it
+rounds where the integer network does, and lets gradients pass (straight-through estimator, Bengio
+et al. 2013), so that training takes the loss of precision into account.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class PredNet(keras.Model):
         self.convolution_weights = {}
         seeds = np.random.default_rng(seed)
         for name, (inputs, outputs) in architecture.convolutions().items():
-            zeros = architecture.skip and name == "ahat0"  # begin as the previous frame
+            zeros = architecture.skip and name == "ahat0"  # start from the previous frame
             initializer = (
                 "zeros"
                 if zeros
@@ -72,7 +72,7 @@ class PredNet(keras.Model):
         return x + ops.stop_gradient(ops.round(x * STEPS) / STEPS - x)
 
     def _rectify(self, x):
-        """ReLU; with a ceiling, where the integer network has one."""
+        """ReLU, with an upper limit where the integer network has one."""
         return self._round(ops.clip(x, 0.0, 1.0)) if self.quantised else ops.relu(x)
 
     def _conv(self, name: str, parts):
@@ -97,7 +97,7 @@ class PredNet(keras.Model):
         return ops.reshape(x, (b, h * p, w * p, c))
 
     def start(self, frame) -> dict:
-        """State before the first frame: nothing remembered, nothing predicted."""
+        """The state before the first frame: all zeros."""
         arch = self.architecture
         x = self._to_patches(frame)
         state = {"frame": x, "prediction": x if arch.skip else ops.zeros_like(x)}
@@ -110,7 +110,7 @@ class PredNet(keras.Model):
         return state
 
     def _errors(self, state: dict, x) -> tuple[list, list]:
-        """Bottom-up: the errors E of every layer, and what else the first layer sees."""
+        """Bottom-up pass: the errors E of every layer, and the other inputs of the first layer."""
         arch = self.architecture
         seen = []
         gain = 1

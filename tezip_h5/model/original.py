@@ -1,4 +1,4 @@
-"""Models that the original TEZip trained (Keras 2.2): read without Keras, exported to integers.
+"""Reading models that the original TEZip trained (Keras 2.2), without Keras.
 
 Lotter's ``prednet.py``, which the original uses, keeps its convolutions in a dictionary and
 stores their weights sorted by name: a, ahat, c, f, i, o, each for every layer from the lowest.
@@ -100,7 +100,7 @@ def _pairs(path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
                 arrays += [np.asarray(group[name][()], np.float32) for name in names]
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise ModelError(f"{path} holds no weights of the original: {error}") from None
-    # Behind the network the original has a layer that averages errors: no convolution.
+    # After the network the original has a layer that averages errors; it is no convolution.
     kernels = [n for n, array in enumerate(arrays) if array.ndim == 4]
     if any(n + 1 >= len(arrays) or arrays[n + 1].ndim != 1 for n in kernels):
         raise ModelError(f"{path}: a kernel without its bias; the file is damaged")

@@ -1,4 +1,4 @@
-"""Simulated scenes to train on: things that move as they do in front of a camera.
+"""Simulated scenes for training: objects and textures that move in front of a camera.
 
 Every scene is seeded. They are rough models of whole families, not of any one data set:
 textures carried by a flow, objects in front of a background, diffusing particles, a rotating
@@ -38,7 +38,7 @@ def scene(kind: str, frames: int, side: int, seed: int) -> np.ndarray:
 
 
 def _camera(light: np.ndarray, rng) -> np.ndarray:
-    """Light (T, H, W) of any unit -> counts: offset, gain, photon and read noise, flicker."""
+    """Light (T, H, W) of any unit -> counts, with offset, gain, photon and read noise, flicker."""
     light = (light - light.min()) / max(float(np.ptp(light)), 1e-9)
     if rng.random() < 0.15:
         light = light * rng.uniform(0.8, 1.2, (len(light), 1, 1))
@@ -63,7 +63,7 @@ def _noise(side: int, exponent: float, rng) -> np.ndarray:
 
 
 def _texture(side: int, rng) -> np.ndarray:
-    """What surfaces look like: smooth, rough, or in patches with edges."""
+    """A random texture: smooth, rough, or in patches with edges."""
     texture = _noise(side, rng.uniform(0.6, 2.3), rng)
     if rng.random() < 0.5:
         steps = rng.integers(1, 5)
@@ -83,7 +83,7 @@ def _sample(texture: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 def _motion(side: int, rng, fast: float):
-    """A velocity field: shift, rotation, zoom, and something smooth; pixels per frame."""
+    """A velocity field: shift, rotation, zoom, and a smooth random part; pixels per frame."""
     y, x = np.mgrid[:side, :side] - rng.uniform(0, side, (2, 1, 1))
     shift = rng.normal(0, 1, 2) * fast
     zoom, turn, shear = rng.normal(0, fast / side, 3)

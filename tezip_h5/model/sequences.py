@@ -1,4 +1,4 @@
-"""Sequences to learn from, wherever they lie: HDF5 files, training data, folders of images.
+"""Sequences for training, from HDF5 files, training data or folders of images.
 
 Each is read a few frames at a time, so a data set may be larger than memory.
 """
@@ -23,22 +23,22 @@ from tezip_h5.model import hickle
 __all__ = ["Sequence", "image_folders", "open_sequences"]
 
 _LITTER = {"thumbs.db", "desktop.ini"}
-_SMALLEST = 8  # pixels to a side; tables and spectra in HDF5 files are often narrower
+_SMALLEST = 8  # narrower datasets are not taken for images; they are often tables or spectra
 _KINDS = "HDF5 files, datasets in them (FILE.h5:/DATASET), training data, folders of images"
 
 
 @dataclass(frozen=True, eq=False)
 class Sequence:
-    """Consecutive frames, read when they are sliced.
+    """Consecutive frames, which are read when they are sliced.
 
     Attributes
     ----------
     name : str
-        Where it comes from.
+        Its file or folder.
     shape : (T, H, W, C)
     dtype : numpy dtype, in native byte order
     validation : bool
-        Whether the data set keeps it for validation.
+        Whether the data set reserves it for validation.
     """
 
     name: str
@@ -193,7 +193,7 @@ def _checked(sequence: Sequence) -> Sequence:
 
 
 def _open_hickle(path: Path) -> list[Sequence]:
-    """The sequences of an X file: as the sources file beside it says, else one."""
+    """The sequences of an X file, from the sources file beside it; without that, one sequence."""
     file = hickle.opened(path)
     array = hickle.open_array(file)
     whole = _of_dataset(str(path), array)
@@ -242,7 +242,7 @@ def _open_folder(folder: Path) -> list[Sequence]:
 
 
 def _entries(folder: Path) -> list[Path]:
-    """What a folder holds, less hidden files and what operating systems leave, sorted."""
+    """The sorted contents of a folder, without hidden files and files of operating systems."""
     found = [p for p in folder.iterdir() if p.name[0] != "." and p.name.lower() not in _LITTER]
     return sorted(found, key=lambda path: natural_key(path.name))
 

@@ -1,10 +1,11 @@
-"""Where models are found: by what a user calls them, and by the digest in a payload."""
+"""Finding models, by a user's name for them or by the digest in a payload."""
 
 from __future__ import annotations
 
 import os
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +16,11 @@ from tezip_h5.model.weights import WEIGHTS_FILE
 from tezip_h5.prediction.integer import BEGINNING, MAX_BYTES, IntegerModel
 from tezip_h5.prediction.prednet import PredNet
 from tezip_h5.prediction.reference import conformance
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tezip_h5.signatures import PathLike
 
 __all__ = [
     "DEFAULT",
@@ -44,7 +50,7 @@ def register(model: IntegerModel) -> IntegerModel:
     Raises
     ------
     ModelError
-        When this machine computes other predictions than the model states.
+        When this machine computes other predictions than the model's conformance vector.
     """
     if model.digest not in _registered:
         if not np.array_equal(conformance(PredNet, model), model.conformance):
@@ -56,7 +62,7 @@ def register(model: IntegerModel) -> IntegerModel:
     return model
 
 
-def load(path, sample=None) -> IntegerModel:
+def load(path: PathLike, sample: Callable[[], np.ndarray] | None = None) -> IntegerModel:
     """Load and register a model.
 
     Parameters
@@ -70,14 +76,14 @@ def load(path, sample=None) -> IntegerModel:
     Returns
     -------
     IntegerModel
-        That `write(..., model=...)` takes; its digest in hexadecimal is one of `Settings`.
+        For `write(..., model=...)`; `Settings` takes its digest in hexadecimal.
 
     Raises
     ------
     ModelError
-        When there is none, it is damaged, or an original's network has no `sample`.
+        When there is no model, it is damaged, or an original's network needs a `sample`.
     InputError
-        When `path` is no path.
+        When `path` is not a path.
 
     Examples
     --------
@@ -100,7 +106,7 @@ def load(path, sample=None) -> IntegerModel:
     if not file.is_file() and (path / WEIGHTS_FILE).is_file():
         raise ModelError(
             f"MODEL {str(path)!r} holds a network whose training did not come to its end (no "
-            f"{INTEGER_FILE}); call tezip-h5 train {path} with its data again, and it goes on"
+            f"{INTEGER_FILE}); call tezip-h5 train {path} with its data again to continue"
         )
     if not file.is_file():
         fault = f"holds no integer model ({INTEGER_FILE})" if path.exists() else "does not exist"
@@ -123,29 +129,29 @@ def calibrated(folder: Path, sample) -> IntegerModel:
 
 
 def is_model(file: Path) -> bool:
-    """Whether a file that is there begins as a .tzm file does."""
+    """Whether an existing file begins like a .tzm file."""
     with open(file, "rb") as stream:
         return stream.read(4) == BEGINNING
 
 
 def _read(file: Path) -> bytes:
-    """A model's bytes; of another file only as many as say that it is none."""
+    """The bytes of a model's file; of another file only the first ones."""
     with open(file, "rb") as stream:
         start = stream.read(4)
         return start + stream.read(MAX_BYTES if start == BEGINNING else 0)
 
 
 def _digest_in(file: Path) -> bytes:
-    """The digest that a .tzm file says it has; nothing where it cannot be read."""
+    """The digest in the header of a .tzm file; empty if it cannot be read."""
     try:
         with open(file, "rb") as stream:
             return stream.read(36)[4:]
-    except OSError:  # a link that leads nowhere, a folder
+    except OSError:  # a broken link, or a folder
         return b""
 
 
 def default(channels: int) -> IntegerModel | None:
-    """The model that ships for so many channels, or None."""
+    """The model that ships for this number of channels, or None."""
     name = _SHIPPED.get(channels)
     if name is None:
         return None
@@ -158,7 +164,7 @@ def default(channels: int) -> IntegerModel | None:
 
 
 def is_shipped(model: IntegerModel) -> bool:
-    """Whether the model is one that every installation has."""
+    """Whether the model ships with the package."""
     shipped = default(model.architecture.channels)
     return shipped is not None and shipped.digest == model.digest
 
@@ -172,12 +178,12 @@ def _name_or_path(model):
 
 
 def name_of(model, sample=None) -> str | None:
-    """What `Settings.model` calls a model.
+    """The name of a model for `Settings.model`.
 
     Parameters
     ----------
     model : None | "default" | "none" | IntegerModel | path | hexadecimal digest
-        A path is loaded, and a model registered.
+        A path is loaded, and a loaded model is registered.
     sample : callable, optional
         See `load`.
 
@@ -186,7 +192,7 @@ def name_of(model, sample=None) -> str | None:
     ModelError
         When a path holds no model.
     InputError
-        When it is none of these.
+        When `model` is none of these.
     """
     if model is None:
         return None
@@ -208,7 +214,7 @@ def resolve(model: str | None, channels: int) -> IntegerModel | None:
     Raises
     ------
     ModelError
-        When a digest is not known here, or is that of a model for other channels.
+        When a digest is unknown in this process, or its model is for other channels.
     """
     if model is None:
         return None
@@ -229,15 +235,15 @@ def resolve(model: str | None, channels: int) -> IntegerModel | None:
 
 
 def find(digest: bytes) -> IntegerModel:
-    """Return the model with this digest (SHA-256), from wherever it is.
+    """Find the model with this digest (SHA-256).
 
-    Looked for among models registered in this process, those that ship, HDF5 files that are
+    It is looked for among models registered in this process, those that ship, HDF5 files that are
     open in this process, and the folders in the variable TEZIP_MODEL_PATH.
 
     Raises
     ------
     ModelError
-        When it is not found; the message names the digest and where it was looked for.
+        When it is not found; the message names the digest and the places that were searched.
     DamagedModelError
         When the only one found is damaged.
     """
@@ -251,7 +257,7 @@ def find(digest: bytes) -> IntegerModel:
     for file in searched:
         try:
             model = embedding.read(file, digest)
-        except DamagedModelError as error:  # another file may have it, too
+        except DamagedModelError as error:  # another file may have an intact copy
             damage = error
             continue
         if model is not None:

@@ -24,7 +24,7 @@ from tezip_h5.progress import Bar, progress_bar
 
 __all__ = ["Source", "check_space", "choose_validation", "create", "save"]
 
-_MULTIPLE = 8  # to which the original pads; its four layers need it
+_MULTIPLE = 8  # sides are padded to multiples of this, as the original's four layers need
 _BLOCK_BYTES = 16 << 20
 _KEPT = {"LA": 1, "RGBA": 3}  # channels without alpha
 
@@ -49,8 +49,8 @@ def create(images, out, *, validation=None, progress: bool | None = None) -> dic
     """Write training data of a folder with a sub-folder of images per sequence.
 
     Frames are grey (C = 1) if all images are, else RGB; alpha is left out. As in the original,
-    they have the largest height and width of all, rounded up to multiples of 8, with smaller
-    images at the top left; the rest repeats their edge, which a network need not learn to draw.
+    they have the largest height and width of all, rounded up to multiples of 8. Smaller images lie
+    at the top left, and their edges are repeated, so that no artificial edges are learned.
 
     Parameters
     ----------
@@ -71,8 +71,9 @@ def create(images, out, *, validation=None, progress: bool | None = None) -> dic
     Raises
     ------
     InputError
-        When there are fewer than two sequences, one has fewer than two frames or images of
-        several sizes, an image has more than 8 bits, or a name is unknown. Nothing is written.
+        When there are fewer than two sequences; when a sequence has fewer than two frames or images
+        of several sizes; when an image has more than 8 bits; or when a name is unknown. Nothing is
+        written then.
     """
     folders = image_folders(images)
     if Path(out).exists() and Path(out).samefile(images):
@@ -188,7 +189,8 @@ def save(out, parts: dict, shape, *, progress: bool | None = None) -> dict:
     Raises
     ------
     InputError
-        When the disk has no space for it, or a source has not the frames that it announced.
+        When the disk has no space for it, or a source yields another number of frames than it
+        announced.
     """
     out = Path(out)
     shapes = {part: (sum(s.count for s in sources), *shape) for part, sources in parts.items()}
@@ -200,7 +202,7 @@ def save(out, parts: dict, shape, *, progress: bool | None = None) -> dict:
         _write(out, parts, shapes, bar)
     except BaseException:
         if made:
-            with contextlib.suppress(OSError):  # the first error is the one to tell
+            with contextlib.suppress(OSError):  # only the first error is reported
                 out.rmdir()
         raise
     return shapes
@@ -246,7 +248,7 @@ def _append(array: hickle.ArrayWriter, source: Source, shape, bar: Bar) -> None:
 
 
 def _made(folder: Path) -> bool:
-    """Make a folder; whether it was missing."""
+    """Make a folder; returns whether it was missing."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; give a folder for the training data")
     missing = not folder.exists()
@@ -255,7 +257,7 @@ def _made(folder: Path) -> bool:
 
 
 def check_space(folder: Path, needed: int, what: str) -> None:
-    """InputError unless the disk of `folder` has `needed` bytes to spare."""
+    """Raise InputError unless the disk of `folder` has `needed` free bytes."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise InputError(

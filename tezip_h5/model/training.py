@@ -1,8 +1,9 @@
 """Training a PredNet: Keras 3, any backend.
 
-The loss is the mean absolute error of all predictions of a clip, each one frame ahead, over
-that of the previous frame: 1 is "as good as doing nothing". The best weights by validation
-error are kept, an interrupted training goes on where it was, Ctrl-C keeps what was learned.
+The loss is the mean absolute error of all predictions of a clip, each one frame ahead, divided by
+that of the previous frame. A loss of 1 means that the network is no better than the previous
+frame. The weights with the lowest validation error are kept. An interrupted training can be
+continued, and Ctrl-C keeps what was learned.
 """
 
 from __future__ import annotations
@@ -37,23 +38,23 @@ HISTORY = "training.json"
 
 @dataclass(frozen=True)
 class Options:
-    """How long and how to train.
+    """The options of a training.
 
     Parameters
     ----------
     epochs, steps : int
-        At most so many epochs, of so many batches each.
+        Largest number of epochs, and the number of batches in each.
     rate : float
         Adam's first learning rate; it falls to a fiftieth along a cosine (Loshchilov, Hutter,
         ICLR 2017).
     patience : int
-        Stop after so many epochs without a lower validation error.
+        Stop after this number of epochs without a lower validation error.
     seed : int
 
     Raises
     ------
     InputError
-        For a number that trains nothing.
+        For a number that is out of range.
     """
 
     epochs: int = 40
@@ -74,7 +75,7 @@ class Options:
 
 @dataclass
 class Trained:
-    """What came out of a training.
+    """The result of a training.
 
     Attributes
     ----------
@@ -92,7 +93,7 @@ class Trained:
     best: float = float("inf")
 
     def since_best(self) -> int:
-        """Epochs since the last that was better than all before it."""
+        """Number of epochs since the best one."""
         values = [row["validation"] for row in self.history]
         return len(values) - 1 - int(np.argmin(values))
 
@@ -114,10 +115,10 @@ class _MeanAbsolute(keras.losses.Loss):
 
 
 class _Batches(keras.utils.PyDataset):
-    """`Clips` as Keras takes them; every epoch has batches of its own.
+    """`Clips` in the form that Keras takes; every epoch has other batches.
 
-    They are made in a thread of the backend's, which makes its own error of any; `error` is the
-    one that was raised.
+    A thread of the backend makes the batches, and replaces any exception by its own. `error` is the
+    exception that was raised here.
     """
 
     def __init__(self, clips: Clips, steps: int, first_epoch: int):
@@ -163,7 +164,7 @@ class _Keeper(keras.callbacks.Callback):
             self.model.stop_training = True
             return
         require_space(self._folder, trained.weights)
-        del trained.history[epoch:]  # an epoch that is done again, after a kill behind its end
+        del trained.history[epoch:]  # the epoch may be repeated, after a kill at its end
         trained.history.append(row)
         place(self._folder / HISTORY, json.dumps(trained.history, indent=1).encode())
         if row["validation"] < trained.best:
@@ -178,17 +179,17 @@ class _Keeper(keras.callbacks.Callback):
             )
 
     def judge(self) -> float:
-        """The validation error of the weights as they are."""
+        """The validation error of the present weights."""
         return evaluate(self.model, self._validation)
 
     def keep(self, value: float) -> None:
-        """Take the weights as they are for the best."""
+        """Keep the present weights as the best ones."""
         self.trained.best, self.trained.weights = value, self._net.get_weights_by_name()
         files.save(self._folder, self._net.architecture, self.trained.weights)
 
 
 class _Backup(keras.callbacks.BackupAndRestore):
-    """What is needed to go on with a training; a damaged one is a ModelError."""
+    """The backup from which a training can be continued; ModelError if it is damaged."""
 
     def __init__(self, folder: Path):
         super().__init__(str(folder), double_checkpoint=True)
@@ -210,13 +211,13 @@ def evaluate(model, batches: list[Batch]) -> float:
 
 def on_gpu() -> bool:
     """Whether Keras computes on a GPU here."""
-    if keras.backend.backend() == "torch":  # keras.distribution knows it only in part
+    if keras.backend.backend() == "torch":  # keras.distribution supports it only in part
         import torch
 
         return torch.cuda.is_available()
     try:
         return bool(keras.distribution.list_devices("gpu"))
-    except RuntimeError:  # what JAX says where it has none
+    except RuntimeError:  # JAX raises this if it has no GPU
         return False
 
 
@@ -237,17 +238,17 @@ def fit(
     Parameters
     ----------
     folder : path
-        Takes the weights and, until training is over, what is needed to go on with it.
+        The folder for the weights and, until training is over, the backup to continue it.
     architecture : Architecture
     clips, validation
-        What to learn from, and fixed batches to judge by.
+        Clips to learn from, and fixed batches for validation.
     options : Options
     begun : dict, optional
-        What must be the same if it goes on where another call was interrupted.
+        Values that must be the same if this continues an interrupted training.
     start : dict, optional
         Weights to begin with.
     verbose : bool
-        Say something after every epoch.
+        Print a line after every epoch.
 
     Returns
     -------
@@ -258,10 +259,10 @@ def fit(
     InputError
         When a file cannot be read any more.
     ModelError
-        When an unfinished training in `folder` is of another network, began otherwise, or is
-        damaged, or when nothing was learned before the errors became infinite.
+        When an unfinished training in `folder` is of another network, began with other values, or
+        is damaged; or when the errors became infinite before anything was learned.
     OSError
-        When the disk is too full for what an epoch leaves.
+        When the disk is too full for the backup of an epoch.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -286,14 +287,15 @@ def fit(
     batches = _Batches(clips, options.steps, len(trained.history))
     try:
         with warnings.catch_warnings():
-            # In pairs of frames, what the upper layers predict of themselves serves nothing.
+            # With clips of two frames, the upper layers' own predictions are not used, so their
+            # weights get no gradient.
             warnings.filterwarnings("ignore", message="Gradients do not exist")
             model.fit(
                 batches,
                 epochs=options.epochs,
                 verbose=0 if verbose or not sys.stderr.isatty() else 1,
                 callbacks=[keeper, _Backup(folder / UNFINISHED)],
-                shuffle=False,  # they are random already, and the same after an interruption
+                shuffle=False,  # batches are random already, and must be repeatable
             )
     except KeyboardInterrupt:
         if trained.history:
@@ -314,7 +316,7 @@ def fit(
 
 
 def _resume(folder: Path, architecture: Architecture, trained: Trained) -> None:
-    """Take up history and best weights of the training that was interrupted in `folder`."""
+    """Read history and best weights of the interrupted training in `folder`."""
     found, weights = files.load(folder)
     if found != architecture:
         raise ModelError(

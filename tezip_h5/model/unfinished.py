@@ -1,4 +1,4 @@
-"""What a training that is interrupted leaves, besides what Keras needs: how it began."""
+"""The record of an unfinished training: the values that it began with."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ from tezip_h5.placing import place
 __all__ = ["UNFINISHED", "go_on", "require_space"]
 
 UNFINISHED = "unfinished"
-"""Folder in that of the model, until the training is over."""
+"""Name of the subfolder for the backup, which exists until the training is over."""
 
 _BEGUN = "begun.json"
 
 
 def go_on(folder: Path, begun: dict) -> None:
-    """Write down how a training begins; one that goes on must have begun so.
+    """Record the values that a training begins with; a continued one must have the same.
 
     Raises
     ------
     ModelError
-        When the unfinished training in `folder` began otherwise: it would be neither the one nor
-        the other.
+        When the unfinished training in `folder` began with other values.
     """
     path = folder / UNFINISHED / _BEGUN
     begun = json.loads(json.dumps(begun))
@@ -48,10 +47,10 @@ def go_on(folder: Path, begun: dict) -> None:
 
 
 def require_space(folder: Path, weights: dict) -> None:
-    """OSError unless there is room for all that is written after an epoch.
+    """Raise OSError unless there is room for the files that are written after an epoch.
 
-    Twice the weights, with the optimizer's two means of each; HDF5 ends the process where it
-    meets a full disk itself.
+    They hold the weights twice, and the optimizer's two means of each weight. HDF5 would end the
+    process if it found the disk full.
     """
     size = sum(array.nbytes for pair in weights.values() for array in pair)
     if shutil.disk_usage(folder).free < 8 * size + (1 << 18):

@@ -61,7 +61,7 @@ def check(architecture: Architecture, weights: dict, where) -> None:
     weights : dict of (kernel, bias)
         By name of the convolution.
     where : str or path
-        What holds them, for the error.
+        The file or folder that holds them, for errors.
     """
     for name, (inputs, outputs) in architecture.convolutions().items():
         if name not in weights:

@@ -1,4 +1,4 @@
-"""The report page: what a file holds, as one self-contained HTML document.
+"""The report page: one self-contained HTML document about a file.
 
 findings (file) -> pictures, chunks, comparison -> frames_part, bytes_part -> document
 """
@@ -6,6 +6,7 @@ findings (file) -> pictures, chunks, comparison -> frames_part, bytes_part -> do
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tezip_h5.errors import InputError
 from tezip_h5.hdf5.files import opening
@@ -15,12 +16,15 @@ from tezip_h5.page.findings import gather
 from tezip_h5.page.pictures import MOST_FRAMES
 from tezip_h5.placing import place
 
+if TYPE_CHECKING:
+    from tezip_h5.signatures import PathLike
+
 __all__ = ["report"]
 
 
 def report(
-    path,
-    out,
+    path: PathLike,
+    out: PathLike,
     *,
     name: str | None = None,
     pictures: int | slice | None = 48,
@@ -28,7 +32,7 @@ def report(
     slow: bool = False,
     threads: int | None = None,
 ) -> Path:
-    """Write a page about the stacks of a file, for a browser; it needs nothing but itself.
+    """Write a page about the stacks of a file, for a browser. It loads nothing from elsewhere.
 
     It shows the keyframes, frame, prediction and residual of any frame, bytes and errors frame by
     frame, where the bytes of every chunk went, and what other lossless codecs would need.
@@ -38,16 +42,16 @@ def report(
     path : str or path
         The HDF5 file.
     out : str or path
-        The page. One that is there is replaced, in one step; a file of another kind never is.
+        The page. An existing page is replaced; a file of another kind never is.
     name : str, optional
         Only this stack; default all.
     pictures : int, slice or None
-        Of how many frames at least pictures are shown (whole chunks, evenly spaced), or of
-        which ones; None for all, 0 for none. At most 1000; more frames make smaller pictures.
+        Frames to show: at least this number of them (whole chunks, evenly spaced), or a slice;
+        None for all, 0 for none. At most 1000; more frames make smaller pictures.
     peers : bool
         Compare with other codecs (seconds, and some 4 MiB of samples of each stack).
     slow : bool
-        Also with those that are slow.
+        Also compare with slow codecs.
     threads : int, optional
 
     Returns
@@ -104,7 +108,7 @@ def report(
 
 
 def _check_pictures(pictures, frames: int) -> None:
-    """Refuse what is no number of pictures, and more than a page can show."""
+    """Raise InputError for a wrong choice of pictures, or for more than a page can show."""
     count = frames
     if isinstance(pictures, slice):
         if pictures.step not in (None, 1):

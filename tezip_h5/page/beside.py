@@ -1,4 +1,4 @@
-"""Other lossless codecs on the same samples: the smallest first."""
+"""Comparison with other lossless codecs on the same samples."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tezip_h5.progress import progress_bar
 
 __all__ = ["Comparison", "Rival", "compare"]
 
-_BYTES = 4 << 20  # of samples, at most, unless one chunk of time has more
+_BYTES = 4 << 20  # about the most bytes of samples that are compared; one chunk may be larger
 
 
 @dataclass(frozen=True)
 class Rival:
-    """What a codec needs for the samples compared, and how long it took."""
+    """The bytes that a codec needs for the samples, and the time that it took."""
 
     name: str
     nbytes: int
@@ -31,9 +31,10 @@ class Rival:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Of the frames `first` to `stop`, `raw_bytes` of samples that need `nbytes` in the file.
+    """A comparison on the frames `first` to `stop`.
 
-    `left_out` says why other codecs were not run.
+    Their samples have `raw_bytes`, and `nbytes` in the file. `left_out` gives the reasons why
+    other codecs were not run.
     """
 
     first: int
@@ -45,15 +46,15 @@ class Comparison:
 
 
 def compare(data: h5py.Dataset, *, threads: int | None = None, slow: bool = False) -> Comparison:
-    """Run every lossless codec that is installed on a part of a stack, as it is stored.
+    """Run every installed lossless codec on a part of a stack, as the stack decodes.
 
     The part is a run of whole chunks from the middle of the stack, some 4 MiB of samples at most.
-    Codecs that need a second for a megabyte are only run if `slow`. What a codec makes is decoded
-    and compared; one that fails or is not exact is left out.
+    Codecs with about 1 MB/s or less are run only if `slow`. Each result is decoded and compared. A
+    codec that fails or is not exact is left out.
     """
     first, stop = _part(data)
     samples = reader.read(data, slice(first, stop), threads=threads)
-    samples = panels_joined(samples, panel_axes_of(data))  # other codecs know none
+    samples = panels_joined(samples, panel_axes_of(data))  # other codecs have no panels
     if samples.ndim == 4 and samples.shape[3] == 1:
         samples = samples[..., 0]
     places = reader.offsets(data, slice(first, stop))
@@ -85,13 +86,13 @@ def _part(data: h5py.Dataset) -> tuple[int, int]:
 
 
 def _measured(peer, samples: np.ndarray, threads: int) -> Rival | str:
-    """What a peer needs, or why it does not count."""
+    """The result of a codec, or the reason why it is left out."""
     started = time.perf_counter()
     try:
         encoded = peer.encode(samples, 0, threads)
         seconds = time.perf_counter() - started
         back = peer.decode(encoded, threads)
-    except Exception as error:  # another codec's failure is no reason to show nothing
+    except Exception as error:  # another codec's failure must not stop the page
         return f"it failed: {error}"
     same = back.dtype == samples.dtype and np.ascontiguousarray(back).tobytes() == samples.tobytes()
     return Rival(peer.name, encoded.nbytes, seconds) if same else "it was not exact"

@@ -89,8 +89,8 @@ def _about(findings: Findings) -> str:
     coders = Counter(chunk.coder for chunk in chunks)
     text = ", ".join(f"{n} by the {coder} coder" for coder, n in coders.most_common())
     text = text.replace("the fallback coder", "the fallback").replace("by the none coder", "raw")
-    which = "" if len(chunks) == count else f" {len(chunks)} of {count} chunks were looked at."
-    return f"Chunks: {text}.{which} Sections and streams are those of FORMAT.md."
+    which = "" if len(chunks) == count else f" {len(chunks)} of {count} chunks were examined."
+    return f"Chunks: {text}.{which} FORMAT.md describes the sections and streams."
 
 
 def _parts_table(parts: Counter, total: int, bands: int) -> str:
@@ -106,7 +106,7 @@ def _parts_table(parts: Counter, total: int, bands: int) -> str:
             "</tr>"
         )
     return (
-        '<div class="scroll"><table><thead><tr><th>section</th><th>of it</th>'
+        '<div class="scroll"><table><thead><tr><th>section</th><th>part</th>'
         '<th class="number">bytes</th><th class="number">share</th><th></th></tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"
     )
@@ -191,6 +191,6 @@ def _what_was_compared(findings: Findings) -> str:
     if stack.bound == "lossless":
         return text + "encoded by every lossless codec that is installed here."
     return text + (
-        f"as they are stored: the others keep exactly what is left of the samples after the bound "
-        f"({stack.bound}) was used, which is easier to compress than what was recorded."
+        f"as decoded from this file: the other codecs store these samples losslessly. The bound "
+        f"({stack.bound}) has changed them, which makes them easier to compress than the recording."
     )

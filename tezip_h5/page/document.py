@@ -14,12 +14,12 @@ from tezip_h5.version import __version__
 
 __all__ = ["is_page", "page"]
 
-# Browsers then refuse to load anything, whatever a file's names might smuggle in.
+# With this policy browsers load nothing, even if names in a file contain HTML.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 _TITLE_END = " · tezip_h5</title>"
 
-# Grey to colours, for residuals: below 0, 0, above 0. (Brewer's RdBu, and one for dark pages.)
+# Colour maps of residuals, from negative over 0 to positive (Brewer's RdBu; one for dark pages).
 _SIGNED = {
     "signed-light": [
         (5, 48, 97), (33, 102, 172), (67, 147, 195), (146, 197, 222), (247, 247, 247),
@@ -33,7 +33,7 @@ _SIGNED = {
 
 
 def page(report: FileReport, findings: list[Findings]) -> str:
-    """The document: `findings` of the stacks of the file that `report` is of."""
+    """The HTML document, from the `findings` of the stacks and the `report` of their file."""
     style = files("tezip_h5.page").joinpath("page.css").read_text()
     script = files("tezip_h5.page").joinpath("page.js").read_text()
     name = escape(report.path.replace("\\", "/").rpartition("/")[2])
@@ -67,7 +67,7 @@ def page(report: FileReport, findings: list[Findings]) -> str:
 
 
 def is_page(path: Path) -> bool:
-    """Whether a file is a page made here: the title says so, after the name of what it is of."""
+    """Whether a file is a page that tezip_h5 made, by its title."""
     if not path.is_file():  # a pipe or a device: reading it may never end
         return False
     with path.open("rb") as file:
@@ -119,8 +119,8 @@ def _alerts(findings: Findings) -> str:
     if findings.report.complete:
         return ""
     return (
-        '<p class="alert">This stack is not closed: its writer is at work, or died. What is shown '
-        "are the chunks that it has written.</p>"
+        '<p class="alert">This stack is not closed: its writer is still running, or it was killed. '
+        "This page shows the chunks that were written.</p>"
     )
 
 
@@ -142,7 +142,7 @@ def _figures(findings: Findings, report: FileReport) -> str:
         ),
         ("Largest error", error, promise),
         ("Frames", f"{stack.shape[0]}", counted),
-        ("File", counted_bytes(report.file_bytes), "with all that is in it"),
+        ("File", counted_bytes(report.file_bytes), "with everything in it"),
     ]
     cells = "".join(
         f'<div class="{"first" if i == 0 else "more"}"><dt>{name}</dt>'
@@ -178,7 +178,7 @@ def _how_to_read(findings: Findings, report: FileReport) -> str:
         ("Written by", f"tezip_h5 {stack.written_by or '?'}"),
     ]
     if stack.fallback_chunks is not None:
-        rows.append(("Served by the fallback", f"{stack.fallback_chunks} chunks"))
+        rows.append(("Fallback codec", f"used by {stack.fallback_chunks} chunks"))
     if stack.model:
         place = "embedded in the file" if stack.embedded else "not in this file"
         rows.append(

@@ -1,4 +1,4 @@
-"""Everything that a page says of one stack, gathered from the file."""
+"""Gathering the contents of a page about one stack from the file."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from tezip_h5.page.pictures import Pictures, chosen_frames, take_pictures
 
 __all__ = ["Findings", "FrameRow", "gather"]
 
-_MOST_CHUNKS = 512  # that are read and divided
+_MOST_CHUNKS = 512  # at most so many chunks are examined
 
 
 @dataclass(frozen=True)
 class FrameRow:
-    """What became of one frame.
+    """One frame of a stack.
 
-    `rms` is the error of its prediction, root mean square, in the unit of the samples for
-    integers and as a part of the chunk's range for floats; None for what was not predicted.
+    `rms` is the root mean square error of its prediction, in the unit of the samples for integers,
+    and relative to the chunk's range for floats. It is None for frames without a prediction.
     """
 
     number: int
@@ -38,7 +38,7 @@ class FrameRow:
 
 @dataclass(frozen=True)
 class Findings:
-    """What a page says of one stack."""
+    """The contents of a page about one stack."""
 
     report: StackReport
     bound_absolute: float | None
@@ -57,7 +57,7 @@ def gather(
     slow: bool = False,
     threads: int | None = None,
 ) -> Findings:
-    """Read what a page says of a stack; see `tezip_h5.page.report` for the options."""
+    """Gather the contents of a page about a stack; see `tezip_h5.page.report` for the options."""
     taken = comparison = None
     axes = data.ndim - panel_axes_of(data)
     drawable = axes == 3 or (axes == 4 and data.shape[-1] <= 4)

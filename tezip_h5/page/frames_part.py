@@ -53,7 +53,7 @@ def viewer(findings: Findings) -> str:
     panels = "".join(
         f'<figure class="{css}"><figcaption><b>{title}</b> {text}</figcaption>'
         f'<div class="plate"><img class="{extra}" alt="{title}" hidden>'
-        f'<div class="none" hidden>a keyframe is coded from itself</div></div>'
+        f'<div class="none" hidden>a keyframe has no prediction</div></div>'
         f'<div class="scale">{scale}</div></figure>'
         for css, title, text, extra, scale in (
             ("frame", "Frame", "as it is stored", "", greys),
@@ -88,7 +88,7 @@ def _words(row: FrameRow | None, findings: Findings) -> str:
         return ""
     words = [counted_bytes(row.nbytes), f"window {row.window}"]
     if row.rms is not None:
-        words.append(f"prediction off by {_rms(row.rms, findings)} (rms)")
+        words.append(f"error of the prediction {_rms(row.rms, findings)} (rms)")
     words.append(f"largest error {row.max_error:g}" if row.max_error else "no error")
     if row.filename:
         words.append(row.filename)
@@ -110,8 +110,8 @@ def _about(findings: Findings) -> str:
     pictures, total = findings.pictures, findings.report.shape[0]
     shown = len(pictures.frames)
     text = "Every frame" if shown == total else f"{shown} of {total} frames"
-    text += ", what was expected before it was coded, and what was left. The coder refines this "
-    text += "prediction sample by sample with what it knows of the frame so far."
+    text += ", with the prediction and the residual. The coder refines this prediction for every "
+    text += "sample, from the samples of the frame that it has coded already."
     if pictures.reduction > 1:
         text += f" Pictures show means over {pictures.reduction} × {pictures.reduction} pixels."
     return text
@@ -156,18 +156,19 @@ def over_time(findings: Findings) -> str:
             "Error of the predictions", runs, line, None, lambda v: _rms(v, findings)
         )
         parts.append(
-            f"<h3>Error of the prediction</h3><p>root mean square, in {unit}: what the coder had "
-            f'to correct</p><div class="scroll">{chart}</div>'
+            f"<h3>Error of the prediction</h3><p>root mean square, in {unit}</p>"
+            f'<div class="scroll">{chart}</div>'
         )
     if any(row.max_error for row in rows):
         line = _line(rows, runs, "lost-line", lambda row: row.max_error, _number)
         chart = error_over_frames("Largest error", runs, line, findings.bound_absolute, _number)
         parts.append(
-            "<h3>Largest error after decoding</h3><p>what was lost, checked for every sample</p>"
+            "<h3>Largest error after decoding</h3><p>|original − decoded|, checked for every "
+            "sample</p>"
             f'<div class="scroll">{chart}</div>'
         )
     else:
-        parts.append('<p class="note">Nothing was lost: every sample comes back as it was.</p>')
+        parts.append('<p class="note">The stack is lossless: every sample is exact.</p>')
     return (
         f'<section class="part"><h2>Frame by frame</h2>{"".join(parts)}{_table(findings)}</section>'
     )

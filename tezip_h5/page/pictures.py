@@ -19,14 +19,14 @@ from tezip_h5.hdf5.reading import reader
 
 __all__ = ["Pictures", "Shown", "chosen_frames", "take_pictures"]
 
-MOST_FRAMES = 1000  # of which a page shows pictures
-_PIXELS = 12_000_000  # of all frames shown, about
+MOST_FRAMES = 1000  # a page shows at most so many frames
+_PIXELS = 12_000_000  # about the most pixels of all frames that are shown
 _LEAST_SIDE, _MOST_SIDE = 96, 512
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One frame: its number, and which pictures show it, its prediction and its residual."""
+    """One frame: its number, and the numbers of the pictures of it, its prediction and residual."""
 
     number: int
     frame: int
@@ -43,8 +43,8 @@ class Pictures:
     images : PNG files as data URIs, each once
     frames : list of Shown, by number
     low, high : the samples that are black and white
-    largest : the residual of the strongest colour; 0 is the middle grey, 128
-    reduction : how many rows and columns became one
+    largest : the residual that has the strongest colour; 0 is the middle grey, 128
+    reduction : number of rows and of columns that were averaged into one
     size : (width, height) of the pictures
     """
 
@@ -57,7 +57,7 @@ class Pictures:
     frames: list[Shown] = field(default_factory=list)
 
     def add(self, picture: np.ndarray) -> int:
-        """The number of a picture, uint8 (H, W) or (H, W, 3), among the images."""
+        """Add a picture, uint8 (H, W) or (H, W, 3); returns its number among the images."""
         from PIL import Image
 
         file = io.BytesIO()
@@ -100,7 +100,7 @@ def chosen_frames(frames: int, chunk: int, wanted: int | slice | None) -> list[r
 
 
 def _spread(count: int):
-    """0 .. count - 1, in an order in which the first few of them lie far from each other."""
+    """The numbers 0 to count - 1, in an order in which the first few are far from each other."""
     seen = set()
     for at in (0, count - 1):
         if at not in seen:
@@ -155,8 +155,11 @@ def take_pictures(data: h5py.Dataset, runs: list[range], threads: int | None = N
 
 
 def _predictions(data, start: int, stop: int, frames: np.ndarray, panel_axes: int):
-    """What the frames of a chunk were predicted to be, up to `stop`, and which were; their tiles
-    put together. A tile that is a keyframe while others are predicted shows itself."""
+    """The predictions of a chunk's frames, up to `stop`, and which frames were predicted.
+
+    Tiles are put together. If a tile is a keyframe while others are predicted, the tile itself is
+    shown.
+    """
     guesses, known = frames.copy(), np.zeros(len(frames), bool)
     layout = Layout(data.shape[1:], data.chunks, panel_axes)
     for part in layout.tiles:
@@ -172,14 +175,14 @@ def _predictions(data, start: int, stop: int, frames: np.ndarray, panel_axes: in
 
 
 def _masked(data: h5py.Dataset, panel_axes: int) -> np.ndarray | None:
-    """Where the stack's mask hides what is in the pixels, which says nothing of the grey levels."""
+    """The stack's masked pixels, which are not used to choose grey levels."""
     tables = container.tables_of(data)
     mask = None if tables is None else container.keep_mask(tables, None)
     return None if mask is None else panels_joined(mask[None], panel_axes)[0]
 
 
 def reduced(frame: np.ndarray, reduction: int, masked: np.ndarray | None = None) -> np.ndarray:
-    """Means over squares of `reduction` rows and columns; not a number where there is none.
+    """Means over squares of `reduction` rows and columns; NaN where all pixels are masked.
 
     Parameters
     ----------
@@ -234,7 +237,7 @@ def _grey(values: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def _signed(values: np.ndarray, largest: float) -> np.ndarray:
-    """Residuals in 8 bits: 128 is 0. Of several colours the one with the largest residual."""
+    """Residuals in 8 bits, where 128 is 0; of several channels, the largest residual."""
     if values.ndim == 3:
         which = np.abs(np.nan_to_num(values)).argmax(axis=2)
         values = np.take_along_axis(values, which[..., None], axis=2)[..., 0]

@@ -1,9 +1,9 @@
-"""Predictors: what a frame is expected to be, from the frames before it.
+"""Predictors: they predict a frame from the frames before it.
 
-A predictor has two verbs. `predict()` returns the prediction of the next frame;
-`observe(frame)` shows it the frame that the decoder will have. All arithmetic is integer,
-so encoder and decoder agree on every machine. Predictions and frames lie on the predictor's
-device: numpy arrays for "cpu", device arrays for "cuda".
+A predictor has two methods. `predict()` returns the prediction of the next frame. `observe(frame)`
+gives it the frame as the decoder will have it. All arithmetic is integer, so encoder and decoder
+agree on every machine. Predictions and frames are on the predictor's device: NumPy arrays for
+"cpu", device arrays for "cuda".
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from tezip_h5.prediction.scaling import Network
 __all__ = ["NUMBERS", "Network", "Predictor", "create"]
 
 NUMBERS = {"none": 0, "previous": 1, "prednet": 2}
-"""Predictors on the wire. ``none`` serves chunks that have keyframes only."""
+"""Numbers of the predictors in a payload. ``none`` is for chunks that have keyframes only."""
 
 
 class Predictor(Protocol):
-    """One chunk's predictor; up to `threads` may work on a frame."""
+    """The predictor of one chunk; it uses up to `threads` threads for a frame."""
 
     threads: int
 
@@ -32,8 +32,8 @@ class Predictor(Protocol):
         """Return the prediction of the next frame: int32 levels (C, h, w), in 0..top."""
 
     def observe(self, frame) -> None:
-        """Take the frame that followed: int32 levels (C, h, w). It is not changed, and stays as it
-        is until the next one is observed."""
+        """Take the actual next frame: int32 levels (C, h, w). The predictor does not change it. The
+        caller must not change it before the next call."""
 
 
 def create(
@@ -46,14 +46,14 @@ def create(
 ) -> Predictor:
     """Make the predictor `number` for frames of `shape` (C, h, w) with levels 0..top.
 
-    PredNet also needs its model, and what brings the chunk's levels to the model's scale.
+    PredNet also needs its model, and `network`, which scales the chunk's levels to the model.
 
     Raises
     ------
     FormatError
         For a number that this version does not know, or a model of other channels.
     TezipError
-        When the device "cuda" predicts something else than the model's conformance frames say.
+        When the device "cuda" does not reproduce the model's conformance vector.
     """
     if number in (NUMBERS["none"], NUMBERS["previous"]):
         return Previous(shape, device)
@@ -67,8 +67,8 @@ def create(
             return PredNet(model, shape, top, network.offset, network.shift)
         if not conforms(model):
             raise TezipError(
-                f"this GPU predicts something else by the model {model.digest.hex()} than every "
-                "machine must: use the CPU, and please report this"
+                f"with the model {model.digest.hex()}, this GPU computes other predictions than "
+                "the CPU: use the CPU, and please report this"
             )
         return CudaPredNet(model, shape, top, network.offset, network.shift)
     raise FormatError(f"unknown predictor {number}; this version knows {sorted(NUMBERS.values())}")

@@ -1,13 +1,14 @@
-"""The shape of a PredNet: what the float network and its integer export agree on.
+"""The architecture of a PredNet, which the float network and its integer export share.
 
 Lotter, Kreiman, Cox, *Deep Predictive Coding Networks for Video Prediction and Unsupervised
 Learning*, ICLR 2017. Layer l holds a target A, its prediction Ahat, their error E and a
-recurrent representation R (a convolutional LSTM). Beyond the original, and off for its models:
+recurrent representation R (a convolutional LSTM). There are two extensions, which models of the
+original do not use:
 
-- ``skip``: the network predicts the change since the last frame instead of the frame, and
-  sees the frame and its last change besides its own error;
-- ``patch``: it works on blocks of patch x patch pixels, laid out as channels (the sub-pixel
-  layout of Shi et al., CVPR 2016), which sees further for the same work.
+- ``skip``: the network predicts the change since the last frame instead of the frame. Its inputs
+  are also the frame and its last change, besides the network's own error.
+- ``patch``: the network works on blocks of patch x patch pixels, laid out as channels (the
+  sub-pixel layout of Shi et al., CVPR 2016), which enlarges its receptive field for the same work.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ KERNEL = 3
 """Side of every convolution's kernel."""
 
 CHANGE_GAIN = 8
-"""With `skip`, errors and changes of the frame are enlarged by this before they are clipped:
-they are small beside the frame itself."""
+"""With `skip`, errors and changes of the frame are multiplied by this before they are clipped,
+because they are small compared with the frame."""
 
 CELL_LIMIT = 8.0
 """The LSTM's cells saturate here."""
@@ -55,14 +56,14 @@ class Architecture:
     states : tuple of int
         Channels of R in every layer; one more than `targets`.
     patch : 1, 2 or 4
-        Pixels to a side of what the first layer takes as one position.
+        Side, in pixels, of the block that is one position in the first layer.
     skip : bool
         Predict the change, not the frame.
 
     Raises
     ------
     ModelError
-        For sizes that do not fit each other, or absurd ones.
+        For sizes that do not fit each other, or are out of range.
     """
 
     channels: int = 1
@@ -145,7 +146,7 @@ class Architecture:
 
 
 ORIGINAL = Architecture(3, (48, 96, 192), (3, 48, 96, 192), patch=1, skip=False)
-"""What the original TEZip trains."""
+"""The architecture that the original TEZip trains."""
 
 
 def to_patches(x: np.ndarray, patch: int) -> np.ndarray:

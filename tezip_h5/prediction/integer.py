@@ -1,10 +1,10 @@
-"""The integer model: weights, shifts and tables that every machine computes with alike.
+"""The integer model: weights, shifts and tables that give the same results on every machine.
 
-Every activation is an integer of at most 12 bits. A convolution's accumulators stay below
-2**24 in magnitude, in any order of summation: then they are exact in int32, and in float32
-too (Colbert et al., *A2Q: Accumulator-Aware Quantization*, ICCV 2023, bound them in the same
-way). Each accumulator is brought back to an activation by adding half and shifting right; the
-scales of all tensors are folded into the weights, so that no other multiplication is needed.
+Every activation is an integer of at most 12 bits. The accumulators of a convolution stay below
+2**24 in magnitude, in any order of summation. They are therefore exact in int32, and in float32
+too. (Colbert et al., *A2Q: Accumulator-Aware Quantization*, ICCV 2023, bound them in the same
+way.) Each accumulator becomes an activation by adding half and shifting right. The scales of all
+tensors are folded into the weights, so that no other multiplication is needed.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ CELL = 2047
 
 ACCUMULATOR = 1 << 24
 BEGINNING = b"TZM0"
-"""Of a .tzm file."""
+"""First bytes of a .tzm file."""
 MAX_BYTES = 1 << 28
-"""A model is no larger, packed or not."""
+"""Largest size of a model, compressed or not."""
 _STORED = ("<i4", "<i2", "|u1")
 _TABLES = {"tanh_input": (2 * PREACTIVATION + 1, GATE), "tanh_cell": (2 * CELL + 1, ACTIVATION)}
 
@@ -87,7 +87,7 @@ class IntegerModel:
     conformance : int32 (T, C, h, w)
         The predictions after each of the `conformance_frames`.
     provenance : dict
-        Where the model came from: data, licences, training; free text for people.
+        The origin of the model: data, licences, training; free text.
 
     Raises
     ------
@@ -183,10 +183,10 @@ class IntegerModel:
         Raises
         ------
         ModelError
-            When anything is missing, of another shape, or breaks the proof.
+            When anything is missing, has another shape, or an accumulator could overflow.
         """
         try:
-            # Other types could hold other numbers under the same digest, which is of these.
+            # The digest is of arrays of these types; other types could hold other numbers.
             for name, array in arrays.items():
                 if array.dtype.str not in _STORED:
                     raise ValueError(f"array {name} of type {array.dtype}")
@@ -252,7 +252,7 @@ class IntegerModel:
         Raises
         ------
         ModelError
-            For anything else; DamagedModelError if it begins as such.
+            For other bytes; DamagedModelError if they begin like a model.
         """
         if data[:4] != BEGINNING:
             raise ModelError(
@@ -298,7 +298,9 @@ def _digest(description: str, arrays: dict[str, np.ndarray]) -> bytes:
 
 
 def conformance_frames(architecture: Architecture) -> np.ndarray:
-    """Frames that every implementation must predict alike: int32 (3, C, h, w), 0..255.
+    """Test frames, for which all implementations must give the same predictions.
+
+    int32 (3, C, h, w), 0..255.
 
     A moving ramp with pseudo-random texture (a linear congruential generator modulo 2**32,
     Knuth's multiplier), h and w twice the architecture's multiple.

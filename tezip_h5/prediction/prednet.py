@@ -1,4 +1,4 @@
-"""The integer PredNet on the CPU: `reference.Reference`, made fast."""
+"""The integer PredNet on the CPU: a fast version of `reference.Reference`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from tezip_h5.prediction.integer import Convolution, IntegerModel
 
 __all__ = ["PredNet"]
 
-_SHARED = 1 << 12  # pixels of a layer, from which on threads share its rows
+_SHARED = 1 << 12  # in layers with at least this many pixels, threads share the rows
 
 
 class _Weights:
-    """A convolution's weights as the kernel takes them: four output channels at a time."""
+    """A convolution's weights in the kernel's layout: four output channels at a time."""
 
     def __init__(self, conv: Convolution):
         _, _, inputs, outputs = conv.kernel.shape
@@ -38,12 +38,12 @@ class PredNet:
     shape : (C, h, w) of the frames; C as the model's
     top : largest level
     offset, shift : int
-        What brings levels to the network's scale: (level - offset) / 2**shift, 255 being 1.0.
+        The network's input for a level is (level - offset) / 2**shift, where 255 means 1.0.
 
     Attributes
     ----------
     threads : int
-        How many may work on one frame; what comes out does not depend on it.
+        Number of threads for one frame; the result does not depend on it.
     """
 
     threads = 1

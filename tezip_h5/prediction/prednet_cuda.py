@@ -14,7 +14,7 @@ __all__ = ["CudaPredNet", "PredNetBatch", "conforms"]
 
 
 class PredNetBatch:
-    """Predictors of several chunks that go through their frames together.
+    """Predictors of several chunks, which process the same frame of all chunks together.
 
     Parameters
     ----------
@@ -25,8 +25,8 @@ class PredNetBatch:
     """
 
     def __init__(self, model: IntegerModel, shape, scales):
-        self._kernels = kernels.load("cuda_network")
-        self._memory = kernels.load("cuda_memory")
+        self._kernels = kernels.load("cuda.network")
+        self._memory = kernels.load("cuda.memory")
         self._arch = arch = model.architecture
         self._weights, self._tables = _on_device(model)
         batch = len(scales)
@@ -36,7 +36,7 @@ class PredNetBatch:
         for layer in range(arch.layers):
             size = (rows >> layer, columns >> layer)
             framed = (batch, arch.inputs(layer), size[0] + 2, size[1] + 2)
-            # R is read from the first and written to the second.
+            # R is read from the first array and written to the second.
             self._x.append([self._put(np.zeros(framed, np.int16)) for _ in range(2)])
             self._cells.append(self._put(np.zeros((batch, arch.states[layer], *size), np.int32)))
             self._ahat.append(self._put(np.zeros((batch, arch.target(layer), *size), np.int32)))
@@ -137,10 +137,10 @@ class _FromHost(CudaPredNet):
     """The same for frames on the host."""
 
     def predict(self) -> np.ndarray:
-        return kernels.load("cuda_memory").to_host(super().predict())
+        return kernels.load("cuda.memory").to_host(super().predict())
 
     def observe(self, frame: np.ndarray) -> None:
-        super().observe(kernels.load("cuda_memory").to_device(frame))
+        super().observe(kernels.load("cuda.memory").to_device(frame))
 
 
 _lock = threading.Lock()
@@ -152,7 +152,7 @@ def _on_device(model: IntegerModel) -> tuple[dict, tuple]:
     """The model's weights and tables on the device, sent once for the few models in use."""
     with _lock:
         if model.digest not in _models:
-            network, memory = kernels.load("cuda_network"), kernels.load("cuda_memory")
+            network, memory = kernels.load("cuda.network"), kernels.load("cuda.memory")
             weights = {
                 name: network.Weights.of(
                     conv.kernel, conv.bias, conv.shift, gates=name.startswith("gates")
@@ -163,7 +163,7 @@ def _on_device(model: IntegerModel) -> tuple[dict, tuple]:
                 memory.to_device(np.array(model.tables[name], np.int16))
                 for name in ("tanh_input", "tanh_cell")
             )
-            kernels.load("cuda_launch").finish()  # other threads have streams of their own
+            kernels.load("cuda.launch").finish()  # other threads use other streams
             if len(_models) >= 8:
                 _models.clear()
             _models[model.digest] = weights, tables
@@ -171,9 +171,9 @@ def _on_device(model: IntegerModel) -> tuple[dict, tuple]:
 
 
 def conforms(model: IntegerModel) -> bool:
-    """Whether this device predicts the model's conformance frames as every machine must.
+    """Whether this device reproduces the model's conformance vector.
 
-    Asked once for a model, then remembered.
+    It is tested once for each model.
     """
     if model.digest not in _conforming:
         found = conformance(_FromHost, model)

@@ -1,4 +1,4 @@
-"""The previous-frame predictor: nothing moves."""
+"""The previous-frame predictor: it predicts that nothing changes."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The integer PredNet, plain NumPy: the definition that every faster version must equal.
+"""The integer PredNet in plain NumPy. It is the definition, which all faster versions must equal.
 
-All arithmetic is int64 and nothing overflows. `rescale(v, n)` is v / 2**n, rounded half up,
-for positive n, and v * 2**-n otherwise. A frame's levels x reach the network as
-(x - offset) / 2**shift, 255 being its 1.0.
+All arithmetic is int64, and nothing overflows. `rescale(v, n)` is v / 2**n, rounded half up, for
+positive n, and v * 2**-n otherwise. The network's input for a level x is
+(x - offset) / 2**shift, where 255 means 1.0.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Reference:
     shape : (C, h, w) of the frames
     top : largest level
     offset, shift : int
-        What brings levels to the network's scale.
+        They scale levels for the network, see above.
     """
 
     def __init__(self, model: IntegerModel, shape, top: int, offset: int, shift: int):
@@ -97,12 +97,12 @@ class Reference:
         self._last = x
 
     def _to_patches(self, frame):
-        """Beyond its edges a frame goes on with its last row and column."""
+        """Pad a frame by repeating its last row and column, and cut it into patches."""
         padded = np.pad(frame.astype(np.int64), self._padding, mode="edge")
         return to_patches(padded, self._arch.patch)
 
     def _errors(self, x):
-        """Errors of every layer, and what else the first layer sees."""
+        """Errors of every layer, and the other inputs of the first layer."""
         shown = np.clip(rescale(x - self._offset, self._shift), 0, ACTIVATION)
         if self._arch.skip:
             bits = self._shift - CHANGE_BITS
@@ -125,7 +125,7 @@ class Reference:
         return errors, seen
 
     def _activation(self, name, x):
-        """ReLU of a convolution, with the ceiling that all activations have."""
+        """ReLU of a convolution, with the upper limit of all activations."""
         return np.clip(self._rescaled(name, x), 0, ACTIVATION)
 
     def _rescaled(self, name, x):

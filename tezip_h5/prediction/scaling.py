@@ -1,4 +1,4 @@
-"""Which model predicted a chunk, and what brings its levels to the model's scale."""
+"""The model section of a chunk: the model that predicted it, and the scaling of its levels."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Network:
     Attributes
     ----------
     digest : bytes
-        Of the model, SHA-256.
+        SHA-256 of the model.
     offset, shift : int
-        (level - offset) / 2**shift is what the model sees, 255 being its 1.0.
+        The model's input for a level is (level - offset) / 2**shift, where 255 means 1.0.
     """
 
     digest: bytes
@@ -33,7 +33,7 @@ class Network:
     shift: int
 
     def pack(self) -> bytes:
-        """As bytes; the inverse of `unpack`."""
+        """The section's bytes; the inverse of `unpack`."""
         return _SECTION.pack(self.digest, self.offset, self.shift)
 
     @classmethod
@@ -52,9 +52,9 @@ class Network:
 def choose_scale(frame: np.ndarray, top: int, skip: bool = True) -> tuple[int, int]:
     """Offset and shift that bring most of a frame's levels (C, h, w), 0..top, into 0..255.
 
-    The hundredth part of the levels that is most extreme may be clipped; predictions keep
-    their full depth all the same. A network without `skip` predicts the frame itself and was
-    trained on the whole range: it gets that.
+    The most extreme hundredth of the levels may be clipped. Predictions keep their full depth
+    nevertheless. A network without `skip` predicts the frame itself and was trained on the whole
+    range, so it gets the whole range.
 
     Examples
     --------
@@ -73,5 +73,5 @@ def choose_scale(frame: np.ndarray, top: int, skip: bool = True) -> tuple[int, i
 
 
 def parts(data: bytes) -> dict[str, int]:
-    """What the section's bytes are, by name."""
+    """Number of bytes of each part of the section."""
     return {"digest of the network": len(data)}

@@ -1,14 +1,18 @@
 """Residual coders: frames, their tolerances and predictions <-> sections of a payload.
 
-A residual coder is chosen per chunk by a number. Its encoder has `keyframe(levels,
-tolerances)` and `residual(levels, prediction, tolerances)`, which return the reconstruction
-the decoder will have, and `finish()`, which returns the sections and the bytes every frame
-took. One that `learns` is shown all frames first, by `prepare(channels)`. Its decoder has
-`keyframe(tolerances)` and `residual(prediction, tolerances)`, whose frames hold until one is
-decoded that they do not predict: copy what is to stay; and `finish()`, which raises FormatError
-where more was written than the frames took. Frames come in order. Both do their
-work on a `device`, and their arrays lie at a `place`: "cpu" or "cuda". The decoder's static
-`parts(name, data, shape)` says what the bytes of a section are. Nothing else is assumed.
+A residual coder is chosen for each chunk by a number. All coders have this interface.
+
+The encoder has `keyframe(levels, tolerances)` and `residual(levels, prediction, tolerances)`, which
+return the reconstruction that the decoder will have. Its `finish()` returns the sections, and the
+number of bytes of every frame. An encoder with `learns` is given all frames first, by
+`prepare(channels)`.
+
+The decoder has `keyframe(tolerances)` and `residual(prediction, tolerances)`. A frame that they
+return may be overwritten later, except while it is given as the next prediction; copy it to keep
+it. Its `finish()` raises FormatError if the payload has more bytes than the frames used. Its static
+`parts(name, data, shape)` says what the bytes of a section are.
+
+Frames come in order. Both work on a `device`, and their arrays lie at a `place`: "cpu" or "cuda".
 """
 
 from __future__ import annotations
@@ -23,7 +27,8 @@ from tezip_h5.residual.stages import StageDecoder, StageEncoder
 __all__ = ["MIXING_MOST_TOP", "NUMBERS", "Known", "decoder_for", "encoder_for"]
 
 NUMBERS = {"fallback": 0, "stages": 1, "mixing": 2, "linear": 3}
-"""Coders on the wire; the fallback has no frames and is the codec's own."""
+"""Numbers of the coders in a payload. The fallback codec has none of these classes; `codec` calls
+it directly."""
 
 _ENCODERS = {1: StageEncoder, 2: MixingEncoder, 3: LinearEncoder}
 _DECODERS = {1: StageDecoder, 2: MixingDecoder, 3: LinearDecoder}
@@ -35,7 +40,7 @@ def encoder_for(number: int):
 
 
 def decoder_for(number: int):
-    """Class of the decoder `number`; FormatError when this version has none."""
+    """Class of the decoder `number`; FormatError if this version has none."""
     if number not in _DECODERS:
         raise FormatError(
             f"unknown residual coder {number}; this version knows {sorted(NUMBERS.values())}, "

@@ -1,7 +1,8 @@
-"""Brightness: gain and offset of a frame against the one before, where they jump.
+"""Brightness changes: gain and offset of a frame relative to the frame before it.
 
-Exposure, shutter and beam current change all samples of a frame alike. Where they do, the encoder
-transmits by how much, and both sides bring the frames before to this frame's brightness.
+Exposure, shutter and beam current change all samples of a frame alike. If they jump, the encoder
+transmits gain and offset, and both sides adjust the earlier frames to the brightness of this
+frame.
 """
 
 from __future__ import annotations
@@ -17,26 +18,26 @@ from tezip_h5.inflate import Block, inflate
 __all__ = ["BLOCK", "estimate", "followed", "pack", "unchanged", "unpack"]
 
 BLOCK = Block("changes of brightness", struct.Struct("<IH"))
-"""All channels' changes; the second number is that of frames."""
+"""The block with the changes of all channels; its second number is the number of frames."""
 
-_UNIT = 1 << 16  # a gain of 1, an offset of one level
+_UNIT = 1 << 16  # gains and offsets have 16 fraction bits: a gain of 1, an offset of one level
 _MOST_GAIN, _MOST_OFFSET = 1 << 24, 1 << 48
 _MOST_FRAMES = 1 << 10
-_SIDE = 16  # of the blocks whose means are compared
-_KEPT = 0.7  # share of the blocks that a line is fitted to; the others may have moved
-_WORTH = 0.6  # a jump explains all but so much of the difference of means, and at least
-_HOPE = 0.9  # what moved may hide, at most, from a line through all blocks
-_LEAST = 0.25  # so many levels
+_SIDE = 16  # pixels to a side of the blocks whose means are compared between two frames
+_KEPT = 0.7  # a line is fitted to this share of the blocks; objects in the others may have moved
+_WORTH = 0.6  # a jump is coded if it reduces the difference of means to less than this share
+_HOPE = 0.9  # if a line through all blocks leaves more than this share, there is no jump
+_LEAST = 0.25  # smaller differences of means, in levels, are no jumps
 
 
 def estimate(frames: np.ndarray, keyframes: list[bool], tolerance: int) -> np.ndarray | None:
-    """Gains and offsets: int64 (T, 2), 16 fraction bits; None where no frame jumps.
+    """Gains and offsets: int64 (T, 2), 16 fraction bits; None if no frame's brightness jumps.
 
     Parameters
     ----------
     frames : int32 (T, h, w), the levels of a channel
-    keyframes : those stand for themselves
-    tolerance : of the levels; smaller jumps are not worth it
+    keyframes : which frames are keyframes; they get no gain and offset
+    tolerance : of the levels; jumps below half of it are ignored
     """
     count, height, width = frames.shape
     if min(height, width) < 4 * _SIDE or count > _MOST_FRAMES:
@@ -52,7 +53,8 @@ def estimate(frames: np.ndarray, keyframes: list[bool], tolerance: int) -> np.nd
         before = np.abs(means[t] - means[t - 1]).mean()
         if before < _LEAST + tolerance / 2:
             continue
-        # Most frames do not jump: one plain line tells, before those that leave out what moved.
+        # Most frames do not jump. One line through all blocks is a quick test, before the fit that
+        # leaves out blocks where something moved.
         gain, offset = _line(means[t - 1], means[t], rounds=1)
         if np.abs(means[t] - gain * means[t - 1] - offset).mean() > _HOPE * before:
             continue
@@ -66,13 +68,15 @@ def estimate(frames: np.ndarray, keyframes: list[bool], tolerance: int) -> np.nd
 
 
 def unchanged(count: int) -> np.ndarray:
-    """Of frames that are as bright as those before."""
+    """The gains and offsets of frames whose brightness does not change."""
     return np.tile(np.array([_UNIT, 0], np.int64), (count, 1))
 
 
 def _line(x: np.ndarray, y: np.ndarray, rounds: int = 4) -> tuple[float, float]:
-    """Slope and intercept of y over x, by least squares of the blocks that fit best: of all in the
-    first round."""
+    """Slope and intercept of y over x, by least squares of the blocks that fit best.
+
+    The first round uses all blocks.
+    """
     slope, intercept = 1.0, float(np.median(y - x))
     chosen = np.ones(x.size, bool)
     for last in reversed(range(rounds)):
@@ -88,10 +92,10 @@ def _line(x: np.ndarray, y: np.ndarray, rounds: int = 4) -> tuple[float, float]:
 
 
 def followed(plane: np.ndarray, change: np.ndarray, top: int, finer: int = 0) -> np.ndarray:
-    """An earlier frame, int32 with `finer` fraction bits, as bright as this one; `change` is a gain
-    and an offset."""
+    """An earlier frame, int32 with `finer` fraction bits, adjusted to the brightness of this one;
+    `change` is a gain and an offset."""
     brought = plane.copy()
-    kernels.load("motion").brighten(brought, change[0], change[1] << finer, top << finer)
+    kernels.load("mixing.motion").brighten(brought, change[0], change[1] << finer, top << finer)
     return brought
 
 

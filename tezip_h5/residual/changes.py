@@ -1,4 +1,4 @@
-"""How the frames of a chunk differ from those before: in brightness, and by motion."""
+"""The transmitted changes between the frames of a chunk: brightness and motion."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["FLAGS", "Changes"]
 
 _MOVING, _JUMPING = 2, 4
 FLAGS = _MOVING | _JUMPING
-"""Flags of a section that say what there is."""
+"""Flags of a section: it has motion vectors, it has brightness changes."""
 
 
 @dataclass(frozen=True)
 class Changes:
-    """Of one chunk.
+    """The changes of one chunk.
 
     Attributes
     ----------
@@ -26,7 +26,7 @@ class Changes:
     vectors : list of int8 (T, blocks down, blocks across, (dy, dx)), optional
         How the blocks of every band moved.
     brightness : list of int64 (T, (gain, offset)), optional
-        Of every channel, with 16 fraction bits.
+        Changes of every channel, with 16 fraction bits.
     """
 
     rows: list[slice]
@@ -43,8 +43,8 @@ class Changes:
         return None if self.vectors is None else self.vectors[band], self.brightness
 
     def past(self, frame: np.ndarray, c: int, t: int, back: int, finer: int = 0) -> np.ndarray:
-        """Channel c of frame t - back, int32 (h, w) with `finer` fraction bits, as frame t knows
-        it."""
+        """Channel c of frame t - back, int32 (h, w) with `finer` fraction bits, adjusted to the
+        brightness and motion of frame t."""
         if self.brightness is not None:
             for change in self.brightness[c][t - back + 1 : t + 1]:
                 frame = brightness.followed(frame, change, self.top, finer)
@@ -53,13 +53,13 @@ class Changes:
         return frame
 
     def pack(self) -> bytes:
-        """As bytes; nothing where nothing changes."""
+        """The changes as bytes; empty if nothing changes."""
         data = b"" if self.vectors is None else motion.pack(self.vectors)
         return data if self.brightness is None else data + brightness.pack(self.brightness)
 
     @staticmethod
     def parts(data: bytes, flags: int) -> dict[str, int]:
-        """What the bytes are that `unpack` takes of `data`, by name; it raises what that does."""
+        """Number of bytes of each part that `unpack` reads from `data`; raises as `unpack`."""
         found = {}
         if flags & _MOVING:
             _, found["motion of blocks"], _ = motion.BLOCK.open(data)

@@ -2,8 +2,8 @@
 
 Each frame's symbols are packed in the narrowest width that holds the whole stream, low
 bytes first, plane by plane; all frames share one zstd frame (RFC 8878), flushed after each
-so that the bytes of every frame are known. Symbols may lie on a CUDA device: they are packed and
-unpacked there, and only packed bytes cross over.
+so that the bytes of every frame are known. Symbols may lie on a CUDA device. They are packed and
+unpacked there, and only packed bytes are copied between device and host.
 """
 
 from __future__ import annotations
@@ -20,8 +20,11 @@ __all__ = ["SEARCHES", "Packer", "Unpacker", "width_of"]
 
 
 def _optimal(chain, depth, shortest, target):
-    """zstd's optimal parser with a bounded search: at residuals, the presets' greedy and lazy
-    parsers take short matches that cost more than they save, and level 16 up is slow."""
+    """Parameters of zstd: its optimal parser with a bounded search.
+
+    On residuals the greedy and lazy parsers of zstd's presets take short matches that cost more
+    than they save, and levels from 16 on are slow.
+    """
     return zstandard.ZstdCompressionParameters(
         strategy=zstandard.STRATEGY_BTOPT,
         window_log=21,
@@ -39,7 +42,7 @@ SEARCHES = {
     "long matches": _optimal(20, 2, 5, 64),
     "thorough": zstandard.ZstdCompressionParameters.from_level(19, window_log=23),
 }
-"""How zstd may look for matches; `efforts` says which of them a level tries."""
+"""Parameters of zstd's search for matches. `efforts` lists those that each level tries."""
 
 
 def width_of(low: int, high: int, signed: bool) -> int:
@@ -73,7 +76,7 @@ class Packer:
             self._compress(self._planes)
             return
         if self._planes is None:
-            self._planes = kernels.load("cuda_memory").Fetching(self._shape, np.uint8)
+            self._planes = kernels.load("cuda.memory").Fetching(self._shape, np.uint8)
         # While the device packs this frame, the one before is compressed.
         pack(symbols, self._width, self._planes.next())
         before = self._planes.fetch()
@@ -122,13 +125,13 @@ class Unpacker:
             unpack(self._planes, self._width, symbols)
             return
         if self._planes is None:
-            self._planes = kernels.load("cuda_memory").Sending(self._shape, np.uint8)
+            self._planes = kernels.load("cuda.memory").Sending(self._shape, np.uint8)
         # While the device unpacks the frame before, this one is decompressed.
         self._read(self._planes.next())
         unpack(self._planes.send(), self._width, symbols)
 
     def finish(self) -> None:
-        """FormatError unless the frames so far were all."""
+        """Raise FormatError if the stream has more than the frames so far."""
         try:
             more = self._reader.read(1)
         except zstandard.ZstdError as error:

@@ -1,8 +1,8 @@
 """Weights that the encoder learns from the original frames and transmits.
 
-Where nearly all residuals are zero a decoder has nothing to learn from; and where neighbours
-are nearly alike (smooth fields), filters that adapt on the way learn slowly. Least squares over
-the chunk's own frames serves both. The decoder only multiplies and shifts.
+Adaptive filters learn nothing where nearly all residuals are zero, and they learn slowly where
+neighbours are nearly alike (smooth fields). Weights from least squares over the frames of the
+chunk help in both cases. The decoder only multiplies and shifts.
 """
 
 from __future__ import annotations
@@ -21,37 +21,38 @@ from tezip_h5.inflate import Block, inflate
 __all__ = ["BLOCK", "Known", "learn", "pack", "rehearse", "unpack"]
 
 BLOCK = Block("transmitted weights", struct.Struct("<I"))
-"""All channels' weights."""
+"""The block with the weights of all channels."""
 
-_SAMPLES = {True: 1 << 17, False: 1 << 16}  # pixels looked at, or a quarter of all
-_FRAMES = 8  # that they come from, at most
-_REHEARSED = {True: 8, False: 4}  # frames
-_LIMIT = 1 << 24  # of a weight with 16 fraction bits
-_COARSE = 16  # weights are multiples of this where neighbours are not exact anyway
+# Values by `Known.fine`:
+_SAMPLES = {True: 1 << 17, False: 1 << 16}  # pixels that are used, at most a quarter of all
+_FRAMES = 8  # at most so many frames are used
+_REHEARSED = {True: 8, False: 4}  # frames of a rehearsal
+_LIMIT = 1 << 24  # largest weight, with 16 fraction bits
+_COARSE = 16  # with a tolerance, weights are rounded to multiples of this
 
 
 @dataclass(frozen=True)
 class Known:
-    """One channel's planes, as the encoder knows them.
+    """The frames of one channel, from which weights are learned.
 
     Attributes
     ----------
     original : int32 (T, h, w)
     decoded : int32 (T, h, w)
-        What neighbours will be known as; the original again before anything was encoded.
+        The neighbours as the decoder will have them; the original before a rehearsal.
     other : int32 (T, h, w) or None
         The channel that is coded before this one.
     guided : bool
-        Whether a network predicts. Its predictions are not known yet: weights leave them out.
+        Whether a network predicts. Weights leave out its predictions, which are not known yet.
     keyframes : list of bool
     tolerance : int
     top : int
         The largest level.
     fine : bool
-        Whether the running mean serves as a neighbour, and more is looked at.
+        Whether the running mean is a neighbour, too, and more pixels are used.
     brought : callable or None
-        `brought(frame, t=t, back=back, finer=finer)` is frame t - back, with so many fraction
-        bits, as bright as frame t, and with its blocks where frame t has them.
+        `brought(frame, t=t, back=back, finer=finer)` returns frame t - back, with `finer` fraction
+        bits, adjusted to the brightness and motion of frame t.
     """
 
     original: np.ndarray
@@ -65,19 +66,19 @@ class Known:
     brought: Callable | None = None
 
     def past(self, frames: np.ndarray, t: int, back: int) -> np.ndarray:
-        """Frame t - back of `frames`, as frame t knows it."""
+        """Frame t - back of `frames`, adjusted to frame t."""
         frame = frames[t - back]
         return frame if self.brought is None else self.brought(frame, t=t, back=back)
 
     def means(self, frames: np.ndarray) -> Iterator[np.ndarray | None]:
-        """The running mean before each of `frames`, as that frame knows it; None in keyframes.
+        """Yield the running mean before each of `frames`, adjusted to it; None for keyframes.
 
-        A frame is looked at when the next one's mean is asked for.
+        A frame is read only when the mean of the next one is asked for.
         """
         if not self.fine:
             yield from repeat(None, len(frames))
             return
-        kernel = kernels.load("mean")
+        kernel = kernels.load("mixing.mean")
         finer, seen, mean = kernel.finer(self.top), 0, None
         for t, keyframe in enumerate(self.keyframes[: len(frames)]):
             seen = 0 if keyframe else seen
@@ -90,7 +91,7 @@ class Known:
             seen += 1
 
     def begin(self, count: int) -> Known:
-        """Its first frames."""
+        """The same channel with only the first `count` frames."""
         return replace(
             self,
             original=self.original[:count],
@@ -102,10 +103,10 @@ class Known:
 def learn(known: Known) -> np.ndarray:
     """Least-squares weights for one channel: int32 (KINDS + 1, TAPS), 16 fraction bits.
 
-    Neighbours that were not decoded yet will be off by up to the tolerance: an error of that
-    variance, b (b + 1) / 3, is added to the diagonal.
+    Decoded neighbours will differ from the original by up to the tolerance b. The variance of that
+    error, b (b + 1) / 3, is added to the diagonal.
     """
-    kernel, sums = kernels.load("pixels"), kernels.load("sums")
+    kernel, sums = kernels.load("mixing.pixels"), kernels.load("mixing.sums")
     count, height, width = known.original.shape
     samples = min(_SAMPLES[known.fine], known.original.size // 4)
     rows = max(1, samples // (width * min(count, _FRAMES)))
@@ -135,10 +136,13 @@ def learn(known: Known) -> np.ndarray:
 
 
 def rehearse(channels: list[Known], weights: list[np.ndarray]) -> list[Known]:
-    """The channels' first frames, decoded roughly as they will be: by `weights` alone."""
+    """Decode the channels' first frames roughly, with `weights` as the only prediction.
+
+    Weights that are learned from the result know the errors that decoded neighbours will have.
+    """
     channels = [known.begin(_REHEARSED[known.fine]) for known in channels]
-    kernel, rehearsal = kernels.load("pixels"), kernels.load("rehearsal")
-    finer = kernels.load("mean").finer(channels[0].top)
+    kernel, rehearsal = kernels.load("mixing.pixels"), kernels.load("mixing.rehearsal")
+    finer = kernels.load("mixing.mean").finer(channels[0].top)
     count, height, width = channels[0].original.shape
     padded = (height + kernel.TOP + kernel.BOTTOM, width + kernel.LEFT + kernel.RIGHT)
     inner = slice(kernel.TOP, kernel.TOP + height), slice(kernel.LEFT, kernel.LEFT + width)
@@ -174,8 +178,8 @@ def rehearse(channels: list[Known], weights: list[np.ndarray]) -> list[Known]:
 
 
 def _neighbours(known: Known, mean: np.ndarray | None, t: int) -> tuple:
-    """What `sums.accumulate` takes between the rows and the sums, of frame t."""
-    kernel, finer = kernels.load("pixels"), kernels.load("mean").finer(known.top)
+    """The arguments of `sums.accumulate` for frame t, between the rows and the sums."""
+    kernel, finer = kernels.load("mixing.pixels"), kernels.load("mixing.mean").finer(known.top)
     frames, history = known.decoded, 0
     if not known.keyframes[t]:
         history = 1 if t < 2 or known.keyframes[t - 1] else 2
@@ -193,7 +197,7 @@ def _neighbours(known: Known, mean: np.ndarray | None, t: int) -> tuple:
 
 def _padded(plane: np.ndarray) -> np.ndarray:
     """A plane with its edges repeated into the margins that kernels look at."""
-    kernel = kernels.load("pixels")
+    kernel = kernels.load("mixing.pixels")
     margins = ((kernel.TOP, kernel.BOTTOM), (kernel.LEFT, kernel.RIGHT))
     return np.pad(plane, margins, mode="edge")
 
@@ -213,7 +217,7 @@ def unpack(data: bytes, channels: int) -> tuple[list[np.ndarray], int]:
     FormatError
         When they are damaged.
     """
-    kernel = kernels.load("pixels")
+    kernel = kernels.load("mixing.pixels")
     shape = (channels, kernel.KINDS + 1, kernel.TAPS)
     count = int(np.prod(shape))
     packed, size = BLOCK.open(data)

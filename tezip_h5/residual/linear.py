@@ -26,17 +26,17 @@ __all__ = ["LinearDecoder", "LinearEncoder"]
 
 RESIDUALS, TABLES = "residuals", "tables"
 
-_NEW, _DRIFT, _SIDE_SHIFT, _SIDE_MASK, _FLAT = 1, 2, 2, 3, 16  # of a plane's flags
-_LOUD = 40  # mean magnitude of symbols that energies can hold
+_NEW, _DRIFT, _SIDE_SHIFT, _SIDE_MASK, _FLAT = 1, 2, 2, 3, 16  # flags in the head of a plane
+_LOUD = 40  # symbols with a larger mean magnitude are scaled down for the contexts
 _LARGEST_MEAN = 1 << 33
 
 
 class LinearEncoder:
     """Encode the frames of one chunk; parameters as for `StageEncoder`.
 
-    With `flat` no plane is predicted: cells count from the lowest level, and what was around a
-    sample only tells which table they have. That serves noise that is not symmetric, such as that
-    of photons behind a multiplier, whose lower end is sharp and whose upper end is long.
+    With `flat` no plane is predicted: cells are counted from the lowest level, and the neighbours
+    of a sample only choose its table. That suits skewed noise, such as that of a photomultiplier,
+    which has a sharp lower end and a long upper tail.
 
     With the device "cuda" samples are predicted, counted and coded there, together with those of
     other chunks; weights and tables are found here.
@@ -48,7 +48,7 @@ class LinearEncoder:
 
     def __init__(self, shape, scale, settings, quantizer="uniform", guided=False, flat=False):
         self._shape, self._top, self._flat = shape, int(scale.top), flat
-        self._linear = kernels.load("linear")
+        self._linear = kernels.load("linear.plan")
         self._planner, self._fitter = Planner(scale), Fitter()
         self._weights: dict[tuple[bool, int], Weights] = {}
         self._heads: list[bytes] = []  # of planes
@@ -56,9 +56,9 @@ class LinearEncoder:
         self._chunk: HostEncoder | DeviceEncoder | None = None
 
     def keyframe(self, levels: np.ndarray, tolerances: np.ndarray, free=None) -> np.ndarray:
-        """Code a frame from itself; returns its reconstruction, int32 (C, h, w).
+        """Code a keyframe; returns its reconstruction, int32 (C, h, w).
 
-        Where `free`, bool of that shape, any sample will do.
+        `free`, bool of that shape, marks holes, whose samples the coder may choose.
         """
         return self._frame(levels, None, tolerances, free)
 
@@ -67,7 +67,7 @@ class LinearEncoder:
         return self._frame(levels, prediction, tolerances, free)
 
     def _frame(self, levels, prediction, tolerances, free):
-        if self._planner.low < 0:  # no number is left that could say so
+        if self._planner.low < 0:  # all numbers are levels, so none is left to mark a hole
             free = None
         if self._chunk is None:
             make = DeviceEncoder if self.device == "cuda" else HostEncoder
@@ -146,7 +146,7 @@ class LinearDecoder:
 
     def __init__(self, sections: dict[str, bytes], shape, scale):
         self._shape, self._planner = shape, Planner(scale)
-        self._linear = kernels.load("linear")
+        self._linear = kernels.load("linear.plan")
         if TABLES not in sections:
             raise FormatError("the section of tables is missing, but the linear coder needs it")
         self._tables = Tables.unpack(sections[TABLES])
@@ -165,7 +165,7 @@ class LinearDecoder:
 
     @staticmethod
     def parts(name: str, data: bytes, shape) -> dict[str, int]:
-        """What the bytes of the section `name` are; FormatError when they are none of ours."""
+        """Number of bytes of each part of the section `name`; FormatError if it is not valid."""
         if name == TABLES:
             return {"contexts and frequencies": len(data)}
         if name != RESIDUALS:

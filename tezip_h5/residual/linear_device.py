@@ -1,6 +1,6 @@
-"""A chunk of the linear coder on the device: what its coders give the device to do, by planes.
+"""A chunk of the linear coder on the GPU, plane by plane (a plane is one channel of a frame).
 
-`linear_host` has the same classes for a chunk on the processor.
+`linear_host` has the same classes for the CPU.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ __all__ = ["DeviceDecoder", "DeviceEncoder"]
 
 
 class _Chunk:
-    """A chunk's place on the device, from its first frame on."""
+    """A chunk on the device; it takes memory there from its first frame on."""
 
     def __init__(self, shape, *begin):
-        self._kernels = kernels.load("cuda_linear_chunks")
+        self._kernels = kernels.load("cuda.linear.chunks")
         self._lane = self._kernels.chunks().open(shape, *begin)
         self.close = self._kernels.chunks().closing(self, [self._lane])
-        """Give the place back."""
+        """Release the memory."""
         self._prediction: np.ndarray | None = None
         self._frame: np.ndarray | None = None
 
@@ -31,12 +31,12 @@ class _Chunk:
         self._lane.turn += 1
         same = prediction is not None and self._frame is not None
         if same and np.array_equal(prediction, self._frame):
-            prediction = None  # the device has it
+            prediction = None  # the device has it already
         self._prediction = prediction
         self._frame = np.empty(self._lane.shape, np.int32)
 
     def _send_prediction(self, channel: int) -> bool:
-        """Send the prediction of a plane, if the device lacks it; returns whether it did."""
+        """Send the prediction of a plane, unless the device has it; returns whether it was sent."""
         if self._prediction is None:
             return False
         self._lane.slab.send(self._lane, 1, self._prediction[channel])
@@ -60,15 +60,15 @@ class DeviceEncoder(_Chunk):
         super().__init__(shape, symbols_for(top, 0))
         self._known = no_planes(shape)
         self._symbols: list[tuple] = []  # where those of each plane are
-        self._wide = (2 * top + 1).bit_length() - 3 > kernels.load("cuda_linear_sample").ENTRY_BITS
+        self._wide = (2 * top + 1).bit_length() - 3 > kernels.load("cuda.linear.sample").ENTRY_BITS
 
     def begin(self, prediction: np.ndarray | None) -> None:
         super().begin(prediction)
         self._expected = prediction
 
     def known(self, channel: int) -> tuple[np.ndarray, ...]:
-        """Planes as `HostEncoder` has them, with what weights of a channel are learned from."""
-        linear = kernels.load("linear")
+        """The planes, as `HostEncoder` has them, from which weights of a channel are learned."""
+        linear = kernels.load("linear.plan")
         if self._expected is not None:
             expected = np.ascontiguousarray(self._expected[channel])
             linear.surround(expected, self._known[1][channel])
@@ -78,7 +78,7 @@ class DeviceEncoder(_Chunk):
 
     def model(self, levels: np.ndarray, plan: np.ndarray, taps: np.ndarray) -> None:
         """Predict and quantize a plane of levels, int32 (h, w), and count its symbols."""
-        linear, slab = kernels.load("linear"), self._lane.slab
+        linear, slab = kernels.load("linear.plan"), self._lane.slab
         channel = int(plan[linear.CHANNEL])
         predicted = self._send_prediction(channel)
         slab.send(self._lane, 0, levels)
@@ -92,9 +92,9 @@ class DeviceEncoder(_Chunk):
         return self._lane.slab.counts_of(self._lane)
 
     def code(self, sides: list[int], tables: Tables) -> Coded:
-        """Code all symbols; `sides` are those of the planes. The chunk is done with the device."""
+        """Code all symbols; `sides` are those of the planes. This releases the device's memory."""
         planes = [(*where, side) for where, side in zip(self._symbols, sides, strict=True)]
-        bits = Bits(min(kernels.load("linear").LANES, self._lane.shape[1]))
+        bits = Bits(min(kernels.load("linear.plan").LANES, self._lane.shape[1]))
         lanes = len(bits.filled)
         filled = self._lane.slab.filled_of(self._lane)
         coder = tables.of_context, tables.encoder_slots()
@@ -117,7 +117,7 @@ class DeviceDecoder(_Chunk):
     ----------
     shape : (C, h, w)
     tables : Tables
-    streams : Streams, whose places go on
+    streams : Streams, whose positions are advanced
     """
 
     def __init__(self, shape, tables: Tables, streams: Streams):
@@ -126,7 +126,7 @@ class DeviceDecoder(_Chunk):
 
     def decode(self, plan: np.ndarray, taps: np.ndarray) -> bool:
         """Decode a plane; returns whether a stream ended before its samples did."""
-        channel = int(plan[kernels.load("linear").CHANNEL])
+        channel = int(plan[kernels.load("linear.plan").CHANNEL])
         work = self._kernels.Decoding(self._lane, plan, taps, self._send_prediction(channel))
         self._kernels.chunks().code([work])
         self._frame[channel] = self._lane.slab.fetch(self._lane)

@@ -1,6 +1,6 @@
-"""A chunk of the linear coder on the processor: its frames, symbols and streams.
+"""A chunk of the linear coder on the CPU: its frames, symbols and streams.
 
-`linear_device` has the same classes for a chunk on the device.
+`linear_device` has the same classes for the GPU.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ __all__ = ["HostDecoder", "HostEncoder", "no_planes"]
 
 
 def no_planes(shape) -> tuple[np.ndarray, ...]:
-    """A chunk's planes as it begins, int32 (C, h + 3, w + 4): this frame, the one before, the
-    magnitudes of the symbols of this frame and of the last one."""
+    """Empty planes for the start of a chunk, int32 (C, h + 3, w + 4): this frame, the frame before,
+    and the magnitudes of the symbols of both."""
     channels, height, width = shape
     return tuple(np.zeros((channels, height + 3, width + 4), np.int32) for _ in range(4))
 
@@ -25,21 +25,21 @@ class _Chunk:
     """The planes of a chunk."""
 
     def __init__(self, shape):
-        self._linear = kernels.load("linear")
+        self._linear = kernels.load("linear.plan")
         self._planes = no_planes(shape)
-        self._last: np.ndarray | None = None  # frame, as it was returned
+        self._last: np.ndarray | None = None  # the last frame that was returned
         energies = np.arange(self._linear.WIDEST + 1)
         octaves = np.maximum(np.frexp(energies)[1] - 1, 1)
         halves = 2 * octaves + ((energies >> (octaves - 1)) & 1)
         classes = np.where(energies < 4, energies, halves)
-        # The first context of the class of each activity.
+        # For each value of the activity, the first context of its class.
         contexts = self._linear.PATTERNS * self._linear.FRACTIONS
         self._classes = (classes * contexts).astype(np.uint16)
 
     def begin(self, prediction: np.ndarray | None) -> None:
         """Prepare for the next frame; `prediction` is that of a predicted one."""
         frame, before, magnitudes, earlier = self._planes
-        if prediction is not None and prediction is self._last:  # its planes are there
+        if prediction is not None and prediction is self._last:  # its planes exist already
             frame, before = before, frame
         elif prediction is not None:
             for plane, expected in zip(before, prediction, strict=True):
@@ -47,12 +47,13 @@ class _Chunk:
         self._planes = frame, before, earlier, magnitudes
 
     def frame(self) -> np.ndarray:
-        """The frame: int32 (C, h, w). It holds until a frame is coded that it does not predict."""
+        """The frame: int32 (C, h, w). It may be overwritten when a frame is coded that it does not
+        predict."""
         self._last = self._planes[0][:, 2:-1, 2:-2]
         return self._last
 
     def close(self) -> None:
-        """Nothing has to be given back."""
+        """Do nothing: there is no memory of a device to release."""
 
 
 class HostEncoder(_Chunk):
@@ -74,12 +75,12 @@ class HostEncoder(_Chunk):
         self._most_bits = max((2 * top + 1).bit_length() - 3, 0)
 
     def frame(self) -> np.ndarray:
-        """The frame: int32 (C, h, w), contiguous, as it is compared with what it was."""
+        """The frame: int32 (C, h, w), contiguous, for the comparison with the original."""
         self._last = super().frame().copy()
         return self._last
 
     def known(self, channel: int) -> tuple[np.ndarray, ...]:
-        """The planes, with what weights of a channel are learned from."""
+        """The planes from which weights of a channel are learned."""
         return self._planes
 
     def model(self, levels: np.ndarray, plan: np.ndarray, taps: np.ndarray) -> None:
@@ -89,7 +90,7 @@ class HostEncoder(_Chunk):
         self._bits.make_room(-(-height // lanes) * width * self._most_bits)
         found = symbols, contexts, self._counts[plan[self._linear.SIDE]]
         closed = plan[self._linear.CLOSED]
-        kernels.load("linear_closed" if closed else "linear_exact").model(
+        kernels.load("linear.closed" if closed else "linear.exact").model(
             levels,
             self._planes,
             taps,
@@ -112,7 +113,7 @@ class HostEncoder(_Chunk):
         states = np.full(lanes, self._linear.LOWEST, np.int64)
         slots, pieces = tables.encoder_slots(), []
         for side in reversed(sides):
-            # What is coded is not kept: a chunk's symbols take more room than it.
+            # Coded symbols are dropped: those of a chunk take more memory than its samples.
             of_context = tables.of_context[side]
             pieces.append(_words(*self._symbols.pop(), of_context, slots, states))
         pieces.reverse()
@@ -123,11 +124,12 @@ class HostEncoder(_Chunk):
 
 
 def _words(symbols, contexts, of_context, slots, states) -> list[bytes]:
-    """Words of a plane, of each lane; `states` go on from the planes behind it."""
+    """The words of a plane, for each lane; `states` continue from the planes after it, because
+    rANS encodes backwards."""
     (rows, width), lanes = symbols.shape, len(states)
     words = np.empty((lanes, -(-rows // lanes) * width + 1), np.uint16)
     places = np.full(lanes, words.shape[1], np.int64)
-    coder = kernels.load("linear_rans")
+    coder = kernels.load("linear.rans")
     coder.rans_encode(symbols, contexts, of_context, slots, words, states, places)
     return [
         row[place:].astype("<u2", copy=False).tobytes()
@@ -142,12 +144,12 @@ class HostDecoder(_Chunk):
     ----------
     shape : (C, h, w)
     tables : Tables
-    streams : Streams, whose places go on
+    streams : Streams, whose positions are advanced
     """
 
     def __init__(self, shape, tables: Tables, streams: Streams):
         super().__init__(shape)
-        self._kernels = kernels.load("linear_decode")
+        self._kernels = kernels.load("linear.decode")
         self._of_context, self._slots = tables.of_context, tables.decoder_slots()
         self._streams = streams
 

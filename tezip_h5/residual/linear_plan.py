@@ -1,4 +1,4 @@
-"""Plans of the linear coder: what the kernels are told of a plane, the same wherever they run."""
+"""Plans of the linear coder: the parameters of the kernels for one plane, on CPU and GPU alike."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ class Planner:
     Attributes
     ----------
     energy_scale : int
-        The shift of the magnitudes of symbols, with which they are looked at around a sample.
+        Magnitudes of neighbouring symbols are shifted right by this for the choice of a context.
     low : int
         The lowest level.
     """
 
     def __init__(self, scale):
-        self._linear = kernels.load("linear")
+        self._linear = kernels.load("linear.plan")
         wraps = scale.top > 2**31 - 1
         self.low, self._high = (-(2**31), 2**31 - 1) if wraps else (0, scale.top)
         self.energy_scale = 0
 
     def begin(self, predicted: bool, channel: int, tolerance: int) -> np.ndarray:
-        """The plan of a plane, but for what its weights say."""
+        """Begin the plan of a plane; `apply` completes it with its weights."""
         linear = self._linear
         plan = np.zeros(linear.PLAN, np.int64)
         plan[linear.CHANNEL], plan[linear.TOLERANCE] = channel, tolerance
@@ -48,11 +48,12 @@ class Planner:
         most = max(-self.low, self._high)
         reach = most * sum(map(abs, rest))
         plan[linear.WIDE] = reach >= 2**31  # whether sums over taps overflow 32 bits
-        # The same of whole predictions, with the median's difference from the frame before.
+        # Whether whole predictions fit into 32 bits, including the median's difference from the
+        # frame before.
         reach += abs(int(plan[linear.BIAS])) + most * sum(map(abs, weights.values[:6]))
         reach = max(reach + most * abs(weights.values[5]), 3 * ONE * most)
         plan[linear.SMALL] = reach < 2**31 - ONE
-        # Whether the fraction of a prediction says anything.
+        # Whether the fraction of a prediction carries information.
         whole = all(weight % ONE == 0 for weight in weights.values)
         plan[linear.FINE] = not (whole or plan[linear.TOLERANCE])
         plan[linear.OWN :] = weights.values[:6]

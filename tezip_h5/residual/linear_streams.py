@@ -1,6 +1,7 @@
-"""Streams of the linear coder: of each lane one of words and one of bits, through a whole chunk.
+"""Streams of the linear coder: a stream of words and a stream of bits for each lane of a chunk.
 
-FORMAT.md, 8.2: their sizes, the words of all, the bits of all, then the heads of planes.
+Layout (FORMAT.md, 8.2): the sizes of the streams, the words of all lanes, the bits of all lanes,
+then the heads of the planes.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from tezip_h5.errors import FormatError
 
 __all__ = ["Bits", "Coded", "Reader", "Streams", "parts", "signed", "varint"]
 
-_MOST = 1 << 40  # words or bits of a stream
+_MOST = 1 << 40  # largest number of words or bits of a stream
 
 
 def varint(number: int) -> bytes:
-    """LEB128: seven bits a byte, low ones first, the top bit where more follow."""
+    """A number in LEB128: seven bits per byte, low bits first; the top bit means more bytes."""
     out = bytearray()
     while number > 127:
         out.append(number & 127 | 128)
@@ -28,12 +29,12 @@ def varint(number: int) -> bytes:
 
 
 def signed(number: int) -> bytes:
-    """A number of 64 bits that may be negative."""
+    """A signed number of 64 bits."""
     return varint(number << 1 ^ number >> 63)
 
 
 class Reader:
-    """Bytes of a section, taken from its front."""
+    """Reads the bytes of a section from its start."""
 
     def __init__(self, data: bytes):
         self._data = data
@@ -48,12 +49,12 @@ class Reader:
 
     @property
     def taken(self) -> int:
-        """How many bytes have been taken."""
+        """Number of bytes that have been read."""
         return self._at
 
     @property
     def exhausted(self) -> bool:
-        """Whether all has been taken."""
+        """Whether all bytes have been read."""
         return self._at == len(self._data)
 
     def varint(self, limit: int) -> int:
@@ -78,12 +79,12 @@ class Reader:
 
 
 class Bits:
-    """The low bits of every lane, as they are found.
+    """The low bits of every lane, collected while encoding.
 
     Attributes
     ----------
-    words : uint32 (lanes, n), zero where no bits are yet
-    filled : int64 (lanes,), how many bits there are
+    words : uint32 (lanes, n), zero where there are no bits yet
+    filled : int64 (lanes,), the number of bits
     """
 
     def __init__(self, lanes: int):
@@ -91,7 +92,7 @@ class Bits:
         self.filled = np.zeros(lanes, np.int64)
 
     def make_room(self, count: int) -> None:
-        """See to it that `count` bits more find a place in each lane."""
+        """Make room for `count` more bits in each lane."""
         needed = (int(self.filled.max()) + count >> 5) + 2
         held = self.words.shape[1]
         if needed > held:
@@ -99,7 +100,7 @@ class Bits:
             self.words = np.pad(self.words, ((0, 0), (0, more)))
 
     def streams(self) -> list[tuple[bytes, int]]:
-        """What there is of each lane, and its number of bits."""
+        """The words of each lane, and its number of bits."""
         stored = self.words.astype("<u4", copy=False)
         return [
             (row[: (count >> 5) + 1].tobytes()[: -(-count // 8)], count)
@@ -114,9 +115,9 @@ class Coded:
     Attributes
     ----------
     words : bytes of every lane
-    states : int64 (lanes,), what rANS was left in, with which decoding begins
+    states : int64 (lanes,), the final states of rANS, with which decoding begins
     bits : Bits
-    taken, low : of every plane, how many words and how many low bits
+    taken, low : the numbers of words and of low bits of every plane
     """
 
     words: list[bytes]
@@ -126,7 +127,7 @@ class Coded:
     low: list[int]
 
     def pack(self) -> bytes:
-        """As the section of residuals begins."""
+        """The first part of the residuals section."""
         begins = [int(state).to_bytes(4, "little") for state in self.states]
         words = [begin + rest for begin, rest in zip(begins, self.words, strict=True)]
         low = self.bits.streams()
@@ -138,19 +139,20 @@ class Coded:
 
 
 def _streams(reader: Reader, lanes: int):
-    """Of every lane: how many words and bits it has; its words; its bits. Heads are left."""
+    """Read, for every lane, the numbers of words and bits, the words, and the bits. The heads of
+    the planes remain to be read."""
     numbers = [(reader.varint(_MOST), reader.varint(_MOST)) for _ in range(lanes)]
     words = [reader.take(2 * n) for n, _ in numbers]
     return numbers, words, [reader.take(-(-n // 8)) for _, n in numbers]
 
 
 def parts(data: bytes, lanes: int) -> dict[str, int]:
-    """What the bytes of the section of residuals are, by name.
+    """Number of bytes of each part of the residuals section.
 
     Raises
     ------
     FormatError
-        When its streams do not lie in it.
+        When its streams do not fit into it.
     """
     reader = Reader(data)
     _, words, bits = _streams(reader, lanes)
@@ -171,13 +173,14 @@ class Streams:
     reader : Reader
     lanes : int
     width : int
-        Samples of a row: so many may be read behind a stream's end before it is noticed.
+        Samples per row. The end of a stream is checked once per row, so up to this many may be read
+        behind it.
 
     Attributes
     ----------
     words, bits : uint16 and uint32 arrays, lane after lane
-    places : int64 (3, lanes), the state of each lane, where its words and its bits go on
-    limits : int64 (2, lanes), where its words and bits end
+    places : int64 (3, lanes), of each lane the state, and the positions in its words and bits
+    limits : int64 (2, lanes), the ends of its words and bits
     """
 
     def __init__(self, reader: Reader, lanes: int, width: int):
@@ -188,7 +191,7 @@ class Streams:
         if counts.min() < 2:
             raise FormatError("a residual stream is too short to begin")
         states = np.array([int(lane[0]) | int(lane[1]) << 16 for lane in words], np.int64)
-        if states.min() < kernels.load("linear").LOWEST:
+        if states.min() < kernels.load("linear.plan").LOWEST:
             raise FormatError("a residual stream begins in a state that does not occur")
         of_words, of_bits = _starts(words), 32 * _starts(bits)
         self.words, self.bits = np.concatenate(words), np.concatenate(bits)
@@ -197,13 +200,13 @@ class Streams:
 
     @property
     def ended(self) -> bool:
-        """Whether all streams are where they end."""
+        """Whether all streams have been read to their ends."""
         at_end = np.array_equal(self.places[1:], self.limits)
-        return at_end and bool((self.places[0] == kernels.load("linear").LOWEST).all())
+        return at_end and bool((self.places[0] == kernels.load("linear.plan").LOWEST).all())
 
 
 def _starts(streams: list[np.ndarray]) -> np.ndarray:
-    """Where each begins when they lie one behind the other."""
+    """The start of each stream in an array that holds them one after the other."""
     sizes = [stream.size for stream in streams]
     return np.cumsum([0, *sizes[:-1]])
 

@@ -1,7 +1,7 @@
-"""Tables of the linear coder: which table serves a context, and the frequencies in each.
+"""Tables of the linear coder: the table of each context, and the frequencies in each table.
 
-The encoder counts symbols by context, gathers contexts whose symbols are alike under one
-table each, and transmits the tables: the decoder does not adapt, it looks up.
+The encoder counts symbols by context, gives contexts with similar symbols a common table, and
+transmits the tables. The decoder does not adapt; it only looks up.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ __all__ = ["MOST_SYMBOLS", "SIDES", "Tables", "build", "symbols_for"]
 SIDES = 3
 MOST_SYMBOLS = 144  # symbols of levels of 32 bits
 _MOST_TABLES = 32
-_TOTAL = 4096
+_TOTAL = 4096  # sum of the frequencies of a table
 _PREFIX = struct.Struct("<BBBB")  # energy scale, tables, symbols, sides (a bit each)
-_SAMPLES_PER_TABLE = 4000  # more tables do not pay for themselves
-_TABLES = 24
-_ROUNDS = 3
-_SLACK = 12.0  # bits that an entry of the map costs when it differs from the one before
+_SAMPLES_PER_TABLE = 4000  # with fewer samples per table, tables cost more than they save
+_TABLES = 24  # at most so many tables are made
+_ROUNDS = 3  # rounds of k-means
+_SLACK = 12.0  # bits that it costs when a context has another table than the context before it
 
 
 def symbols_for(top: int, tolerance: int) -> int:
-    """How many symbols the levels 0..top can need."""
+    """Number of symbols that the levels 0..top can need."""
     largest = max(2 * (top // (2 * tolerance + 1) + 1), 1)
     octave = largest.bit_length() - 1
     return min(32 + 4 * max(octave - 4, 0), MOST_SYMBOLS)
@@ -40,9 +40,9 @@ class Tables:
 
     Attributes
     ----------
-    scale : int, the magnitudes of symbols are shifted right by this in energies
-    of_context : uint8 (SIDES, contexts), the table that serves each context
-    frequencies : int64 (tables, symbols), of which each row adds up to 4096
+    scale : int, magnitudes of symbols are shifted right by this to choose a context
+    of_context : uint8 (SIDES, contexts), the number of the table of each context
+    frequencies : int64 (tables, symbols); each row adds up to 4096
     """
 
     def __init__(self, scale, of_context, frequencies):
@@ -86,7 +86,7 @@ class Tables:
                 f"tables out of range: scale {scale}, {count} tables of {symbols} symbols, "
                 f"sides {sides:#x}"
             )
-        contexts = kernels.load("linear").CONTEXTS
+        contexts = kernels.load("linear.plan").CONTEXTS
         used = [side for side in range(SIDES) if sides >> side & 1]
         size = contexts * len(used) + 2 * count * symbols
         body = inflate(data[_PREFIX.size :], size, "a section of tables")
@@ -103,12 +103,12 @@ class Tables:
 
 
 def build(counts: np.ndarray, scale: int) -> tuple[Tables, list[int]]:
-    """Tables that code `counts` (int32 (SIDES, contexts, symbols)) in few bits.
+    """Make tables that code `counts` (int32 (SIDES, contexts, symbols)) in few bits.
 
-    Contexts begin sorted by the size of their symbols and move to the table that codes them
-    best, a few times over (k-means with code lengths as distances).
+    This is k-means with code lengths as distances. Contexts are first grouped by the size of their
+    symbols. Then each moves to the table that codes it best, several times.
     """
-    fit = kernels.load("linear_fit")
+    fit = kernels.load("linear.fit")
     sides, contexts, symbols = counts.shape
     flat = counts.reshape(-1, symbols)
     found = np.empty(len(flat), np.int64)
@@ -144,7 +144,8 @@ def build(counts: np.ndarray, scale: int) -> tuple[Tables, list[int]]:
 
 
 def _normalized(counts: np.ndarray) -> np.ndarray:
-    """Frequencies in proportion to `counts` that add up to 4096, at least 1 where it counts."""
+    """Frequencies in proportion to `counts`; they add up to 4096, and are at least 1 for every
+    symbol that occurs."""
     frequencies = np.where(counts > 0, np.maximum(counts * _TOTAL // counts.sum(), 1), 0)
     excess = int(frequencies.sum()) - _TOTAL
     while excess > 0:  # many rare symbols: take from the frequent ones

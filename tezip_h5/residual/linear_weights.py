@@ -1,7 +1,8 @@
-"""Weights of the linear coder: which samples predict a plane, learned by its encoder.
+"""Weights of the linear coder, with which a plane is predicted. Its encoder learns them.
 
-Least squares on a lattice of samples of the original, with the noise that quantization will
-add to neighbours in the same plane; candidates are compared by what their symbols would cost.
+A plane is one channel of a frame. The weights come from least squares on a lattice of samples of
+the original, with the noise that quantization will add to neighbours in the same plane. Several
+candidates are compared by the estimated bits of their symbols.
 """
 
 from __future__ import annotations
@@ -14,18 +15,20 @@ from tezip_h5 import kernels
 
 __all__ = ["ONE", "Fitter", "Weights", "taps_of"]
 
-ONE = 4096  # a weight of one
-_LIMIT = 32767
-_MOST_SAMPLES, _LEAST_SAMPLES, _SPACING = 4096, 1024, 64
-_NOISE = 0.25  # of the variance of quantization, that samples lack
-_MEMORY = 0.67  # how much the statistics of one frame count in the next
-# Samples that weights serve before others are learned, by whether samples are exact. Then weights
-# need only follow the scene; in a closed loop they follow what it does to its own predictions.
+ONE = 4096  # the weight 1.0
+_LIMIT = 32767  # largest weight
+_MOST_SAMPLES, _LEAST_SAMPLES, _SPACING = 4096, 1024, 64  # one of 64 samples, within these limits
+_NOISE = 0.25  # share of the variance of quantization that is added, as samples are originals
+_MEMORY = 0.67  # weight of earlier statistics when those of a new frame are added
+# Weights are learned again after this many samples. The first value is for lossless coding, where
+# weights need only follow the scene. With a tolerance they also follow the coder's own errors.
 _RELEARNED = {True: 1 << 19, False: 1 << 16}
-_GAIN, _LONGEST = 0.01, 4  # weights that save less than this are learned less and less often
+# If new weights save less than this share of the bits, the next ones are learned after twice as
+# many samples, up to this many times as many.
+_GAIN, _LONGEST = 0.01, 4
 
-# Where samples are taken: source, dy, dx. Source 0 is this plane, 1 the frame before it, 2 and
-# 3 this frame's last channel and the one before that.
+# Taps: neighbours of a sample that predict it, as (source, dy, dx). Source 0 is this plane, 1 the
+# frame before it, 2 and 3 are the two channels of this frame that were coded before this one.
 _ABOVE = [(0, -2, 0), (0, -2, -1), (0, -2, 1)]
 _BEFORE = [(1, 0, 0), (1, 0, -1), (1, 0, 1), (1, -1, 0), (1, 1, 0)]
 _BEFORE += [(1, -1, -1), (1, -1, 1), (1, 1, -1), (1, 1, 1)]
@@ -43,15 +46,15 @@ def taps_of(predicted: bool, channel: int) -> list[tuple[int, int, int]]:
 
 @dataclass(frozen=True)
 class Weights:
-    """What predicts a plane.
+    """The weights that predict a plane.
 
     Attributes
     ----------
     values : weights of W, WW, N, NW, NE, the median, then of the taps; 4096 is one
-    mean : the level at which they are exact
-    drift : the median is that of differences from the frame before
-    side : where magnitudes of symbols around a sample are looked at
-    flat : nothing does; cells count from the lowest level, and have no sign
+    mean : a plane of this constant level is predicted exactly
+    drift : whether the median is that of differences from the frame before
+    side : the plane in which magnitudes of symbols around a sample choose its context
+    flat : there is no prediction; cells are counted from the lowest level, and have no sign
     """
 
     values: tuple[int, ...]
@@ -62,43 +65,43 @@ class Weights:
 
     @classmethod
     def median(cls, taps: int, drift: bool, side: int) -> Weights:
-        """The median alone."""
+        """Weights that predict by the median alone."""
         return cls((0,) * 5 + (ONE,) + (0,) * taps, 0, drift, side)
 
     @classmethod
     def none(cls, taps: int, lowest: int, side: int) -> Weights:
-        """Those of a flat plane."""
+        """The weights of a flat plane."""
         return cls((0,) * (_FIRST + taps), lowest, False, side, True)
 
 
 @dataclass
 class _Past:
-    """What is known of one kind of planes."""
+    """Statistics of one kind of planes: of one channel, in keyframes or in predicted frames."""
 
-    products: np.ndarray | None = None  # sums of products, older ones counting less
+    products: np.ndarray | None = None  # sums of products; older ones have smaller weights
     fits: int = 0
     passed: int = 0  # samples since the last fit
-    pause: int = 1  # until the next, in `_RELEARNED`
+    pause: int = 1  # samples until the next fit, in units of `_RELEARNED`
 
 
 class Fitter:
-    """Choose weights plane after plane."""
+    """Chooses the weights of each plane, in order."""
 
     def __init__(self):
-        self._kernels = kernels.load("linear_fit")
+        self._kernels = kernels.load("linear.fit")
         self._pasts: dict[tuple[bool, int], _Past] = {}
         self._turn = 0
 
     def due(self, samples: int, plan) -> bool:
-        """Whether weights are to be learned for the next plane, which has so many samples."""
+        """Whether to learn weights for the next plane, which has this number of samples."""
         past = self._past(plan)
         past.passed += samples
-        exact = not plan[kernels.load("linear").TOLERANCE]
-        # The first weights of a chunk come from few samples: others follow at once.
+        exact = not plan[kernels.load("linear.plan").TOLERANCE]
+        # The first weights of a chunk come from few samples, so they are learned again soon.
         return past.fits < 2 or past.passed >= past.pause * _RELEARNED[exact]
 
     def _past(self, plan) -> _Past:
-        linear = kernels.load("linear")
+        linear = kernels.load("linear.plan")
         key = bool(plan[linear.PREDICTED]), int(plan[linear.CHANNEL])
         return self._pasts.setdefault(key, _Past())
 
@@ -107,12 +110,12 @@ class Fitter:
 
         Parameters
         ----------
-        levels : int32 (h, w), the plane's
-        own, plan : as the kernels want them, with what is known of the plane
-        last : the weights in use for such planes; they cost nothing
-        side : where to look for magnitudes if the frame before predicts nothing
+        levels : int32 (h, w), the levels of the plane
+        own, plan : the planes and the plan, as the kernels take them
+        last : the present weights for such planes, which need not be transmitted again
+        side : the plane whose magnitudes choose contexts, if the frame before is not used
         """
-        linear, past = kernels.load("linear"), self._past(plan)
+        linear, past = kernels.load("linear.plan"), self._past(plan)
         predicted, channel = bool(plan[linear.PREDICTED]), int(plan[linear.CHANNEL])
         past.fits, past.passed = past.fits + 1, 0
         taps = np.array(taps_of(predicted, channel), np.int64)
@@ -122,9 +125,9 @@ class Fitter:
             return fallback, 0.0
         temporal = linear.SIDE_BEFORE if predicted and channel == 0 else side
         candidates = [] if last is None else [last]
-        # Half of the samples tell which candidate is best: of those it has been fitted to, the
-        # newest always seems to be. Where samples are few, and for the first fit, all are needed,
-        # and half of them judge all the same.
+        # One half of the samples fits, the other half judges, because new weights always look
+        # better on the samples that they were fitted to. If samples are few, and in the first fit,
+        # all of them fit, and half of them judge nevertheless.
         few = past.products is None or len(samples) < 2 * _LEAST_SAMPLES
         fitted = samples if few else np.ascontiguousarray(samples[1::2])
         candidates += self._solve(fitted, past, plan, taps, mean, (temporal, side))
@@ -146,7 +149,7 @@ class Fitter:
         height, width = levels.shape
         wanted = np.clip(levels.size // _SPACING, _LEAST_SAMPLES, _MOST_SAMPLES)
         down = across = max(1, int(np.sqrt(levels.size / wanted)))
-        # Lines and bands, too, have their samples.
+        # Very low or very narrow planes must have enough samples, too.
         if height < 4 * down:
             down = max(1, height // 4)
             across = max(1, int(levels.size // (wanted * down)))
@@ -163,7 +166,7 @@ class Fitter:
 
     def _solve(self, samples, past, plan, taps, mean, sides):
         """Least squares: with the drift, with the median, and without the frame before."""
-        linear = kernels.load("linear")
+        linear = kernels.load("linear.plan")
         predicted, tolerance = bool(plan[linear.PREDICTED]), int(plan[linear.TOLERANCE])
         features = samples.shape[1] - 2
         products = np.zeros((features + 1, features + 1))
@@ -174,7 +177,7 @@ class Fitter:
         past.products = products
         noisy = np.ones(features)
         noisy[_TAPS:] = [source == 0 for source, _, _ in taps]
-        # Samples are as coarse as those beside them will be, but never as if by accident.
+        # Decoded neighbours in this plane will have errors, which the original samples lack.
         noise = _NOISE * tolerance * (tolerance + 1) / 3
         matrix = products[:features, :features] + np.diag(weight * (1e-3 + noise * noisy))
         matrix[np.diag_indices(features)] *= 1 + 1e-9
@@ -185,7 +188,7 @@ class Fitter:
         if predicted:
             for median, drift in ((_MEDIAN, True), (_DRIFT, False)):
                 choices.append((np.arange(features) != median, drift, sides[0]))
-        # What is not kept has a weight of 0: its equation says so.
+        # For features that are left out, the equation is: weight = 0.
         kept = np.array([choice[0] for choice in choices])
         matrices = matrix * (kept[:, :, None] & kept[:, None, :])
         matrices += np.eye(features) * ~kept[:, None]
@@ -200,7 +203,7 @@ class Fitter:
             yield Weights((*values[:5], median, *values[_TAPS:]), mean, drift, side)
 
     def _costs(self, samples, mean, candidates, plan):
-        """Bits that the samples' symbols take with each candidate, and their mean size."""
+        """Estimated bits of the samples' symbols with each candidate, and the mean symbol size."""
         features = samples.shape[1] - 2
         weights = np.zeros((features, 8), np.float32)
         offsets = np.zeros(8, np.float32)
@@ -208,7 +211,7 @@ class Fitter:
             values = np.array(candidate.values, np.float64) / ONE
             weights[:5, i], weights[_TAPS:, i] = values[:5], values[_FIRST:]
             weights[_DRIFT if candidate.drift else _MEDIAN, i] = values[5]
-            # Samples are differences from `mean`; this candidate's are from its own.
+            # The samples are differences from `mean`; a candidate has a mean of its own.
             offsets[i] = (candidate.mean - mean) * (1 - values.sum())
         found = np.empty((len(candidates), 2))
         self._kernels.costs(np.ascontiguousarray(samples), weights, offsets, plan, found)

@@ -1,9 +1,9 @@
 """The context-mixing coder: adaptive prediction of every pixel, logistic mixing of contexts.
 
-Unlike the stages it sees pixels, not residuals: every pixel is predicted by a blend of its
-neighbours, the frames before, the network and adaptive filters; what is left is quantised in
-closed loop and coded as binary decisions whose probabilities are mixed from many contexts.
-Keyframes go the same way, without frames before them.
+Unlike the stages it codes pixels, not residuals. Every pixel is predicted by a blend of its
+neighbours, the frames before, the network and adaptive filters. The residual is quantised in a
+closed loop and coded as binary decisions, whose probabilities are mixed from many contexts.
+Keyframes are coded in the same way, without frames before them.
 """
 
 from __future__ import annotations
@@ -32,11 +32,13 @@ _PREFIX = struct.Struct("<BBBBH")  # model, flags, use of weights, 0, bands
 _SIZE = struct.Struct("<I")
 _GUIDED = 1  # beside the flags of changes
 MOST_TOP = 2**30
-"""Largest level it takes."""
-_BAND_PIXELS = {0: 1 << 16, 1: 1 << 17}  # of a band of one frame, about, by model
-_LEAST_TAUGHT = 4096  # pixels of a frame; weights cost more than they gain in smaller ones
-_TRIAL_FRAMES, _TRIAL_SHARE = 4, 64  # a trial takes so many frames, and such a part of all
-_ALONE = 1.015  # what adapts beside transmitted weights has hardly begun to in a trial
+"""Largest level that this coder takes."""
+_BAND_PIXELS = {0: 1 << 16, 1: 1 << 17}  # about the number of pixels of a band, by model
+_LEAST_TAUGHT = 4096  # in frames with fewer pixels, transmitted weights cost more than they save
+_TRIAL_FRAMES, _TRIAL_SHARE = 4, 64  # a trial encodes part of 4 frames: 1/64 of the chunk's samples
+# In a trial adaptive predictors have learned little yet, so transmitted weights alone look better
+# than they are. Their bytes are multiplied by this.
+_ALONE = 1.015
 
 
 def _bands(number: int, height: int, width: int) -> int:
@@ -45,7 +47,7 @@ def _bands(number: int, height: int, width: int) -> int:
 
 
 def _most_bands(height: int, width: int) -> int:
-    """Bands that a frame may have: each has a state of its own, whatever its size."""
+    """Largest number of bands of a frame; each band has an adaptive state of fixed size."""
     return max(1, min(height // 32, max(2, -(-height * width // min(_BAND_PIXELS.values())))))
 
 
@@ -102,7 +104,7 @@ class MixingEncoder:
         Parameters
         ----------
         channels : list of Known
-            What there is to learn from, of every channel.
+            The frames of every channel to learn from.
         """
         if channels[0].original[0].size < _LEAST_TAUGHT:
             return
@@ -123,7 +125,7 @@ class MixingEncoder:
         self._open(*ways[self._best_trial(channels, ways)])
 
     def _learn(self, channels: list[Known], changes: Changes):
-        """The channels, their past frames changed, and weights for them."""
+        """Learn weights for channels whose past frames are adjusted by `changes`; returns both."""
         if changes.flags:
             channels = [
                 replace(known, brought=partial(changes.past, c=c))
@@ -132,7 +134,7 @@ class MixingEncoder:
         return channels, [lessons.learn(known) for known in channels]
 
     def _jumps(self, channels: list[Known], changes: Changes) -> Changes | None:
-        """Changes of brightness besides `changes`, if there are any."""
+        """`changes` with changes of brightness; None if there are none."""
         found = [brightness.estimate(k.original, k.keyframes, k.tolerance) for k in channels]
         if all(jumps is None for jumps in found):
             return None
@@ -141,7 +143,7 @@ class MixingEncoder:
         return replace(changes, brightness=found)
 
     def _motion(self, channels: list[Known], changes: Changes) -> Changes | None:
-        """Motion besides `changes`, if there is any."""
+        """`changes` with motion; None if there is none."""
         first = channels[0]
         last = partial(first.past, first.original, back=1)
         vectors = motion.estimate(
@@ -150,14 +152,16 @@ class MixingEncoder:
         return None if vectors is None else replace(changes, vectors=vectors)
 
     def _best_trial(self, channels: list[Known], choices) -> int:
-        """Which of two or more weights and changes will make the fewest bytes."""
+        """The number of the choice (weights and changes) with the fewest bytes in a trial."""
         trials = [self._trial(channels, *choice) for choice in choices]
         return int(np.argmin(follow(trials, self.threads, self.device)))
 
     def _trial(self, channels: list[Known], weights: Weights, changes: Changes):
-        """Bytes that a part of the frames takes, judged by the first ones, from a band's middle;
-        a generator for `follow`."""
-        block = kernels.load("motion").BLOCK
+        """A generator for `follow`, which encodes a part of the first frames, in a band's middle.
+
+        Its result is the estimated number of bytes of that part in all frames.
+        """
+        block = kernels.load("mixing.motion").BLOCK
         band = len(self._rows) // 2
         part = self._rows[band]
         height, width = part.stop - part.start, self._shape[2]
@@ -179,7 +183,7 @@ class MixingEncoder:
         keyframes = np.array(channels[0].keyframes)
         bands, ends = Bands([stream]), [0]
         for t, frame in enumerate(part):
-            # Where a network will predict, the last frame stands in for it.
+            # The last frame takes the place of a network's prediction, which is not known yet.
             yield bands, ([frame], [part[max(t - 1, 0)]], tolerances, keyframes[t])
             ends.append(stream.position)
         bands.close()
@@ -191,14 +195,14 @@ class MixingEncoder:
         return size * _ALONE if weights.use == 2 else size
 
     def keyframe(self, levels: np.ndarray, tolerances: np.ndarray, free=None) -> np.ndarray:
-        """Code a frame from itself; returns its reconstruction, int32 (C, h, w).
+        """Code a keyframe; returns its reconstruction, int32 (C, h, w).
 
-        Where `free`, bool of that shape, any sample will do.
+        `free`, bool of that shape, marks holes, whose samples the coder may choose.
         """
         return self._code(levels, levels, tolerances, free, keyframe=True)
 
     def residual(self, levels, prediction, tolerances, free=None) -> np.ndarray:
-        """Code a frame from what is known; returns its reconstruction, int32 (C, h, w)."""
+        """Code a predicted frame; returns its reconstruction, int32 (C, h, w)."""
         return self._code(levels, prediction, tolerances, free, keyframe=False)
 
     def _code(self, levels, prediction, tolerances, free, keyframe):
@@ -237,7 +241,7 @@ class MixingEncoder:
 
 
 def _prefix(section: bytes, shape) -> tuple[int, int, int, int]:
-    """Model, flags, use of weights and bands, as a section of frames of this shape begins."""
+    """Read the prefix of a section: model, flags, use of weights and number of bands."""
     if len(section) < _PREFIX.size:
         raise FormatError(f"a section of {len(section)} bytes; its prefix needs {_PREFIX.size}")
     number, flags, use, zero, bands = _PREFIX.unpack_from(section)
@@ -256,7 +260,7 @@ def _prefix(section: bytes, shape) -> tuple[int, int, int, int]:
 
 
 def _streams(data: bytes, bands: int) -> list[bytes]:
-    """Every band's stream: as a section ends, their sizes before them."""
+    """The streams of all bands, from the end of a section, where their sizes come first."""
     start = bands * _SIZE.size
     if len(data) < start:
         raise FormatError(f"a mixed section ends {start - len(data)} bytes before its streams")
@@ -316,7 +320,7 @@ class MixingDecoder:
 
     @staticmethod
     def parts(name: str, data: bytes, shape) -> dict[str, int]:
-        """What the bytes of the section `name` are; FormatError when they are none of ours."""
+        """Number of bytes of each part of the section `name`; FormatError if it is not valid."""
         if name != RESIDUALS:
             raise FormatError(f"the mixing coder has no section of {name}")
         _, flags, use, bands = _prefix(data, shape)

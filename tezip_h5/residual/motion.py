@@ -1,4 +1,4 @@
-"""Motion: how blocks of a band moved since the frame before, transmitted as vectors."""
+"""Motion compensation: how blocks of a band moved since the frame before, sent as vectors."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from tezip_h5.inflate import Block, inflate
 __all__ = ["BLOCK", "estimate", "followed", "pack", "shape_of", "unpack"]
 
 BLOCK = Block("motion vectors", struct.Struct("<IH"))
-"""All bands' vectors; the second number is that of frames."""
+"""The block with the vectors of all bands; its second number is the number of frames."""
 
-_MOST_BLOCKS = 1 << 22  # of all frames; larger chunks are taken as still
-_MOST_FRAMES = (1 << 16) - 1  # that can be counted
-_WORTH = 0.03  # share of the differences that motion explains
+_MOST_BLOCKS = 1 << 22  # chunks with more blocks, in all frames, get no motion
+_MOST_FRAMES = (1 << 16) - 1  # the number of frames is stored in 16 bits
+_WORTH = 0.03  # motion must reduce the differences by this share in a trial to be searched for
 
 
 def shape_of(frames: int, rows: int, columns: int) -> tuple[int, int, int, int]:
     """Shape of a band's vectors: frames, blocks down, blocks across, (dy, dx)."""
-    block = kernels.load("motion").BLOCK
+    block = kernels.load("mixing.motion").BLOCK
     return frames, -(-rows // block), -(-columns // block), 2
 
 
@@ -41,12 +41,12 @@ def estimate(
     Parameters
     ----------
     frames : int32 (T, h, w), the levels of the first channel
-    last : `last(t)` is frame t - 1, as bright as frame t
+    last : `last(t)` is frame t - 1, adjusted to the brightness of frame t
     rows : the bands
     skip : int
-        Which rows are compared: all, every second one, and so on.
+        Step between the rows that are compared: 1 for all, 2 for every second one, and so on.
     """
-    search = kernels.load("motion").search
+    search = kernels.load("mixing.motion").search
     moving = [t for t, keyframe in enumerate(keyframes) if t > 0 and not keyframe]
     count, height, width = frames.shape
     blocks = sum(math.prod(shape_of(count, part.stop - part.start, width)) for part in rows) // 2
@@ -58,7 +58,7 @@ def estimate(
         pair = ((frame[part] >> excess).astype(np.int16) for frame in (frames[t], last(t)))
         return search(*pair, past, skip, out)
 
-    # A few rows of blocks in the middle of the chunk tell whether it is worth the search.
+    # A few rows of blocks in the middle of the chunk decide whether the search is worth it.
     t = moving[len(moving) // 2]
     middle = slice(max(0, height // 2 - 32), height // 2 + 32)
     trial = np.zeros(shape_of(1, middle.stop - middle.start, width)[1:], np.int8)
@@ -75,8 +75,8 @@ def estimate(
 
 
 def followed(frame: np.ndarray, rows: list[slice], bands: list[np.ndarray], t: int) -> np.ndarray:
-    """Frame t - 1 (int32 (h, w)) with its blocks where frame t has them."""
-    kernel = kernels.load("motion")
+    """Frame t - 1 (int32 (h, w)), with its blocks moved to their places in frame t."""
+    kernel = kernels.load("mixing.motion")
     out = np.empty_like(frame)
     for part, vectors in zip(rows, bands, strict=True):
         size = part.stop - part.start, frame.shape[1]
@@ -85,7 +85,7 @@ def followed(frame: np.ndarray, rows: list[slice], bands: list[np.ndarray], t: i
 
 
 def pack(bands: list[np.ndarray]) -> bytes:
-    """All bands' vectors as bytes: a length, then zstd of their differences from block to block,
+    """All bands' vectors as bytes: a length, then their differences from block to block in zstd,
     all dy before all dx."""
     flat = np.concatenate([np.moveaxis(vectors, -1, 0).reshape(2, -1) for vectors in bands], 1)
     return BLOCK.pack(np.diff(flat, prepend=np.int8(0)).tobytes(), len(bands[0]))

@@ -5,7 +5,7 @@ Two quantizers. *uniform* replaces a residual by the index of its cell of width
 quantization): consecutive residuals whose allowed intervals intersect become one value,
 the middle of the intersection; made here to keep its bound, in integers.
 
-All arrays of a call lie in one place, the host's memory or a CUDA device's.
+All arrays of a call are either in the host's memory or on a CUDA device.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def quantize(name, levels, prediction, tolerance, top, width, out=None):
 
 def dequantize(name, symbols, prediction, tolerance, top, width, reconstruction):
     """Inverse of `quantize`: fill `reconstruction` (int32 (h, w)) from `symbols`."""
-    # Run-merging sends residuals, not indices: they add up as at tolerance 0.
+    # The symbols of run-merging are residuals, not indices of cells, as with a tolerance of 0.
     if name == "run-merging":
         tolerance = 0
     kernels.of(symbols).uniform_decode(

@@ -53,7 +53,7 @@ class Counter:
         return distinct[np.argsort(-counts, kind="stable")].astype(self._type)
 
     def _counted(self) -> np.ndarray:
-        """How often every symbol occurs, from the least one."""
+        """How often every symbol occurs, in increasing order of the symbols."""
         if self._counts is not None:
             return arrays.at(self._counts, "cpu")
         unsigned = np.concatenate(self._frames).view(f"u{self._type.itemsize}")
@@ -61,7 +61,7 @@ class Counter:
 
 
 class Ranking:
-    """A table of symbols by rank, and what replaces one by the other.
+    """A table of symbols by rank, which translates between symbols and ranks.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ class Ranking:
         self._lookups: dict[tuple, tuple] = {}
 
     def _lookup(self, device: str, name: str, make) -> tuple:
-        """Arrays that a table lookup needs, made and brought to the device once."""
+        """Arrays for the lookup of symbols, which are made and copied to the device once."""
         if (device, name) not in self._lookups:
             self._lookups[device, name] = tuple(arrays.at(array, device) for array in make())
         return self._lookups[device, name]

@@ -1,8 +1,8 @@
 """TEZip's residual coder: quantization, DBSE, PEE, zstd, put together.
 
 Roy et al., *Compression of Time Evolutionary Image Data through Predictive Deep Neural
-Networks*, CCGrid 2021. Keyframes make one stream and predicted frames another; each stream
-chooses for itself whether DBSE and PEE serve it.
+Networks*, CCGrid 2021. Keyframes are one stream and predicted frames another. DBSE and PEE are
+switched on or off for each stream.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ KEYFRAMES, RESIDUALS = "keyframes", "residuals"
 
 _PREFIX = struct.Struct("<BBBBI")  # options, symbol width, packed width, quantizer, table bytes
 _SPATIAL, _RANKS = 1, 2
-_SAMPLE_ROWS = 64  # rows looked at when DBSE is chosen
+_SAMPLE_ROWS = 64  # rows of the sample that decides on DBSE
 _SIGNED = {1: np.int8, 2: np.int16, 4: np.int32}
 
 
 @dataclass(frozen=True)
 class _Stream:
-    """What a stream's prefix says."""
+    """The contents of a stream's prefix."""
 
     spatial: bool
     table: np.ndarray | None  # PEE's symbols by rank
@@ -79,7 +79,7 @@ class _Stream:
 
     @classmethod
     def parts(cls, data: bytes) -> dict[str, int]:
-        """What the bytes of a stream are, by name; its table and symbols are not looked at."""
+        """Number of bytes of each part of a stream; its table and symbols are not read."""
         *_, table = cls._prefix(data)
         symbols = len(data) - _PREFIX.size - table
         return {"prefix": _PREFIX.size, "table of ranks": table, "symbols, zstd": symbols}
@@ -105,10 +105,10 @@ class StageEncoder:
     Attributes
     ----------
     device : "cpu" | "cuda"
-        Where the stages run. Arrays are brought there unless they lie there, what is returned
-        lies there; bytes do not depend on it.
+        The device of the stages. Arrays are copied to it if needed, and results lie on it. The
+        bytes do not depend on it.
     place : str
-        Where arrays that are given need not be moved; the same as `device`.
+        The place of arrays that need not be copied; the same as `device`.
     """
 
     device = "cpu"
@@ -128,9 +128,9 @@ class StageEncoder:
         return self.device
 
     def keyframe(self, levels, tolerances: np.ndarray, free=None):
-        """Code a frame from itself; returns its reconstruction, int32 (C, h, w).
+        """Code a keyframe; returns its reconstruction, int32 (C, h, w).
 
-        Where `free`, bool of that shape, any sample would do; the original's stages keep to levels.
+        `free`, bool of that shape, marks holes; the stages ignore it and code their levels.
         """
         levels = arrays.at(levels, self.device)
         out = symbols, reconstruction = self._frame(), self._frame()
@@ -167,7 +167,7 @@ class StageEncoder:
         return sections, [sizes[id(frames)].pop(0) for frames in self._order]
 
     def _smallest(self, frames: list) -> tuple[bytes, list[int]]:
-        """Code one stream every way that is allowed and promising; keep the smallest."""
+        """Code one stream in every way that is allowed and promising; returns the smallest."""
         best = None
         for use_spatial in self._spatial_choices(frames):
             for use_ranks in self._ranks_choices():
@@ -180,7 +180,7 @@ class StageEncoder:
         if self._settings.spatial is not None:
             return (self._settings.spatial,)
         if frames is self._keyframes:
-            return (False,)  # already differences of neighbours
+            return (False,)  # keyframes are differences of neighbours already
         middle = max(self._shape[1] // 2 - _SAMPLE_ROWS // 2, 0)
         frame = arrays.at(frames[len(frames) // 2], "cpu").reshape(self._shape)
         sample = frame[:, middle : middle + _SAMPLE_ROWS].astype(np.int32)
@@ -216,7 +216,7 @@ class StageEncoder:
                 table = counter.table()
                 ranking = ranks.Ranking(table)
                 ranks_packed = entropy.width_of(0, table.size - 1, signed=False)
-            # Without a pin, ranks are worth trying only where they need fewer bytes.
+            # Unless pinned, ranks are tried only if they need fewer bytes per symbol.
             if not forced and (ranks_packed is None or ranks_packed >= packed):
                 return None
             packed = ranks_packed
@@ -243,9 +243,9 @@ class StageDecoder:
     Attributes
     ----------
     device : "cpu" | "cuda"
-        As the encoder's; predictions are brought there, frames lie there.
+        As in the encoder; predictions are copied to it, and frames lie on it.
     place : str
-        As the encoder's.
+        As in the encoder.
     """
 
     device = "cpu"
@@ -262,7 +262,7 @@ class StageDecoder:
 
     @staticmethod
     def parts(name: str, data: bytes, shape) -> dict[str, int]:
-        """What the bytes of the section `name` are; FormatError when they are none of ours."""
+        """Number of bytes of each part of the section `name`; FormatError if it is not valid."""
         if name not in (KEYFRAMES, RESIDUALS):
             raise FormatError(f"the stages have no section of {name}")
         return _Stream.parts(data)

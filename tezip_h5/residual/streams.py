@@ -1,4 +1,4 @@
-"""Streams of the context-mixing coder: bands of rows of all frames, and what each remembers."""
+"""Streams of the context-mixing coder. A stream is one band of rows of all frames."""
 
 from __future__ import annotations
 
@@ -13,33 +13,34 @@ from tezip_h5.kernels.sizes import COARSE, FINE, FIRST_COUNTER, MISSED_MOST, TON
 
 __all__ = ["MODELS", "Bands", "Stream", "Weights", "follow"]
 
-WORST_BYTES = 16  # of one pixel, more than any decision path needs
-_MOST_BYTES = 48  # of one pixel, if every decision were as unlikely as can be
-MODELS = {0: ("coarse", COARSE), 1: ("fine", FINE)}
-"""Kernel and sizes by number."""
+WORST_BYTES = 16  # room for one pixel when encoding: more than its decisions need
+_MOST_BYTES = 48  # the most bytes of one pixel if every decision has the least probability
+MODELS = {0: ("mixing.coarse", COARSE), 1: ("mixing.fine", FINE)}
+"""Name of the kernel and its sizes, by the number of the model."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Transmitted weights: 0 unused, 1 as one more voter, 2 alone; and every channel's."""
+    """Transmitted weights of every channel, and their `use`: 0 none, 1 as one more predictor of the
+    blend, 2 as the only predictor."""
 
     use: int = 0
     of_channels: list[np.ndarray] | None = None
 
 
 class _Channel:
-    """What one channel of one stream remembers."""
+    """The state of one channel of one stream."""
 
     def __init__(self, kernel, model: Sizes, size: tuple[int, int]):
         padded = (size[0] + kernel.TOP + kernel.BOTTOM, size[1] + kernel.LEFT + kernel.RIGHT)
-        self.planes = [np.zeros(padded, np.int32) for _ in range(3)]  # now, the last, before that
+        self.planes = [np.zeros(padded, np.int32) for _ in range(3)]  # this frame, the last two
         self.mean = np.zeros(padded if model.fine else (0, 0), np.int32)
         self.symbols = np.zeros((2, *padded), np.int32)
         self.errors = np.zeros(padded, np.int32)
         self.misses = np.zeros((2, *(padded if model.fine else (0, 0))), np.int32)
         self.usual = np.zeros(padded if model.fine else (0, 0), np.int32)
         self.tones = np.zeros((2, TONES), np.int32)
-        self.sums = kernels.load("nearby").Sums(*(size if model.fine else (0, 0)))
+        self.sums = kernels.load("mixing.nearby").Sums(*(size if model.fine else (0, 0)))
         self.filters = np.zeros((3, kernel.TAPS), np.int32)
         self.filters[0, :2] = 1 << 15
         self.filters[1:, 12] = 1 << 16
@@ -47,13 +48,13 @@ class _Channel:
         self.counters = np.full(sum(model.contexts) * model.slots, FIRST_COUNTER, np.uint32)
         self.weights = np.zeros((sum(model.mixers) * model.slots, model.weight_columns), np.int32)
         self.weights[:, : model.inputs] = model.first_weight
-        tables = kernels.load("mixing")
+        tables = kernels.load("mixing.decisions")
         self.refined = np.zeros((sum(model.refiners) * model.slots, 33), np.uint16)
         self.refined[:] = tables.FIRST_REFINED
         self.seen = 0  # frames since the last keyframe
 
     def begin(self, keyframe: bool) -> None:
-        """A frame begins."""
+        """Begin a frame."""
         if keyframe:
             self.seen = 0
             self.symbols[1] = 0
@@ -63,9 +64,9 @@ class _Channel:
         self.misses[0] = 0
 
     def turn(self, top: int) -> None:
-        """The frame is done: this one becomes the last."""
+        """End a frame: it becomes the last one."""
         if self.mean.size:
-            remember = kernels.load("mean").remember
+            remember = kernels.load("mixing.mean").remember
             remember(self.planes[0], self.seen, top, self.mean)
             remember(self.misses[0], self.seen, MISSED_MOST, self.usual)
         self.seen += 1
@@ -81,7 +82,7 @@ class Stream:
     Parameters
     ----------
     number : int
-        Of the model, see `MODELS`.
+        Number of the model, see `MODELS`.
     shape : (C, h, w) of the band
     top : largest level
     guided : bool
@@ -90,9 +91,9 @@ class Stream:
     vectors : int8 (T, blocks down, blocks across, 2), optional
         How blocks moved since the frame before.
     brightness : list of int64 (T, (gain, offset)), optional
-        Of every channel, since the frame before, with 16 fraction bits.
+        Changes of every channel since the frame before, with 16 fraction bits.
     data : bytes, optional
-        To decode.
+        The bytes to decode; without them the stream encodes.
     """
 
     def __init__(
@@ -114,12 +115,12 @@ class Stream:
 
     @cached_property
     def finer(self) -> int:
-        """Fraction bits of means."""
-        return kernels.load("mean").finer(self.top)
+        """Number of fraction bits of the running means."""
+        return kernels.load("mixing.mean").finer(self.top)
 
     @cached_property
     def _kernel(self):
-        return kernels.load("pixels")
+        return kernels.load("mixing.pixels")
 
     @cached_property
     def _code_plane(self):
@@ -132,7 +133,7 @@ class Stream:
 
     @cached_property
     def _scratch(self) -> tuple[np.ndarray, ...]:
-        """A plane of zeros, one for predictions, errors of voters, weights where there are none."""
+        """Arrays for the kernel: zeros, predictions, errors of predictors, and empty weights."""
         padded, kernel = self._channels[0].errors.shape, self._kernel
         planes = np.zeros((2, *padded), np.int32)
         voter_errors = np.zeros((2, padded[1], kernel.VOTERS), np.int32)
@@ -140,7 +141,7 @@ class Stream:
 
     @property
     def position(self) -> int:
-        """Bytes read or written."""
+        """Number of bytes read or written."""
         return int(self.coder[3])
 
     def code(self, levels, prediction, tolerances, keyframe: bool) -> np.ndarray:
@@ -211,8 +212,8 @@ class Stream:
         return out
 
     def changes(self) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """How blocks of the coming frame moved, and (gain, offset) of every channel; None where
-        nothing changes."""
+        """Vectors of the blocks of the next frame, and (gain, offset) of every channel; each is
+        None if nothing changes."""
         t, vectors, brightness = self._frame, self._vectors, self._brightness
         vectors = None if vectors is None or t >= len(vectors) else vectors[t]
         if brightness is not None:
@@ -220,8 +221,11 @@ class Stream:
         return vectors if vectors is not None and vectors.any() else None, brightness
 
     def coded(self, coder: np.ndarray, data: np.ndarray) -> None:
-        """A frame was coded elsewhere: the arithmetic coder then, its position counting from
-        where it was, and the bytes that an encoder wrote."""
+        """Take over the result of a frame that a device has coded.
+
+        `coder` is the state of the arithmetic coder, with its position relative to the old one;
+        `data` are the bytes that an encoder wrote.
+        """
         position = self.position + int(coder[3])
         if not self.decoding:
             self.data = np.concatenate([self.data[: self.position], data])
@@ -230,13 +234,13 @@ class Stream:
         self._frame += 1
 
     def _past(self, c: int, channel: _Channel) -> tuple[np.ndarray, ...]:
-        """The last frames' planes: as bright as this frame, and every block where it has it."""
+        """The planes of the last frames, adjusted to the brightness and motion of this frame."""
         vectors, brightness = self.changes()
         if brightness is not None and channel.seen > 0:
             gain, offset = brightness[c]
             for plane in channel.planes[1:]:
-                kernels.load("motion").brighten(plane, gain, offset, self.top)
-            kernels.load("motion").brighten(
+                kernels.load("mixing.motion").brighten(plane, gain, offset, self.top)
+            kernels.load("mixing.motion").brighten(
                 channel.mean, gain, offset << self.finer, self.top << self.finer
             )
         planes = (*channel.planes[1:], channel.symbols[1], channel.misses[1])
@@ -247,7 +251,7 @@ class Stream:
         moved = tuple(np.zeros_like(plane) for plane in planes)
         for plane, out in zip(planes, moved, strict=True):
             if plane.size:
-                kernels.load("motion").follow(
+                kernels.load("mixing.motion").follow(
                     plane, kernel.TOP, kernel.LEFT, rows, columns, vectors, out
                 )
         *planes, channel.usual, channel.mean = moved
@@ -267,7 +271,7 @@ class Stream:
 
 
 class Bands:
-    """Streams that are coded frame by frame at the same time: those of one chunk."""
+    """The streams of one chunk, which are coded at the same time, frame by frame."""
 
     def __init__(self, streams: list[Stream]):
         self.streams = streams
@@ -278,8 +282,8 @@ class Bands:
     ) -> list[np.ndarray]:
         """Encode or decode a frame; returns every stream's reconstruction, int32 (C, h, w).
 
-        `levels` and `predictions` are lists, one array for every stream; levels are not looked at
-        when decoding. All frames are coded on the same device.
+        `levels` and `predictions` are lists, with one array for every stream; decoding ignores the
+        levels. All frames must be coded on the same device.
         """
         if device == "cuda":
             return _together([(self, (levels, predictions, tolerances, keyframe))])[0]
@@ -290,8 +294,8 @@ class Bands:
         )
 
     def works(self, levels, predictions, tolerances, keyframe) -> list:
-        """What a frame is for the device."""
-        device = kernels.load("cuda_streams")
+        """The work of coding a frame, as the device takes it."""
+        device = kernels.load("cuda.mixing.streams")
         if self._lanes is None:
             first = self.streams[0]
             self._lanes = device.streams().open(
@@ -311,7 +315,7 @@ class Bands:
         ):
             vectors, brightness = stream.changes()
             data = stream.data[stream.position :] if stream.decoding else stream.data[:0]
-            # As many as a frame could take, were everything as unlikely as can be.
+            # The most bytes that a frame can take, with the least probability of everything.
             data = data[: _MOST_BYTES * int(np.prod(stream.shape)) + 64]
             works.append(
                 device.Work(
@@ -335,7 +339,7 @@ class Bands:
         return [stream.finish() for stream in self.streams]
 
     def close(self) -> None:
-        """Give back what the device has of them; no frame can be coded any more."""
+        """Release the device's memory; no further frame can be coded."""
         if self._close is not None:
             self._close()
 
@@ -343,7 +347,7 @@ class Bands:
 def _together(calls) -> list[list[np.ndarray]]:
     """Code a frame of several `Bands` on the device: [(bands, what `code` takes)]."""
     works = [bands.works(*arguments) for bands, arguments in calls]
-    kernels.load("cuda_streams").streams().code([w for part in works for w in part])
+    kernels.load("cuda.mixing.streams").streams().code([w for part in works for w in part])
     out = []
     for (bands, _), part in zip(calls, works, strict=True):
         for stream, work in zip(bands.streams, part, strict=True):
@@ -353,9 +357,10 @@ def _together(calls) -> list[list[np.ndarray]]:
 
 
 def follow(trials: list[Generator], threads: int = 1, device: str = "cpu") -> list:
-    """What generators return that yield (bands, what `Bands.code` takes) for every frame.
+    """Run generators that yield (bands, arguments of `Bands.code`) for every frame.
 
-    By `threads`, or all of them frame by frame on the device; they have the same number of frames.
+    Returns their results. They run in `threads`, or on the device, where the same frame of all of
+    them is coded at once; they must have the same number of frames.
     """
 
     def alone(trial):

@@ -1,10 +1,11 @@
-"""Chunks of zarr arrays <-> payloads: what both of its codecs do."""
+"""Chunks of zarr arrays <-> payloads. The codecs for both of zarr's formats use this module."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,19 +17,26 @@ from tezip_h5.hdf5.pipeline.options import ChunkOptions, TEZip
 from tezip_h5.model import store
 from tezip_h5.prediction.integer import IntegerModel
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from typing_extensions import Unpack
+
+    from tezip_h5.signatures import SettingsKeywords
+
 __all__ = ["ChunkCodec", "Configured", "frames_shape", "model_text"]
 
 
 def frames_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """How a chunk of an array is taken: (G, H, W), or (G, H, W, C) with C <= 4.
+    """The shape (G, H, W), or (G, H, W, C) with C <= 4, in which a chunk is encoded.
 
-    The last two axes are rows and columns (before an axis of channels in chunks of four axes);
-    all others are frames, one after the other.
+    The last two axes are rows and columns (before an axis of channels in chunks of four axes).
+    All other axes are joined into one axis of frames.
 
     Raises
     ------
     InputError
-        When it has fewer than two axes, or no samples.
+        When the chunk has fewer than two axes, or no samples.
     """
     shape = tuple(int(n) for n in shape)
     if len(shape) < 2 or 0 in shape:
@@ -42,12 +50,12 @@ def frames_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def model_text(model: IntegerModel) -> str:
-    """A model as text, for the metadata of an array whose chunks it predicts."""
+    """A model as text, for the metadata of an array whose chunks need it."""
     return base64.b64encode(model.to_bytes()).decode("ascii")
 
 
 class ChunkCodec:
-    """Options, and the models that chunks need: from a configuration and back.
+    """The options of a codec and the models that its chunks need; converts from and to JSON.
 
     Parameters
     ----------
@@ -78,11 +86,11 @@ class ChunkCodec:
         return config | ({"models": sorted(texts)} if texts else {})
 
     def __reduce__(self):
-        # Another process must register the models, too.
+        # Another process must be able to register the models, too.
         return _from_config, (self.get_config(),)
 
     def encode(self, chunk: np.ndarray) -> bytes:
-        """The payload of a chunk, any shape that `frames_shape` takes.
+        """Encode a chunk of any shape that `frames_shape` takes.
 
         Raises
         ------
@@ -100,12 +108,12 @@ class ChunkCodec:
         ----------
         payload : bytes-like
         dtype, shape : optional
-            What they must be; the result has this shape.
+            The expected ones; the result has this shape.
 
         Raises
         ------
         FormatError
-            When the payload is damaged, or holds other samples than it should.
+            When the payload is damaged, or has another dtype or shape.
         ModelError
             When it needs a model that is not found.
         """
@@ -123,18 +131,17 @@ class ChunkCodec:
 
 
 class Configured:
-    """A codec of zarr's that is made from options, and says them: the parameters are `TEZip`'s, and
-    `models` those of `ChunkCodec`."""
+    """A zarr codec with the options of `TEZip` as parameters, and `models` as in `ChunkCodec`."""
 
     def __init__(
         self,
-        absolute=None,
-        relative=None,
-        pointwise_relative=None,
-        noise=None,
-        models=(),
-        **settings,
-    ):
+        absolute: float | None = None,
+        relative: float | None = None,
+        pointwise_relative: float | None = None,
+        noise: float | None = None,
+        models: Sequence[str] = (),
+        **settings: Unpack[SettingsKeywords],
+    ) -> None:
         self._chunks = ChunkCodec(
             models,
             absolute=absolute,

@@ -1,4 +1,7 @@
-"""The codec for numcodecs, found by its entry point: zarr's format 2, kerchunk's references."""
+"""The codec for numcodecs, for zarr's format 2 and kerchunk's references.
+
+It is found by its entry point.
+"""
 
 from __future__ import annotations
 
@@ -23,20 +26,19 @@ class TEZipCodec(Configured, Codec):
     absolute, relative, pointwise_relative, noise : float, optional
         The error bound, see `tezip_h5.ErrorBound`; none is lossless.
     models : list of str, optional
-        Models that chunks need and that do not ship. An array's metadata hold them; nobody need
-        write them by hand.
+        Models that chunks need and that do not ship. They are stored in an array's metadata.
     **settings
         See `tezip_h5.Settings`.
 
     Raises
     ------
     InputError, ModelError
-        For options that cannot be, and models that are not found.
+        For options that are not valid, and models that are not found.
 
     Notes
     -----
-    A chunk says what it holds: any `TEZipCodec()` decodes it. What `tezip_h5.TEZip` says of
-    relative bounds and of rewriting parts of chunks holds here, too.
+    A chunk describes itself, so any `TEZipCodec()` decodes it. The notes of `tezip_h5.TEZip` on
+    relative bounds and on rewriting parts of chunks hold here, too.
 
     Examples
     --------
@@ -59,7 +61,7 @@ class TEZipCodec(Configured, Codec):
         Parameters
         ----------
         buf : array (G, H, W[, C]), C order, little-endian
-            Of other than three or four axes, the last two are rows and columns.
+            If there are not three or four axes, the last two are rows and columns.
 
         Returns
         -------
@@ -68,7 +70,7 @@ class TEZipCodec(Configured, Codec):
         Raises
         ------
         InputError
-            For a chunk that is not so, or of a dtype that no stack has.
+            For a chunk in another order or byte order, or of a dtype that cannot be stored.
         BoundError
             If the decoder would break the bound.
         """
@@ -89,7 +91,7 @@ class TEZipCodec(Configured, Codec):
         ----------
         buf : bytes-like
         out : array of as many bytes, optional
-            Filled, and returned.
+            An array to fill and return.
 
         Returns
         -------

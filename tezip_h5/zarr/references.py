@@ -1,8 +1,8 @@
-"""`references`: where the chunks of a file's stacks lie, so that zarr reads them without HDF5.
+"""`references`: the places of chunks in an HDF5 file, so that zarr reads stacks without HDF5.
 
 The result is version 1 of kerchunk's references, which fsspec's ``reference://`` reads: zarr
 fetches byte ranges of the HDF5 file, locally or from an object store, and decodes them with our
-codec. kerchunk itself does not know our filter, and is not needed here.
+codec. kerchunk itself does not know our filter, so it is not used here.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import math
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
@@ -27,27 +28,38 @@ from tezip_h5.hdf5.reading import reader
 from tezip_h5.model import embedding, store
 from tezip_h5.zarr.chunks import ChunkCodec, model_text
 
+if TYPE_CHECKING:
+    from tezip_h5.signatures import PathLike
+
 __all__ = ["references"]
 
 _OF_HDF5 = {"DIMENSION_LABELS", "DIMENSION_LIST", "REFERENCE_LIST", "tezip"}
 
 
-def references(path, name=None, *, url=None, zarr_format: int = 2, others: bool = False) -> dict:
+def references(
+    path: PathLike,
+    name: str | None = None,
+    *,
+    url: str | None = None,
+    zarr_format: int = 2,
+    others: bool = False,
+) -> dict:
     """References to the chunks of a file's stacks, for fsspec and zarr.
 
     Parameters
     ----------
     path : str or path
-        The HDF5 file; it is only read, and none of its samples.
+        The HDF5 file. Its samples are not read.
     name : str, optional
         Only this stack; default all.
     url : str, optional
-        Where readers will find the file, such as ``s3://bucket/run.h5``; default its absolute path.
+        The address of the file for readers, such as ``s3://bucket/run.h5``; default: its absolute
+        path.
     zarr_format : 2 or 3
-        Of the arrays and groups described. kerchunk's own tools know 2.
+        The zarr format of the arrays and groups. kerchunk's own tools know format 2.
     others : bool
-        Have kerchunk describe the file's other datasets, too (zarr_format 2 only). Those that it
-        cannot are named in a warning.
+        Let kerchunk describe the file's other datasets, too (zarr_format 2 only). A warning names
+        those that it cannot describe.
 
     Returns
     -------
@@ -96,7 +108,7 @@ def references(path, name=None, *, url=None, zarr_format: int = 2, others: bool 
 
 
 class _Refs:
-    """References, as they are collected."""
+    """Collects references."""
 
     def __init__(self, url: str, zarr_format: int):
         self._url, self._format = url, zarr_format
@@ -116,7 +128,7 @@ class _Refs:
             self._note(place, ".zattrs", attributes)
 
     def add(self, data: h5py.Dataset) -> None:
-        """A stack: its groups, its array, its chunks."""
+        """Add a stack: its groups, its array, its chunks."""
         if data.id.get_create_plist().get_nfilters() != 1:
             raise InputError(f"{data.name} has further filters beside tezip; give other stacks")
         path = ""
@@ -164,7 +176,7 @@ class _Refs:
             }
             self._note(place, "zarr.json", about)
             return
-        # xarray takes a fill value for the mark of missing samples, and would lose all that are so.
+        # xarray would replace all samples that equal a fill value by NaN.
         grid = zip(data.shape, data.chunks, strict=True)
         complete = data.id.get_num_chunks() == math.prod(-(-n // c) for n, c in grid)
         about = {
@@ -181,7 +193,7 @@ class _Refs:
         self._note(place, ".zattrs", attributes | {"_ARRAY_DIMENSIONS": dims})
 
     def consolidate(self) -> None:
-        """Note in every group what is in it: zarr does not find that out through references."""
+        """List the contents of every group in it, because zarr cannot list references itself."""
         if self._format != 2:
             return
         about = {
@@ -195,14 +207,14 @@ class _Refs:
             self.refs[f"{group}.zmetadata"] = json.dumps(note)
 
     def add_others(self, path: Path, file: h5py.File) -> None:
-        """What kerchunk makes of all other datasets."""
+        """Add kerchunk's references to all other datasets."""
         try:
             from kerchunk.hdf import SingleHdf5ToZarr
         except ImportError:
             raise InputError('others=True needs kerchunk: pip install "tezip_h5[zarr]"') from None
         translator = SingleHdf5ToZarr(str(path), self._url, error="ignore", inline_threshold=0)
-        # It waits for zarr's threads inside a callback of HDF5: were a garbage collection on one
-        # of them to close an h5py object, both would wait for ever.
+        # kerchunk waits for zarr's threads inside a callback of HDF5. If garbage collection in one
+        # of them closed an h5py object, both would deadlock.
         collecting = gc.isenabled()
         gc.collect()
         gc.disable()
@@ -228,7 +240,7 @@ class _Refs:
 
 
 def _chunks(data: h5py.Dataset):
-    """Where every chunk of a dataset lies."""
+    """The place of every chunk of a dataset in the file."""
     if hasattr(data.id, "chunk_iter"):
         found: list = []
         data.id.chunk_iter(found.append)
@@ -247,9 +259,9 @@ def _models_of(data: h5py.Dataset) -> list[str]:
 
 
 def _dimensions(data: h5py.Dataset) -> list[str]:
-    """Names of the axes: their labels, or what they are."""
+    """Names of the axes: their labels, or names by their meaning."""
     own = container.tables_of(data) == data.parent
-    prefix = "" if own else f"{data.name.rpartition('/')[2]}_"  # others beside it differ in size
+    prefix = "" if own else f"{data.name.rpartition('/')[2]}_"  # others may have other sizes
     names = [label.label for label in data.dims]
     panel_axes = panel_axes_of(data)
     panels = ["panel"] if panel_axes == 1 else [f"panel_{i}" for i in range(panel_axes)]
@@ -258,7 +270,7 @@ def _dimensions(data: h5py.Dataset) -> list[str]:
 
 
 def _plain_attributes(item) -> dict:
-    """Attributes as JSON can hold them; references and the like are left out."""
+    """The attributes that JSON can hold; references and similar types are left out."""
     plain = {}
     for name in sorted(set(item.attrs) - _OF_HDF5):
         try:
@@ -284,7 +296,7 @@ def _plain(value):
 
 
 def _plain_number(value):
-    """Also those that JSON has no digits for, as zarr writes them."""
+    """A number for JSON; NaN and infinities are written as zarr does."""
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if isinstance(value, str | bool | int | float):

@@ -1,4 +1,7 @@
-"""The codec for zarr's format 3, found by its entry point: chunks of an array <-> payloads."""
+"""The codec for zarr's format 3: chunks of an array <-> payloads.
+
+It is found by its entry point.
+"""
 
 from __future__ import annotations
 
@@ -24,22 +27,8 @@ class TEZipSerializer(Configured, ArrayBytesCodec):
 
     Parameters
     ----------
-    absolute, relative, pointwise_relative, noise : float, optional
-        The error bound, see `tezip_h5.ErrorBound`; none is lossless.
-    models : list of str, optional
-        Models that chunks need and that do not ship. An array's metadata hold them; nobody need
-        write them by hand.
-    **settings
-        See `tezip_h5.Settings`.
-
-    Raises
-    ------
-    InputError, ModelError
-        For options and arrays that cannot be, and models that are not found.
-
-    Notes
-    -----
-    What `tezip_h5.TEZip` says of relative bounds and of rewriting parts of chunks holds here, too.
+    absolute, relative, pointwise_relative, noise, models, **settings
+        And what is raised, also for arrays that cannot be: see `tezip_h5.zarr.numcodec.TEZipCodec`.
 
     Examples
     --------
@@ -69,7 +58,7 @@ class TEZipSerializer(Configured, ArrayBytesCodec):
         return cls(**data.get("configuration", {}))
 
     def to_dict(self) -> dict:
-        """What stands in an array's metadata: a dict with `name` and `configuration`."""
+        """The codec in an array's metadata: a dict with `name` and `configuration`."""
         return {"name": NAME, "configuration": self._chunks.get_config()}
 
     def evolve_from_array_spec(self, array_spec) -> TEZipSerializer:

@@ -1,1 +1,1 @@
-"""Whole files: converted, recompressed, repaired."""
+"""Changing whole files: `convert`, `recompress` and `repair`."""

@@ -1,7 +1,7 @@
-"""`convert`: a file's image stacks compressed where they stand, all else copied, in a new file.
+"""`convert`: make a new file in which image stacks are compressed and all else is copied.
 
-The new file is made beside the target, under a name of its own: first the stacks, chunk by chunk,
-so that a conversion which was interrupted goes on where it was; then the rest of the tree.
+The new file is made beside the target, under a temporary name. The stacks come first, chunk by
+chunk, so that an interrupted conversion can be continued. The rest of the tree comes last.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import h5py
 
@@ -30,24 +31,31 @@ from tezip_h5.hdf5.writing.plan import Job, Plan
 from tezip_h5.levels import DTYPES
 from tezip_h5.version import __version__
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from typing_extensions import Unpack
+
+    from tezip_h5.signatures import PathLike, SettingsKeywords
+
 __all__ = ["Converted", "ConvertedStack", "convert"]
 
 _log = logging.getLogger("tezip_h5")
 _STAGING = "/tezip.converting"
-_LEAST_BYTES = 1 << 15  # of what is taken for a stack without being named
+_LEAST_BYTES = 1 << 15  # smaller datasets are compressed only if they are named
 _LEAST_SIDE, _LEAST_PANEL_SIDE = 8, 32
 
 
 @dataclass(frozen=True)
 class ConvertedStack:
-    """What became of one stack.
+    """One converted stack.
 
     Attributes
     ----------
     path, dtype : str
     shape : tuple of int
     bytes_before, bytes_after : int
-        That its samples took in the old file, and its chunks take in the new one.
+        Size of its samples in the old file, and of its chunks in the new one.
     max_error : float
         Largest |original - reconstruction|, in the unit of the samples.
     """
@@ -62,19 +70,19 @@ class ConvertedStack:
 
 @dataclass(frozen=True)
 class Converted:
-    """What converting a file came to. Printable.
+    """The result of converting a file. Printable.
 
     Attributes
     ----------
     path : str
         The file that holds the stacks now.
     bytes_before, bytes_after : int
-        Of the whole file.
+        Size of the whole file.
     seconds : float
         Wall time.
     stacks : list of ConvertedStack
     lost : list of str
-        References that could not be made anew.
+        References that could not be copied, and are empty in the new file.
     """
 
     path: str
@@ -100,9 +108,9 @@ class Converted:
 
 
 def convert(
-    source,
-    target=None,
-    datasets=None,
+    source: PathLike,
+    target: PathLike | None = None,
+    datasets: str | Sequence[str] | None = None,
     *,
     in_place: bool = False,
     absolute: float | None = None,
@@ -116,13 +124,14 @@ def convert(
     embed_model: bool = False,
     progress: bool | None = None,
     device: str = "auto",
-    **settings,
+    **settings: Unpack[SettingsKeywords],
 ) -> Converted:
-    """Compress the image stacks of an HDF5 file; everything else stays what it is.
+    """Compress the image stacks of an HDF5 file, and copy everything else.
 
-    Groups, attributes, links of all kinds, references, dimension scales and other datasets, in
-    their own filters, are copied; the stacks keep their paths. Every stack is read back and
-    compared before the new file gets its name. Interrupted, the same call goes on where it was.
+    The stacks keep their paths. Groups, attributes, links of all kinds, references, dimension
+    scales and other datasets, in their own filters, are copied. Every stack is read back and
+    compared before the new file gets its name. After an interruption, the same call continues
+    where it stopped.
 
     Parameters
     ----------
@@ -134,7 +143,7 @@ def convert(
         frames of at least 8 x 8 pixels, and (T, modules, H, W) with at least 32 x 32, of 32 KiB
         or more.
     in_place : bool
-        Replace `source` by the new file. It takes the place of both until then.
+        Replace `source` by the new file. The disk must have room for both until then.
     absolute, relative, pointwise_relative, noise
         The error bound, see `ErrorBound`; none is lossless.
     chunk_frames, tile, threads, preview, embed_model, progress, device, **settings
@@ -171,7 +180,7 @@ def convert(
         check_target(source, target)
     part = finished.beside(target, ".part")
     with opening.open_existing(source) as old:
-        if in_place and old.swmr_mode:  # who writes it would go on in the file that is replaced
+        if in_place and old.swmr_mode:  # its writer would continue in the replaced file
             raise InputError(
                 f"{source} is being written by another process, or its writer died; convert it in "
                 "place when that has ended, or after `tezip-h5 repair`"
@@ -276,7 +285,7 @@ def _is_stack(item) -> bool:
 
 
 def _panel_axes(data: h5py.Dataset) -> int:
-    """Axes between time and rows: none with at most 4 channels at the end."""
+    """Number of panel axes, between time and rows; 0 if the last axis is one of channels."""
     if data.ndim == 4 and data.shape[3] <= 4:
         return 0
     return max(data.ndim - 3, 0)
@@ -285,7 +294,13 @@ def _panel_axes(data: h5py.Dataset) -> int:
 def _job(data, options: dict, preview, progress) -> Job:
     panel_axes = _panel_axes(data)
     stack = open_stack(data, panel_axes=panel_axes, lossy=not options["bound"].lossless)
-    plan = Plan(stack.frame_shape, stack.dtype, count=stack.count, panel_axes=panel_axes, **options)
+    plan = Plan(
+        frame_shape=stack.frame_shape,
+        dtype=stack.dtype,
+        count=stack.count,
+        panel_axes=panel_axes,
+        **options,
+    )
     return Job(stack, plan, preview, progress, durable=True, most=data.maxshape[0])
 
 
@@ -293,8 +308,10 @@ def _job(data, options: dict, preview, progress) -> Job:
 
 
 def _open_part(part: Path, what: str, mode: int | None) -> h5py.File:
-    """The unfinished file of the same conversion, or a new one; nobody who may not read the
-    file whose place it will take, of this `mode`, may read it."""
+    """Open the unfinished file of the same conversion, or make a new one.
+
+    The permissions of the file are `mode`, those of the file that it will replace.
+    """
     if part.exists():
         try:
             file = h5py.File(part, "r+")

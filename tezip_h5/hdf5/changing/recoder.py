@@ -1,4 +1,4 @@
-"""A `StackEncoder` for the samples of a stack that is there: they are encoded anew."""
+"""A `StackEncoder` that encodes the samples of an existing stack again."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ def recoder_of(
     threads: int,
     device: str,
 ) -> tuple[StackEncoder, RecodingTally]:
-    """What encodes a stack anew, given its frames; and what it comes to.
+    """The encoder that encodes a stack again, given its frames, and its tally.
 
     Parameters
     ----------
     data, tables
-        The stack as it is.
+        The existing stack.
     group : h5py.Group
-        Where the new one will be.
+        The group of the new stack.
     options : ChunkOptions
-        Of the new one.
+        The options of the new stack.
     threads, device
-        What encodes.
+        Threads and device that encode.
     """
     layout = Layout(data.shape[1:], data.chunks, panel_axes_of(data))
     dtype = options.dtype or data.dtype.newbyteorder("<")
@@ -66,20 +66,20 @@ def recoder_of(
 def _choices(
     file: h5py.File, layout: Layout, options: ChunkOptions, tables: h5py.Group, count: int
 ) -> Choices:
-    """What steps try. No step says which coder others take: each chunk is compared with what it
-    was."""
+    """The choices of each step. Coders are not compared between steps, because each new chunk is
+    compared with the old one."""
     digest = model_of(tables)
     embedded = digest is not None and f"{embedding.MODELS}/{digest.hex()}" in tables.file
     steps = -(-count // layout.chunk[0])
     networks = NetworkChoice(file, options.settings, layout.channels, steps, embedded)
     if networks.model is None and digest is not None:
-        # The level tries none, but chunks that stay as they are need theirs.
+        # The level tries no network, but chunks that are kept may need the one they have.
         networks.model = store.find(digest)
     return Choices(networks, CoderChoice(None), layout.tile_count)
 
 
 def _recoder_at(data: h5py.Dataset, device: str, offset: tuple[int, ...]):
-    """What encodes the chunk anew that lies at this offset of the old dataset."""
+    """The function that encodes the chunk at this offset of the old dataset again."""
     stored = stored_chunk(data, offset)
     if stored is None:
         raise FormatError(f"{data.name} has no chunk at {offset}: frames are missing")
@@ -89,10 +89,10 @@ def _recoder_at(data: h5py.Dataset, device: str, offset: tuple[int, ...]):
 def _recode(
     payload, frames, bound, settings, *, saving, mixing_saved, preferred, shape, model, **options
 ) -> Encoded:
-    """`recode`, with the arguments that the pool gives; None was stored raw.
+    """Call `recode` with the arguments that a pool gives; `payload` is None for a raw chunk.
 
-    What a network saves under `bound`, and which coder is smaller there, says nothing here:
-    nothing more may be lost.
+    The savings that were measured under `bound` are ignored, because here the samples are encoded
+    losslessly.
     """
     model = model if settings.effort.tries_networks else None
     if payload is None:
@@ -101,12 +101,12 @@ def _recode(
 
 
 class RecodingTally(Tally):
-    """What recompressing comes to, which has rows of all frames from before.
+    """The tally of recompressing a stack, whose table has rows of all frames already.
 
     Attributes
     ----------
     kept : int
-        Chunks that stayed as they were.
+        Number of chunks whose bytes were kept.
     """
 
     def __init__(self, past: Past, preview: Preview | None, old_rows: np.ndarray):
@@ -114,7 +114,7 @@ class RecodingTally(Tally):
         self._old_rows, self.kept = old_rows, 0
 
     def rows(self, count: int, tiles: list[Encoded], known: np.ndarray) -> np.ndarray:
-        """See `Tally.rows`; errors are those of what was lost before."""
+        """See `Tally.rows`; the errors are those of the first compression."""
         rows = super().rows(count, tiles, known)
         start = self.totals.frames
         old = self._old_rows[start : start + count]

@@ -1,6 +1,6 @@
-"""`recompress`: the stacks of a file encoded anew, at another level, into another file.
+"""`recompress`: encode the stacks of a file again, at another level, into another file.
 
-Samples come back bit for bit as they came before, lossy ones too; see `recoding`. All else in
+All samples come back bit for bit as before, those of lossy stacks too; see `recoding`. All else in
 the file is copied.
 """
 
@@ -11,6 +11,7 @@ import time
 import uuid
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import TYPE_CHECKING
 
 import h5py
 
@@ -33,6 +34,11 @@ from tezip_h5.model import embedding
 from tezip_h5.recoding import Kept, recode
 from tezip_h5.settings import Settings
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tezip_h5.signatures import PathLike
+
 __all__ = ["Recompressed", "RecompressedStack", "recompress"]
 
 _TABLES = ("frames", "keyframes", "preview", "model")
@@ -40,15 +46,15 @@ _TABLES = ("frames", "keyframes", "preview", "model")
 
 @dataclass(frozen=True)
 class RecompressedStack:
-    """What became of one stack.
+    """One recompressed stack.
 
     Attributes
     ----------
     name : str
     bytes_before, bytes_after : int
-        Of its chunks.
+        Size of its chunks.
     chunks, kept_chunks : int
-        How many there are, and how many stayed as they were.
+        Number of chunks, and of those whose bytes were kept.
     """
 
     name: str
@@ -60,14 +66,14 @@ class RecompressedStack:
 
 @dataclass(frozen=True)
 class Recompressed:
-    """What recompressing a file came to. Printable.
+    """The result of recompressing a file. Printable.
 
     Attributes
     ----------
     path, level : str
-        The new file, and how it was encoded.
+        The new file, and its level.
     bytes_before, bytes_after : int
-        Of the whole file.
+        Size of the whole file.
     seconds : float
         Wall time.
     stacks : list of RecompressedStack
@@ -95,9 +101,15 @@ class Recompressed:
 
 
 def recompress(
-    source, target, *, level="best", threads=None, name=None, device="auto"
+    source: PathLike,
+    target: PathLike,
+    *,
+    level: str = "best",
+    threads: int | None = None,
+    name: str | Sequence[str] | None = None,
+    device: str = "auto",
 ) -> Recompressed:
-    """Encode the stacks of a file anew; every sample stays what it is, bit for bit.
+    """Encode the stacks of a file again; every sample stays as it is, bit for bit.
 
     Parameters
     ----------
@@ -106,8 +118,8 @@ def recompress(
     target : str or path
         The new file. It appears under its name when it is complete.
     level : "fast" | "balanced" | "best"
-        See `Settings`. Windows and warm-up frames stay where the writer put them; parts that
-        were pinned are free again.
+        See `Settings`. Windows and warm-up frames stay where the writer put them. Other choices
+        that the writer pinned are free again.
     threads : int, optional
         Default: all processors.
     name : str or list of str, optional
@@ -162,7 +174,7 @@ def recompress(
 
 
 def _chosen(file: h5py.File, name) -> dict[str, h5py.Dataset]:
-    """The stacks to encode anew."""
+    """The stacks to encode again."""
     stacks = container.find_stacks(file)
     if not stacks:
         raise InputError(f"{file.filename} holds no dataset compressed with tezip")
@@ -208,7 +220,7 @@ def _copy(old, new, chosen, level, threads, device) -> list[RecompressedStack]:
 
 
 def _options(data: h5py.Dataset, level: str) -> ChunkOptions:
-    """What a dataset will be encoded with: its own options, but for level and pins."""
+    """The options for encoding a dataset again: its own, with the new level and without pins."""
     check_dataset(data)
     old = options_of(data)
     kept = {n: getattr(old.settings, n) for n in ("window", "mse_threshold", "warmup", "model")}
@@ -281,7 +293,7 @@ def _recompress_bare(name, data, new, level) -> RecompressedStack:
 
 
 def _smaller_payload(data, offset, payload, settings) -> bytes | None:
-    """A chunk encoded anew; None when it is not smaller."""
+    """A chunk's new payload; None if it is not smaller."""
     reader.decode_payload(payload, data, offset, keep=False)  # says where the damage is
     frames = decode_chunk(payload)[tuple(slice(n) for n in peek(payload)[0].valid)]
     encoded = recode(payload, frames, settings)
@@ -292,7 +304,7 @@ def _smaller_payload(data, offset, payload, settings) -> bytes | None:
 
 
 def _copy_models(old, new, chosen) -> None:
-    """Copy the embedded models that chunks need which were not encoded here."""
+    """Copy the embedded models that copied chunks need."""
     bare = any(container.tables_of(data) is None for data in chosen.values())
     needed = set()
     for name, data in container.find_stacks(old).items():

@@ -1,9 +1,10 @@
-"""`repair`: a file whose writer died, made a file like others."""
+"""`repair`: make a file usable again after its writer was killed."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
@@ -23,20 +24,23 @@ from tezip_h5.hdf5.writing import live
 from tezip_h5.hdf5.writing.past import past_of
 from tezip_h5.windows import Kind
 
-_ROOM = 1 << 20  # bytes that keyframes and preview take at most, about
+if TYPE_CHECKING:
+    from tezip_h5.signatures import PathLike
+
+_ROOM = 1 << 20  # about the most bytes that keyframes and preview take
 
 __all__ = ["Repaired", "RepairedStack", "add_preview", "cut_to_whole_chunks", "repair"]
 
 
 @dataclass(frozen=True)
 class RepairedStack:
-    """What became of one stack.
+    """One repaired stack.
 
     Attributes
     ----------
     name : str
     frames, dropped : int
-        That it holds, and that were counted but not there.
+        Number of frames that it holds, and of those that were counted but had no data.
     """
 
     name: str
@@ -46,15 +50,15 @@ class RepairedStack:
 
 @dataclass(frozen=True)
 class Repaired:
-    """What repairing a file came to. Printable.
+    """The result of repairing a file. Printable.
 
     Attributes
     ----------
     path : str
     unlocked : bool
-        Whether HDF5's mark of an open writer was taken off.
+        Whether the file had HDF5's mark of an open writer, which was cleared.
     stacks : list of RepairedStack
-        Those that were not complete.
+        The stacks that were not complete.
     seconds : float
         Wall time.
     """
@@ -65,23 +69,23 @@ class Repaired:
     seconds: float
 
     def __str__(self):
-        state = "its mark of an open writer was taken off" if self.unlocked else "it was not locked"
+        state = "HDF5's writer lock was cleared" if self.unlocked else "it was not locked"
         lines = [f"{self.path}: {state}, {self.seconds:.2f} s"]
         if not self.stacks:
             lines.append("  all its stacks are complete")
         for stack in self.stacks:
-            lost = f", {stack.dropped} without data were dropped" if stack.dropped else ""
+            lost = f", {stack.dropped} frames without data dropped" if stack.dropped else ""
             lines.append(f"  {stack.name}: {stack.frames} frames{lost}")
         return "\n".join(lines)
 
 
-def repair(path) -> Repaired:
-    """Make a file whose writer died a file like others.
+def repair(path: PathLike) -> Repaired:
+    """Make a file usable again after its writer was killed.
 
-    Finishes what `write` was changing, see `journal`; takes off HDF5's mark of an open writer,
-    which keeps others from opening the file; and completes the stacks that were not closed:
-    unfinished chunks at their end are dropped, tables, keyframes and preview completed. Stacks
-    that were closed stay as they are.
+    It finishes a change that `write` had begun, see `journal`. It clears HDF5's mark of an open
+    writer, which keeps others from opening the file. And it completes the stacks that were not
+    closed: unfinished chunks at their end are dropped, and tables, keyframes and preview are
+    completed. Stacks that were closed stay as they are.
 
     Parameters
     ----------
@@ -107,7 +111,7 @@ def repair(path) -> Repaired:
     []
     """
     started = time.perf_counter()
-    path = opening.check_is_hdf5(path)  # HDF5 may not open it before its marks are off
+    path = opening.check_is_hdf5(path)  # HDF5 may refuse to open it while it has marks
     if live.in_use(path):
         raise InputError(f"{path} is in use by another process; repair it when that has ended")
     journal.recover(path)
@@ -132,7 +136,7 @@ def repair(path) -> Repaired:
 
 
 def _unsound(file: h5py.File) -> list[tuple[str, h5py.Group, h5py.Dataset]]:
-    """Stacks that were not closed: name, tables, dataset."""
+    """The stacks that were not closed: name, tables and dataset of each."""
     found = []
     for name, data in container.find_stacks(file).items():
         group = container.tables_of(data)
@@ -144,7 +148,7 @@ def _unsound(file: h5py.File) -> list[tuple[str, h5py.Group, h5py.Dataset]]:
 def _sound(group: h5py.Group, data: h5py.Dataset) -> bool:
     if not attribute_of(group, "complete", bool, True) or len(rows_of(group)) != data.shape[0]:
         return False
-    # A writer whose file was being read when it closed left these for later.
+    # A writer leaves these out if others were reading the file when it closed.
     return "preview" in group or "keyframes" in group or data.shape[0] == 0
 
 
@@ -174,8 +178,8 @@ def _complete(name: str, group: h5py.Group, data: h5py.Dataset) -> RepairedStack
 
 
 def _readable(data: h5py.Dataset, count: int) -> int:
-    """Frames of the first `count` that are left when chunks at the end which are missing, or were
-    not written to their end, are dropped."""
+    """Number of frames, of the first `count`, that remain without the last chunks that are missing
+    or truncated."""
     depth = data.chunks[0]
     while count:
         start = (count - 1) // depth * depth
@@ -190,7 +194,7 @@ def _readable(data: h5py.Dataset, count: int) -> int:
 
 
 def cut_to_whole_chunks(group: h5py.Group) -> None:
-    """Leave the whole chunks of a stack whose writer died, for one that writes the rest again."""
+    """Cut a stack whose writer died to its whole chunks, so that the rest can be written again."""
     data, table = group["data"], group["frames"]
     kept = _readable(data, min(data.shape[0], len(table)))
     kept -= kept % data.chunks[0]
@@ -199,7 +203,7 @@ def cut_to_whole_chunks(group: h5py.Group) -> None:
 
 
 def _valid(data: h5py.Dataset, offset: tuple[int, ...]) -> int:
-    """Frames in a chunk; 0 if it is missing. Raises FormatError when it is damaged."""
+    """Number of frames in a chunk; 0 if it is missing. Raises FormatError if it is damaged."""
     stored = stored_chunk(data, offset)
     if stored is None:
         return 0

@@ -1,1 +1,1 @@
-"""What lies where in a file: the dataset, the tables beside it, networks, links for viewers."""
+"""The contents of a file: datasets, the tables beside them, networks, links for viewers."""

@@ -1,8 +1,8 @@
 """The container: where a stack, its tables and its models lie in an HDF5 file.
 
-    /scan              group, NX_class=NXdata, signal=data; what a summary says, as attributes
+    /scan              group, NX_class=NXdata, signal=data; a summary of the stack as attributes
       data             (T, H, W[, C]), filter tezip; attribute `tezip` refers to this group
-      frames           (T,) compound, what became of every frame
+      frames           (T,) compound, a row for every frame
       filenames        (T,) UTF-8, when frames came from files
       keyframes        virtual dataset over data
       preview          8-bit thumbnails of keyframes, gzip; attribute `frames` says which
@@ -58,14 +58,16 @@ READ_ME = (
 MASK = "pixel_mask"
 NAME_BYTES = 255
 
-_GUARD_BYTES = 4096  # more than HDF5 gathers into one block of small pieces
+_GUARD_BYTES = 4096  # more than a block in which HDF5 collects small pieces
 
 
 def create_data(
     group: h5py.Group, layout: Layout, options: ChunkOptions, most: int | None = None
 ) -> h5py.Dataset:
-    """Create the empty dataset ``data`` in `group`, with the filter in its pipeline; it grows to
-    `most` frames, or without end."""
+    """Create the empty dataset ``data`` in `group`, with the filter in its pipeline.
+
+    It can grow to `most` frames, by default without limit.
+    """
     dcpl = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     dcpl.set_chunk(layout.chunk)
     dcpl.set_filter(FILTER_ID, h5py.h5z.FLAG_OPTIONAL, options.pack())
@@ -95,7 +97,7 @@ def create_filenames(group: h5py.Group) -> None:
 
 
 def keep_mask(group: h5py.Group, mask: np.ndarray | None) -> np.ndarray | None:
-    """Store a stack's mask as NeXus names it; without one, the mask that is there."""
+    """Store a stack's mask under NeXus's name; without a mask, return the stored one."""
     if mask is None:
         return group[MASK][()] != 0 if MASK in group else None
     if MASK in group:
@@ -107,7 +109,7 @@ def keep_mask(group: h5py.Group, mask: np.ndarray | None) -> np.ndarray | None:
 
 
 def write_filenames(group: h5py.Group, names: list[str]) -> None:
-    """Bring the table of file names, made if need be, up to date with `names`, one per frame."""
+    """Update the table of file names to `names`, one per frame; make the table if needed."""
     if not names:
         return
     if "filenames" not in group:
@@ -125,7 +127,7 @@ def read_filenames(group: h5py.Group) -> list[str] | None:
         return None
     with reading(group, "the table 'filenames'"):
         table = group["filenames"]
-    # gzip makes a thousandth of what is all the same, no less.
+    # gzip cannot compress better than by a factor of about 1000, so a larger table is damaged.
     if (
         not isinstance(table, h5py.Dataset)
         or h5py.check_string_dtype(table.dtype) is None
@@ -151,7 +153,7 @@ def tables_of(data: h5py.Dataset) -> h5py.Group | None:
 def check_table(data: h5py.Dataset, tables: h5py.Group) -> None:
     """Check that the ``frames`` table has a row for every frame; FormatError otherwise.
 
-    In a file that is being written it may have more: those of frames that came meanwhile.
+    In a file that is being written it may have more rows, of frames that came meanwhile.
     """
     frames, live = data.shape[0], data.file.swmr_mode
     with reading(tables, "the table 'frames'"):
@@ -173,9 +175,9 @@ def is_tezip(item) -> bool:
 
 
 def find_stacks(file: h5py.File) -> dict[str, h5py.Dataset]:
-    """Every compressed dataset of a file, by the name a user would give.
+    """All compressed datasets of a file, by the names of their stacks.
 
-    The name is that of the group that ``write`` made, or the dataset's own path.
+    The name of a stack is that of the group that ``write`` made, or the dataset's own path.
     """
     found = {}
 
@@ -195,7 +197,7 @@ def visit_all(group: h5py.Group, function):
 
 @contextlib.contextmanager
 def _structure_of(file: h5py.File):
-    """FormatError where HDF5 cannot find its way in a file; h5py raises what it likes for that."""
+    """Raise FormatError if HDF5 cannot read a file's structure; h5py has various errors for it."""
     try:
         yield
     except TezipError:
@@ -209,7 +211,7 @@ def _structure_of(file: h5py.File):
 
 
 def _name_of(data: h5py.Dataset) -> str:
-    """The name of a stack, given its dataset; of several links the one that was compressed."""
+    """The name of a stack, given its dataset; if there are several links, the one compressed."""
     tables = tables_of(data)
     path = data.name
     if tables is None or tables.name is None:  # a killed writer may leave tables without a name
@@ -222,7 +224,7 @@ def _name_of(data: h5py.Dataset) -> str:
 
 
 def staging_group(file: h5py.File) -> h5py.Group:
-    """A new group where a stack lies until it is complete; leftovers of killed writers go."""
+    """A new group for a stack until it is complete; leftovers of killed writers are removed."""
     if INCOMING in file:
         del file[INCOMING]
     return file.create_group(f"{INCOMING}/stack")
@@ -238,9 +240,11 @@ def drop_staging(file: h5py.File) -> None:
 
 @contextlib.contextmanager
 def replacing(file: h5py.File, name: str):
-    """Make something under a name: what was there goes when that is done, and comes back when it
-    fails."""
-    aside = f"{REPLACED}-{uuid4().hex[:8]}"  # a killed writer's may still be there
+    """Make an object under a name that may be taken.
+
+    The old object is removed when the new one is complete, and restored if that fails.
+    """
+    aside = f"{REPLACED}-{uuid4().hex[:8]}"  # that of a killed writer may still exist
     there = name in file
     try:
         if there:
@@ -261,7 +265,7 @@ def replacing(file: h5py.File, name: str):
 
 
 def finish_group(group: h5py.Group, data: h5py.Dataset) -> None:
-    """The attributes that make a group a stack: who wrote it, how to read it, NeXus."""
+    """Set the attributes of a stack's group: the version, how to read it, NeXus's marks."""
     if data.name == f"{group.name}/data":
         nexus.mark_stack(group, data)
     group.attrs["tezip_h5"] = __version__
@@ -297,8 +301,10 @@ def check_place(file: h5py.File, path, name: str, overwrite: bool) -> None:
 
 
 def _is_whole_stack(group: h5py.Group) -> bool:
-    """Whether `group` is a stack that was made here, with its tables: not a group of others' in
-    which a dataset was compressed."""
+    """Whether `group` is a stack that tezip_h5 made, with its tables.
+
+    It is not, if another program made the group and only a dataset in it was compressed.
+    """
     data = group.get("data")
     return is_tezip(data) and tables_of(data) == group
 
@@ -310,7 +316,7 @@ def _stack_within(group: h5py.Group) -> str | None:
 
 
 def keep_off_the_end(file: h5py.File) -> None:
-    """Put something behind the chunk just written: at the file's end it would be reused."""
+    """Write some bytes behind the last chunk, because HDF5 reuses the place at a file's end."""
     guard = file.require_group(INCOMING)
     if "guard" in guard:
         del guard["guard"]
@@ -318,7 +324,7 @@ def keep_off_the_end(file: h5py.File) -> None:
 
 
 def note(group: h5py.Group, name: str, value) -> None:
-    """Set an attribute; in its place if it is there, as a file that is read meanwhile needs it."""
+    """Set an attribute; an existing one is overwritten in place, which SWMR mode requires."""
     old = np.asarray(group.attrs.get(name))
     if old.shape or old.dtype.kind != np.asarray(value).dtype.kind:  # none, or another program's
         group.attrs[name] = value
@@ -327,7 +333,7 @@ def note(group: h5py.Group, name: str, value) -> None:
 
 
 def name_taken(path, name) -> InputError:
-    """The error for a stack that is there already."""
+    """The error for a stack whose name is taken."""
     return InputError(
         f"{path} already holds {name!r}; give another name, or overwrite=True to replace it"
     )

@@ -1,4 +1,4 @@
-"""Everything of a file but its stacks: objects, links and attributes copied into another."""
+"""Copying everything but the stacks into another file: objects, links and attributes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from tezip_h5.hdf5.contents.tables import reading
 __all__ = ["SCALE_ATTRIBUTES", "Tree", "check_target", "copy_attributes"]
 
 SCALE_ATTRIBUTES = {"DIMENSION_LIST", "REFERENCE_LIST"}
-"""Of dimension scales: they hold references, and HDF5 writes them when a scale is attached."""
+"""Attributes of dimension scales. They hold references; HDF5 writes them when it attaches a
+scale, so they are not copied."""
 
 
 def check_target(source: Path, target: Path) -> None:
-    """Whether a new file can be made of `source` at `target`; InputError if not."""
+    """Check that a new file can be made from `source` at `target`; InputError if not."""
     if target.exists() and source.exists() and target.samefile(source):
         raise InputError(f"{target} is the file to read; give another path for the new file")
     if target.exists():
@@ -48,7 +49,7 @@ def copy_attributes(source, target, *, besides: Collection[str] = ()) -> None:
                 target.attrs[name] = value
             else:
                 target.attrs.create(name, value, attribute.shape, attribute.dtype)
-        else:  # as it is, whatever its type
+        else:  # copied byte for byte, whatever its type
             with reading(source, f"attribute {name!r}"):
                 values = _bytes_of(attribute, kind)
             _write_bytes(values, attribute.get_space(), target, name, kind)
@@ -59,7 +60,7 @@ def _is_text(kind: h5py.h5t.TypeID) -> bool:
 
 
 def _bytes_of(attribute, kind) -> np.ndarray | None:
-    """Values as they lie in the file; None for one that has none."""
+    """The bytes of an attribute's values in the file; None if it has no values."""
     space = attribute.get_space()
     if space.get_simple_extent_type() == h5py.h5s.NULL:
         return None
@@ -89,7 +90,7 @@ def has_references(dtype: np.dtype) -> bool:
 
 
 def _group_plan(group: h5py.Group) -> h5py.h5p.PropGCID:
-    """How to create a group like this one.
+    """The property list for creating a group like this one.
 
     Not its own creation list: of a large group that holds addresses in the file it lies in.
     """
@@ -100,7 +101,7 @@ def _group_plan(group: h5py.Group) -> h5py.h5p.PropGCID:
 
 
 def _names(group: h5py.Group) -> list[str]:
-    """Names of a group's members, in the order of their creation where that is kept."""
+    """Names of a group's members, in the order of their creation if the file records it."""
     names = list(group)
     if group.id.get_create_plist().get_link_creation_order() & h5py.h5p.CRT_ORDER_TRACKED:
         links = group.id.links
@@ -109,16 +110,17 @@ def _names(group: h5py.Group) -> list[str]:
 
 
 class Tree:
-    """Copy a file's tree; objects keep their paths, and several links to one stay links to one.
+    """Copy a file's tree. Objects keep their paths, and hard links to one object stay so.
 
-    References to objects and regions are made anew in `finish`, those inside compound and
-    variable-length values too, and dimension scales attached. What could not be is in `lost`.
+    `finish` translates references to objects and regions, those inside compound and
+    variable-length values too, and attaches dimension scales. References that cannot be
+    translated are listed in `lost`.
 
     Parameters
     ----------
     source, target : h5py.File
     later : dict
-        Objects that the caller makes before `finish`: their addresses, see `address`, and paths.
+        Paths of the objects that the caller makes before `finish`, by their `address`.
     without : paths whose links are left out
     """
 
@@ -134,7 +136,7 @@ class Tree:
 
     @staticmethod
     def address(item) -> int:
-        """What tells an object of a file from the others."""
+        """A value that identifies an object within its file."""
         return h5py.h5o.get_info(item.id).addr
 
     def _group(self, source: h5py.Group, path: str) -> None:
@@ -183,7 +185,7 @@ class Tree:
                 self._attach_scales(source, target)
 
     def _translated(self, values, dtype: np.dtype):
-        """Values with references into the source, as such with references into the target."""
+        """The same values, with references into the source replaced by those into the target."""
         kind = h5py.check_ref_dtype(dtype)
         if kind is None and h5py.check_vlen_dtype(dtype) is None:
             if dtype.subdtype is not None:
@@ -214,7 +216,7 @@ class Tree:
     def _place_of(self, reference) -> str | None:
         try:
             path = self.places.get(self.address(self._source[reference]))
-        except (ValueError, KeyError):  # it leads nowhere in the source either
+        except (ValueError, KeyError):  # the reference is broken in the source, too
             return None
         return path if path and path in self._target else None
 

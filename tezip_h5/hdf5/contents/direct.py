@@ -1,4 +1,4 @@
-"""Chunks as they are stored, without the filters: read and written past HDF5's pipeline."""
+"""Reading and writing chunks as they are stored, without HDF5's filter pipeline."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from h5py import _objects
 
 __all__ = ["store_chunk", "stored_chunk"]
 
-# h5py's own methods for this take its lock only since 3.16 (its pull request 2764): before, two
-# threads were in HDF5 at once, which fails or crashes.
+# h5py's own methods for this take its lock only since 3.16 (its pull request 2764). Before that,
+# two threads could be in HDF5 at once, which fails or crashes.
 
 
 def stored_chunk(dataset: h5py.Dataset, offset) -> tuple[int, bytes] | None:
@@ -20,6 +20,6 @@ def stored_chunk(dataset: h5py.Dataset, offset) -> tuple[int, bytes] | None:
 
 
 def store_chunk(dataset: h5py.Dataset, offset, payload: bytes, mask: int = 0) -> None:
-    """Store bytes as the chunk at `offset`; bits of `mask` say which filters they did not pass."""
+    """Store bytes as the chunk at `offset`; a bit of `mask` is set for each filter not applied."""
     with _objects.phil:
         dataset.id.write_direct_chunk(offset, payload, mask)

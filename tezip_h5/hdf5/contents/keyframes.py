@@ -1,4 +1,4 @@
-"""The virtual dataset ``keyframes`` beside a stack: its keyframes, for whoever browses it."""
+"""The virtual dataset ``keyframes`` beside a stack, for viewers: it has only the keyframes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 
 __all__ = ["link_keyframes"]
 
-_MOST_MAPPINGS = 4096
+_MOST_MAPPINGS = 4096  # with more runs of keyframes, no virtual dataset is made
 
 
 def link_keyframes(group: h5py.Group, data: h5py.Dataset, keyframes: np.ndarray) -> None:

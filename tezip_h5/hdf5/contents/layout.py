@@ -1,4 +1,4 @@
-"""How frames are cut into chunks."""
+"""The layout of a stack: the size of its chunks."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ __all__ = ["Layout", "panels_joined"]
 # some 16 MiB each copy goes to fresh pages of the system, which was measured to be ten times
 # slower (benchmarks/limits.py, frame by frame).
 _BYTES_PER_CHUNK, _BYTES_PER_TILE = 16 << 20, 1 << 20
-_SHORT = 8  # chunks: more keep threads busy whatever is left over at the end
+_SHORT = 8  # a stack of at most so many chunks is cut evenly, to keep all threads busy to the end
 FRAMES_PER_CHUNK, _MOST_FRAMES = 16, 64
-_BYTES_PER_STEP = 128 << 20  # of all tiles of one chunk of time
-_LONGEST_SIDE, _LARGEST_FRAME = 2**31 - 1, 1 << 40  # beyond any detector; bytes of all panels
-_MOST_TILES = 1 << 22  # of a frame: each is listed, encoded and found again by itself
+_BYTES_PER_STEP = 128 << 20  # at most, of one step: all tiles of the same frames
+_LONGEST_SIDE, _LARGEST_FRAME = 2**31 - 1, 1 << 40  # limits beyond any detector: pixels, bytes
+_MOST_TILES = 1 << 22  # at most so many chunks hold one frame
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How frames are cut into chunks.
+    """The size of the chunks that frames are cut into.
 
     Attributes
     ----------
@@ -56,15 +56,17 @@ class Layout:
         even=0,
         panel_axes=0,
     ):
-        """Pick a layout: 16 frames (up to 64 within `most_bytes`), tiles of at most 1 MiB, as
-        near square as can be. A stack of `count` frames is cut into chunks of about the same
-        size, if it is short into a multiple of `even` of them; 0 leaves that to chance.
+        """Choose a layout.
+
+        A chunk has 16 frames, or up to 64 within `most_bytes`. Tiles have at most 1 MiB and are
+        as square as possible. A stack of `count` frames is cut into chunks of about the same size;
+        a short one into a multiple of `even` chunks. With 0 that is not done.
 
         Raises
         ------
         InputError
-            When `chunk_frames`, `tile` or `warmup` do not go together with the frames, or those
-            are too large.
+            When `chunk_frames`, `tile` or `warmup` do not fit the frames, or the frames are too
+            large.
         """
         _check_size(frame_shape, itemsize)
         panels, (height, width, *channel) = frame_shape[:panel_axes], frame_shape[panel_axes:]
@@ -93,7 +95,7 @@ class Layout:
             chunk_frames = min(chunk_frames, count)
             if even and not chosen:  # chunks of about the same size keep all threads busy
                 if tile != (height, width) or math.prod(panels) > 1:
-                    even = 1  # there are several chunks at a time already
+                    even = 1  # each step has several chunks already
                 longest = _BYTES_PER_CHUNK // frame_bytes
                 chunk_frames = _even_frames(count, chunk_frames, even, longest)
         if warmup >= chunk_frames and not (count is not None and warmup <= count <= chunk_frames):
@@ -121,12 +123,12 @@ class Layout:
 
     @property
     def payload_shape(self) -> tuple[int, ...]:
-        """(G, h, w[, C]): the chunk as its payload has it, without the panel axes."""
+        """(G, h, w[, C]): the shape of a chunk in its payload, without the panel axes."""
         return (self.chunk[0], *self.chunk[1 + self.panel_axes :])
 
     @property
     def channels(self) -> int:
-        """Channels of a pixel, 1 where frames have no axis for them."""
+        """Channels per pixel, 1 if frames have no channel axis."""
         return self.payload_shape[3] if len(self.payload_shape) == 4 else 1
 
     @property
@@ -149,13 +151,13 @@ class Layout:
         ]
 
     def offset(self, start: int, tile: tuple) -> tuple[int, ...]:
-        """Where the chunk of `tile` that begins with frame `start` lies in the dataset."""
+        """The offset in the dataset of the chunk of `tile` that begins with frame `start`."""
         corner = tuple(part.start if isinstance(part, slice) else part for part in tile)
         return (start, *corner, *(0,) * (len(self.frame_shape) - len(corner)))
 
     @property
     def tile_count(self) -> int:
-        """How many `tiles` there are, without a list of them."""
+        """The number of `tiles`, computed without making them."""
         parts = zip(self.frame_shape, self.chunk[1:], strict=True)
         return math.prod(-(-whole // part) for whole, part in parts)
 
@@ -183,9 +185,12 @@ def _checked_tile(tile) -> tuple[int, int]:
 
 
 def _even_frames(count: int, frames: int, even: int, longest: int) -> int:
-    """Frames of each chunk, instead of `frames`, so that `count` make chunks of about one size;
-    of a short stack a multiple of `even` chunks, the fewer ones if they have not many more than
-    `frames`, nor more than `longest`. (Of a few frames each, some numbers of chunks do not go.)"""
+    """The number of frames per chunk with which `count` frames make chunks of about one size.
+
+    It is near `frames`. A short stack gets a multiple of `even` chunks. That number is rounded
+    down if the chunks then have not many more than `frames`, and not more than `longest`, frames.
+    (With few frames per chunk, some numbers of chunks are impossible.)
+    """
     chunks = -(-count // frames)
     left = chunks % even
     if left and 1 < chunks <= _SHORT:
@@ -198,14 +203,14 @@ def _even_frames(count: int, frames: int, even: int, longest: int) -> int:
 
 
 def panels_joined(frames: np.ndarray, panel_axes: int) -> np.ndarray:
-    """Frames (g, *panels, H, W[, C]) as pictures, the panels of each one below the other."""
+    """Frames (g, *panels, H, W[, C]) as pictures, with the panels one below the other."""
     if not panel_axes:
         return frames
     return frames.reshape(len(frames), -1, *frames.shape[2 + panel_axes :])
 
 
 def _near_square(height: int, width: int, pixel_bytes: int) -> tuple[int, int]:
-    """Tile of at most 1 MiB: the fewest tiles, then the least difference of its sides."""
+    """A tile of at most 1 MiB: the fewest tiles, and among those the most square ones."""
     best = None
     highest = _BYTES_PER_TILE // pixel_bytes  # of a tile of one column
     for rows in range(-(-height // highest), height + 1):

@@ -1,4 +1,4 @@
-"""What a caller adds beside the frames."""
+"""Metadata: values and attributes that a caller adds beside the frames."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["places", "write_metadata"]
 
 
 def places(group: str, metadata: dict) -> list[str]:
-    """Paths of what `write_metadata` writes for the group of this name."""
+    """Paths of the objects that `write_metadata` writes to, for the group of this name."""
     if not isinstance(metadata, Mapping):
         return []
     return [_split(f"/{group}", key)[0] for key in metadata]
@@ -33,14 +33,14 @@ def write_metadata(group: h5py.Group, metadata: dict) -> None:
     Parameters
     ----------
     group : h5py.Group
-        Where paths without a leading slash begin.
+        The group at which paths without a leading slash begin.
     metadata : dict
         Values by path, attributes by ``path@name``. Groups on the way are made.
 
     Raises
     ------
     InputError
-        When it is no dict, or one cannot be written there.
+        When `metadata` is no dict, or a value cannot be written at its path.
     """
     if not isinstance(metadata, Mapping):
         raise InputError(
@@ -62,7 +62,7 @@ def write_metadata(group: h5py.Group, metadata: dict) -> None:
 
 
 def _check_place(file: h5py.File, path: str, attribute: str | None) -> None:
-    """What HDF5 has no clear word for."""
+    """Raise an error with a clear text where HDF5's would not be clear."""
     if attribute == "":
         raise ValueError("there is no attribute's name behind the @")
     if "\0" in path + (attribute or ""):

@@ -1,4 +1,4 @@
-"""Which chunks of a stack try the network, and when its model must travel with the file."""
+"""Choosing the chunks that try the network, and whether its model is embedded in the file."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tezip_h5.settings import Settings
 
 __all__ = ["NetworkChoice", "model_of_stack", "model_to_try"]
 
-_FIRST_GAP = 8  # steps between two probes; doubled while the network does not pay
-_STEPS_UNKNOWN = 64  # what a stream of unknown length is taken for
+_FIRST_GAP = 8  # steps between two probes; it doubles while the network does not pay
+_STEPS_UNKNOWN = 64  # number of steps that is assumed if the length of a stack is unknown
 
 
 def model_of_stack(tables: h5py.Group, chunk, settings: Settings) -> str | None:
-    """The network to try: that of the stack, else the one its options name, if it is found."""
+    """The network to try: the stack's own, or the one that its options name, if it is found."""
     digest = model_of(tables)
     if digest is not None:
         return store.name_of(store.find(digest))
@@ -32,22 +32,23 @@ def model_of_stack(tables: h5py.Group, chunk, settings: Settings) -> str | None:
 
 
 class NetworkChoice:
-    """Decide, chunk of time by chunk of time, whether the network is tried.
+    """Decide, step by step, whether the network is tried.
 
-    The first step is a probe: where a sample of it says that the network clearly pays, its chunks
-    are encoded with it; where that is in doubt, both ways, and the network's are kept if they save
-    `Effort.network_worth`. While it pays, all chunks are treated so; while it does not, one step in
-    8, then in 16, ... is a probe again. A model that does not ship is embedded when it has saved,
-    or will at this rate, more bytes than it has.
+    A step is the frames of one chunk. The first step is a *probe*. If a sample of it shows that
+    the network clearly pays, its chunks are encoded with the network. If the sample is
+    inconclusive, they are encoded both ways, and those of the network are kept if they save
+    `Effort.network_worth`. While the network pays, all steps are treated like that. While it does
+    not, only one step in 8, then one in 16 and so on is a probe. A model that does not ship is
+    embedded when it has saved more bytes than it has itself, or will at this rate.
 
     Parameters
     ----------
     file : h5py.File
-        Takes the model.
+        The file in which the model is embedded.
     settings : Settings
     channels : int
     steps : int, optional
-        Chunks of time in the whole stack, when known.
+        Number of steps of the whole stack, if it is known.
     embed : bool
         Embed the model even if it ships with the package.
 
@@ -71,16 +72,17 @@ class NetworkChoice:
 
     @property
     def free(self) -> bool:
-        """Whether using the model costs no bytes of its own."""
+        """Whether the model can be used without embedding it."""
         return self.model is None or store.is_shipped(self.model)
 
     @property
     def regretted(self) -> bool:
-        """Whether the model that was embedded has more bytes than it saved."""
+        """Whether the embedded model has more bytes than it saved."""
         return self._saved < self._cost
 
     def next(self) -> tuple[IntegerModel | None, bool]:
-        """For the next step: the model to try, and whether its result must be waited for."""
+        """For the next step: the model to try, and whether the step is a probe, whose result must
+        be known before another step begins."""
         step, self._step = self._step, self._step + 1
         if self.model is None or self._pinned:
             return self.model, False
@@ -89,18 +91,18 @@ class NetworkChoice:
         return (self.model if self._pays else None), False
 
     def foresee(self, step: int) -> tuple[bool, bool]:
-        """Whether `next` may name the model for a later `step`, and whether that hangs on a probe.
+        """Whether `next` may return the model for a later `step`, and whether a probe decides that.
 
-        For steps that are encoded before those in front of them have been judged. While the
-        network pays, it is tried on all of them: whatever comes of it, the chunks without it are
-        at hand, too.
+        This is for steps that are encoded before earlier ones have been judged. While the network
+        pays, it is tried on all of them. The chunks without it are made, too, in case it stops
+        paying.
         """
         if self.model is None or self._pays:
             return self.model is not None, False
         return step == self._next_probe, step == self._next_probe
 
     def judge(self, tiles: list[Encoded], probe: bool) -> list[Encoded]:
-        """Take a step's results, in order; returns the chunks to write."""
+        """Judge the results of a step, in the order of the steps; returns the chunks to write."""
         used = [tile for tile in tiles if tile.model is not None]
         saved = sum(len(tile.without.payload) - len(tile.payload) for tile in used if tile.without)
         if used and not self._pinned and not self._worth_embedding(saved):
@@ -114,7 +116,7 @@ class NetworkChoice:
         return tiles
 
     def dismiss(self) -> None:
-        """The probe that `next` asked for is not worth it; its step goes without the network."""
+        """Cancel the probe that `next` asked for, because a sample shows that it does not pay."""
         self._probed(False)
 
     def _probed(self, pays: bool) -> None:
@@ -143,12 +145,12 @@ class NetworkChoice:
 
 
 def model_to_try(settings: Settings, channels: int) -> IntegerModel | None:
-    """The network that `settings` ask for, or allow; None for none.
+    """The network that `settings` require or allow; None if there is none.
 
     Raises
     ------
     ModelError
-        When they pin a network and there is none for so many channels.
+        When `settings` pin a network and there is none for this number of channels.
     """
     pinned = settings.predictor == "prednet"
     if not pinned and (settings.predictor is not None or not settings.effort.tries_networks):

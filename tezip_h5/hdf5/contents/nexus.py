@@ -15,7 +15,7 @@ _INTERPRETATIONS = {0: "image", 3: "rgb-image", 4: "rgba-image"}
 
 
 def mark_root(file: h5py.File) -> None:
-    """Say that a new file follows NeXus."""
+    """Mark the root of a new file as NeXus's NXroot."""
     file.attrs["NX_class"] = "NXroot"
 
 
@@ -23,14 +23,14 @@ def mark_stack(group: h5py.Group, data: h5py.Dataset) -> None:
     """Make `group` an NXdata whose signal is `data`: a series of pictures."""
     group.attrs["NX_class"] = "NXdata"
     group.attrs["signal"] = "data"
-    # Two channels or one are no colours: nothing is said of them.
+    # One or two channels are no colours, so they get no interpretation.
     channels = data.shape[-1] if data.ndim - panel_axes_of(data) > 3 else 0
     if channels in _INTERPRETATIONS:
         data.attrs["interpretation"] = _INTERPRETATIONS[channels]
 
 
 def unmark(group: h5py.Group, data: h5py.Dataset) -> None:
-    """Take the marks back, of a dataset that will lie elsewhere; its tables are a collection."""
+    """Remove the marks from a dataset that will be moved; its tables become an NXcollection."""
     group.attrs["NX_class"] = "NXcollection"
     group.attrs.pop("signal", None)
     data.attrs.pop("interpretation", None)
@@ -39,8 +39,8 @@ def unmark(group: h5py.Group, data: h5py.Dataset) -> None:
 def lead_to(file: h5py.File, name: str) -> None:
     """Let the default of an NXroot lead to the stack `name`, unless it leads somewhere already.
 
-    Groups on the way that say nothing of themselves become NXentry and NXcollection; what other
-    programs wrote is left as it is.
+    Groups on the way that have no NX_class become NXentry and NXcollection. Attributes that other
+    programs wrote stay.
     """
     group, parts = file["/"], name.split("/")
     if str(group.attrs.get("NX_class")) != "NXroot":

@@ -10,18 +10,20 @@ from tezip_h5.hdf5.contents.tables import reading
 
 __all__ = ["Preview", "picture_of"]
 
-_SIDE = 64
-_MOST = 32
+_SIDE = 64  # pixels of the longer side of a thumbnail, at most
+_MOST = 32  # thumbnails of one stack, at most
 
 
 def picture_of(frames: np.ndarray, panel_axes: int, number: int) -> np.ndarray:
-    """What `Preview.add` needs of one of these frames: a small picture, with the panels of the
-    frame one below the other; a view where it can be."""
+    """The small picture of a frame that `Preview.add` takes, with panels one below the other.
+
+    It is a view of the frames if possible.
+    """
     return _shrunk(panels_joined(frames[number][None], panel_axes)[0])
 
 
 def _shrunk(frame: np.ndarray) -> np.ndarray:
-    """The samples of a frame that make its thumbnail; those of what is small already are itself."""
+    """The samples of a frame that make its thumbnail; a small frame is returned as it is."""
     step = max(1, -(-max(frame.shape[:2]) // _SIDE))
     return frame[::step, ::step]
 

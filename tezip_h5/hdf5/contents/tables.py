@@ -1,4 +1,4 @@
-"""What the tables and attributes of a stack say; other programs may have put anything there."""
+"""Reading the tables and attributes of a stack, which other programs may have changed."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ FRAME_DTYPE = np.dtype(
     ]
 )
 
-_FEW_BYTES = 1 << 24
+_FEW_BYTES = 1 << 24  # of a table: so many may be missing in the file, as not written yet
 _KINDS = {str: str, bool: np.bool_ | np.integer, int: np.integer, float: np.integer | np.floating}
 
 
 @contextlib.contextmanager
 def reading(item, what: str):
-    """FormatError where `what` of an object of a file cannot be read, or is of another kind."""
+    """Raise FormatError if `what` of an object cannot be read, or has another type."""
     try:
         yield
     except (RuntimeError, OSError, KeyError, TypeError, ValueError, OverflowError) as error:
@@ -40,7 +40,7 @@ def reading(item, what: str):
 
 
 def attribute_of(item, name: str, kind: type, default=None):
-    """An attribute as int, float, bool or str; `default` where there is none."""
+    """An attribute as int, float, bool or str; `default` if it is missing."""
     with reading(item, f"attribute {name!r}"):
         if name not in item.attrs:
             return default
@@ -68,7 +68,8 @@ def rows_of(tables: h5py.Group) -> np.ndarray:
         table = tables["frames"]
         if not isinstance(table, h5py.Dataset) or table.dtype != FRAME_DTYPE or table.ndim != 1:
             raise TypeError("it is another kind of object")
-        # gzip makes a thousandth of what is all the same, no less; few may not be written yet.
+        # gzip cannot compress better than by a factor of about 1000, so a table with fewer stored
+        # bytes is damaged. Small tables may not be written yet.
         if table.nbytes > 2000 * table.id.get_storage_size() + _FEW_BYTES:
-            raise ValueError(f"it has {len(table)} rows, most of them nowhere")
+            raise ValueError(f"it has {len(table)} rows, most of which are not stored")
         return table[()]

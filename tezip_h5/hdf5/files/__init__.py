@@ -1,1 +1,1 @@
-"""Files that others have, too: opened with care, changed all at once, put in place."""
+"""Files that other processes use, too: opening them, changing them all at once, placing them."""

@@ -1,4 +1,4 @@
-"""Finished files brought to their names: whole, durably, and over nothing that came meanwhile."""
+"""Giving finished files their names: completely, durably, and never over a file made meanwhile."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LONGEST_NAME = 200  # bytes; file systems know 255
 
 
 def beside(path: Path, ending: str) -> Path:
-    """The hidden file that belongs to `path`, whatever its name, and has this ending."""
+    """The path of the hidden file with this ending that belongs to `path`."""
     name = os.fsencode(path.name)
     if len(name) > _LONGEST_NAME:
         name = sha256(name).hexdigest().encode()
@@ -21,7 +21,7 @@ def beside(path: Path, ending: str) -> Path:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk, on systems and disks that can."""
+    """Flush the names in a folder to the disk, on systems and disks that can."""
     if hasattr(os, "O_DIRECTORY"):
         with contextlib.suppress(OSError):  # some network disks cannot
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -32,7 +32,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def put(finished: Path, path: Path) -> bool:
-    """Give a finished file its name; False, and nothing done, where that is taken."""
+    """Give a finished file its name; returns False and does nothing if that is taken."""
     _sync(finished)
     try:
         os.link(finished, path)
@@ -49,7 +49,7 @@ def put(finished: Path, path: Path) -> bool:
 
 
 def replace(finished: Path, path: Path) -> None:
-    """Put a finished file in the place of another one, which is there until it is on the disk."""
+    """Replace a file by a finished one; the old file stays until the new one is on the disk."""
     _keep_ownership(path, finished)
     _sync(finished)
     os.replace(finished, path)
@@ -57,7 +57,7 @@ def replace(finished: Path, path: Path) -> None:
 
 
 def _keep_ownership(old: Path, new: Path) -> None:
-    """Let a file belong to whom another one does, as far as this user may say so."""
+    """Give a file the owner of another one, as far as this user may."""
     there = os.stat(old)
     if hasattr(os, "chown"):
         with contextlib.suppress(OSError):

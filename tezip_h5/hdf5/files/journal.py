@@ -1,10 +1,11 @@
-"""Changes to a file that others rely on: all of them or none, whenever its writer dies.
+"""A redo log for HDF5 files: changes to a file take effect completely or not at all.
 
-HDF5 writes its structures in no particular order; what dies meanwhile leaves trees that lead
-nowhere. Here, what it writes behind the old end of a file goes there at once, for nothing leads
-there yet, and what it writes before that stays in memory, page by page. `commit` then writes
-those pages into a journal beside the file, and only after that into the file. A journal that
-is found later is finished (`recover`). Databases call this a redo log.
+HDF5 writes its structures in no particular order, so a writer that is killed can leave a file
+with broken links. Here, bytes that HDF5 writes behind the old end of the file go there at once,
+because nothing in the file points there yet. Bytes that it writes before the old end stay in
+memory, page by page. `commit` writes those pages into a journal beside the file first, and then
+into the file. If a writer was killed in between, `recover` finds the journal and finishes the
+change.
 """
 
 from __future__ import annotations
@@ -32,24 +33,24 @@ except ImportError:  # not on Windows, where HDF5 locks no files either
 __all__ = ["Locked", "Pages", "journal_of", "recover"]
 
 _PAGE = 4096
-_SIGNATURE = 8  # bytes at the very beginning, which HDF5 reads only when it opens a file
+_SIGNATURE = 8  # length of HDF5's signature at the start, which it reads only to open a file
 _log = logging.getLogger("tezip_h5")
 
 
 def journal_of(path) -> Path:
-    """Where the journal of a file lies."""
+    """The path of a file's journal."""
     return beside(Path(os.path.realpath(path)), ".tezip-journal")
 
 
 class Pages(io.RawIOBase):
-    """A file for h5py's driver of Python objects, opened to be changed, and locked as HDF5 does.
+    """A file object for h5py's fileobj driver, opened for changes and locked as HDF5 does.
 
     Parameters
     ----------
     path : str or path
     end_of : callable, optional
-        Says, once the file is locked, behind which place it may be written over at once (or
-        None); default behind all of it.
+        A function that is called once the file is locked. It returns the place behind which the
+        file may be overwritten at once, or None; default: the end of the file.
 
     Raises
     ------
@@ -68,50 +69,50 @@ class Pages(io.RawIOBase):
         except BaseException:
             _unlock(self._file)
             raise
-        self._changed: dict[int, bytearray] = {}  # by number, what the file will have
+        self._changed: dict[int, bytearray] = {}  # new contents of pages, by their numbers
         self._position = 0
         self._process = os.getpid()
         self._sealed = False
         self.error: BaseException | None = None
-        """The first one; HDF5 has no words for it, and is told of those of reading only."""
+        """The first error. HDF5 cannot report it, so only errors of reading are raised to it."""
 
     def seal(self) -> None:
-        """Say that HDF5 has opened the file, which it may do once.
+        """Note that HDF5 has opened the file, which it may do only once.
 
-        It opens what an external link leads to by the same driver, whatever the link names: that
-        would be this file once more, and both would write over each other.
+        HDF5 opens the target of an external link with the same driver. It would get this file
+        again, whatever the link names, and the two would overwrite each other.
         """
         self._sealed = True
 
     def reserve(self, size: int) -> None:
-        """Have room for so many bytes at the end; OSError when the disk has none."""
+        """Reserve space for `size` bytes at the end; OSError if the disk has none."""
         lengthen(self._file.fileno(), self._base, size)
 
-    # --- what h5py calls ---
+    # --- the file object's methods, which h5py calls ---
 
     def readable(self) -> bool:
-        """Whether it can be read: yes."""
+        """Whether the file can be read: always."""
         return True
 
     def seekable(self) -> bool:
-        """Whether it has places: yes."""
+        """Whether the file can be positioned: always."""
         return True
 
     def writable(self) -> bool:
-        """Whether it can be written: yes."""
+        """Whether the file can be written: always."""
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a place."""
+        """Set the position."""
         self._position = offset + {0: 0, 1: self._position, 2: self._end}[whence]
         return self._position
 
     def tell(self) -> int:
-        """The place."""
+        """The position."""
         return self._position
 
     def readinto(self, buffer) -> int:
-        """Read what the file will be."""
+        """Read the file as it will be after the changes."""
         with self._told():
             return self._read_into(memoryview(buffer).cast("B"))
 
@@ -132,7 +133,7 @@ class Pages(io.RawIOBase):
         return found
 
     def write(self, data) -> int:
-        """Behind the old end into the file, before it into memory."""
+        """Write: bytes behind the old end go into the file, those before it into memory."""
         view = memoryview(data).cast("B")
         with self._kept():
             self._write_from(view)
@@ -154,7 +155,7 @@ class Pages(io.RawIOBase):
         self._end = max(self._end, stop)
 
     def truncate(self, size: int | None = None) -> int:
-        """End the file there; not before its old end until it is committed."""
+        """Set the file's length; it becomes shorter than before only in `commit`."""
         self._end = self._position if size is None else size
         with self._kept():
             self._file.truncate(max(self._end, self._base))
@@ -170,12 +171,12 @@ class Pages(io.RawIOBase):
 
     @contextlib.contextmanager
     def _kept(self):
-        """Keep an error for `commit`: HDF5 cannot close what it cannot write, and crashes."""
+        """Keep an error for `commit`, because HDF5 crashes when it closes a file after an error."""
         with contextlib.suppress(BaseException), self._told():
             yield
 
     def _before(self, start: int, stop: int) -> range:
-        """Numbers of the pages before the old end that a part of the file touches."""
+        """Numbers of the pages before the old end that overlap a part of the file."""
         stop = min(stop, self._base)
         return range(start // _PAGE, -(-stop // _PAGE)) if start < stop else range(0)
 
@@ -196,8 +197,8 @@ class Pages(io.RawIOBase):
         Raises
         ------
         OSError
-            When the disk has no room for the journal; nothing has changed then. And what kept a
-            write from the file before.
+            When the disk has no room for the journal; nothing has changed then. Also an error of
+            an earlier write.
         """
         if self.error is not None:
             raise self.error
@@ -207,8 +208,8 @@ class Pages(io.RawIOBase):
             for number, page in sorted(self._changed.items())
         }
         changed = {place: pages for place, pages in changed.items() if pages[0] != pages[1]}
-        # A page that is behind the old end tells whether what was added is there: a copy of the
-        # file as it was may have taken its place.
+        # A page behind the old end is in the journal, too. It shows whether the added bytes are in
+        # the file, which may have been replaced by an older copy.
         last = max(self._base, self._end - _PAGE)
         if last < self._end:
             changed[last] = (_read(self._file, last, self._end - last),) * 2
@@ -218,7 +219,7 @@ class Pages(io.RawIOBase):
         except BaseException:
             journal.unlink(missing_ok=True)
             raise
-        self._base = self._end  # from here on there is no way back
+        self._base = self._end  # from here on the change will be finished
         try:
             _carry_out(self._file, journal, changed)
         except KeyboardInterrupt:
@@ -228,8 +229,8 @@ class Pages(io.RawIOBase):
             self._file.truncate(self._end)
 
     def close(self) -> None:
-        """Close the file; what was not committed is gone, and the file as it was."""
-        if self._process != os.getpid():  # a fork: the end and the lock are its parent's
+        """Close the file; without `commit` the file is as it was before."""
+        if self._process != os.getpid():  # a fork: the lock belongs to its parent
             self._file.close()
         elif not self._file.closed:
             try:
@@ -240,9 +241,9 @@ class Pages(io.RawIOBase):
 
 
 def recover(path) -> None:
-    """Finish what a writer died of while it changed `path`, if there is anything.
+    """Finish the change of `path` that a killed writer had begun, if there is one.
 
-    A journal that is not of this state of the file is left alone.
+    A journal that was made for another version of the file is not applied.
 
     Raises
     ------
@@ -263,8 +264,8 @@ def recover(path) -> None:
             states = {place: _read(file, place, len(new)) for place, (_, new) in changed.items()}
             if any(state not in changed[place] for place, state in states.items()):
                 _log.warning(
-                    "%s is of another state of %s, and left alone; delete it if the file was "
-                    "replaced or restored since",
+                    "%s was made for another version of %s and was not applied; delete it if the "
+                    "file was replaced or restored since",
                     journal,
                     path,
                 )
@@ -278,14 +279,14 @@ def recover(path) -> None:
         if not isinstance(error, PermissionError) and error.errno != errno.EROFS:
             raise
         raise InputError(
-            f"the writer of {path} died while it changed the file, which cannot be finished "
-            "where it may not be written; run `tezip-h5 repair` where it may"
+            f"the writer of {path} died while it changed the file, and the change cannot be "
+            "finished without write permission; run `tezip-h5 repair` with it"
         ) from None
-    _log.warning("finished what was being written into %s when its writer died", path)
+    _log.warning("completed an unfinished change of %s, whose writer died", path)
 
 
 class Locked:
-    """A file open to be changed, and locked; raises as `Pages` does."""
+    """A file that is open for changes and locked; raises as `Pages` does."""
 
     def __init__(self, path):
         self.file = open(path, "r+b", buffering=0)  # noqa: SIM115
@@ -296,12 +297,12 @@ class Locked:
             raise
 
     def close(self) -> None:
-        """Let go of it."""
+        """Unlock and close the file."""
         _unlock(self.file)
 
 
 def _lock(file) -> None:
-    """Lock as HDF5 does, and unless the variable that it reads says no."""
+    """Lock a file as HDF5 does, unless HDF5's environment variable forbids it."""
     if fcntl is None or os.environ.get("HDF5_USE_FILE_LOCKING") in ("FALSE", "0"):
         return
     try:
@@ -312,11 +313,11 @@ def _lock(file) -> None:
         ) from None
     except OSError as error:
         if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
-            raise  # as HDF5: file systems without locks are used without
+            raise  # as HDF5 does: a file system without locks is used without them
 
 
 def _unlock(file) -> None:
-    """Close a file; a child that was forked meanwhile shares its lock, which must go first."""
+    """Unlock and close a file; closing alone is not enough, a forked child may share the lock."""
     if fcntl is not None:
         with contextlib.suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_UN)
@@ -339,14 +340,14 @@ def _carry_out(file, journal: Path, changed: dict[int, tuple[bytes, bytes]]) -> 
         while page:
             page = page[file.write(page) :]
     os.fsync(file.fileno())
-    journal.unlink(missing_ok=True)  # an interrupted one may be carried out once more
+    journal.unlink(missing_ok=True)  # applying it again after an interruption is harmless
 
 
 # --- journals: encode beside decode ---
 
 
 def _write_journal(journal: Path, changed: dict[int, tuple[bytes, bytes]]) -> None:
-    """Write places with what is there and what shall be; the journal is there whole, or not."""
+    """Write the journal: for each place the old and the new bytes. It appears complete."""
     unfinished = journal.with_name(f".{uuid4().hex}.tmp")
     old, new = (b"".join(pages[i] for pages in changed.values()) for i in (0, 1))
     try:
@@ -363,7 +364,7 @@ def _write_journal(journal: Path, changed: dict[int, tuple[bytes, bytes]]) -> No
         os.replace(unfinished, journal)
     finally:
         unfinished.unlink(missing_ok=True)
-    sync_folder(journal.parent)  # else the name may come to the disk after the pages
+    sync_folder(journal.parent)  # or the pages may be on the disk before the journal's name
 
 
 def _read_journal(journal: Path) -> dict[int, tuple[bytes, bytes]]:
@@ -378,6 +379,6 @@ def _read_journal(journal: Path) -> dict[int, tuple[bytes, bytes]]:
         return {place: (old[a:b].tobytes(), new[a:b].tobytes()) for place, a, b in cuts}
     except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise FormatError(
-            f"{journal} is damaged ({error}); without it, the file beside it may be, too: "
-            "delete the journal to look at that"
+            f"{journal} is damaged ({error}), so the file beside it may be incomplete; delete the "
+            "journal to open the file as it is"
         ) from None

@@ -1,4 +1,4 @@
-"""Files: how they are opened, changed, and closed, and what is wrong with their paths."""
+"""Opening, changing and closing HDF5 files, with clear errors for wrong paths."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ __all__ = [
     "target_of",
 ]
 
-# Held while a file is changed, by its real path: other threads wait, and do not fail.
+# A lock for each file (by its real path) that is held while it is changed; other threads wait.
 _locks: weakref.WeakValueDictionary[str, threading.RLock] = weakref.WeakValueDictionary()
 _known = threading.RLock()  # the handler of a signal may close a writer
-_PATIENCE, _PAUSE = 5.0, 0.02  # seconds that other threads' reading may last, and between two looks
-_LINKS = 16  # that a path may lead through
+_PATIENCE, _PAUSE = 5.0, 0.02  # seconds to wait for other threads that read, and between checks
+_LINKS = 16  # a path may lead through at most so many external links
 
 
 def _lock_of(path) -> threading.RLock:
@@ -57,7 +57,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def as_path(path) -> Path:
-    """What a user gave as the name of a file; InputError where it can be none."""
+    """A user's file name as a path; InputError if it cannot be one."""
     try:
         text = os.fsdecode(path)
         valid = text != "" and b"\0" not in os.fsencode(text)
@@ -69,7 +69,7 @@ def as_path(path) -> Path:
 
 
 def target_of(path) -> Path:
-    """Where a file is written that `path` names: a link stays, what it leads to is replaced."""
+    """The file that writing to `path` changes: the target of a symbolic link, not the link."""
     path = as_path(path)
     try:
         return path.resolve() if path.is_symlink() else path
@@ -78,12 +78,12 @@ def target_of(path) -> Path:
 
 
 def real_path(path) -> Path:
-    """`target_of`, wherever links lead later, and this process goes."""
+    """`target_of` as an absolute path, which later changes of links or folder do not affect."""
     return Path(os.path.realpath(target_of(path)))
 
 
 def check_is_hdf5(path) -> Path:
-    """The path of an HDF5 file, sound or not; InputError where there is none."""
+    """Check that a path is an HDF5 file, damaged or not; returns it, or raises InputError."""
     path = as_path(path)
     if not path.is_file():
         raise InputError(f"{path} is no file; give the path of an HDF5 file")
@@ -93,17 +93,17 @@ def check_is_hdf5(path) -> Path:
 
 
 def open_existing(path, mode: str = "r", **options) -> h5py.File:
-    """Open an HDF5 file, or say in our words why not.
+    """Open an HDF5 file; errors say clearly why that is not possible.
 
-    A file that is being written so that others may read it, or whose writer died so, is opened for
-    reading as those do.
+    For reading, a file that is being written in SWMR mode, or whose SWMR writer died, is opened in
+    SWMR mode.
     """
     path = check_is_hdf5(path)
     try:
         return _open(path, mode, **options)
     except BlockingIOError:
         raise InputError(
-            f"{path} is open in another process, which writes it or keeps others from that; try "
+            f"{path} is open in another process, which writes to it or has locked it; try "
             "again when it is closed there"
         ) from None
 
@@ -119,7 +119,7 @@ def _open(path: Path, mode: str = "r", **options) -> h5py.File:
                 raise
             if "already open" in str(error) or "don't match" in str(error):
                 raise InputError(
-                    f"{path} is open in this process, in another way ({error}); close it first"
+                    f"{path} is open in this process, in another mode ({error}); close it first"
                 ) from None
             raise FormatError(f"{path} is damaged: {error}") from None
         if mode == "r":
@@ -131,12 +131,12 @@ def _open(path: Path, mode: str = "r", **options) -> h5py.File:
 def _being_written(path) -> InputError:
     return InputError(
         f"{path} is being written by another process, or its writer died; in that case "
-        "`tezip-h5 repair` makes it a file like others"
+        "run `tezip-h5 repair`"
     )
 
 
 def check_changeable(path: Path, names: Iterable[str] = (), patience: float = _PATIENCE) -> None:
-    """Check that `changing` will do, as far as can be known.
+    """Check that `changing` will succeed, as far as that can be known.
 
     Parameters
     ----------
@@ -156,7 +156,7 @@ def check_changeable(path: Path, names: Iterable[str] = (), patience: float = _P
 
 
 def _look(path: Path, names: Iterable[str], patience: float) -> None:
-    """Finish a journal, say what is wrong with the file or the names, and wait for readers."""
+    """Finish an interrupted change, check the file and the names, and wait for readers."""
     check_is_hdf5(path)
     with _patient(lambda: _open(path), path, patience) as file:
         for name in names:
@@ -165,8 +165,10 @@ def _look(path: Path, names: Iterable[str], patience: float) -> None:
 
 
 def check_inside(file: h5py.File, name: str, links: int = _LINKS) -> None:
-    """Refuse a path that leads into another file, by an external link: HDF5 would open that as
-    this one is opened, and not know them apart."""
+    """Refuse a path that leads into another file by an external link.
+
+    HDF5 would open the other file with the same driver, and confuse the two.
+    """
     group, parts = file, [part for part in name.split("/") if part not in ("", ".")]
     for at, part in enumerate(parts):
         link = group.get(part, getlink=True)
@@ -186,7 +188,7 @@ def check_inside(file: h5py.File, name: str, links: int = _LINKS) -> None:
 
 
 def check_not_followed(file: h5py.File) -> None:
-    """Refuse a file that this process writes while others read it: nothing can be added then."""
+    """Refuse a file that this process writes in SWMR mode, which does not allow new objects."""
     if file.swmr_mode:
         raise InputError(
             f"{file.filename} is open in this process so that others can read it meanwhile (SWMR): "
@@ -195,7 +197,7 @@ def check_not_followed(file: h5py.File) -> None:
 
 
 def _await(path: Path, patience: float) -> None:
-    """Wait until no thread of this process has a file open to read it; none comes meanwhile."""
+    """Wait until no thread of this process reads a file; the caller keeps new ones out."""
     end = time.monotonic() + patience
     while _open_here(path) is False:
         if time.monotonic() > end:
@@ -206,7 +208,7 @@ def _await(path: Path, patience: float) -> None:
 
 
 def _patient(opened, path: Path, patience: float):
-    """What `opened` returns as soon as nobody else has the file."""
+    """Call `opened` until it succeeds, or until `patience` seconds of a busy file have passed."""
     end = time.monotonic() + patience
     while True:
         try:
@@ -222,29 +224,29 @@ def _patient(opened, path: Path, patience: float):
 def changing(
     path: Path, room: int, libver=None, names: Iterable[str] = (), patience: float = _PATIENCE
 ):
-    """Open an existing file to change it: all that is done to it, or nothing.
+    """Open an existing file for changes that take effect completely or not at all.
 
-    It is, whenever this process dies, but where h5py has the file open in this process already:
-    then HDF5 shares that, and changes the file as it likes.
+    That holds whenever this process is killed, with one exception: if h5py has the file open in
+    this process already, HDF5 shares the open file and changes it directly.
 
     Parameters
     ----------
     path : path
     room : int
-        Bytes that will be added, about.
+        About the number of bytes that will be added.
     libver
         As for `h5py.File`.
     names : iterable of str
-        Paths that will be followed in it.
+        Paths in the file that will be used.
     patience : float
-        Seconds to wait until others have read it.
+        Seconds to wait for others that read the file.
 
     Raises
     ------
     InputError
-        When another process writes the file, or one died of that, or a path leads into others.
+        When another process writes the file, or its writer died, or a path leads into another file.
     BlockingIOError
-        When it is open in another process, or to be read in this one; nothing has changed then.
+        When it is open in another process, or for reading in this one; nothing has changed then.
     OSError
         When the disk has no room; nothing has changed then.
     """
@@ -256,9 +258,9 @@ def changing(
                 Space(file).reserve(room)
                 yield file
             return
-        # What a death left behind HDF5's end is not kept in memory when it is written over.
+        # Bytes behind HDF5's end, which a killed writer left, may be overwritten at once.
         with _patient(lambda: journal.Pages(path, superblock.end), path, patience) as pages:
-            if superblock.is_marked(path):  # h5py's driver of Python objects knows nothing of it
+            if superblock.is_marked(path):  # h5py's fileobj driver does not check the mark
                 raise _being_written(path)
             pages.reserve(room)
             try:
@@ -277,8 +279,10 @@ def changing(
 
 
 def _open_here(path: Path) -> bool | None:
-    """Whether h5py has a file open to be written in this process, under whatever name; None where
-    it has not opened it at all."""
+    """Whether this process has a file open for writing in h5py, under any name.
+
+    None if it has not opened the file at all.
+    """
     wanted, found = os.stat(path), None
     for file in h5py.h5f.get_obj_ids(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE):
         with contextlib.suppress(ValueError, RuntimeError):  # another thread has just closed it
@@ -289,12 +293,12 @@ def _open_here(path: Path) -> bool | None:
 
 
 def open_to_write(path: Path) -> bool:
-    """Whether h5py has a file open in this process, and may change it."""
+    """Whether this process has a file open for writing in h5py."""
     return _open_here(path) is True
 
 
 def close(file: h5py.File, *, failed: bool) -> None:
-    """Close a file; when that fails (a full disk), raise OSError unless one is on its way."""
+    """Close a file; if that fails (a full disk), raise OSError unless an error is being raised."""
     try:
         try:
             if not failed:
@@ -307,8 +311,8 @@ def close(file: h5py.File, *, failed: bool) -> None:
 
 
 def abandon(file: h5py.File | None, made: Path | None) -> None:
-    """Close a file to which nothing will be added, and remove it if it was `made` for that."""
-    with contextlib.suppress(OSError, RuntimeError):  # what HDF5 cannot write is not needed
+    """Close a file after a failure, and remove it if it was `made` for this purpose."""
+    with contextlib.suppress(OSError, RuntimeError):  # data that cannot be written are not needed
         if file is not None:
             file.close()
     if made is not None:

@@ -1,7 +1,7 @@
-"""Room on the disk, taken before HDF5 needs it.
+"""Reserving disk space before HDF5 needs it.
 
-When a disk fills up inside HDF5, a dataset already counts frames that were not written, and the
-file may not close. Here it is an OSError before anything has changed.
+If a disk fills up while HDF5 writes, a dataset counts frames that were not written, and the file
+may not close. Reserving space raises an OSError before anything has changed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def _can_reserve(file: h5py.File) -> bool:
 
 
 def lengthen(descriptor: int, end: int, size: int) -> bool:
-    """Take `size` bytes behind the end of a file; False on systems that cannot.
+    """Reserve `size` bytes behind the end of a file; returns False on systems that cannot.
 
     Raises
     ------
@@ -41,7 +41,7 @@ def lengthen(descriptor: int, end: int, size: int) -> bool:
 
 
 class Space:
-    """Room in one open file."""
+    """Reserved disk space of one open file."""
 
     _MARGIN = 1 << 16  # for HDF5's own structures, until the file is closed
 
@@ -49,9 +49,9 @@ class Space:
         self._file = file if _can_reserve(file) else None
 
     def reserve(self, size: int = 0, *, last: bool = False) -> None:
-        """Have room for `size` bytes more, and for what HDF5 adds; `give_back` ends that.
+        """Reserve space for `size` bytes more, and for HDF5's own structures.
 
-        What comes `last` leaves no room for more.
+        With `last`, nothing will be reserved after this. `give_back` releases what is not used.
 
         Raises
         ------
@@ -66,17 +66,17 @@ class Space:
             there = os.fstat(descriptor).st_size
             missing = self._file.id.get_filesize() + size - there
             if missing > 0 and not lengthen(descriptor, there, missing):
-                self._file = None  # HDF5 will meet the end of the disk
+                self._file = None  # nothing can be reserved: HDF5 itself may find the disk full
 
 
 def give_back(file: h5py.File) -> None:
-    """Cut off what was reserved and not used, before the file is closed.
+    """Cut off reserved space that was not used, before the file is closed.
 
-    HDF5 does not: it does not know that the file has become longer.
+    HDF5 does not do that, because it does not know that the file has become longer.
     """
     if not _can_reserve(file) or file.mode == "r":
         return
-    with _objects.phil:  # no other thread makes the file longer meanwhile
+    with _objects.phil:  # no other thread may extend the file meanwhile
         file.flush()
         used, descriptor = file.id.get_filesize(), file.id.get_vfd_handle()
         if os.fstat(descriptor).st_size > used:

@@ -1,7 +1,8 @@
-"""HDF5's superblock: the marks that a writer leaves in a file when it dies.
+"""HDF5's superblock, with the marks of an open writer, which stay in a file if the writer dies.
 
-"HDF5 File Format Specification", section II.A; the checksum of versions 2 and 3 is Bob Jenkins's
-lookup3. HDF5's own tool for this is ``h5clear -s``, which not everybody has.
+See "HDF5 File Format Specification", section II.A. The checksum of versions 2 and 3 is Bob
+Jenkins's lookup3. HDF5's own tool for clearing the marks is ``h5clear -s``, which not everybody
+has.
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ from tezip_h5.errors import FormatError
 __all__ = ["end", "extend_to_end", "is_marked", "lookup3", "take_off_marks", "version"]
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_MARKS = 0x05  # open for writing, open for writing while others read
+_MARKS = 0x05  # two bits: open for writing, open for SWMR writing
 # With 8-byte addresses:
-_SIZE_OF_ADDRESSES = {0: 13, 1: 13, 2: 9, 3: 9}  # where that is said, by version
-_END = {0: 40, 1: 44, 2: 28, 3: 28}  # where the file's length is
-_BYTES = 44  # before the checksum, which versions 2 and 3 have
+_SIZE_OF_ADDRESSES = {0: 13, 1: 13, 2: 9, 3: 9}  # offset of that field, by superblock version
+_END = {0: 40, 1: 44, 2: 28, 3: 28}  # offset of the file's length
+_BYTES = 44  # length before the checksum, which versions 2 and 3 have
 
 
 def _find(stream) -> int | None:
-    """Where the superblock begins: at 0, 512, 1024, 2048, ..."""
+    """The offset of the superblock: 0, 512, 1024, 2048, ..."""
     start, size = 0, os.fstat(stream.fileno()).st_size
     while start < size:
         stream.seek(start)
@@ -33,7 +34,7 @@ def _find(stream) -> int | None:
 
 
 def version(path) -> int:
-    """The superblock's version; 3 allows reading while a file is written."""
+    """The superblock's version; version 3 allows SWMR."""
     with open(path, "rb") as stream:
         start = _find(stream)
         if start is None:
@@ -43,17 +44,20 @@ def version(path) -> int:
 
 
 def end(path) -> int | None:
-    """Where HDF5's data end; there may be bytes behind it, which it will write over. None where
-    that cannot be told."""
+    """The end of HDF5's data in a file; None if that cannot be told.
+
+    HDF5 will overwrite any bytes behind it.
+    """
     with open(path, "rb") as stream:
         _, block = _with_end(stream)
     return None if block is None else struct.unpack_from("<Q", block, _END[block[8]])[0]
 
 
 def extend_to_end(path) -> None:
-    """Let HDF5 see all bytes of a file: a killed writer notes last that it has become longer.
+    """Extend HDF5's recorded length to all bytes of a file.
 
-    HDF5's own tool for this is ``h5clear --increment``.
+    A writer updates that length last, so it is too short after a kill. HDF5's own tool for this is
+    ``h5clear --increment``.
     """
     with open(path, "r+b") as stream:
         start, block = _with_end(stream)
@@ -69,7 +73,7 @@ def extend_to_end(path) -> None:
 
 
 def _with_end(stream) -> tuple[int, bytearray | None]:
-    """Place and bytes of a superblock that says where the data end, and can be believed."""
+    """Offset and bytes of a superblock that has a valid end of the data."""
     start = _find(stream)
     stream.seek(start or 0)
     block = bytearray(stream.read(52))
@@ -82,12 +86,12 @@ def _with_end(stream) -> tuple[int, bytearray | None]:
 
 
 def _intact(block: bytes) -> bool:
-    """Whether the checksum of a superblock fits, version 2 or 3."""
+    """Whether the checksum of a superblock of version 2 or 3 is right."""
     return struct.unpack_from("<I", block, _BYTES)[0] == lookup3(block[:_BYTES])
 
 
 def is_marked(path) -> bool:
-    """Whether a writer has the file open, or died so."""
+    """Whether the file has a writer's mark: a writer has it open, or died."""
     with open(path, "rb") as stream:
         start = _find(stream)
         stream.seek(start or 0)
@@ -100,7 +104,7 @@ def _has_marks(block: bytes) -> bool:
 
 
 def take_off_marks(path) -> bool:
-    """Clear the marks of a writer that died; whether there were any.
+    """Clear the marks of a writer that died; returns whether there were any.
 
     Raises
     ------

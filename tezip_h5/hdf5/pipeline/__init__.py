@@ -1,1 +1,1 @@
-"""The filter in HDF5's pipeline: its numbers, its call, the plugin for what is not Python."""
+"""The filter in HDF5's pipeline: its options, its callback, and the plugin for other programs."""

@@ -1,7 +1,7 @@
-"""Decoded chunks, the most recently used, bounded in bytes.
+"""An LRU cache of decoded chunks, limited in bytes.
 
-A filter sees one chunk at a time and HDF5's own chunk cache is small, so reading frame by
-frame would decode each chunk once per frame without this.
+A filter sees one chunk at a time, and HDF5's own chunk cache is small. Without this cache, reading
+frame by frame would decode each chunk once per frame.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ DEFAULT_BYTES = 192 << 20
 class ChunkCache:
     """A least-recently-used map from payloads to their decoded chunks.
 
-    They are found by their identity, which is no proof: checksums can be made to agree. So the
-    whole payload is kept, and compared. The newest chunk is always kept, so that a chunk larger
-    than the limit still serves frame after frame.
+    A payload is found by its identity, which has its checksums. Different payloads could have the
+    same checksums, so the whole payload is kept and compared. The newest chunk is always kept, so
+    that frames of a chunk larger than the limit can be read one by one.
     """
 
     def __init__(self, limit: int):
@@ -33,7 +33,7 @@ class ChunkCache:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything (also after a fork, when a lock may be held for ever)."""
+        """Forget everything; needed after a fork, when nobody would release a held lock."""
         self._lock = threading.Lock()
         self._chunks: OrderedDict[bytes, tuple] = OrderedDict()  # payload, chunk
         self._bytes = 0
@@ -88,7 +88,7 @@ def configure(*, cache_bytes: int) -> None:
     Parameters
     ----------
     cache_bytes : int
-        192 MiB at first. 0 forgets them all, and keeps only the newest chunk from then on.
+        The limit, 192 MiB at first. With 0 only the newest chunk is kept.
 
     Raises
     ------

@@ -1,8 +1,8 @@
-"""The HDF5 filter, in Python: what makes plain h5py read a compressed stack.
+"""The HDF5 filter, in Python. With it, plain h5py reads a compressed stack.
 
-libhdf5 calls `_filter` for every chunk it reads or writes. An exception cannot cross it:
-HDF5 raises a bare ``OSError: filter returned failure`` and drops our text, so the text is
-logged (logger "tezip_h5") and kept in `last_error()`.
+libhdf5 calls `_filter` for every chunk that it reads or writes. A Python exception cannot pass
+through libhdf5: h5py raises only ``OSError: filter returned failure``. The real exception is
+therefore logged (logger "tezip_h5") and kept in `last_error()`.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from tezip_h5.model import store
 __all__ = ["decode", "encode", "last_error", "register"]
 
 _log = logging.getLogger("tezip_h5")
-_REVERSE = 0x0100
-_MAX_RANK = 32
+_REVERSE = 0x0100  # HDF5's H5Z_FLAG_REVERSE: the filter is to decode
+_MAX_RANK = 32  # HDF5's largest number of axes
 _WRAPPERS = {0: h5py.h5t.TypeIntegerID, 1: h5py.h5t.TypeFloatID, 8: h5py.h5t.TypeEnumID}
-"""h5py's classes of those HDF5 types, by number, that samples may have."""
-_INTERRUPT_SECONDS = 0.25  # by then HDF5 has given up, also on a busy machine
+"""h5py's classes for the HDF5 types that samples may have, by the number of the type's class."""
+_INTERRUPT_SECONDS = 0.25  # a Ctrl-C is raised after this time, when HDF5 has left the filter
 
 _hid = ctypes.c_int64
 _size = ctypes.c_size_t
@@ -116,7 +116,7 @@ def _failed(error: BaseException) -> None:
     global _last_error
     _last_error = error
     if isinstance(error, KeyboardInterrupt):
-        # HDF5 must give up first; what is raised while it does would be lost.
+        # HDF5 must leave the filter first; an exception raised before that would be lost.
         later = threading.Timer(_INTERRUPT_SECONDS, _thread.interrupt_main)
         later.daemon = True
         later.start()
@@ -129,9 +129,9 @@ def _failed(error: BaseException) -> None:
 class _ReadFrames:
     """Checksums of frames that lossy chunks decoded to in this process.
 
-    When a chunk is partly rewritten, HDF5 hands the whole chunk back to be encoded; frames
-    found here are kept exactly, so that their error does not grow. A chance match only keeps
-    a frame exactly that need not be.
+    When part of a chunk is rewritten, HDF5 has the whole chunk encoded again. Frames that are
+    found here are kept exactly, so that their error does not grow. An accidental match is
+    harmless: it only keeps one more frame exactly.
     """
 
     limit = 1 << 18
@@ -141,7 +141,7 @@ class _ReadFrames:
         self._seen: OrderedDict[int | bytes, None] = OrderedDict()
 
     def unlock(self) -> None:
-        """After a fork: another thread may have held the lock."""
+        """Make a new lock after a fork, because another thread may have held the old one."""
         self._lock = threading.Lock()
 
     def add(self, identity: bytes, frames: np.ndarray) -> None:
@@ -189,10 +189,10 @@ def decode(options: ChunkOptions, payload, threads: int = 1) -> np.ndarray:
 
 
 def encode(options: ChunkOptions, frames: np.ndarray) -> bytes:
-    """The payload of a chunk that is written, or rewritten, whole.
+    """Encode a whole chunk, which HDF5 writes or rewrites.
 
-    Frames that this process decoded before from a lossy chunk, and that are unchanged, are kept
-    exactly. The chunk may be padded, see `ErrorBound.of_frames`.
+    Frames that this process decoded from a lossy chunk, and that are unchanged, are kept exactly.
+    The chunk may be padded, see `ErrorBound.of_frames`.
 
     Parameters
     ----------
@@ -210,7 +210,7 @@ def encode(options: ChunkOptions, frames: np.ndarray) -> bytes:
         bound = options.bound.of_frames(frames.reshape((*frames.shape[:3], -1)), padded=True)
         bound = bound.exact_where(_read_frames.find(frames))
     model = None
-    if options.settings.predictor == "prednet":  # else no network: nothing here could embed it
+    if options.settings.predictor == "prednet":  # only then: the filter cannot embed a network
         model = store.resolve(options.settings.model, frames.shape[3] if frames.ndim == 4 else 1)
     return codec.encode_chunk(frames, bound, options.settings, model=model).payload
 
@@ -244,16 +244,16 @@ def _callback(flags, count, values, nbytes, buf_size, buf):
         buf[0], buf_size[0] = fresh, size
         _lib.H5free_memory(old)
         _made["size"] = size
-    except BaseException as error:  # nothing may cross into C, a KeyboardInterrupt neither
+    except BaseException as error:  # no exception may pass into C, not even KeyboardInterrupt
         _failed(error)
 
 
 def _guarded(callback):
-    """What HDF5 calls: `callback`, and then, in C alone, ``_made.pop("size", 0)``.
+    """The function that HDF5 calls: `callback`, and then, in C alone, ``_made.pop("size", 0)``.
 
-    A signal's handler may raise before the first line of `callback`, or in its `except`. Were its
-    own result given to HDF5, ctypes would then give whatever was in memory, and HDF5 would take
-    that for the size of a chunk: what is read are bytes of something else, without an error.
+    A signal handler may raise before the first line of `callback`, or in its `except`. If HDF5 got
+    the result of `callback` itself, ctypes would then return whatever was in memory, and HDF5 would
+    take that for the size of a chunk. It would read wrong bytes without an error.
     """
     # An `errcheck` is called with three arguments, which this function of C does not look at.
     prototype = ctypes.PYFUNCTYPE(*[ctypes.py_object] * 5)
@@ -295,7 +295,7 @@ def _fill_in(dcpl: int, type_id: int, space: int) -> None:
         raise InputError("the dataset's filter options cannot be read")
     options = ChunkOptions.unpack(values[: count.value])
     if options.dtype is not None:
-        return  # made by the writer, which knows more than we see here
+        return  # the options come from our writer and are complete
     dims = (ctypes.c_uint64 * _MAX_RANK)()
     rank = _lib.H5Pget_chunk(dcpl, _MAX_RANK, dims)
     shape = _chunk_shape([int(n) for n in dims[:rank]])
@@ -332,12 +332,12 @@ def _dtype_of(type_id: int) -> np.dtype:
 
 
 def _flush_open_files() -> None:
-    """Encode what HDF5 still holds in its chunk caches while Python can: at exit, before it ends.
+    """Flush HDF5's chunk caches at exit, while Python can still encode.
 
-    libhdf5 would do it later, when no Python code runs any more, and store those chunks raw.
+    libhdf5 would flush them later, when no Python code runs any more, and store the chunks raw.
     """
     for file in h5py.h5f.get_obj_ids(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE):
-        with contextlib.suppress(RuntimeError, OSError):  # a full disk: nothing more to be done
+        with contextlib.suppress(RuntimeError, OSError):  # a full disk: nothing more can be done
             if file.get_intent() != h5py.h5f.ACC_RDONLY:
                 h5py.h5f.flush(file)
 

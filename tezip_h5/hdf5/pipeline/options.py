@@ -1,22 +1,32 @@
-"""cd_values <-> options: what the dataset's filter pipeline says, and hdf5plugin's way to say it.
+"""Options of the filter <-> cd_values, the integers that HDF5 stores for a filter.
 
-Decoding looks only at the first five values: what HDF5 takes for a chunk of its dataset must be
-one. The rest is what the filter would encode with.
+`TEZip` gives the options in the way of hdf5plugin. Decoding uses only the first five values, which
+hold dtype and shape of a chunk, so that a payload can be checked against its dataset. The other
+values are options of encoding.
 """
 
 from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
 
 from tezip_h5.bounds import MODES, ErrorBound
 from tezip_h5.errors import FormatError, InputError
+from tezip_h5.hdf5.pipeline.misnamed import advice_on
 from tezip_h5.levels import DTYPES
 from tezip_h5.model import store
 from tezip_h5.settings import CODERS, FEEDBACKS, LEVELS, PREDICTORS, QUANTIZERS, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from typing_extensions import Unpack
+
+    from tezip_h5.signatures import SettingsKeywords
 
 __all__ = [
     "FILTER_ID",
@@ -30,11 +40,12 @@ __all__ = [
 ]
 
 FILTER_ID = 36471
-"""Ours until The HDF Group assigns one: 32768..65535 are for internal use, untracked."""
+"""The filter's number until The HDF Group assigns one. It lies in 32768..65535, the range that is
+free for internal use."""
 FILTER_NAME = b"tezip: predicted image stacks, pip install tezip_h5"
 
 _VERSION = 0
-_COUNT = 16  # all that older h5py reads back
+_COUNT = 16  # number of cd_values; older versions of h5py read back no more
 _OF_DECODER = 5
 _BIG_ENDIAN = 0x100
 
@@ -69,7 +80,7 @@ def _model_name(word: int) -> str | None:
 
 @dataclass(frozen=True)
 class ChunkOptions:
-    """What cd_values say: the chunk's dtype and shape, and how to encode it.
+    """The options in cd_values: the chunk's dtype and shape, and how to encode it.
 
     `dtype` and `shape` are None until the dataset is created (``set_local`` fills them in).
     """
@@ -125,9 +136,9 @@ class ChunkOptions:
 
     @classmethod
     def of_decoder(cls, values) -> ChunkOptions:
-        """Read what cd_values say to a decoder; where the rest is not ours, defaults stand for it.
+        """Read the cd_values that a decoder needs; unreadable options of encoding are defaults.
 
-        Raises FormatError when they do not say what a chunk is.
+        Raises FormatError if the values do not hold dtype and shape of a chunk.
         """
         values = tuple(int(v) for v in values)
         dtype, shape = _chunk_of(values)
@@ -176,7 +187,7 @@ class ChunkOptions:
 
 
 def _chunk_of(values: tuple[int, ...]) -> tuple[np.dtype | None, tuple[int, ...] | None]:
-    """Dtype and shape of a chunk as cd_values say, None for both where they do not."""
+    """Dtype and shape of a chunk in cd_values; None for both if they are not set."""
     if len(values) < _OF_DECODER or values[0] != _VERSION:
         raise FormatError(
             f"{len(values)} cd_values of version {values[:1]}; this tezip_h5 reads {_COUNT} "
@@ -192,20 +203,17 @@ def _chunk_of(values: tuple[int, ...]) -> tuple[np.dtype | None, tuple[int, ...]
 
 
 def settings_of(given: dict, sample=None) -> Settings:
-    """`Settings` of what a caller gave by keyword; a `model` may be whatever `store.name_of` takes.
+    """Make `Settings` from a caller's keywords; `model` may be anything that `store.name_of` takes.
 
     Raises
     ------
     InputError
-        For a keyword that is none of them, or a value of a type that has no meaning there.
+        For an unknown keyword, or a value of a wrong type.
     """
     known = Settings.__dataclass_fields__
     for name in given:
         if name not in known:
-            raise InputError(
-                f"unknown option {name!r}; those of encoding are {', '.join(known)}, all others "
-                "stand in the documentation of the call"
-            )
+            raise InputError(f"unknown option {name!r}; {advice_on(name)}")
     if "model" in given:
         given = given | {"model": store.name_of(given["model"], sample)}
     try:
@@ -215,7 +223,7 @@ def settings_of(given: dict, sample=None) -> Settings:
 
 
 def options_of(data: h5py.Dataset) -> ChunkOptions:
-    """What a dataset's filter pipeline says."""
+    """The options in a dataset's filter pipeline."""
     return ChunkOptions.unpack(_values_of(data))
 
 
@@ -226,9 +234,9 @@ def _values_of(data: h5py.Dataset) -> tuple[int, ...]:
 
 
 def check_dataset(data: h5py.Dataset) -> None:
-    """Check that what the filter decodes to is a chunk of the dataset; FormatError otherwise.
+    """Check that the filter's dtype and shape are those of the dataset; FormatError otherwise.
 
-    HDF5 never does: it takes other samples for the dataset's, and reads past the end of a chunk
+    HDF5 does not check that. It would misinterpret the samples, and read past the end of a chunk
     that is too short.
     """
     options = ChunkOptions.of_decoder(_values_of(data))
@@ -260,15 +268,16 @@ class TEZip(h5py.filters.FilterRefBase):
     Raises
     ------
     InputError
-        For options that cannot be.
+        For options that are not valid.
 
     Notes
     -----
     The filter sees one chunk at a time and cannot raise: prefer `tezip_h5.write`, where an
-    error is an exception. The filter knows one tile of a frame and not where its padding
-    begins, so a relative bound becomes the stricter one of that tile without samples like its
-    last. Rewriting part of a chunk encodes all of it again; frames that this process read
-    from it unchanged are then kept exactly, so that errors do not add up.
+    error is an exception. The filter sees one tile of a frame, and HDF5 may have padded it. A
+    relative bound is therefore taken of that tile alone, without the samples that equal its last
+    one, and is never looser than that of the whole frame. Rewriting part of a chunk encodes all
+    of it again; frames that this process read from it and that are unchanged are then kept
+    exactly, so that errors do not add up.
 
     Examples
     --------
@@ -286,8 +295,13 @@ class TEZip(h5py.filters.FilterRefBase):
     filter_name = "tezip"
 
     def __init__(
-        self, absolute=None, relative=None, pointwise_relative=None, noise=None, **settings
-    ):
+        self,
+        absolute: float | None = None,
+        relative: float | None = None,
+        pointwise_relative: float | None = None,
+        noise: float | None = None,
+        **settings: Unpack[SettingsKeywords],
+    ) -> None:
         self._settings = settings_of(settings)
         self._bound = ErrorBound(absolute, relative, pointwise_relative, noise)
         self.filter_options = ChunkOptions(None, None, self._bound, self._settings).pack()
@@ -324,7 +338,7 @@ class TEZip(h5py.filters.FilterRefBase):
         return config
 
     @classmethod
-    def from_filter_options(cls, filter_id: int, filter_options) -> TEZip:
+    def from_filter_options(cls, filter_id: int, filter_options: Sequence[int]) -> TEZip:
         """The options of a dataset's filter, from its id and cd_values.
 
         Parameters

@@ -1,7 +1,7 @@
-"""The decoder's process for the C plugin (`filters/tezip.c`): chunks in, samples out.
+"""The process that decodes chunks for the C plugin (`filters/tezip.c`).
 
-The plugin starts it with a socket as standard input and ends it by closing that. Messages are in
-the machine's byte order:
+The plugin starts it with a socket as standard input, and ends it by closing the socket. Messages
+are in the machine's byte order:
 
     greeting  u32 magic, u32 0, u64 0
     question  u32 magic, u32 n, u32 f, u32 0, u64 p;  n x u32 cd_values, f bytes of file names (each
@@ -9,8 +9,8 @@ the machine's byte order:
     answer    u32 magic, u32 status, u64 size;  `size` bytes: the chunk (status 0), a message
               (status 1), or one about a model that was not found (status 2)
 
-After status 2 the plugin asks again, with the names of the files that its process has open: one of
-them should hold the model.
+After status 2 the plugin asks again, with the names of the files that its process has open. One of
+them should contain the model.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _take_models(name: bytes) -> None:
 
 
 def _receive(connection: socket.socket, size: int) -> memoryview:
-    """Exactly so many bytes."""
+    """Receive exactly `size` bytes."""
     buffer = memoryview(bytearray(size))
     at = 0
     while at < size:

@@ -1,1 +1,1 @@
-"""Frames out of a file: read, extracted, listed, reported, verified."""
+"""Reading stacks from a file, extracting images, reporting and verifying."""

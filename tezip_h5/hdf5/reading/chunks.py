@@ -1,4 +1,4 @@
-"""The chunks of a stack, one by one: where they lie, what made them, where their bytes went."""
+"""Reports of the chunks of a stack: offset, coder, predictor, and the use of the bytes."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class ChunkReport:
     Attributes
     ----------
     offset : tuple of int
-        Of its first sample, along every axis of the stack.
+        Position of its first sample, along every axis of the stack.
     frames : int
-        How many it holds.
+        Number of its frames.
     nbytes, raw_bytes : int
-        Of the payload, and of the samples that it stores.
+        Size of the payload, and of the samples that it stores.
     coder, predictor : str
-        Their names.
+        Names of the coder and the predictor that made it.
     parts : dict of dict of int
-        What its bytes are: by section, by name, how many.
+        Number of bytes of each part, by section and name.
     """
 
     offset: tuple[int, ...]
@@ -45,7 +45,7 @@ class ChunkReport:
 def describe_chunks(data: h5py.Dataset, most: int | None = None) -> Iterator[ChunkReport]:
     """Yield a report of every chunk that is stored, or of at most `most` of them, evenly spaced.
 
-    Reads the payloads, and decodes nothing.
+    This reads the payloads, and decodes nothing.
 
     Raises
     ------

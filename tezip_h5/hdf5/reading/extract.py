@@ -1,6 +1,8 @@
-"""Image files back from a stack."""
+"""`extract`: write the frames of a stack as image files."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,11 +13,20 @@ from tezip_h5.hdf5.files import opening
 from tezip_h5.hdf5.pipeline.options import panel_axes_of
 from tezip_h5.hdf5.reading import reader
 
+if TYPE_CHECKING:
+    from tezip_h5.signatures import PathLike
+
 __all__ = ["extract"]
 
 
 def extract(
-    path, folder, *, name=None, overwrite=False, threads=None, device="auto"
+    path: PathLike,
+    folder: PathLike,
+    *,
+    name: str | None = None,
+    overwrite: bool | str = False,
+    threads: int | None = None,
+    device: str = "auto",
 ) -> dict[str, str]:
     """Write the frames of a stack as lossless image files.
 
@@ -24,27 +35,27 @@ def extract(
     path : str or path
         The HDF5 file.
     folder : str or path
-        Where the images go; it is made when missing.
+        The folder for the images; it is made if missing.
     name : str, optional
-        Which stack, when the file holds several.
+        Name of the stack; needed if the file holds several.
     overwrite : bool or "equal"
-        Replace files that are there already; "equal": take those that hold the same for written.
+        True replaces existing files. "equal" accepts existing files with the same content.
     threads : int, optional
         Default: all processors.
     device : "auto" | "cpu" | "cuda"
-        What decodes; the images do not depend on it. See `write`.
+        The device that decodes; the images do not depend on it. See `write`.
 
     Returns
     -------
     dict
-        Recorded names that had to change, and what they became: a name whose format would
-        lose samples (.jpg) becomes .png or .tif.
+        New names of images whose recorded name had to change, by recorded name. A name whose
+        format is lossy (.jpg) becomes .png or .tif.
 
     Raises
     ------
     InputError
-        When the file is missing, holds no such stack, or frames that are no images, or when
-        images are there already.
+        When the file is missing, holds no such stack, or has frames that are no images; or when
+        images exist already.
     FormatError, ModelError
         When a chunk is damaged, or needs a model that is not found.
 

@@ -1,15 +1,24 @@
-"""`to_dask`: a stack as a dask array, whose blocks are read when they are computed."""
+"""`to_dask`: a stack as a dask array, whose blocks are read when they are computed.
+
+Nothing of the samples is read before.
+"""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tezip_h5.errors import FormatError, InputError
 from tezip_h5.hdf5.files import opening
 from tezip_h5.hdf5.reading import reader
+
+if TYPE_CHECKING:
+    import dask.array
+
+    from tezip_h5.signatures import PathLike
 
 __all__ = ["to_dask"]
 
@@ -19,7 +28,7 @@ _FRAMES = 16  # per block, of a dataset without chunks
 
 @dataclass(frozen=True)
 class _Stored:
-    """A dataset in a file: opened where and when a part of it is read."""
+    """A dataset in a file, which is opened only when a part of it is read."""
 
     path: str
     dataset: str
@@ -42,7 +51,7 @@ class _Stored:
             return reader.read(data, selection, threads=1)
 
 
-def to_dask(path, name: str | None = None, *, chunks=None):
+def to_dask(path: PathLike, name: str | None = None, *, chunks: Any = None) -> dask.array.Array:
     """Read a stack lazily, as a dask array.
 
     Every block opens the file for itself, so blocks may be computed by threads, by processes and
@@ -52,7 +61,7 @@ def to_dask(path, name: str | None = None, *, chunks=None):
     ----------
     path : str or path
     name : str, optional
-        Which stack of the file, when it holds several; or any other dataset.
+        Name of the stack, needed if the file holds several; or the path of any other dataset.
     chunks : optional
         Blocks of the dask array, as in `dask.array.from_array`. Default: whole frames, as many as
         one or several chunks of the file have, about 16 MiB.
@@ -64,8 +73,8 @@ def to_dask(path, name: str | None = None, *, chunks=None):
     Raises
     ------
     InputError
-        When dask is missing, or the file holds no such stack. What can go wrong with the samples
-        is raised when they are computed, see `read`.
+        When dask is missing, or the file holds no such stack. Errors of the samples are raised
+        when they are computed, see `read`.
 
     Examples
     --------

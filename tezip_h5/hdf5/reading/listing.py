@@ -10,7 +10,7 @@ __all__ = ["chunk_table", "counted_bytes", "frame_table", "overview", "table"]
 
 
 def counted_bytes(nbytes: float) -> str:
-    """Bytes, with the unit that leaves few digits.
+    """A number of bytes, in the unit that needs few digits.
 
     >>> counted_bytes(512), counted_bytes(123456), counted_bytes(7864320)
     ('512 B', '123 kB', '7.86 MB')
@@ -23,7 +23,7 @@ def counted_bytes(nbytes: float) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> str:
-    """Columns as wide as they need; those in `left` begin where their heads do.
+    """A table as text; the columns with the numbers in `left` are left-aligned.
 
     >>> print(table(["name", "bytes"], [["a", "7"], ["longer", "1234"]]))
     name    bytes
@@ -63,7 +63,7 @@ def overview(stacks: Sequence) -> str:
 
 
 def _printable(name: str) -> str:
-    """A name that a terminal shows as it is; escaped, if that could do anything else."""
+    """A name for a terminal; escaped if it has characters that are not printable."""
     return name if name.isprintable() else ascii(name)
 
 

@@ -1,4 +1,4 @@
-"""Reading: in bulk, with chunks decoded in parallel.
+"""`read`: read frames with chunks decoded in parallel.
 
 `h5py` itself reads every stack (through the filter, one chunk at a time). `read` decodes
 the chunks of a selection side by side.
@@ -10,12 +10,13 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 
 from tezip_h5 import codec, devices, gpu_arrays
-from tezip_h5.errors import FormatError, InputError, TezipError
+from tezip_h5.errors import FormatError, InputError, SelectionError, TezipError
 from tezip_h5.hdf5.contents import container
 from tezip_h5.hdf5.contents.direct import stored_chunk
 from tezip_h5.hdf5.files import opening
@@ -23,6 +24,9 @@ from tezip_h5.hdf5.pipeline import cache, filter
 from tezip_h5.hdf5.pipeline.options import check_dataset
 from tezip_h5.hdf5.threads import chunks_under_way, threads_or_default
 from tezip_h5.progress import progress_bar
+
+if TYPE_CHECKING:
+    from tezip_h5.signatures import PathLike
 
 __all__ = [
     "Geometry",
@@ -39,36 +43,44 @@ _AT_ONCE = 16  # frames of a dataset without chunks
 
 
 def read(
-    path_or_dataset, selection=None, *, name=None, threads=None, cache_bytes=None, device="auto"
-):
+    path_or_dataset: PathLike | h5py.Dataset,
+    selection: Any = None,
+    *,
+    name: str | None = None,
+    threads: int | None = None,
+    cache_bytes: int | None = None,
+    device: str = "auto",
+) -> np.ndarray | Any:
     """Read frames of a compressed stack, decoding its chunks in parallel.
 
     Parameters
     ----------
     path_or_dataset : str, path or h5py.Dataset
     selection : int, slice, or tuple of them, optional
-        As in ``dataset[selection]``; default everything. What is no plain box (steps, lists,
-        masks) is read through h5py, one chunk at a time.
+        As in ``dataset[selection]``; default everything. A selection that is not a plain box
+        (with steps, lists or masks) is read through h5py, one chunk at a time.
     name : str, optional
-        Which stack of the file, when it holds several.
+        Name of the stack; needed if the file holds several.
     threads : int, optional
         Default: all processors.
     cache_bytes : int, optional
         Set how many bytes of decoded chunks this process keeps, see `configure`.
     device : "auto" | "cpu" | "cuda"
-        What decodes, see `write`; the samples do not depend on it. With "cuda" they come as an
-        array in the GPU's memory.
+        The device that decodes, see `write`; the samples do not depend on it. With "cuda" the
+        result is an array in the GPU's memory. The code for GPUs has run in numba's simulator
+        only. Checksums find wrong samples, and the CPU decodes those chunks.
 
     Returns
     -------
-    array in the machine's byte order. With ``device="cuda"`` one of numba (it has
-    ``__cuda_array_interface__``: ``cupy.asarray(a)`` and ``torch.as_tensor(a)`` copy nothing);
-    where the GPU has no room for it, a numpy array, with a `DeviceWarning`.
+    array in the machine's byte order. With ``device="cuda"`` it is a numba array (it has
+    ``__cuda_array_interface__``: ``cupy.asarray(a)`` and ``torch.as_tensor(a)`` copy nothing). If
+    the GPU has no room for it, it is a NumPy array, with a `DeviceWarning`.
 
     Raises
     ------
     InputError
-        When the file is missing, holds no such stack, or the selection lies outside it.
+        When the file is missing or holds no such stack, or the selection has no meaning there; one
+        that lies outside it is an IndexError, too.
     FormatError
         When a chunk is damaged.
     ModelError
@@ -86,6 +98,11 @@ def read(
         cache.configure(cache_bytes=cache_bytes)
     if isinstance(path_or_dataset, h5py.Dataset):
         return _read(path_or_dataset, selection, threads, device)
+    if isinstance(selection, str) and name is None:
+        raise InputError(
+            f"the selection {selection!r} is a text; did you mean name={selection!r}? A selection "
+            "is an int, a slice, or a tuple of them"
+        )
     with opening.open_existing(path_or_dataset) as file:
         return _read(stack_named(file, name), selection, threads, device)
 
@@ -121,15 +138,30 @@ def _read_dataset(dataset: h5py.Dataset, selection, threads, device):
         check_dataset(dataset)
     box = _box(dataset, selection)
     if box is None or os.environ.get("TEZIP_NO_PARALLEL_READ"):
-        return _native(_through_h5py(dataset, selection))
+        return _native(_selected(dataset, selection))
     starts, stops, dropped = box
     out = np.empty([b - a for a, b in zip(starts, stops, strict=True)], dataset.dtype)
     _fill(dataset, starts, stops, out, threads, device)
     return _native(out.reshape([n for n, drop in zip(out.shape, dropped, strict=True) if not drop]))
 
 
+def _selected(dataset: h5py.Dataset, selection):
+    """``dataset[selection]``; where h5py finds it wrong, our error."""
+    try:
+        return _through_h5py(dataset, selection)
+    except TezipError:
+        raise
+    except (IndexError, OSError, TypeError, ValueError) as error:
+        beyond = "not within extent" in str(error)  # HDF5 finds what h5py let pass
+        if isinstance(error, OSError) and not beyond:
+            raise
+        kind = SelectionError if beyond or isinstance(error, IndexError) else InputError
+        what = f"{selection!r} selects nothing of {dataset.name}, which is {dataset.shape}"
+        raise kind(f"{what}: {error}; give ints, slices or ... within it") from None
+
+
 def _through_h5py(dataset: h5py.Dataset, selection):
-    """``dataset[selection]``; where our filter failed, its error instead of HDF5's."""
+    """Return ``dataset[selection]``; if our filter fails, raise its error instead of HDF5's."""
     before = filter.last_error()
     try:
         return dataset[selection]
@@ -147,7 +179,7 @@ def _native(array: np.ndarray) -> np.ndarray:
 
 
 def _box(dataset: h5py.Dataset, selection):
-    """Starts, stops and dropped axes of a selection, when the fast path applies; else None."""
+    """Starts, stops and dropped axes of a selection; None if it is not a plain box."""
     plist = dataset.id.get_create_plist()
     if not container.is_tezip(dataset) or plist.get_nfilters() != 1 or 0 in dataset.shape:
         return None
@@ -173,7 +205,7 @@ def _box(dataset: h5py.Dataset, selection):
         else:
             start = int(part) + (size if part < 0 else 0)
             if not 0 <= start < size:
-                return None  # h5py raises its own IndexError
+                return None  # h5py says so
             stop = start + 1
         starts.append(start)
         stops.append(stop)
@@ -182,7 +214,7 @@ def _box(dataset: h5py.Dataset, selection):
 
 
 def _fill(dataset, starts, stops, out, threads, device) -> None:
-    """Decode the chunks that meet the box into `out`; h5py is touched by this thread only."""
+    """Decode the chunks that overlap the box into `out`; only this thread uses h5py."""
     chunk = dataset.chunks
     grids = [
         range(a // c * c, b, c) if b > a else ()
@@ -196,8 +228,8 @@ def _fill(dataset, starts, stops, out, threads, device) -> None:
         for offset in offsets:
             _place(stored_chunk(dataset, offset), dataset, offset, *box, threads)
         return
-    # The last chunks, fewer than there are threads, are shared among these; and where the very
-    # last is short, its thread helps with the one before it.
+    # If fewer chunks than threads are left, several threads work on each. If the very last chunk
+    # is short, its thread helps with the one before it.
     short = stops[0] == dataset.shape[0] and stops[0] % chunk[0] != 0
     shared = (len(offsets) - short) // many * many
     shape = Geometry(dataset)
@@ -215,7 +247,7 @@ def _fill(dataset, starts, stops, out, threads, device) -> None:
 
 
 class Geometry:
-    """What a worker needs of a dataset, without touching h5py."""
+    """The properties of a dataset that a thread needs, so that it does not have to use h5py."""
 
     def __init__(self, dataset: h5py.Dataset):
         self.chunks, self.dtype, self.shape = dataset.chunks, dataset.dtype, dataset.shape
@@ -223,7 +255,7 @@ class Geometry:
 
 
 def read_chunk(dataset: h5py.Dataset, offset) -> np.ndarray:
-    """One chunk, through all filters of the dataset; FormatError where one of them fails."""
+    """Read one chunk through all filters of the dataset; FormatError if one of them fails."""
     box = tuple(
         slice(at, min(at + size, extent))
         for at, size, extent in zip(offset, dataset.chunks, dataset.shape, strict=True)
@@ -235,7 +267,7 @@ def read_chunk(dataset: h5py.Dataset, offset) -> np.ndarray:
 
 
 def offsets(dataset: h5py.Dataset, frames: slice = slice(None)) -> Iterator[tuple[int, ...]]:
-    """Where the chunks of these frames begin, in order."""
+    """The offsets of the chunks of these frames, in order."""
     first, stop, _ = frames.indices(dataset.shape[0])
     grids = [range(0, n, c) for n, c in zip(dataset.shape, dataset.chunks, strict=True)]
     grids[0] = range(first // dataset.chunks[0] * dataset.chunks[0], stop, dataset.chunks[0])
@@ -243,7 +275,7 @@ def offsets(dataset: h5py.Dataset, frames: slice = slice(None)) -> Iterator[tupl
 
 
 def _place(stored, dataset, offset, starts, stops, out, device, threads) -> None:
-    """Decode one chunk and copy what the box wants of it."""
+    """Decode one chunk, and copy the part of it that the box needs."""
     inside, target, whole = [], [], True
     sizes = zip(offset, dataset.chunks, dataset.shape, starts, stops, strict=True)
     for at, size, extent, start, stop in sizes:
@@ -262,7 +294,7 @@ def _place(stored, dataset, offset, starts, stops, out, device, threads) -> None
 def decode_stored(stored, dataset, offset, **options) -> np.ndarray:
     """The samples of a `stored_chunk`; as `decode_payload`, unless the filter was skipped."""
     mask, payload = stored
-    if mask & 1:  # other bits are of filters that are not there
+    if mask & 1:  # other bits belong to filters that the dataset does not have
         return _raw(payload, dataset, offset)
     return decode_payload(payload, dataset, offset, **options)
 

@@ -1,9 +1,10 @@
-"""What a file holds, read without decoding it: `inspect`."""
+"""`inspect`: describe the stacks of a file, without decoding them."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
@@ -17,6 +18,9 @@ from tezip_h5.hdf5.reading import listing
 from tezip_h5.hdf5.reading.chunks import ChunkReport, describe_chunks
 from tezip_h5.model import embedding
 
+if TYPE_CHECKING:
+    from tezip_h5.signatures import PathLike
+
 __all__ = [
     "FileReport",
     "StackReport",
@@ -27,30 +31,32 @@ __all__ = [
 
 @dataclass(frozen=True)
 class StackReport:
-    """What one stack is. What its file does not say is None.
+    """One stack, as its file describes it. Values that the file does not have are None.
 
     Attributes
     ----------
     name, dataset : str
-        Of the stack, and the path of its samples.
+        Name of the stack, and path of its samples.
     shape, chunk : tuple of int
-        (T, H, W), (T, H, W, C) or with panel axes after T; of the stack and of its chunks.
+        Shapes of the stack and of its chunks: (T, H, W), (T, H, W, C), or with panel axes after T.
     dtype, bound, level, written_by : str
-        Of the samples; what was asked of the encoder, and which version it was.
+        The dtype of the samples; bound and level of the encoder, and its version.
     raw_bytes, payload_bytes : int
-        Of the samples, and of the chunks that hold them.
+        Sizes of the samples, and of the chunks that hold them.
     max_error : float
         Largest |original - reconstruction|, in the unit of the samples.
     chunks, fallback_chunks, network_chunks : int
-        How many there are, and how many of them the fallback or a network served.
+        The number of chunks, of those stored by the fallback codec, and of those that a network
+        predicts.
     complete, filenames, embedded : bool
-        Whether it was closed, has names of files, and has its network in the file.
+        Whether the stack was closed, has file names, and has its network in the file.
     kinds, bytes_of : dict of int
-        Frames by kind, and bytes of the chunks by what they are; empty without tables.
+        The number of frames of each kind, and the bytes of the chunks by their use; empty if the
+        stack has no tables.
     model : str
         Digest of the network, in hexadecimal.
     frame_rows, chunk_rows : list
-        Of every frame, and of every chunk, where `inspect` was asked for them.
+        A row for every frame, and one for every chunk, if `inspect` was asked for them.
     """
 
     name: str
@@ -84,9 +90,10 @@ class StackReport:
     def __str__(self):
         error = "unknown" if self.max_error is None else f"{self.max_error:g}"
         fallback = "?" if self.fallback_chunks is None else self.fallback_chunks
+        shape = " x ".join(map(str, self.chunk))
         rows = [
             ("stack", f"/{self.dataset}  {self.dtype} {self.shape}"),
-            ("chunks", f"{self.chunks} of {self.chunk}, {fallback} served by the fallback"),
+            ("chunks", f"{self.chunks}, each {shape}; {fallback} use the fallback codec"),
             ("bound", f"{self.bound}; largest error {error}"),
             ("bytes", f"{self.raw_bytes} -> {self.payload_bytes}, ratio {self.ratio:.3f}"),
         ]
@@ -96,16 +103,16 @@ class StackReport:
         if self.bytes_of:
             total = max(sum(self.bytes_of.values()), 1)
             shares = ", ".join(f"{k} {100 * v / total:.1f}%" for k, v in self.bytes_of.items())
-            rows.append(("bytes of", shares))
+            rows.append(("shares", shares))
         if self.model:
             place = "embedded" if self.embedded else "not in this file"
             count = "?" if self.network_chunks is None else self.network_chunks
-            rows.append(("network", f"of {count} chunks; model {self.model[:16]}…, {place}"))
+            rows.append(("network", f"predicts {count} chunks; model {self.model[:16]}…, {place}"))
         rows.append(("level", f"{self.level}; written by tezip_h5 {self.written_by or '?'}"))
         if self.filenames:
             rows.append(("names", "the frames' file names are kept"))
         if not self.complete:
-            rows.append(("state", "not closed: the writer is at work, or died"))
+            rows.append(("state", "not closed: its writer is still running, or it was killed"))
         text = f"{self.name}\n" + "\n".join(f"  {key:9}{value}" for key, value in rows)
         if self.frame_rows:
             text += "\n\n" + listing.frame_table(self.frame_rows)
@@ -116,7 +123,7 @@ class StackReport:
 
 @dataclass(frozen=True)
 class FileReport:
-    """What a file holds. Printable; `to_dict` for programs.
+    """A description of a file. Printable; `to_dict` is for programs.
 
     Attributes
     ----------
@@ -139,16 +146,16 @@ class FileReport:
         return "\n\n".join([head, listing.overview(self.stacks), *map(str, self.stacks)])
 
 
-def inspect(path, *, frames: bool = False, chunks: bool = False) -> FileReport:
-    """Report what a file holds, without decoding it.
+def inspect(path: PathLike, *, frames: bool = False, chunks: bool = False) -> FileReport:
+    """Describe the stacks of a file, without decoding them.
 
     Parameters
     ----------
     path : str or path
     frames : bool
-        Also what became of every frame (`frame_rows`).
+        Also describe every frame (`frame_rows`).
     chunks : bool
-        Also what the bytes of every chunk are (`chunk_rows`); this reads them all.
+        Also describe every chunk (`chunk_rows`); this reads all chunks.
 
     Returns
     -------
@@ -157,9 +164,9 @@ def inspect(path, *, frames: bool = False, chunks: bool = False) -> FileReport:
     Raises
     ------
     InputError
-        When the file is missing, no HDF5, or holds no compressed stack.
+        When the file is missing, is no HDF5 file, or holds no compressed stack.
     FormatError
-        When a chunk that is looked at is damaged.
+        When a chunk that is read is damaged.
 
     Examples
     --------
@@ -184,7 +191,7 @@ def inspect(path, *, frames: bool = False, chunks: bool = False) -> FileReport:
 
 
 def frame_rows(data: h5py.Dataset) -> list[dict]:
-    """The table of a stack's frames as plain values; nothing where there is none."""
+    """The table of a stack's frames as plain values; empty if the stack has no table."""
     tables = container.tables_of(data)
     if tables is None or "frames" not in tables:
         return []

@@ -1,4 +1,4 @@
-"""Whether a file is sound: `verify`, and comparison with an original."""
+"""`verify`: check that a file is intact, and compare it with an original."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
@@ -18,22 +19,25 @@ from tezip_h5.hdf5.contents import container
 from tezip_h5.hdf5.contents.direct import stored_chunk
 from tezip_h5.hdf5.files import opening
 from tezip_h5.hdf5.pipeline.options import check_dataset, options_of, panel_axes_of
-from tezip_h5.hdf5.reading import reader
+from tezip_h5.hdf5.reading import reader, sources
 from tezip_h5.hdf5.threads import threads_or_default
 from tezip_h5.progress import progress_bar
+
+if TYPE_CHECKING:
+    from tezip_h5.signatures import PathLike, StackLike
 
 __all__ = ["Verification", "compare", "verify"]
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What `verify` checked. Printable.
+    """The result of `verify`. Printable.
 
     Attributes
     ----------
     path : str
     stacks, chunks, frames : int
-        How many were checked.
+        Numbers of those that were checked.
     max_error : float or None
         Largest |original - stored|, in the unit of the samples; None where nothing was compared.
     seconds : float
@@ -50,14 +54,20 @@ class Verification:
     def __str__(self):
         text = (
             f"{self.path}: {self.stacks} stack(s), {self.frames} frames, {self.chunks} chunks "
-            f"are sound ({self.seconds:.2f} s)"
+            f"are intact ({self.seconds:.2f} s)"
         )
         if self.max_error is not None:
             text += f"; within the bound of the original, largest error {self.max_error:g}"
         return text
 
 
-def verify(path, original=None, *, name=None, threads=None) -> Verification:
+def verify(
+    path: PathLike,
+    original: StackLike | None = None,
+    *,
+    name: str | None = None,
+    threads: int | None = None,
+) -> Verification:
     """Decode every chunk of a file from its stored bytes, and check all that can be checked.
 
     Parameters
@@ -107,8 +117,9 @@ def verify(path, original=None, *, name=None, threads=None) -> Verification:
         largest = None
         if original is not None:
             bound = options_of(data).bound
-            stack = open_stack(original, lossy=not bound.lossless, panel_axes=panel_axes_of(data))
-            largest = compare(data, stack, bound)
+            how = {"lossy": not bound.lossless, "panel_axes": panel_axes_of(data)}
+            with sources.open_source(original) as source:
+                largest = compare(data, open_stack(source, **how), bound)
     return Verification(
         str(path), len(stacks), chunks, frames, largest, time.perf_counter() - started
     )
@@ -146,7 +157,7 @@ def _verify_chunks(data: h5py.Dataset, threads: int) -> int:
 
 
 def compare(data: h5py.Dataset, original: Stack, bound: ErrorBound) -> float:
-    """Compare what is stored with the original; returns the largest error.
+    """Compare a stored stack with the original; returns the largest error.
 
     Raises
     ------
@@ -181,7 +192,8 @@ def compare(data: h5py.Dataset, original: Stack, bound: ErrorBound) -> float:
             index = (slice(None), *panel)
             judged = frames[index].reshape((*frames[index].shape[:3], -1))
             hidden = None if mask is None else mask[panel]
-            # The filter may have seen tiles, with holes that it could not tell from the others.
+            # Without tables the filter wrote this stack. It saw tiles, where it may not have
+            # recognised sentinel values, so the loosest bound that it may have used is checked.
             limits = bound.of_frames(judged, hidden, loosest=tables is None)
             error, at = _worst(frames[index], decoded[index], limits)
             if at is not None:
@@ -198,7 +210,7 @@ def compare(data: h5py.Dataset, original: Stack, bound: ErrorBound) -> float:
 
 
 def _worst(frames, decoded, limits):
-    """The largest error of frames (g, H, W[, C]), and where the first is that breaks the bound."""
+    """The largest error of frames (g, H, W[, C]), and the index of the first that is too large."""
     shape = frames.shape
     frames = frames.reshape((*shape[:3], -1))
     largest = 0.0

@@ -1,1 +1,1 @@
-"""Frames into a file: whole stacks and those that grow, encoded by threads or by a cluster."""
+"""Writing stacks into a file, whole or frame by frame, encoded by threads or by a cluster."""

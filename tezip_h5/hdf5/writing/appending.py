@@ -1,4 +1,4 @@
-"""Go on with a stack that is in the file: its options, as it was begun with."""
+"""Appending to an existing stack: its options, which new ones must agree with."""
 
 from __future__ import annotations
 
@@ -28,24 +28,25 @@ def plan_of(
     mask=None,
     **given,
 ) -> Plan:
-    """The plan of a stack that is there. What the caller gives must agree with it.
+    """The plan of an existing stack. The caller's options must agree with it.
 
     Parameters
     ----------
     group : h5py.Group
-        With ``data`` and ``frames``, as `write` and `Writer` make it.
+        The group of the stack, with ``data`` and ``frames``, as `write` and `Writer` make it.
     bound, settings
-        As given; what is left out, or None, comes from the stack. The level and the model may
-        differ.
+        The caller's; those that are left out or None come from the stack. The level and the model
+        may differ.
     mask
-        As given; None is left out.
+        The caller's; None means that it is left out.
     **given
-        ``frame_shape``, ``dtype``, ``chunk_frames``, ``tile``, ``panel_axes``; None is left out.
+        The caller's ``frame_shape``, ``dtype``, ``chunk_frames``, ``tile`` and ``panel_axes``; None
+        means left out.
 
     Raises
     ------
     InputError
-        When they do not agree, or `group` is no such stack.
+        When the options do not agree, or `group` is no stack of `write` or `Writer`.
     """
     data = group.get("data") if isinstance(group, h5py.Group) else None
     if not container.is_tezip(data) or "frames" not in group:
@@ -92,14 +93,10 @@ def plan_of(
     kept = {name: getattr(options.settings, name) for name in names}
     kept["model"] = model_of_stack(group, options.shape, options.settings)
     return Plan(
-        stored["frame_shape"],
-        stored["dtype"],
-        options.bound,
-        kept | _agreeing(settings, options.settings, data.name),
-        stored["chunk_frames"],
-        stored["tile"],
-        threads,
-        panel_axes=stored["panel_axes"],
+        **stored,
+        bound=options.bound,
+        settings=kept | _agreeing(settings, options.settings, data.name),
+        threads=threads,
         device=device,
     )
 
@@ -111,10 +108,10 @@ def _grows(group: h5py.Group, name: str) -> bool:
 
 
 def _agreeing(given: dict, stored: Settings, name: str) -> dict:
-    """The settings that a caller gave, without those that say nothing; InputError where one is
-    another than the stack was begun with."""
+    """The settings that a caller gave, without unset ones; InputError if one differs from the
+    stack's."""
     wanted = settings_of(given)
-    # Without a value of their own they are "whatever is smallest", but "no model" is a wish.
+    # None means "unset" for all settings but `model`, where it means "no network".
     said = {key: getattr(wanted, key) for key in given}
     said = {key: value for key, value in said.items() if value is not None or key == "model"}
     for key, value in said.items():
@@ -127,11 +124,11 @@ def _agreeing(given: dict, stored: Settings, name: str) -> dict:
 
 
 def _plain(name: str, value, frame: tuple[int, int]):
-    """What a caller gave, in the form that is compared; `frame` is (rows, columns)."""
+    """A caller's value in the form that is compared; `frame` is (rows, columns)."""
     try:
         if name == "dtype":
             return np.dtype(value).newbyteorder("<")
-        if name == "tile":  # which may be larger than a frame
+        if name == "tile":  # a tile may be larger than a frame
             return tuple(min(pair) for pair in zip(value, frame, strict=True))
         return tuple(value) if name == "frame_shape" else value
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""How a `Writer` begins: its file opened, or made, with a stack in it before the first frame."""
+"""The start of a `Writer`: open or make the file, and make the stack before the first frame."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from tezip_h5.hdf5.writing.plan import Plan
 
 __all__ = ["Beginning"]
 
-_ROOM = 1 << 16  # bytes that an empty stack takes, about
+_ROOM = 1 << 16  # about the number of bytes that an empty stack takes
 
 
 @dataclass
 class Beginning:
-    """Where a stack will be written.
+    """The file and the name under which a `Writer` writes a stack.
 
     Attributes
     ----------
     path : path of the file
     name : of the stack
     swmr : bool
-        Whether others will read meanwhile.
+        Whether SWMR mode will be used.
     new : bool
-        Whether the file was made for it.
+        Whether the file was made for this stack.
     file : h5py.File, open to be written, or None
     """
 
@@ -45,12 +45,15 @@ class Beginning:
 
     @property
     def apart(self) -> bool:
-        """Whether others' data are in the file: it is changed all at once, `opening.changing`,
-        before the first frame and after the last; in between only the stack itself changes."""
+        """Whether the file holds other data, too.
+
+        Such a file is changed all at once (`opening.changing`) before the first frame and after
+        the last one. In between only the stack itself changes.
+        """
         return not self.new and not self.swmr
 
     def open(self, *, must_exist: bool) -> bool:
-        """Open the file, or make it; whether the stack is there already."""
+        """Open the file, or make it; returns whether it holds the stack already."""
         if not must_exist:
             self.file = live.make_to_add(self.path, self.swmr)
             self.new = self.file is not None
@@ -61,7 +64,7 @@ class Beginning:
         return self.name in self.file
 
     def make(self, plan: Plan, *, going_on: bool, overwrite: bool, metadata: dict) -> h5py.Group:
-        """Make the stack, or go on with it, and what else must be there before the first frame."""
+        """Make the stack, or open it for appending, with all that must precede the first frame."""
         begin = self._go_on if going_on else partial(self._begin, plan, overwrite)
         if self.apart:
             file, self.file = self.file, None
@@ -94,12 +97,12 @@ class Beginning:
         container.finish_group(group, group["data"])
         nexus.lead_to(file, self.name)
         write_metadata(group, metadata)
-        if not self.swmr:  # now, not when frames are safe already
+        if not self.swmr:  # early: a failure now loses no frames
             file.require_group(container.INCOMING)
 
     @property
     def identity(self) -> os.stat_result:
-        """Which file it is, whatever has its name later."""
+        """The identity of the file, which tells whether another one has taken its name."""
         return os.fstat(self.file.id.get_vfd_handle())
 
     def abandon(self) -> None:
@@ -108,10 +111,12 @@ class Beginning:
 
 
 def _make_index(dataset: h5py.Dataset, size: int) -> None:
-    """Make the index of a dataset's chunks, by a chunk that comes and goes: later its header leads
-    to it already, and a death cannot come between the two.
+    """Make the index of a dataset's chunks, by writing one chunk and removing it.
 
-    Its `size` is any where there is a filter; else HDF5 takes it for that of all.
+    HDF5 makes the index with the first chunk, and then links it from the dataset's header. A
+    writer that is killed between these steps would lose chunks. So both happen here, before there
+    are frames. With a filter the chunk may have any `size`; without one it must be that of a
+    chunk.
     """
     dataset.resize(dataset.chunks[0], axis=0)
     store_chunk(dataset, (0,) * dataset.ndim, bytes(size), mask=1)

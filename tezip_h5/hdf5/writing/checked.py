@@ -1,4 +1,4 @@
-"""What encodes a chunk of a file; with `verify` it is decoded again and compared, too."""
+"""The function that encodes a chunk; with `verify` it also decodes and compares it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ __all__ = ["chunk_encoder", "encode_and_check"]
 
 
 def chunk_encoder(verify: bool, device: str):
-    """`encode_chunk` on a device, with `verify` `encode_and_check`."""
+    """`encode_chunk` on a device, or `encode_and_check` with `verify`."""
     return partial(encode_and_check if verify else encode_chunk, device=device)
 
 
 def encode_and_check(frames, bound, settings, *, threads=1, device="cpu", **options) -> Encoded:
-    """`encode_chunk`, then decode the payload and compare every sample with the original.
+    """Call `encode_chunk`, then decode the payload and compare every sample with the original.
 
-    It is the CPU that decodes, whatever encoded.
+    The CPU decodes, even if the GPU encoded.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What each step of a stack tries, and what its results say of the steps to come."""
+"""Choosing what each step of a stack tries, from the results of earlier steps."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ __all__ = ["Choices", "Trial"]
 
 @dataclass(frozen=True)
 class Trial:
-    """What a step tries.
+    """The network and the coders that a step tries.
 
     Attributes
     ----------
     model : IntegerModel or None
         The network to try.
     probe : bool
-        Whether it is on probation: the steps to come try it if it pays here.
+        Whether the step is a probe of the network: later steps try it only if it pays here.
     compares : bool
-        Whether the coders are: the steps to come take the one that is kept here.
+        Whether the step is a probe of the coders: later steps use the one that is smaller here.
     preferred : list of str or None
-        Of each tile, the coder that runs alone where a sample is in doubt, see `encode_chunk`.
+        For each tile, the coder to use if a sample is inconclusive, see `encode_chunk`.
     spare : bool
-        Whether what comes of it without the network is needed, too.
+        Whether the payloads without the network are needed, too.
     """
 
     model: IntegerModel | None
@@ -44,14 +44,14 @@ class Trial:
 
 
 class Choices:
-    """Decide what each step tries, in their order, and judge what came of it.
+    """Decide what each step tries, in the order of the steps, and judge the results.
 
     Parameters
     ----------
     networks : NetworkChoice
     coders : CoderChoice
     tiles : int
-        Of a step.
+        Number of tiles of a step.
     """
 
     def __init__(self, networks: NetworkChoice, coders: CoderChoice, tiles: int):
@@ -59,14 +59,15 @@ class Choices:
         self._decided = self._foreseen = 0
 
     def next(self, promises: Callable, doubtful: Callable[[], bool]) -> Trial:
-        """What the next step tries; those before it that are on probation have been judged.
+        """Decide what the next step tries. All probes before it must have been judged.
 
         Parameters
         ----------
         promises : callable
-            Given a network, whether a sample of the step says that it may pay. Asked of probes.
+            Returns whether a network may pay, by a sample of the step. It is called for probes.
         doubtful : callable
-            Whether a sample leaves in doubt which coder to take. Asked where they may be compared.
+            Returns whether a sample of the step is inconclusive about the coders. It is called if
+            the coders may be compared.
         """
         step, self._decided = self._decided, self._decided + 1
         model, probe = self.networks.next()
@@ -79,8 +80,11 @@ class Choices:
         return Trial(model, probe, compares, self._preferred(step), not self.networks.free)
 
     def foresee(self) -> Trial:
-        """What a step tries that begins while others before it are under way: whatever `next` may
-        say of it later. Called for one step after the other, as `next` is."""
+        """What a step must try that begins before earlier steps are judged.
+
+        It has everything that `next` may decide for this step later. It is called for one step
+        after the other, as `next` is.
+        """
         step, self._foreseen = self._foreseen, self._foreseen + 1
         tried, probe = self.networks.foresee(step)
         model = self.networks.model if tried else None
@@ -91,7 +95,7 @@ class Choices:
         return [self._coders.preferred(step, tile) for tile in range(self._tiles)]
 
     def judge(self, trial: Trial, tiles: list[Encoded]) -> list[Encoded]:
-        """Take what came of a step, in order; returns the chunks to write."""
+        """Judge the results of a step, in the order of the steps; returns the chunks to write."""
         tiles = self.networks.judge(tiles, trial.probe)
         if trial.compares:
             self._coders.judge(tiles)

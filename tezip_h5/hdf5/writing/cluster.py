@@ -1,6 +1,7 @@
-"""Writing with many machines: dask workers encode, this process alone writes the file.
+"""Writing with a dask cluster: its workers encode, and only this process writes the file.
 
-Here a cluster is found, and told where the frames are; `workers` are given steps of them.
+This module finds the cluster and the frames. The module `workers` gives steps of them to the
+workers.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from tezip_h5.version import __version__
 __all__ = ["Cluster", "connect", "serves"]
 
 _CONNECT_SECONDS = 10
-_PARTS_AT_ONCE = 64
+_PARTS_AT_ONCE = 64  # parts of a dask array whose tasks are looked up together
 _VERSION = "__import__('tezip_h5.version').version.__version__"
 
 
@@ -34,22 +35,22 @@ _VERSION = "__import__('tezip_h5.version').version.__version__"
 def connect(
     stack, scheduler, axes: str | None = None, *, threads=None, verify: bool = False, device="auto"
 ):
-    """The cluster that shall encode `stack`, or None.
+    """The cluster that is to encode `stack`, or None.
 
     Parameters
     ----------
     stack
-        What `write` was given.
+        The stack, as `write` was given it.
     scheduler : None, "tcp://…", or distributed.Client
         None: for a dask array, the cluster that dask would compute it with, if that is one.
     axes : str, optional
         Order of the stack's axes.
     threads : int, optional
-        Of every task; default 1, because a worker runs as many tasks as it has threads.
+        Threads of every task; default 1, because a worker runs as many tasks as it has threads.
     verify : bool
         Have workers decode every chunk again, and compare.
     device : "auto" | "cpu" | "cuda"
-        Of every worker, see `devices.choose`.
+        The device of every worker, see `devices.choose`.
 
     Raises
     ------
@@ -75,7 +76,7 @@ def connect(
 
 
 def serves(stack, scheduler) -> bool:
-    """Whether `connect` would find a cluster for this stack, or try to."""
+    """Whether `connect` would look for a cluster for this stack."""
     return scheduler is not None or _client_of(stack) is not None
 
 
@@ -85,7 +86,7 @@ def _is_dask_array(stack) -> bool:
 
 
 def _client_of(stack):
-    """The client that dask would compute an array with; None when it computes here."""
+    """The client with which dask would compute an array; None if it would compute it here."""
     if not _is_dask_array(stack) or "distributed" not in sys.modules:
         return None
     import dask.base
@@ -110,8 +111,8 @@ def _client_at(address: str):
 
 
 def _check_workers(client) -> None:
-    """Refuse workers without tezip_h5, or with another version of it."""
-    # `eval`, because what a task names must be there before it can say that it is not.
+    """Raise InputError for workers without tezip_h5, or with another version of it."""
+    # A task of `eval` arrives at a worker without tezip_h5, which can then say so.
     for worker, version in client.run(eval, _VERSION, on_error="return").items():
         if version != __version__:
             raise InputError(
@@ -122,7 +123,7 @@ def _check_workers(client) -> None:
 
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster, and what it shall encode; see `connect`."""
+    """A cluster, and the stack that it encodes; see `connect`."""
 
     client: object
     stack: object
@@ -132,14 +133,14 @@ class Cluster:
     device: str
 
     def crew(self, recipe: Recipe, choices: Choices, preview: bool) -> Workers:
-        """The workers, to encode steps; `preview`: whether pictures of keyframes are asked for."""
+        """The workers, which encode steps; `preview` asks them for pictures of keyframes."""
         options = StepOptions(recipe, self.threads, self.verify, preview, self.device)
         return Workers(self.client, choices, options)
 
     def blocks(self, source: Stack, size: int) -> Iterator:
-        """Steps of `size` frames, the last one shorter, for `Workers.begin`.
+        """Yield steps of `size` frames (the last may be shorter), for `Workers.begin`.
 
-        Where workers can make or read the frames, they never pass through this process.
+        If workers can compute or read the frames, the frames never pass through this process.
         """
         stack = self.stack
         if not _is_dask_array(stack) and not _workers_may_read(stack):
@@ -170,10 +171,10 @@ def _dask_steps(client, array, size: int) -> Iterator[Parts]:
 
 
 def _parts(client, array, ranges: list[tuple[int, int]]) -> Iterator[tuple]:
-    """(first frame, frame after the last, future of the frames) for each of `ranges`.
+    """Yield (first frame, frame after the last, future of the frames) for each of `ranges`.
 
-    To find the tasks of a part, dask may look at all of the array's: so that is done for many
-    parts at once, and then for each among those.
+    dask may search all tasks of the array to find those of a part. Therefore the tasks of many
+    parts are found together first, and those of each part among them.
     """
     import dask
 

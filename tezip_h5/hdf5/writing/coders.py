@@ -1,4 +1,4 @@
-"""Which coder encodes chunks that a sample leaves in doubt: what the last probe came to."""
+"""Choosing the coder of chunks whose sample is inconclusive, by the result of the last probe."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ _FIRST_GAP = 16  # steps between the first two probes; doubled from then on
 
 
 class CoderChoice:
-    """Remember, tile by tile, which coder the last probe kept.
+    """Remember for each tile which coder was smaller in the last probe.
 
-    A probe runs both coders where a sample does not say which of them to take; the steps after it
-    run the one that it kept there, so that a long stack of noise is not encoded twice all along.
-    Step 0 is a probe, and then 16, 48, 112 and so on: what is encoded how depends on the step
-    alone, not on how many are under way.
+    A *probe* is a step that runs both coders if a sample is inconclusive. Later steps run only
+    the coder that was smaller, so that a long stack of noise is not encoded twice. The probes are
+    the steps 0, 16, 48, 112 and so on. They depend on the number of the step only, so the file is
+    the same however many steps are encoded at once.
 
     Parameters
     ----------
     settings : Settings, optional
-        Without them there are no probes.
+        Without settings there are no probes.
     """
 
     def __init__(self, settings: Settings | None):
@@ -30,21 +30,24 @@ class CoderChoice:
         self._kept: list[str] = []
 
     def probes(self, step: int) -> bool:
-        """Whether a step is a probe. If a sample of it is in doubt it must be judged before the
-        next one begins, else `forget` what was known."""
+        """Whether a step is a probe.
+
+        If its sample is inconclusive, the probe must be judged before the next step begins.
+        Otherwise call `forget`.
+        """
         gaps, rest = divmod(step, _FIRST_GAP)
         return self._asks and rest == 0 and (gaps + 1).bit_count() == 1
 
     def preferred(self, step: int, tile: int) -> str | None:
-        """What runs alone where a sample is in doubt; None for both coders."""
+        """The coder to use if a sample is inconclusive; None means both."""
         if self.probes(step) or not self._kept:
             return None
         return self._kept[tile]
 
     def judge(self, tiles: list[Encoded]) -> None:
-        """Take what a probe came to, in the order of the tiles."""
+        """Remember the results of a probe, in the order of the tiles."""
         self._kept = ["linear" if tile.coder == "linear" else "mixing" for tile in tiles]
 
     def forget(self) -> None:
-        """The last probe was not in doubt: it says nothing of steps that are."""
+        """Forget earlier results, because the sample of a probe was conclusive."""
         self._kept = []

@@ -1,6 +1,6 @@
-"""Who encodes the steps of a stack: what `StackEncoder` asks of them, and what it is given.
+"""A crew encodes the steps of a stack for `StackEncoder`. This module defines its interface.
 
-Threads of this process do (`pool`), or the workers of a cluster (`workers`).
+There are two crews: threads of this process (`pool`) and workers of a cluster (`workers`).
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ __all__ = ["Crew", "Finished", "Work"]
 
 @dataclass(frozen=True)
 class Finished:
-    """A step that is encoded.
+    """An encoded step.
 
     Attributes
     ----------
     trial : Trial
-        What it tried, for `Choices.judge`.
+        What the step tried, for `Choices.judge`.
     tiles : list of Encoded, in the order of `Layout.tiles`
     raw_bytes : int
-        Of its samples.
+        Size of its samples.
     picture : callable
-        Given the number in the step of a frame that is a keyframe, what `Preview.add` needs of it.
+        Returns the small picture of a keyframe for `Preview.add`, given its number in the step.
     """
 
     trial: Trial
@@ -44,22 +44,25 @@ class Work(Protocol):
     Attributes
     ----------
     beside : int
-        Steps that may be under way until the next one begins, this one among them; more would
-        take too much memory. 0 where the step must be judged before.
+        Number of steps, this one included, that may be unfinished when the next one begins; more
+        would take too much memory. 0 if this step must be judged first.
     """
 
     beside: int
 
 
 class Crew(Protocol):
-    """Encode steps, several at a time."""
+    """The interface of a crew: it encodes several steps at a time."""
 
     def begin(self, frames, start: int, exact: int = 0) -> Work:
-        """Have a step encoded, at most G frames beginning at frame `start`, the first `exact` of
-        them just as they are. They must not change until it is finished."""
+        """Begin to encode a step: at most G frames, of which the first has the number `start`.
+
+        The first `exact` frames are kept exactly. The frames must not change until the step is
+        finished.
+        """
 
     def finish(self, work: Work) -> Finished:
-        """Wait for a step; called in the order in which they began."""
+        """Wait for a step and return its result; called in the order in which steps began."""
 
     def close(self, dropped: list[Work]) -> None:
-        """Let everything go; the steps that are `dropped` will not be finished."""
+        """Release all resources; the steps in `dropped` will not be finished."""

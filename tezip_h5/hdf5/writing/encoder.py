@@ -1,4 +1,4 @@
-"""Frames -> chunks of one dataset: the part that every way of writing shares."""
+"""Frames -> chunks of one dataset. All ways of writing use this module."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ __all__ = ["StackEncoder"]
 
 @dataclass(frozen=True)
 class _Step:
-    """One chunk of time on its way."""
+    """One step (the frames of one chunk) that is being encoded."""
 
     start: int
     count: int
-    known: np.ndarray  # rows of the first, which are kept exactly as they are
-    tail: bool  # more frames of the same chunks will follow
+    known: np.ndarray  # table rows of its first frames, those that are kept exactly
+    tail: bool  # whether more frames of the same chunks will follow
     work: Work
 
 
 class StackEncoder:
-    """Encode frames into a stack, which may hold some already.
+    """Encode frames into a stack, which may have frames already.
 
-    Frames arrive in order, a crew encodes several chunks of time at once, and the caller's thread
-    writes them in order.
+    Frames arrive in order. A crew encodes several steps at once (a step is the frames of one
+    chunk), and the caller's thread writes them in order.
 
     Parameters
     ----------
     stack : GrowingStack
-        Where chunks are written.
+        The stack that chunks are written to.
     choices : Choices
-        What is tried on them.
+        Decides what each step tries.
     crew : Crew
-        Who encodes them, with the same choices.
+        Encodes the steps, with the same choices.
     tally : Tally
-        What it comes to.
+        Counts what was written.
     durable : bool
         Flush the file after every chunk, so that a killed process loses nothing written.
     written : callable, optional
-        Called with the number of frames each time a whole chunk of time has been written.
+        Called with the number of frames each time a whole step has been written.
 
     Attributes
     ----------
@@ -57,9 +57,9 @@ class StackEncoder:
     networks : NetworkChoice
     data : h5py.Dataset
     space : Space
-        In its file.
+        Reserves disk space for its file.
     past : Past
-        What was there already. The frames of its tail must be submitted again, before others.
+        The frames that the stack had already. Those of its tail must be submitted again first.
     """
 
     def __init__(
@@ -82,19 +82,19 @@ class StackEncoder:
     # --- frames ---
 
     def submit(self, frames, start: int, *, tail: bool = False) -> None:
-        """Encode one chunk of time, at most G frames beginning at frame `start`.
+        """Encode one step: at most G frames, of which the first has the number `start`.
 
-        `frames` must not change until it has been written; see `drain`. A `tail` is written
-        as far as it goes, and will be submitted again with more frames.
+        `frames` must not change until the step has been written; see `drain`. A `tail` is an
+        unfinished chunk. It is written now, and will be submitted again with more frames.
         """
         known = self.past.rows_from(start)
         work = self._crew.begin(frames, start, len(known))
         self._steps.append(_Step(start, len(frames), known, tail, work))
-        # Now, not before the next step: until then its frames take memory beside these.
+        # Now, not when the next step begins: finished frames would take memory until then.
         self.drain(work.beside)
 
     def drain(self, left: int = 0) -> None:
-        """Write finished chunks, in order, until at most `left` steps are under way."""
+        """Write finished steps, in order, until at most `left` steps are unfinished."""
         while len(self._steps) > left:
             self._write(self._steps[0])
             step = self._steps.popleft()
@@ -112,19 +112,19 @@ class StackEncoder:
             self._stack.flush()
 
     def adopt_tail(self) -> None:
-        """Leave the unfinished last chunk that was there as it is: no frame has come to it."""
+        """Keep the old unfinished last chunk as it is, because no frame was added to it."""
         self._tally.adopt_tail()
 
     @property
     def under_way(self) -> int:
-        """Chunks of time that are not written yet."""
+        """Number of steps that are not written yet."""
         return len(self._steps)
 
-    # --- what it comes to ---
+    # --- results ---
 
     @property
     def totals(self) -> Totals:
-        """What has been written so far."""
+        """The totals of what has been written so far."""
         return self._tally.totals
 
     @property
@@ -145,12 +145,12 @@ class StackEncoder:
     # --- the end ---
 
     def finish(self) -> None:
-        """Write what is under way, and the preview."""
+        """Write all unfinished steps, and the preview."""
         self.drain()
         self.describe(complete=True)
         self.write_preview(self._stack.group)
 
     def close(self) -> None:
-        """Stop the crew; what was not written is dropped."""
+        """Stop the crew; steps that are not written yet are dropped."""
         self._crew.close([step.work for step in self._steps])
         self._steps.clear()

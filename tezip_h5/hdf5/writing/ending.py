@@ -1,4 +1,4 @@
-"""Writers that are still open when the interpreter ends: they are closed then."""
+"""Closing writers that are still open when the interpreter ends."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import threading
 __all__ = ["close_at_exit", "let_go"]
 
 _log = logging.getLogger("tezip_h5")
-_open = {}  # writers, and the process that each was made in; held, or their frames would be lost
-_processes = set()  # in which it is arranged
+_open = {}  # open writers, and the process that made each; kept alive so that no frames are lost
+_processes = set()  # processes that have registered `close_at_exit`'s callback
 
 
 def close_at_exit(writer) -> None:
-    """Have `writer` closed, with a warning, if nobody has done so when the interpreter ends.
+    """Close `writer`, with a warning, if it is still open when the interpreter ends.
 
-    Before its pools of threads stop, which `atexit` is too late for; Python has no public way.
+    That must happen before thread pools stop. `atexit` is too late for it, and Python has no public
+    function for it.
     """
     process = os.getpid()
     if process not in _processes and hasattr(threading, "_register_atexit"):
@@ -32,10 +33,10 @@ def let_go(writer) -> None:
 
 def _close_all(process: int) -> None:
     for writer, maker in list(_open.items()):
-        if writer.closed or not maker == process == os.getpid():  # not a parent's, in a fork
+        if writer.closed or not maker == process == os.getpid():  # the parent's, in a fork
             continue
-        _log.warning("%r was not closed; it is now, as the interpreter ends", writer)
+        _log.warning("%r was not closed; it was closed as the interpreter ended", writer)
         try:
             writer.close()
-        except BaseException as error:  # the others are closed all the same
+        except BaseException as error:  # the other writers must still be closed
             _log.error("%r could not be closed: %s: %s", writer, type(error).__name__, error)

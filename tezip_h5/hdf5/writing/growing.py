@@ -1,4 +1,4 @@
-"""The dataset and the tables of one stack, as they grow: finished chunks find their place here."""
+"""The dataset and the tables of one stack, to which finished chunks are added."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ __all__ = ["GrowingStack"]
 
 
 class GrowingStack:
-    """A stack in an open file, made if it is not there.
+    """A stack in an open file, which is made if it does not exist.
 
     Parameters
     ----------
     group : h5py.Group
-        Where ``data`` and the tables are made, or are.
+        The group of ``data`` and the tables.
     recipe : Recipe
         How its steps are encoded.
     filenames : bool
         Whether frames come with names.
     most : int, optional
-        Frames that the dataset can grow to; default without end.
+        Number of frames that the dataset can grow to; default: no limit.
     threads : int, optional
-        To read what is there.
+        Threads for reading existing frames.
 
     Attributes
     ----------
     recipe : Recipe
-        With the mask that is kept beside the frames.
+        The recipe, with the mask that is stored beside the frames.
     data : h5py.Dataset
     past : Past
-        What was there already.
+        The frames that the stack had already.
     space : Space
-        In its file.
+        Reserves disk space for its file.
     """
 
     def __init__(
@@ -73,7 +73,8 @@ class GrowingStack:
         self.recipe = replace(recipe, mask=container.keep_mask(group, recipe.mask))
         self.space = Space(group.file)
         self._length = self.data.shape[0]
-        # Held: what HDF5 cannot write when a dataset goes out of scope is lost without an error.
+        # The objects are kept: if one goes out of scope and HDF5 cannot write it, no error is
+        # raised.
         self._table = group["frames"]
 
     def put(self, start: int, tiles: list[Encoded], rows: np.ndarray) -> None:
@@ -82,14 +83,14 @@ class GrowingStack:
         Raises
         ------
         InputError
-            When another writer goes on with the stack.
+            When another writer has appended to the stack.
         OSError
-            When the disk is full. Nothing has changed then, nor after the other.
+            When the disk is full. Nothing has changed after either error.
         """
         if self.data.shape[0] != self._length:
             raise InputError(
                 f"{self.data.name} has {self.data.shape[0]} frames now, where {self._length} were "
-                "written: another writer goes on with it; let only one write"
+                "written: another writer appends to it, too; let only one write"
             )
         self.space.reserve(sum(len(tile.payload) for tile in tiles))
         stop, begun = start + len(rows), start < self._length
@@ -101,7 +102,7 @@ class GrowingStack:
             for place, tile in zip(layout.tiles, tiles, strict=True):
                 store_chunk(self.data, layout.offset(start, place), tile.payload)
         except BaseException:
-            if not begun:  # no frame counts that is not there
+            if not begun:  # do not count frames that were not written
                 with contextlib.suppress(RuntimeError, OSError):
                     self.data.resize(start, axis=0)
             raise
@@ -127,5 +128,5 @@ class GrowingStack:
         note("complete", complete)
 
     def flush(self) -> None:
-        """Have what was written on the disk."""
+        """Flush everything that was written to the disk."""
         self.group.file.flush()

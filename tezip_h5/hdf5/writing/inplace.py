@@ -1,4 +1,4 @@
-"""Compress a dataset where it stands, keeping its place, its attributes and its links.
+"""Compressing a dataset in place: it keeps its path, its attributes and its links.
 
 The original stays until the compressed one has been read back and compared.
 """
@@ -15,19 +15,19 @@ from tezip_h5.hdf5.contents.copying import copy_attributes
 from tezip_h5.hdf5.contents.keyframes import link_keyframes
 from tezip_h5.hdf5.reading import verifying
 from tezip_h5.hdf5.writing.plan import Job
-from tezip_h5.hdf5.writing.summary import Summary, summarise
+from tezip_h5.hdf5.writing.summary import Stopwatch, Summary, summarise
 
 __all__ = ["compress"]
 
 
-def compress(dataset: h5py.Dataset, job: Job, started: float) -> Summary:
+def compress(dataset: h5py.Dataset, job: Job, watch: Stopwatch) -> Summary:
     """Replace `dataset` by its compressed form; returns the summary.
 
     Raises
     ------
     InputError
         When the file is read-only, the dataset is compressed already, or other links to it
-        could not be moved along.
+        cannot be changed.
     """
     file, path = dataset.file, dataset.name
     _check(dataset, file, path)
@@ -39,7 +39,7 @@ def compress(dataset: h5py.Dataset, job: Job, started: float) -> Summary:
         verifying.compare(encoder.data, job.source, job.plan.bound)
         nexus.unmark(staging, encoder.data)
         copy_attributes(dataset, encoder.data, besides=["tezip"])
-        file.flush()  # a kill must not find links to what is not there yet
+        file.flush()  # after a kill, no link may lead to an object that is not on the disk
     except BaseException:
         container.drop_staging(file)
         file.flush()
@@ -59,7 +59,7 @@ def compress(dataset: h5py.Dataset, job: Job, started: float) -> Summary:
     container.drop_staging(file)
     file.flush()
     size = file.id.get_filesize()
-    return summarise(file.filename, path.strip("/"), encoder, started, size, freed)
+    return summarise(file.filename, path.strip("/"), encoder, watch, size, freed)
 
 
 def _check(dataset: h5py.Dataset, file: h5py.File, path: str | None) -> None:
@@ -98,7 +98,7 @@ def _other_links(dataset: h5py.Dataset, file: h5py.File, path: str) -> list[str]
 
 @contextlib.contextmanager
 def _scales_moved(source: h5py.Dataset, target: h5py.Dataset):
-    """Move the scales; back again when what follows fails."""
+    """Move the dimension scales in a `with` block; they are moved back if it fails."""
     try:
         _move_scales(source, target)
         yield
@@ -108,8 +108,10 @@ def _scales_moved(source: h5py.Dataset, target: h5py.Dataset):
 
 
 def _move_scales(source: h5py.Dataset, target: h5py.Dataset) -> None:
-    """Attach the source's dimension scales and labels to the target, which is a scale of what the
-    source was one of."""
+    """Attach the source's dimension scales and labels to the target.
+
+    If the source is itself a scale of other datasets, the target becomes one of them instead.
+    """
     for i, dimension in enumerate(source.dims):
         if dimension.label:
             target.dims[i].label = dimension.label

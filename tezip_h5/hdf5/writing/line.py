@@ -1,4 +1,4 @@
-"""A waiting line between a camera and the disk: jobs done in order by one thread of their own."""
+"""The queue between a camera and the disk: one thread does its jobs in order."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from tezip_h5.frames import is_count
 __all__ = ["Line", "line_for"]
 
 WHEN_FULL = ("block", "raise")
-_BYTES = 256 << 20  # of frames that may wait, by default
-_PAUSE = 0.1  # seconds
+_BYTES = 256 << 20  # default limit of the queue, in bytes of frames
+_PAUSE = 0.1  # seconds between checks while waiting
 
 
 class _Job:
-    """A call to make; when it is done it holds nothing more."""
+    """A function call to make; when it is done, it keeps no references to its arguments."""
 
     def __init__(self, function, arguments, options):
         self.call = (function, arguments, options)
-        self.done = self.ended = False  # without an error; or in any way
+        self.done = self.ended = False  # done without an error; ended in any way
 
 
 class Line:
-    """Take jobs from any thread and do them one after the other; frames in it are counted.
+    """A queue that takes jobs from any thread, does them one after the other, and counts frames.
 
-    The first job that fails ends the line: what waits is not done, and its error comes to whoever
-    next asks for room, or waits. The handler of a signal may call any method, in the midst of any
-    other: nothing here holds a lock that it would wait for.
+    After a job fails, no further job is done. Its error is raised by the next `enter` or `wait`.
+    A signal handler may call any method while any other method runs, so no method holds a lock
+    that the handler would have to wait for.
 
     Parameters
     ----------
     limit : int
-        Frames that may be in it at once.
+        Largest number of frames in the queue.
     when_full : "block" | "raise"
-        What `enter` does when there is no room.
+        The action of `enter` if there is no room.
     """
 
     def __init__(self, limit: int, when_full: str):
@@ -45,23 +45,25 @@ class Line:
         self._changed = threading.Condition()
         self._frames = 0
         self._error: BaseException | None = None
-        self._told = False  # the error has reached the caller
+        self._told = False  # whether a caller has got the error
         self._given_up = self._closed = self._ended = False
-        # Of all queues the one whose `put` a handler may call while it is being called.
+        # The only queue of Python whose `put` is reentrant: a signal handler may call it during
+        # another `put`.
         self._jobs = queue.SimpleQueue()
         self._unended: set[_Job] = set()
-        # One that nobody closed must not keep the interpreter; `ending` closes those of writers.
+        # A daemon, so that a queue that nobody closed does not keep the interpreter from ending;
+        # `ending` closes those of writers.
         self._thread = threading.Thread(target=self._work, name="tezip-line", daemon=True)
         self._thread.start()
 
     @property
     def frames(self) -> int:
-        """Frames in the line."""
+        """Number of frames in the queue."""
         return self._frames
 
     @property
     def empty(self) -> bool:
-        """Whether no job waits behind the one that is being done."""
+        """Whether no job waits (one may be running)."""
         return self._jobs.empty()
 
     @property
@@ -70,14 +72,14 @@ class Line:
         return self._error is not None
 
     def enter(self, count: int) -> None:
-        """Make room for `count` frames.
+        """Reserve room in the queue for `count` frames.
 
         Raises
         ------
         OverrunError
-            When there is none and the line does not block. Nothing has changed then.
+            When there is no room and the queue does not block. Nothing has changed then.
         InputError
-            When the line is closed while it waits, or so many never have room.
+            When the queue is closed meanwhile, or `count` exceeds its limit.
         """
         if count > self.limit:
             raise InputError(
@@ -101,31 +103,34 @@ class Line:
                 self._pause()
 
     def _pause(self) -> None:
-        """Wait for a change, or a moment: a signal's handler may have changed all there is to
-        change, and told nobody, since the caller looked and before this waits."""
+        """Wait for a change, but only for a moment.
+
+        A signal handler may have changed the state just before this waits, so a notification may
+        be missed. The caller therefore checks again.
+        """
         self._changed.wait(_PAUSE)
 
     def leave(self, count: int) -> None:
-        """Say that `count` frames have been written."""
+        """Release the room of `count` frames, which have been written."""
         with self._changed:
             self._frames -= count
             self._changed.notify_all()
 
     def put(self, function, *arguments, **options) -> None:
-        """Have ``function(*arguments, **options)`` done after all that was put before.
+        """Add the job ``function(*arguments, **options)`` to the queue.
 
         Raises
         ------
         InputError
-            When the line was closed meanwhile, by the handler of a signal.
+            When a signal handler has closed the queue meanwhile.
         """
         job = _Job(function, arguments, options)
         if not self._closed:
             self._jobs.put(job)
-            with self._changed:  # only now: a handler must not wait for what is not in it yet
+            with self._changed:  # after `put`, so that a handler waits only for queued jobs
                 if not job.ended:
                     self._unended.add(job)
-        if self._closed and not job.done:  # a handler has closed it, before the job was in it
+        if self._closed and not job.done:  # a handler closed the queue first
             raise InputError("the writer was closed; the last frames were not taken")
 
     def _work(self) -> None:
@@ -151,7 +156,7 @@ class Line:
             self._changed.notify_all()
 
     def wait(self) -> None:
-        """Until all jobs are done. Raises the error of the one that failed."""
+        """Wait until all jobs are done; raises the error of one that failed."""
         with self._changed:
             while self._unended and self._error is None:
                 self._pause()
@@ -168,21 +173,21 @@ class Line:
             self._raise_error()
 
     def close(self, *, give_up: bool = False) -> None:
-        """Stop the thread; with `give_up` what still waits is not done."""
+        """Stop the thread after all jobs; with `give_up`, waiting jobs are dropped."""
         with self._changed:
             self._closed = True
             self._given_up = self._given_up or give_up
             self._changed.notify_all()
         self._jobs.put(None)
         with self._changed:
-            # Not `join`: a handler's caller may hold the lock, that this lets go and join does not.
+            # Not `join`: if a handler interrupted code that holds the lock, the thread needs it to
+            # end, and only this wait releases it.
             while not self._ended:
                 self._pause()
 
 
 def line_for(chunk: int, frame_bytes: int, limit: int | None, when_full: str) -> Line:
-    """A line for `limit` frames, or as many as there should be room for; InputError for fewer than
-    those of two chunks."""
+    """A queue for `limit` frames, by default 256 MiB; InputError if `limit` is below two chunks."""
     if limit is None:
         limit = max(2 * chunk, _BYTES // frame_bytes)
     if not is_count(limit, 2 * chunk):

@@ -1,7 +1,7 @@
-"""Files that other processes read while they are written (HDF5's SWMR), and their end.
+"""Files in HDF5's SWMR mode (single writer, multiple readers), and files that a `Writer` closes.
 
-Once such writing has begun, no object or attribute may be added; so all is made before, what is
-known only at the end comes when no reader holds the file any more.
+In SWMR mode no object or attribute can be added. Objects are therefore made before it begins.
+Those whose contents are known only at the end are added when no reader has the file open.
 """
 
 from __future__ import annotations
@@ -36,26 +36,27 @@ __all__ = [
 ]
 
 LIBVER = ("v110", "v110")  # "latest" makes files that HDF5 1.10 cannot open
-_PATIENCE = 0.25  # seconds that others may read when a writer ends
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_UNUSABLE = {*_FULL, errno.EIO, errno.ENOLCK}  # a file that could be made
-_EXTRAS = 1 << 20  # bytes that preview and keyframes take at most, about
+_PATIENCE = 0.25  # seconds for which a closing writer waits for readers
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # errors of a full disk
+_UNUSABLE = {*_FULL, errno.EIO, errno.ENOLCK}  # errors after which a new file is left incomplete
+_EXTRAS = 1 << 20  # about the most bytes that preview and keyframes take
 
 
 def new_file(path, swmr: bool) -> h5py.File:
-    """Make a file that a killed writer leaves in order.
+    """Make a file that stays readable if its writer is killed.
 
-    Space that is freed is never taken again: HDF5 frees a chunk before it finds room for its new
-    form, and would otherwise write that over frames that were flushed.
+    Freed space is never reused. HDF5 frees a chunk before it finds a place for the new version,
+    and would otherwise overwrite frames that were flushed.
 
-    Chunks are indexed as HDF5 1.10 does, by extensible arrays, where entries keep their place: the
-    older trees are torn while a node is split. The file's own format is 1.8's unless others read it
-    meanwhile: the newer has a mark of open writers that has to be taken off after a kill.
+    Chunks are indexed by extensible arrays, as in HDF5 1.10, because entries of those keep their
+    place. The B-trees of older versions are inconsistent while a node is split. Without SWMR the
+    file has the format of HDF5 1.8, because the newer one has a mark of an open writer that must be
+    cleared after a kill.
     """
     strategy = {"fs_strategy": "fsm", "fs_persist": False, "fs_threshold": 2**62}
     if not swmr:
         h5py.File(path, "x", libver="earliest", **strategy).close()
-        file = h5py.File(path, "r+", libver=LIBVER)  # fails where another was quicker: it is theirs
+        file = h5py.File(path, "r+", libver=LIBVER)  # fails if another process was faster
     else:
         file = h5py.File(path, "x", libver=LIBVER, **strategy)
     nexus.mark_root(file)
@@ -63,7 +64,7 @@ def new_file(path, swmr: bool) -> h5py.File:
 
 
 def make_to_add(path: Path, swmr: bool) -> h5py.File | None:
-    """Make `path`, to write to it; None where it is there."""
+    """Make the file `path` for writing; returns None if it exists."""
     if path.is_dir() or not path.parent.is_dir():
         raise InputError(f"{path} cannot be a file: its folder is missing, or it is a folder")
     try:
@@ -71,32 +72,32 @@ def make_to_add(path: Path, swmr: bool) -> h5py.File | None:
     except BlockingIOError:
         raise InputError(f"{path} is being written by another process already") from None
     except OSError as error:
-        if error.errno in _UNUSABLE:  # HDF5 leaves it as far as it came
+        if error.errno in _UNUSABLE:  # HDF5 leaves an incomplete file
             with contextlib.suppress(OSError):
                 path.unlink()
             raise
         if "exists" not in str(error):
             raise
-        return None  # another writer has just made it
+        return None  # another writer has made the file meanwhile
 
 
 def open_to_add(path: Path, swmr: bool) -> h5py.File:
-    """Open `path` to add to it."""
+    """Open the file `path` for adding a stack to it."""
     if not swmr:
         return opening.open_existing(path, "r+")
-    opening.open_existing(path).close()  # says what is wrong with the path
+    opening.open_existing(path).close()  # raises a clear error for a wrong path
     if superblock.version(path) < 3:
         raise InputError(
-            f"{path} was made for HDF5 versions that cannot be read while they are written; make "
-            "it with swmr=True from the beginning, or leave that out"
+            f"{path} has an older HDF5 format, which cannot be read while it is written (SWMR); "
+            "make it with swmr=True from the beginning, or leave that out"
         )
     return opening.open_existing(path, "r+", libver=LIBVER)
 
 
 class _Mark:
-    """A shared lock on the file: HDF5 gives its own away when such writing begins.
+    """A shared lock on the file, because HDF5 releases its own lock when SWMR mode begins.
 
-    Readers take shared locks, so it does not disturb them; `in_use` finds it.
+    It does not disturb readers, which take shared locks, too. `in_use` finds it.
     """
 
     def __init__(self, path):
@@ -111,7 +112,7 @@ class _Mark:
 
     def close(self) -> None:
         if self._descriptor is not None:
-            # Closing is not enough: a child that was forked meanwhile shares the lock.
+            # Closing is not enough, because a forked child may share the lock.
             with contextlib.suppress(OSError):
                 fcntl.flock(self._descriptor, fcntl.LOCK_UN)
             os.close(self._descriptor)
@@ -119,7 +120,7 @@ class _Mark:
 
 
 def begin(group: h5py.Group, encoder: StackEncoder) -> _Mark:
-    """Make all that may be needed later, then let others read."""
+    """Make all objects that may be needed later, then begin SWMR mode."""
     file = group.file
     if "filenames" not in group:
         container.create_filenames(group)
@@ -135,13 +136,15 @@ def begin(group: h5py.Group, encoder: StackEncoder) -> _Mark:
 
 
 def complete(path, name: str, encoder: StackEncoder, identity: os.stat_result) -> str:
-    """Open a file again after its last frame, and add what is known only then: preview and
-    keyframes. Returns what keeps it from that, if others have the file or the disk is too full.
+    """Open a file again after its last frame, and add preview and keyframes.
+
+    Returns an empty text, or the reason why that was not possible: others have the file open, or
+    the disk is too full.
 
     Raises
     ------
     OSError
-        When another file has taken the place of the one that was written, of this `identity`.
+        When the file that was written, which has this `identity`, was replaced by another one.
     """
     opened = False
     try:
@@ -180,7 +183,7 @@ def _require(same: bool, path) -> None:
 
 
 def _drop_unused(group: h5py.Group, encoder: StackEncoder) -> None:
-    """What `begin` made for what did not come."""
+    """Remove objects that `begin` made and that were not needed."""
     if "filenames" in group and not any(container.read_filenames(group)):
         del group["filenames"]
     if not encoder.totals.network_chunks:
@@ -190,10 +193,10 @@ def _drop_unused(group: h5py.Group, encoder: StackEncoder) -> None:
 
 
 def in_use(path) -> bool:
-    """Whether a process has a file open in a way that its lock shows."""
+    """Whether another process has a file open, as far as locks show it."""
     if fcntl is None:
         return False
-    writable = os.access(path, os.W_OK)  # as some network disks want it for a lock
+    writable = os.access(path, os.W_OK)  # some network disks need that to lock a file
     with open(path, "r+b" if writable else "rb") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -207,18 +210,22 @@ def in_use(path) -> bool:
 
 
 def _open_elsewhere(path) -> bool:
-    """Whether anybody has a file open, lock or none, where the system says so: of programs other
-    than ours that write for readers (SWMR) the mark alone tells, which stays when they die."""
+    """Whether any process has a file open, even without a lock, if the system can tell.
+
+    SWMR writers of other programs hold no lock. They leave only a mark in the file, which stays
+    when they die.
+    """
     if not hasattr(fcntl, "F_SETLEASE"):
         return False
     with open(path, "rb") as stream:
         try:
-            # If another opens it just now this process is told, by default by a signal that kills.
+            # If another process opens the file just now, this one gets a signal. The default one
+            # would kill it.
             fcntl.fcntl(stream, fcntl.F_SETSIG, signal.SIGURG)
             fcntl.fcntl(stream, fcntl.F_SETLEASE, fcntl.F_WRLCK)
         except BlockingIOError:
             return True
-        except OSError:  # another's file, or a network disk
+        except OSError:  # another user's file, or a network disk
             return False
         fcntl.fcntl(stream, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     return False

@@ -1,4 +1,4 @@
-"""What a stack holds already, for a writer that goes on with it."""
+"""The frames that a stack has already, for a writer that appends to it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Past", "Totals", "past_of"]
 
 @dataclass
 class Totals:
-    """What has been written so far."""
+    """Counts of what has been written so far."""
 
     frames: int = 0
     raw_bytes: int = 0
@@ -33,19 +33,19 @@ class Totals:
 
 @dataclass
 class Past:
-    """What was written before.
+    """The frames that were written before. The *tail* is an unfinished last chunk.
 
     Attributes
     ----------
     totals : Totals
-        Of its whole chunks.
-    keyframes : int64 array, their numbers
+        Counts of all whole chunks.
+    keyframes : int64 array, the numbers of the keyframes in whole chunks
     with_tail : Totals
-        Of all chunks.
+        Counts of all chunks, the tail included.
     tail : array (k, *frame_shape) or None
-        What the frames of an unfinished last chunk decode to: they are kept exactly from now on.
+        The decoded frames of the tail. They are encoded again with new frames, exactly.
     tail_rows : FRAME_DTYPE array (k,)
-        What is known of those.
+        Rows of the table for the frames of the tail.
     """
 
     totals: Totals = field(default_factory=Totals)
@@ -55,12 +55,12 @@ class Past:
     tail_rows: np.ndarray = field(default_factory=lambda: np.zeros(0, FRAME_DTYPE))
 
     def rows_from(self, start: int) -> np.ndarray:
-        """What is known of the frames from `start` on, where a step may begin."""
+        """Rows of the frames of the tail, if a step that begins at `start` has them; else none."""
         return self.tail_rows if start == self.totals.frames else self.tail_rows[:0]
 
 
 def past_of(data: h5py.Dataset, rows: np.ndarray, threads: int | None = None) -> Past:
-    """Look through the stored chunks of a stack.
+    """Read what a stack has already, from its stored chunks.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def past_of(data: h5py.Dataset, rows: np.ndarray, threads: int | None = None) ->
     Raises
     ------
     FormatError
-        When a chunk is missing or damaged, or a row.
+        When a chunk is missing or damaged, or the number of rows is wrong.
     """
     if len(rows) != data.shape[0]:
         raise FormatError(
@@ -100,7 +100,7 @@ def _complete(totals: Totals, data: h5py.Dataset, rows: np.ndarray) -> None:
 
 
 class _Heads:
-    """The beginnings of a dataset's payloads, without reading the rest of them."""
+    """Reads only the first bytes of a dataset's payloads."""
 
     _BYTES = 256
 

@@ -1,4 +1,4 @@
-"""The chunk that a `Writer` fills: frames that came and make no whole chunk yet."""
+"""The unfinished chunk of a `Writer`: frames that do not fill a chunk yet."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ __all__ = ["Pending"]
 
 
 class Pending(NamedTuple):
-    """Frames of a chunk that is not full, and where it begins.
+    """The frames of an unfinished chunk.
 
-    A writer has one of these in one attribute and replaces it as a whole: the handler of a signal
-    closes at any moment, and must find what belongs together.
+    A writer keeps one of these in one attribute and always replaces it as a whole. A signal handler
+    may close the writer at any moment, and then finds a consistent value.
     """
 
     frames: np.ndarray
-    """Room for a chunk of them."""
+    """An array with room for a whole chunk."""
     start: int
-    """Number of the first one in the stack."""
+    """Number in the stack of its first frame."""
     count: int = 0
-    """How many have come."""
+    """Number of frames that it has."""
     kept: int = 0
-    """The first of them, which lie in the file."""
+    """Number of its first frames that are in the file already."""
 
     @property
     def stop(self) -> int:
-        """Frames of the stack so far."""
+        """Number of frames of the stack so far."""
         return self.start + self.count
 
     @property
     def room(self) -> int:
-        """How many more it takes."""
+        """Number of frames that still fit."""
         return len(self.frames) - self.count
 
     @property
     def new(self) -> np.ndarray | None:
-        """What has come, if any of it does not lie in the file."""
+        """Its frames; None if all of them are in the file already."""
         return self.frames[: self.count] if self.count > self.kept else None
 
     def with_more(self, frames: np.ndarray) -> Pending:
-        """The same with frames behind those that have come."""
+        """The chunk with more frames at its end."""
         self.frames[self.count : self.count + len(frames)] = frames
         return self._replace(count=self.count + len(frames))

@@ -1,4 +1,4 @@
-"""Options of one stack, checked together, and the work of encoding it whole."""
+"""Planning a stack: its options, checked together, and the job of encoding all of it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _is_text(name: str, errors: str = "strict") -> bool:
 
 
 def checked_filename(name) -> str:
-    """A file name that fits into the table."""
+    """Check that a file name fits into the table of file names, and return it."""
     text = os.fspath(name) if isinstance(name, str | os.PathLike) else None
     if not isinstance(text, str):
         raise InputError(f"{name!r} is no file name; give a str or a path")
@@ -74,7 +74,7 @@ def checked_filename(name) -> str:
 
 
 def checked_filenames(given, count: int) -> list[str] | None:
-    """The names of so many frames, given as a list, or as one."""
+    """Check the file names of `count` frames, given as a list, or as one name for one frame."""
     if given is None:
         return None
     one = isinstance(given, str | bytes | os.PathLike) or not isinstance(given, Iterable)
@@ -99,6 +99,7 @@ class Plan:
 
     def __init__(
         self,
+        *,
         frame_shape,
         dtype,
         bound,
@@ -147,7 +148,7 @@ class Plan:
                 f"give tile={self.frame_shape[panel_axes:][:2]}, or use window"
             )
 
-        # Now, not when a file has been made, or a stack been deleted that is to be replaced.
+        # Checked now, before a file is made or an old stack is replaced.
         self._steps = None if count is None else -(-count // self.layout.chunk[0])
         steps = 1 << 30 if self._steps is None else self._steps
         self.device = devices.choose(device, steps * self.layout.tile_count)
@@ -165,13 +166,13 @@ class Plan:
         durable: bool = False,
         written=None,
     ) -> StackEncoder:
-        """The encoder of the stack in `group`; it goes on with one that is there.
+        """The encoder of the stack in `group`; it appends to an existing one.
 
         Parameters
         ----------
         group : h5py.Group
         cluster : cluster.Cluster, optional
-            Whose workers encode, and verify; else threads of this process do.
+            Its workers encode and verify; default: threads of this process.
         verify : bool
             Decode every chunk again before it is written, and compare.
         filenames, most
@@ -205,10 +206,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Job:
-    """A stack and how to encode it; `run` does, into a group.
+    """A stack and the options to encode it with; `run` encodes it into a group.
 
-    With `durable`, what has been written survives a kill, and `run` goes on after it. `most` is
-    how many frames the dataset can grow to.
+    With `durable`, written chunks survive a kill, and a new `run` continues after them. `most` is
+    the number of frames that the dataset can grow to.
     """
 
     source: Stack
@@ -220,7 +221,7 @@ class Job:
     most: int | None = None
 
     def without_network(self) -> Job:
-        """The same job, no network tried."""
+        """The same job without a network."""
         plan = copy.copy(self.plan)
         plan.settings = replace(plan.settings, model=None)
         return replace(self, plan=plan)

@@ -1,4 +1,4 @@
-"""A crew of threads. Kernels and zstd hold no GIL, and no thread touches an h5py object."""
+"""A crew of threads. Kernels and zstd release the GIL, and the threads use no h5py objects."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tezip_h5.hdf5.writing.steps import Prepared, Recipe
 
 __all__ = ["Pool"]
 
-_BYTES_IN_FLIGHT = {"cpu": 128 << 20, "cuda": 1 << 30}
+_BYTES_IN_FLIGHT = {"cpu": 128 << 20, "cuda": 1 << 30}  # at most, of steps that are being encoded
 
 
 @dataclass(frozen=True)
 class _Work:
-    """A step in the hands of the threads."""
+    """A step that the threads are encoding."""
 
     trial: Trial
     frames: np.ndarray
@@ -36,14 +36,15 @@ class Pool:
     Parameters
     ----------
     recipe, choices
-        How, and what is tried.
+        The options of encoding, and what each step tries.
     encoder_at : callable
-        Given the offset of a chunk in the dataset, what encodes it, such as `encode_chunk`.
+        Returns the function that encodes a chunk, such as `encode_chunk`, given its offset in the
+        dataset.
     threads : int
     device : "cpu" | "cuda"
-        What encodes.
+        The device that encodes.
     count : int, optional
-        Frames of the whole stack, when known.
+        Number of frames of the whole stack, if it is known.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Pool:
         self._recipe, self._choices, self._encoder_at = recipe, choices, encoder_at
         self._threads = chunks_under_way(threads, device)
         layout = recipe.layout
-        # Threads of one chunk are of use to the CPU only.
+        # Several threads for one chunk help only on the CPU.
         each = self._threads if device == "cpu" else 1
         self._shares = Shares(each, layout.tile_count, layout.chunk[0], count)
         self._most_bytes = _BYTES_IN_FLIGHT[device]

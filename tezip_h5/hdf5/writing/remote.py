@@ -1,7 +1,7 @@
-"""What a worker of a cluster does: the chunks of one step, from its frames and nothing else.
+"""The task of a cluster's worker: encoding the chunks of one step from its frames.
 
-A task is a pure function of its arguments, so a cluster may run it anywhere, and again when a
-worker dies. Nothing here knows which cluster it is.
+A task is a pure function of its arguments, so a cluster may run it anywhere, and again if a worker
+dies. This module does not depend on the kind of cluster.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["EncodedStep", "StepOptions", "StoredFrames", "encode_step"]
 
 @dataclass(frozen=True)
 class StepOptions:
-    """How every step of a stack is encoded by workers; sent with each task."""
+    """The options with which workers encode every step of a stack; sent with each task."""
 
     recipe: Recipe
     threads: int
@@ -42,7 +42,7 @@ class StepOptions:
 
 @dataclass(frozen=True)
 class StoredFrames:
-    """Frames that a worker reads itself, from a dataset in a file that it can open."""
+    """Frames that a worker reads itself, from a dataset in a file."""
 
     path: str
     dataset: str
@@ -59,7 +59,7 @@ class StoredFrames:
         Raises
         ------
         InputError
-            When this machine cannot read them.
+            When this machine cannot read the file.
         """
         try:
             with h5py.File(self.path, "r") as file:
@@ -73,19 +73,20 @@ class StoredFrames:
 
 @dataclass(frozen=True)
 class EncodedStep:
-    """What comes back.
+    """The result of a task.
 
     Attributes
     ----------
     tiles : list of Encoded, in the order of `Layout.tiles`
-        `model` is taken out of them; `predicted` says where it was.
+        Without their `model`, to save bytes; see `predicted`.
     predicted : list of bool
+        Whether each tile had a model.
     promises : bool
-        Whether the network that was given may pay, judged by a sample of the frames.
+        Whether the network may pay, by a sample of the frames.
     doubtful : bool
-        Whether coders were compared, because a sample could not say which to take.
+        Whether both coders ran, because a sample was inconclusive.
     raw_bytes : int
-    pictures : dict of frame number to what `Preview` needs of it, for all that may be keyframes
+    pictures : dict from frame numbers to small pictures, for all frames that may be keyframes
     """
 
     tiles: list[Encoded]
@@ -102,7 +103,7 @@ def _model(data: bytes) -> IntegerModel:
 
 
 def _gathered(parts) -> np.ndarray:
-    """One array of the frames in `parts`: `StoredFrames`, an array, or (array, first, last)s."""
+    """The frames of `parts` in one array; `parts` as for `encode_step`."""
     if isinstance(parts, StoredFrames):
         return parts.read()
     if isinstance(parts, np.ndarray):
@@ -122,17 +123,17 @@ def encode_step(
     parts : StoredFrames, array, or list of (array, first, last)
         The frames.
     exact : int
-        How many of the first are kept exactly as they are.
+        Number of the first frames that are kept exactly.
     trial : Trial
-        What may be tried, as `Choices.foresee` says; but for the network.
+        What may be tried, from `Choices.foresee`, without the network.
     model : bytes, optional
-        That network. On probation it is tried only where a sample of the frames promises that it
-        pays.
+        The network. In a probe it is tried only if a sample of the frames shows that it may pay.
 
     Raises
     ------
     InputError
-        When the frames are not what was announced, or this worker's tezip_h5 is another one.
+        When the frames have another dtype or shape than announced, or this worker has another
+        version of tezip_h5.
     """
     if options.version != __version__:
         raise InputError(
@@ -170,7 +171,7 @@ def encode_step(
 
 
 def _pictures(frames: np.ndarray, tiles: list[Encoded], panel_axes: int) -> dict:
-    """What `Preview` needs of frames that may be keyframes, whichever way of encoding is kept."""
+    """Small pictures for `Preview` of all frames that are keyframes in any of the payloads."""
     ways = [*tiles, *(tile.without for tile in tiles if tile.without is not None)]
     return {
         t: np.ascontiguousarray(picture_of(frames, panel_axes, t))

@@ -1,4 +1,4 @@
-"""A step, the frames of one chunk of time: how it is encoded, tile by tile."""
+"""Encoding a step (the frames of one chunk), tile by tile."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Prepared", "Recipe"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How every step of a stack is encoded.
+    """The options with which every step of a stack is encoded.
 
     Attributes
     ----------
@@ -41,14 +41,14 @@ class Recipe:
 
 
 class Prepared:
-    """What the tiles of a step have in common.
+    """A step, with everything that its tiles share.
 
     Parameters
     ----------
     frames : (g, *frame_shape) array
     recipe : Recipe
     exact : int
-        How many of the first frames are kept exactly as they are.
+        Number of the first frames that are kept exactly.
 
     Attributes
     ----------
@@ -60,12 +60,13 @@ class Prepared:
         self._original, self._layout, self._settings, self._mask = frames, layout, settings, mask
         self.frames = frames if mask is None else self._filled()
         self._bounds, self._kinds = {}, {}
-        # What `promises` and `doubtful` have found, where they looked at all that there is.
+        # Results of `promises` and `doubtful`, kept if the step has only one tile.
         self._saving: float | None = None
         self._mixing_saved: float | None = None
         for panel in layout.panels:
             part, original = (a[(slice(None), *panel)] for a in (self.frames, frames))
-            # Not of what fills masked pixels: that is made of all frames, and wider than some.
+            # The bound of the original frames: filler values in masked pixels come from all frames,
+            # and could widen the range of one frame.
             original = original.reshape((*original.shape[:3], -1))
             limits = recipe.bound.of_frames(original, None if mask is None else mask[panel])
             if exact:
@@ -81,14 +82,14 @@ class Prepared:
         return filled
 
     def promises(self, model, threads: int = 1) -> bool:
-        """Whether a network may pay; the last panel stands for all."""
+        """Whether a network may pay, by a sample of the last panel."""
         saving = network_saving(*self._part(), self._settings, model, threads)
         if len(self._layout.tiles) == 1:
             self._saving = saving
         return network_may_pay(saving, self._settings.effort)
 
     def doubtful(self, threads: int = 1) -> bool:
-        """Whether a sample leaves in doubt which coder to take; the last panel stands for all."""
+        """Whether a sample of the last panel is inconclusive about the coders."""
         saved = mixing_saving(*self._part(), self._settings, threads)
         if len(self._layout.tiles) == 1:
             self._mixing_saved = saved
@@ -102,7 +103,7 @@ class Prepared:
     def encode(
         self, encode: Callable[..., Encoded], number: int, tile: tuple, trial: Trial, threads: int
     ) -> Encoded:
-        """A tile, the one of this `number`, by `encode_chunk` or what takes its arguments."""
+        """Encode a tile, the one of this `number`, by `encode_chunk` or a function like it."""
         panel = tile[:-2]
         return encode(
             self._original[(slice(None), *tile)],

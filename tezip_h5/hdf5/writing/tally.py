@@ -1,4 +1,4 @@
-"""What a stack has come to so far: rows of its table, totals, keyframes, thumbnails."""
+"""Counting what has been written of a stack: rows of its table, totals, keyframes, thumbnails."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class Tally:
     Parameters
     ----------
     past : Past
-        What was there already; it is counted.
+        The frames that the stack had already; they are counted.
     preview : Preview, optional
-        Takes thumbnails of the keyframes.
+        Collects thumbnails of the keyframes.
 
     Attributes
     ----------
     totals : Totals
     windows : int
-        Keyframes so far.
+        Number of keyframes so far.
     """
 
     def __init__(self, past: Past, preview: Preview | None = None):
@@ -41,16 +41,16 @@ class Tally:
         self.windows = len(past.keyframes)
 
     def rows(self, count: int, tiles: list[Encoded], known: np.ndarray) -> np.ndarray:
-        """Rows of the ``frames`` table for the next step: the tiles of each frame added up.
+        """Rows of the ``frames`` table for the next step, each the sum over the tiles of a frame.
 
         Parameters
         ----------
         count : int
-            Frames of the step.
+            Number of frames of the step.
         tiles
-            In which they are encoded.
+            The encoded tiles.
         known : FRAME_DTYPE array
-            Rows that the first of them had before: their errors hold.
+            Old rows of the first frames, whose errors are kept.
         """
         rows = np.zeros(count, FRAME_DTYPE)
         window = self.windows - 1
@@ -67,7 +67,7 @@ class Tally:
         return rows
 
     def add(self, start: int, step: Finished, tiles: list[Encoded], rows: np.ndarray) -> None:
-        """Count a step that begins with frame `start`; of it `tiles` and `rows` were written."""
+        """Count a written step: its first frame has the number `start`."""
         totals = self.totals
         totals.frames += len(rows)
         totals.raw_bytes += step.raw_bytes
@@ -84,7 +84,7 @@ class Tally:
                 self._preview.add(start + int(t), step.picture(int(t)))
 
     def adopt_tail(self) -> None:
-        """Count the unfinished last chunk that was there as it is: no frame has come to it."""
+        """Count the old unfinished last chunk as it is, because no frame was added to it."""
         past = self._past
         self.totals = replace(past.with_tail)
         self._keyframes.append(

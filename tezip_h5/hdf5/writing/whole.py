@@ -1,12 +1,12 @@
-"""`write`: whole stacks, complete under their name or not there at all."""
+"""`write`: writing a whole stack, which appears complete or not at all."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import time
 import uuid
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
@@ -17,12 +17,18 @@ from tezip_h5.frames import open_stack
 from tezip_h5.hdf5.contents import container, nexus
 from tezip_h5.hdf5.contents.keyframes import link_keyframes
 from tezip_h5.hdf5.files import finished, opening
-from tezip_h5.hdf5.reading import verifying
+from tezip_h5.hdf5.reading import sources, verifying
 from tezip_h5.hdf5.writing import cluster, inplace
 from tezip_h5.hdf5.writing.plan import Job, Plan, checked_name
-from tezip_h5.hdf5.writing.summary import Summary, summarise
+from tezip_h5.hdf5.writing.summary import Stopwatch, Summary, summarise
 from tezip_h5.model import embedding
 from tezip_h5.model.batches import clip_of
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+    from typing_extensions import Unpack
+
+    from tezip_h5.signatures import PathLike, SettingsKeywords, StackLike
 
 __all__ = ["write"]
 
@@ -30,8 +36,8 @@ _SAMPLE_FRAMES = 8
 
 
 def write(
-    stack,
-    path=None,
+    stack: StackLike,
+    path: PathLike | None = None,
     name: str = "scan",
     *,
     absolute: float | None = None,
@@ -39,7 +45,7 @@ def write(
     pointwise_relative: float | None = None,
     noise: float | None = None,
     axes: str | None = None,
-    mask=None,
+    mask: ArrayLike | None = None,
     chunk_frames: int | None = None,
     tile: tuple[int, int] | None = None,
     threads: int | None = None,
@@ -48,19 +54,20 @@ def write(
     preview: bool = True,
     embed_model: bool = False,
     progress: bool | None = None,
-    scheduler=None,
+    scheduler: Any = None,
     device: str = "auto",
-    **settings,
+    **settings: Unpack[SettingsKeywords],
 ) -> Summary:
     """Compress a stack into an HDF5 file.
 
     Parameters
     ----------
-    stack : array, h5py.Dataset, array-like, folder of images, TIFF, .npy or .npz file, or iterable
+    stack : array, h5py.Dataset, array-like, iterable, or the name of one
         (T, H, W) or (T, H, W, C), C <= 4; bool, integers of 8 to 64 bits, floats of 16 to 64.
         Further axes are named by `axes`. An array of a GPU (of CuPy, PyTorch, numba: whatever has
         ``__cuda_array_interface__``) is copied to the host chunk by chunk, where bounds and
-        checksums are computed.
+        checksums are computed. A name is the path of a folder of images, of a TIFF, .npy or .npz
+        file, or of an HDF5 file: "FILE.h5:/DATASET", or "FILE.h5" that holds one stack.
     path : str or path, optional
         The file. It appears under its name only when it is complete; if it exists, the stack
         is added to it. Without it, `stack` must be an h5py.Dataset, which is compressed where
@@ -73,7 +80,7 @@ def write(
         Order of the stack's axes, if not "TYX" or "TYXC". Other letters than these are panel
         axes: (T, modules, H, W) is "TMYX". Panels are encoded each for itself.
     mask : bool or integer array (H, W), optional
-        Masked pixels (not 0) come back exactly, and disturb nothing else; see `Writer`.
+        Masked pixels (not 0) come back exactly, and do not affect others; see `Writer`.
     chunk_frames, tile, threads, preview, embed_model, **settings
         See `Writer` and `Settings`.
     verify : bool
@@ -91,10 +98,11 @@ def write(
         read-only; other frames are sent to them. `threads` are then those of each task, default
         1, and `verify` has the workers compare.
     device : "auto" | "cpu" | "cuda"
-        What encodes; the file does not depend on it. "auto" is what the environment variable
-        ``TEZIP_DEVICE`` says, else a GPU if there is one and the stack has many chunks. What the
-        GPU fails at the CPU does, with a `DeviceWarning`. On a cluster it is the workers that
-        need a GPU; for "auto" the chunks of one task count.
+        The device that encodes; the file does not depend on it. "auto" means the value of the
+        environment variable ``TEZIP_DEVICE``, else a GPU if there is one and the stack has many
+        chunks. Work that fails on the GPU is done by the CPU, with a `DeviceWarning`. On a cluster
+        the workers need a GPU, and for "auto" the chunks of one task count. The code for GPUs has
+        run in numba's simulator only: use `verify`, so that the CPU decodes and compares.
 
     Returns
     -------
@@ -116,47 +124,62 @@ def write(
     >>> write(np.zeros((4, 32, 32), "u2"), path, absolute=2).max_error
     0.0
     """
-    started = time.perf_counter()
+    watch = Stopwatch()
     bound = ErrorBound(absolute, relative, pointwise_relative, noise)
-    source = open_stack(stack, axes, lossy=not bound.lossless)
-    plan = Plan(
-        source.frame_shape,
-        source.dtype,
-        bound,
-        settings,
-        chunk_frames,
-        tile,
-        threads,
-        source.count,
-        embed_model,
-        sample=lambda: _sample(stack, source),
-        panel_axes=source.panel_axes,
-        mask=mask,
-        device="cpu" if cluster.serves(stack, scheduler) else device,
-    )
     if path is None and not isinstance(stack, h5py.Dataset):
         raise InputError(
             f"no path was given for a {type(stack).__name__}; give one (only an HDF5 dataset "
             "can be compressed where it stands)"
         )
-    with cluster.connect(
-        stack, scheduler, axes, threads=threads, verify=verify, device=device
-    ) as workers:
+    with contextlib.ExitStack() as opened:
+        named, stack = stack, opened.enter_context(sources.open_source(stack))
+        if stack is not named:
+            _check_apart(stack, path)
+        source = open_stack(stack, axes, lossy=not bound.lossless)
+        plan = Plan(
+            frame_shape=source.frame_shape,
+            dtype=source.dtype,
+            bound=bound,
+            settings=settings,
+            chunk_frames=chunk_frames,
+            tile=tile,
+            threads=threads,
+            count=source.count,
+            embed_model=embed_model,
+            sample=lambda: _sample(stack, source),
+            panel_axes=source.panel_axes,
+            mask=mask,
+            device="cpu" if cluster.serves(stack, scheduler) else device,
+        )
+        workers = opened.enter_context(
+            cluster.connect(stack, scheduler, axes, threads=threads, verify=verify, device=device)
+        )
         job = Job(source, plan, preview, progress, workers)
         if path is None:
-            return inplace.compress(stack, job, started)
+            return inplace.compress(stack, job, watch)
         path = opening.target_of(path)
-        return _write_file(stack, job, path, checked_name(name), overwrite, verify, started)
+        return _write_file(stack, job, path, checked_name(name), overwrite, verify, watch)
 
 
-def _write_file(stack, job, path, name, overwrite, verify, started) -> Summary:
+def _check_apart(stack: h5py.Dataset, path) -> None:
+    """InputError where `path` names the file that is open to read `stack` of it."""
+    if os.path.exists(path := opening.as_path(path)) and os.path.samefile(
+        stack.file.filename, path
+    ):
+        raise InputError(
+            f"{path} is the file that is read; give another one, or tezip-h5 convert --in-place "
+            "compresses its stacks where they are"
+        )
+
+
+def _write_file(stack, job, path, name, overwrite, verify, watch) -> Summary:
     if path.is_dir() or not path.parent.is_dir():
         raise InputError(f"{path} cannot be a file: its folder is missing, or it is a folder")
     if path.exists():
         opening.check_changeable(path, [name])
         with opening.open_existing(path) as file:
             container.check_place(file, path, name, overwrite)
-    beside = path.with_name(f".{path.name[:50]}.{uuid.uuid4().hex[:8]}.tmp")  # of 255 bytes at most
+    beside = path.with_name(f".{path.name[:50]}.{uuid.uuid4().hex[:8]}.tmp")  # at most 255 bytes
     try:
         encoder = _encode_file(beside, name, stack, job, verify)
         if encoder.networks.regretted and _readable_twice(stack):
@@ -168,7 +191,7 @@ def _write_file(stack, job, path, name, overwrite, verify, started) -> Summary:
     finally:
         with contextlib.suppress(FileNotFoundError):
             beside.unlink()
-    return summarise(path, name, encoder, started, path.stat().st_size, reclaimable)
+    return summarise(path, name, encoder, watch, path.stat().st_size, reclaimable)
 
 
 def _encode_file(path: Path, name: str, stack, job: Job, verify: bool):
@@ -179,13 +202,13 @@ def _encode_file(path: Path, name: str, stack, job: Job, verify: bool):
         nexus.lead_to(file, name)
         encoder = job.run(group)
         link_keyframes(group, encoder.data, encoder.keyframes)
-        if verify and job.cluster is None:  # its workers do
+        if verify and job.cluster is None:  # the workers of a cluster verify
             verifying.compare(encoder.data, _again(stack, job), job.plan.bound)
     return encoder
 
 
 def _again(stack, job):
-    """The stack once more from its beginning, to compare with."""
+    """The stack again from its beginning, for comparing."""
     _require_readable_twice(stack, "verify=True")
     return job.source
 
@@ -209,7 +232,7 @@ def _require_readable_twice(stack, what: str) -> None:
 
 
 def _add(path: Path, beside: Path, name: str, overwrite: bool) -> int:
-    """`_add_to_file`; what somebody keeps from the file is left beside it."""
+    """Call `_add_to_file`; if the file is in use, the finished stack stays beside it."""
     try:
         return _add_to_file(path, beside, name, overwrite)
     except (InputError, BlockingIOError) as error:
@@ -227,7 +250,7 @@ def _add_to_file(path: Path, beside: Path, name: str, overwrite: bool) -> int:
     """
     room = beside.stat().st_size
     with h5py.File(beside) as made, opening.changing(path, room, names=[name]) as file:
-        container.check_place(file, path, name, overwrite)  # others may have been there meanwhile
+        container.check_place(file, path, name, overwrite)  # the file may have changed meanwhile
         staging = file.create_group(None)  # without a link: a failure leaves the file as it was
         made.copy(made[name], staging, "scan")
         replaced = _stored_bytes(file.get(name))
@@ -247,7 +270,7 @@ def _add_to_file(path: Path, beside: Path, name: str, overwrite: bool) -> int:
 
 
 def _stored_bytes(item) -> int:
-    """What replacing a stack, or a dataset, leaves free."""
+    """The bytes that replacing a stack or a dataset leaves unused in the file."""
     if isinstance(item, h5py.Group):
         item = item.get("data")
     return item.id.get_storage_size() if isinstance(item, h5py.Dataset) else 0

@@ -1,7 +1,7 @@
-"""A crew of dask workers: a task is one step, the chunks of the same frames.
+"""A crew of dask workers. A task is one step: the chunks of the same frames.
 
-As many are under way as keep the workers busy. Their results are those that a single process
-would have come to, byte for byte, however many workers there are and whichever of them die.
+There are always enough tasks to keep the workers busy. The results are those of a single process,
+byte for byte, however many workers there are, and whichever of them die.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from tezip_h5.hdf5.writing.remote import EncodedStep, StepOptions, encode_step
 
 __all__ = ["RETRIES", "Parts", "Workers", "require_scheduler"]
 
-RETRIES = 2  # of a task whose worker dies
-_LOOK_SECONDS = 5  # between two looks at whether anybody is still working
-_PATIENCE_SECONDS = 300  # without a single worker
-_PER_THREAD = 2  # steps under way for every thread of the workers
-_SENT_BYTES = 1 << 30  # of frames that wait in the scheduler
+RETRIES = 2  # how often a task is repeated after its worker died
+_LOOK_SECONDS = 5  # time between two checks that there are workers
+_PATIENCE_SECONDS = 300  # the write fails after this time without any worker
+_PER_THREAD = 2  # unfinished steps for every thread of the workers
+_SENT_BYTES = 1 << 30  # at most, of frames that are sent through the scheduler at a time
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Frames that workers compute: futures of arrays, and what of each belongs to the step."""
+    """Frames that workers compute: futures of arrays, and the part of each that a step needs."""
 
     arrays: list
     count: int
@@ -40,7 +40,7 @@ class Parts:
 
 @dataclass(frozen=True)
 class _Work:
-    """A step in the hands of a worker."""
+    """A step that a worker is encoding."""
 
     start: int
     stop: int
@@ -49,12 +49,12 @@ class _Work:
 
 
 def require_scheduler(client, start: int, stop: int) -> None:
-    """Check that there is a scheduler still.
+    """Check that the scheduler is still there.
 
     Raises
     ------
     TezipError
-        When it is gone, and these frames are not encoded.
+        When it is gone; the error names frames `start` to `stop`, which are not encoded.
     """
     if client.status != "running":
         raise _scheduler_gone(start, stop)
@@ -69,14 +69,14 @@ def _scheduler_gone(start: int, stop: int) -> TezipError:
 class Workers:
     """Encode steps with the workers of a cluster; a `Crew`.
 
-    Memory here: the results of one step; on the workers, of every thread two steps.
+    This process holds the results of one step; the workers hold two steps for every thread.
 
     Parameters
     ----------
     client : distributed.Client
     choices : Choices
     options : StepOptions
-        How, for the workers.
+        The options that are sent to the workers.
     """
 
     def __init__(self, client, choices: Choices, options: StepOptions):
@@ -92,7 +92,7 @@ class Workers:
             most = max(1, min(most, _SENT_BYTES // max(frames.nbytes, 1)))
         trial = self._choices.foresee()
         model = None if trial.model is None else self._model_bytes(trial.model)
-        with warnings.catch_warnings():  # frames that only this process has must be sent
+        with warnings.catch_warnings():  # our own frames must be sent, even if they are large
             warnings.filterwarnings("ignore", "Sending large graph")
             future = self._client.submit(
                 encode_step,
@@ -110,15 +110,15 @@ class Workers:
         return _Work(start, stop, future, 0 if trial.alone else most - 1)
 
     def _threads(self, start: int, stop: int) -> int:
-        """Threads of the workers there are, while these frames are not encoded."""
+        """Number of threads of all workers; the error names frames `start` to `stop`."""
         require_scheduler(self._client, start, stop)
         try:
             return sum(self._client.nthreads().values())
-        except OSError:  # it was there just now
+        except OSError:  # the scheduler has just gone
             raise _scheduler_gone(start, stop) from None
 
     def _model_bytes(self, model):
-        """The network, in the hands of the workers: they pass it on, and can make it again."""
+        """A future of the network's bytes, which workers copy from each other."""
         if self._model is None:
             self._model = self._client.submit(bytes, model.to_bytes())
         return self._model
@@ -126,7 +126,7 @@ class Workers:
     def finish(self, work: _Work) -> Finished:
         """See `Crew.finish`."""
         done = self._await(work)
-        # What a single process would have decided before it encoded this step.
+        # The decision that a single process would have made before it encoded this step.
         trial = self._choices.next(lambda model: done.promises, lambda: done.doubtful)
         tiles = list(done.tiles)
         for number, predicted in enumerate(done.predicted):
@@ -136,7 +136,7 @@ class Workers:
         return Finished(trial, tiles, done.raw_bytes, done.pictures.__getitem__)
 
     def _await(self, work: _Work) -> EncodedStep:
-        """The result of a step, or why there is none."""
+        """The result of a step; raises an error that says why there is none."""
         from distributed import TimeoutError as Timeout
         from distributed.client import FutureCancelledError
         from distributed.scheduler import KilledWorker
@@ -147,7 +147,7 @@ class Workers:
             try:
                 return future.result(timeout=_LOOK_SECONDS)
             except (TimeoutError, Timeout):
-                if future.done():  # just now, or the error is the task's own
+                if future.done():  # it has just finished, or failed with an error of its own
                     return future.result()
             except KilledWorker as error:
                 raise TezipError(
@@ -168,8 +168,8 @@ class Workers:
                 )
 
     def close(self, dropped: list[_Work]) -> None:
-        """Cancel what is under way, and let go of the workers' memory."""
+        """Cancel unfinished steps, and release the workers' memory."""
         if dropped and self._client.status == "running":
-            with contextlib.suppress(OSError):  # the scheduler is gone, and why we close was said
+            with contextlib.suppress(OSError):  # the scheduler is gone, which was reported already
                 self._client.cancel([work.future for work in dropped])
         self._model = None

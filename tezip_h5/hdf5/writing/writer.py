@@ -1,11 +1,11 @@
-"""`Writer`: frames as they come, each finished chunk safe on the disk."""
+"""`Writer`: writing frames as they come; each finished chunk is flushed to the disk."""
 
 from __future__ import annotations
 
 import logging
 import os
 import threading
-import time
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,8 +22,14 @@ from tezip_h5.hdf5.writing.ending import close_at_exit, let_go
 from tezip_h5.hdf5.writing.line import line_for
 from tezip_h5.hdf5.writing.pending import Pending
 from tezip_h5.hdf5.writing.plan import Plan, checked_filenames, checked_name
-from tezip_h5.hdf5.writing.summary import Summary, summarise
+from tezip_h5.hdf5.writing.summary import Stopwatch, Summary, summarise
 from tezip_h5.settings import Settings
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, DTypeLike
+    from typing_extensions import Unpack
+
+    from tezip_h5.signatures import Filenames, PathLike, SettingsKeywords
 
 __all__ = ["Writer"]
 
@@ -52,7 +58,8 @@ class Writer:
         Frames per chunk; default 16, up to 64 while a chunk stays within 2 MiB (level fast), 4 MiB
         (balanced) or 16 MiB (best), fewer for frames above 8 MiB.
     tile : (rows, columns), optional
-        Part of a frame per chunk; default whole frames up to 1 MiB (with `mse_threshold`: any).
+        Part of a frame per chunk; default: whole frames of up to 1 MiB, else near-square tiles.
+        With `mse_threshold` frames are never cut.
     threads : int, optional
         Default: all processors.
     verify : bool
@@ -60,8 +67,8 @@ class Writer:
     overwrite : bool
         Replace a stack or a dataset that is there already, now; see `write`.
     append : bool
-        Go on with a stack that is there already. Its options hold: `frame_shape`, `dtype` and the
-        rest may be left out, or must agree (`level` and `model` may differ).
+        Continue an existing stack, with its options. `frame_shape`, `dtype` and the other options
+        may be left out, or must agree (`level` and `model` may differ).
     swmr : bool
         Let other processes read while this one writes: ``h5py.File(path, swmr=True)``. The file
         needs HDF5 1.10 or later, and after a crash `tezip-h5 repair`.
@@ -75,7 +82,7 @@ class Writer:
         encoded for itself.
     mask : bool or integer array, shape (H, W), or with the panel axes, optional
         Pixels that are not 0 are masked, as in NeXus's ``pixel_mask``: whatever is in them comes
-        back exactly, and they disturb nothing else.
+        back exactly, and does not affect other pixels.
     metadata : dict, optional
         What to write beside the frames: ``{"/entry/sample/name": "x", "data@units": "counts"}``.
         Paths without a leading slash begin at the stack; ``@`` is before an attribute's name.
@@ -84,8 +91,8 @@ class Writer:
     device : "auto" | "cpu" | "cuda"
         See `write`.
     embed_model : bool
-        Keep the network that predicted in the file, even one that ships with the package; all
-        others are kept in any case.
+        Embed the network that predicted in the file, even one that ships with the package. Other
+        networks are embedded in any case.
     **settings
         See `Settings`; `model` may also be a path or a `Model`.
 
@@ -111,10 +118,10 @@ class Writer:
 
     def __init__(
         self,
-        path,
-        name: str,
+        path: PathLike,
+        name: str = "scan",
         frame_shape: tuple[int, ...] | None = None,
-        dtype=None,
+        dtype: DTypeLike | None = None,
         *,
         absolute: float | None = None,
         relative: float | None = None,
@@ -130,17 +137,17 @@ class Writer:
         queue_frames: int | None = None,
         when_full: str = "block",
         panel_axes: int = 0,
-        mask=None,
+        mask: ArrayLike | None = None,
         preview: bool = True,
         device: str = "auto",
         embed_model: bool = False,
         metadata: dict | None = None,
-        **settings,
-    ):
-        self._started = time.perf_counter()
+        **settings: Unpack[SettingsKeywords],
+    ) -> None:
+        self._watch = Stopwatch()
         bound = ErrorBound(absolute, relative, pointwise_relative, noise)
         if append and overwrite:
-            raise InputError("append=True goes on with a stack, overwrite=True replaces it")
+            raise InputError("append=True continues a stack, overwrite=True replaces it; give one")
         self._name, self._path = checked_name(name), opening.real_path(path)
         self._swmr = swmr
         self._lock = threading.RLock()  # frames keep together; a signal handler may close
@@ -153,19 +160,19 @@ class Writer:
             if frame_shape is None or dtype is None:
                 raise InputError("a new stack needs frame_shape and dtype; give both")
             plan = Plan(
-                frame_shape,
-                dtype,
-                bound,
-                settings,
-                chunk_frames,
-                tile,
-                threads,
+                frame_shape=frame_shape,
+                dtype=dtype,
+                bound=bound,
+                settings=settings,
+                chunk_frames=chunk_frames,
+                tile=tile,
+                threads=threads,
                 embed_model=embed_model,
                 panel_axes=panel_axes,
                 mask=mask,
                 device=device,
             )
-            # What is wrong with it must show before there is a file.
+            # Errors in the name must show before there is a file.
             self._make_line(plan, queue_frames, when_full)
         self._file, place = None, Beginning(self._path, self._name, swmr)
         try:
@@ -201,7 +208,7 @@ class Writer:
         self._line = made
 
     def _begin(self, plan: Plan, preview: bool, verify: bool) -> None:
-        """Make the encoder, which goes on with what is there."""
+        """Make the encoder, which appends to the frames that the stack has."""
         self._encoder: StackEncoder = plan.encoder(
             self._group, durable=True, preview=preview, verify=verify, written=self._line.leave
         )
@@ -210,7 +217,7 @@ class Writer:
             self._encoder.describe(complete=False)
             self._names = container.read_filenames(self._group) or []
             self._pending = self._empty_from(past.totals.frames)
-            self._submitted = self._pending.start  # to where whole chunks reached the encoder
+            self._submitted = self._pending.start  # all whole chunks up to here went to the encoder
             if past.tail is not None:
                 self._line.enter(len(past.tail))
                 self._pending = self._pending.with_more(past.tail)._replace(kept=len(past.tail))
@@ -238,10 +245,10 @@ class Writer:
 
     @property
     def queued(self) -> int:
-        """Frames that were appended and are not written yet, those of the unfinished chunk too."""
+        """Number of frames that are not written yet, those of the unfinished chunk included."""
         return self._line.frames
 
-    def append(self, frames, filename=None) -> None:
+    def append(self, frames: ArrayLike, filename: Filenames | None = None) -> None:
         """Add one frame, or a block of frames.
 
         Parameters
@@ -270,7 +277,7 @@ class Writer:
                 f"{self._plan.dtype} {self._plan.frame_shape}"
             )
         names = checked_filenames(filename, len(block))
-        self._require_open()  # before the lock, too: in a fork nobody may ever let it go
+        self._require_open()  # before the lock, too: in a fork nobody may ever release it
         with self._lock:
             self._require_open()
             self._take(block, names)
@@ -296,8 +303,8 @@ class Writer:
             if self._stop is not None and pending.stop > self._stop:  # a handler closed before
                 raise InputError("the writer was closed; the last frames were not taken")
 
-    # What follows is done by the line's thread, in order. A handler that closes just after a chunk
-    # was put puts it once more: it is there then.
+    # The queue's thread runs the following methods, in order. A signal handler that closes the
+    # writer just after a chunk was queued queues it once more, which is harmless.
 
     def _encode(self, frames: np.ndarray, start: int) -> None:
         encoder = self._encoder
@@ -347,10 +354,10 @@ class Writer:
         return (self._names + [""] * (count - len(self._names)))[:count]
 
     def close(self) -> None:
-        """Write the rest, and the tables; afterwards `summary`, a `Summary`, says what it came to.
+        """Write the remaining frames and the tables; then `summary` is a `Summary` of the stack.
 
-        When this is interrupted, or a chunk could not be written, the file keeps what was. In a
-        fork of the process that made the writer it does nothing. Raises what `append` does.
+        When this is interrupted, or a chunk could not be written, the file keeps what was written.
+        In a fork of the process that made the writer it does nothing. Raises what `append` does.
         """
         if self._closing or os.getpid() != self._process:
             return
@@ -389,7 +396,7 @@ class Writer:
     def _summarise(self, size: int) -> Summary:
         if self._path.exists():  # else it was moved, and nothing was added to it at the end
             size = self._path.stat().st_size
-        return summarise(self._path, self._name, self._encoder, self._started, size)
+        return summarise(self._path, self._name, self._encoder, self._watch, size)
 
     def _require_open(self) -> None:
         if os.getpid() != self._process:
@@ -402,7 +409,7 @@ class Writer:
     def __enter__(self) -> Writer:
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def __repr__(self):

@@ -1,0 +1,1 @@
+"""The mixing coder on the device."""

@@ -1,0 +1,1 @@
+"""The mixing coder, for the processor; of much the plain functions are the device's, too."""

@@ -1,0 +1,75 @@
+"""Sums for least squares (numba): used by encoders only, so floating point is no matter here.
+
+A general matrix product would do, but its own threads get in the way of a pool of encoders.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import float64, int32, int64, void
+
+from tezip_h5.kernels.compiling import kernel
+from tezip_h5.kernels.mixing.pixels import (
+    HAS_GUESS,
+    HAS_OTHER,
+    HAS_PREVIOUS,
+    LEFT,
+    TAPS,
+    TOP,
+    gather,
+    surroundings,
+)
+
+_plane = int32[:, ::1]
+
+
+@kernel(
+    void(
+        int32[:, :], int64, int64, int64, int64, _plane, _plane, _plane, _plane, int64, _plane,
+        float64[:, :, ::1], float64[:, ::1], int64[::1],
+    ),
+    fastmath=True,
+)  # fmt: skip
+def accumulate(
+    original, start, stride, narrow, flags, current, previous, before, mean, finer, other,
+    grams, products, counts,
+):  # fmt: skip
+    """Add what rows `start`, `start` + `stride`, .. of a frame teach to the sums of their kinds.
+
+    `original` is what weighted taps should add up to; `current` to `other` are padded planes as
+    for `code_plane`, of what the neighbours are known as. `grams` (kinds, TAPS, TAPS), of which
+    the lower triangle is filled; `products` (kinds, TAPS); `counts` (kinds,). A network's taps
+    and the other channel's error are zeros: they are not known yet.
+    """
+    nothing = np.zeros_like(current)
+    taps, row = np.zeros(TAPS, np.int32), np.zeros(TAPS)
+    unguided = flags & ~(HAS_GUESS | HAS_OTHER)
+    guessed = gather(
+        taps, int64(TOP), int64(LEFT), int64(0), narrow, unguided, current, previous, before, mean,
+        finer, nothing, other, nothing,
+    )  # fmt: skip
+    for y in range(start + TOP, original.shape[0] + TOP, stride):
+        for x in range(LEFT, original.shape[1] + LEFT):
+            base = int64(current[y, x - 1]) + int64(current[y - 1, x])
+            if flags & HAS_PREVIOUS:
+                base = (2 * int64(previous[y, x]) + base + 2) >> 2
+            else:
+                base = (base + 1) >> 1
+            used = gather(
+                taps, y, x, base, narrow, flags, current, previous, before, mean, finer, nothing,
+                other, nothing,
+            )  # fmt: skip
+            if flags & HAS_GUESS:
+                taps[guessed : guessed + 3] = 0
+            for a in range(used):
+                row[a] = taps[a]
+            kind = surroundings(y, x, flags, current, previous)
+            target = float64((int64(original[y - TOP, x - LEFT]) - base) >> narrow)
+            gram, product = grams[kind], products[kind]
+            counts[kind] += 1
+            for a in range(used):
+                value = row[a]
+                product[a] += value * target
+                line = gram[a]
+                for b in range(a + 1):
+                    line[b] += value * row[b]
