@@ -140,7 +140,7 @@ def test_verify_exits_with_2_when_the_bound_is_broken(run_h5, tmp_path, walk, ca
     [
         (["-w", "5", "-t", "0.1"], "-w"),
         (["-m", "maximum", "-b", "1"], "unknown error bound mode"),
-        (["-m", "abs"], "-b is missing; give them, such as -m abs -b 2"),
+        (["-m", "abs"], "-b is missing; for example: -m abs -b 2"),
         (["-m", "absrel", "-b", "1"], "takes two bounds"),
         (["-b", "1"], "without a mode"),
         (

@@ -138,7 +138,7 @@ class ErrorBound:
             wanted = "one bound" if expected == 1 else "two bounds, absolute and relative,"
             found = f"{len(values)} were given: {values}" if values else "-b is missing"
             raise InputError(
-                f"mode {mode} takes {wanted} after -b, but {found}; give them, such as "
+                f"mode {mode} takes {wanted} after -b, but {found}; for example: "
                 f"-m {mode} -b {_EXAMPLES[mode]}"
             )
         if mode == "absrel":

@@ -79,6 +79,7 @@ class Summary:
 
     def __str__(self):
         speed = self.raw_bytes / 1e6 / max(self.seconds, 1e-9)
+        speed = f"{speed:.0f}" if speed >= 10 else f"{speed:.2g}"  # not 0 of a small stack
         network = fallback = ""
         if self.network_chunks:
             network = f", {self.network_chunks} predicted by the network"
@@ -88,7 +89,7 @@ class Summary:
             f"{self.path}:/{self.name}  {self.dtype.name} {self.shape}  {self.bound}",
             f"  {self.raw_bytes} -> {self.payload_bytes} bytes, ratio {self.ratio:.2f}, "
             f"file {self.file_bytes} bytes",
-            f"  largest error {self.max_error:g}, {self.seconds:.2f} s, {speed:.0f} MB/s, "
+            f"  largest error {self.max_error:g}, {self.seconds:.2f} s, {speed} MB/s, "
             f"{self.chunks} chunk{'s' * (self.chunks != 1)}{network}{fallback}",
         ]
         if self.compile_seconds:
