@@ -102,7 +102,7 @@ def unchanged() -> bool:
             return True
         if _FIRST is None or _stamps() != _FIRST:
             return False
-        modules = [name for name in sys.modules if f"{name}.".startswith(f"{__package__}.")]
+        modules = [name for name in list(sys.modules) if f"{name}.".startswith(f"{__package__}.")]
         return all(_as_written(name) for name in modules)
     except (OSError, AttributeError, ImportError):
         return False
