@@ -181,8 +181,12 @@ class SampleReader:
 
 
 def _corrected(values, frame, holes) -> tuple[np.ndarray, np.ndarray]:
-    """Which of `values` are a few floats beside those of `frame`, and by how many; they are
-    corrected."""
+    """Correct `values` that differ from those of `frame` by a few units in the last place.
+
+    Returns
+    -------
+    Which samples were corrected, and by how many units, both of the frame's shape.
+    """
     off = levels.ordered(frame).astype(np.int64) - levels.ordered(values)
     where = (off != 0) & (np.abs(off) <= levels.NEAREST)
     if holes is not None:
@@ -193,6 +197,7 @@ def _corrected(values, frame, holes) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _correct(values: np.ndarray, off: np.ndarray) -> None:
+    """Move every value by so many units in the last place."""
     where = off != 0
     keys = levels.ordered(values[where]).astype(np.int64) + off[where]
     values[where] = levels.unordered(keys, values.dtype)

@@ -1,4 +1,4 @@
-"""A scale for every frame: where each was scaled by itself before it was stored."""
+"""One scale per frame, for frames that were each scaled by themselves before they were stored."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ from tezip_h5.levels.tables import Listed
 
 __all__ = ["EachFrame", "of_each_frame"]
 
-_RECORD = struct.Struct("<BI")  # kind and bytes of a frame's scale
-_MOST_TOP = 1 << 24
-_KNOWN = 3  # lines of earlier frames that are tried, each of another step
-_LOOK = 1 << 9  # samples that say how far the codes of two frames are apart
-_COARSER = 2  # times the step of a grid of all frames that those of each must have
+_RECORD = struct.Struct("<BI")  # kind of a frame's scale, and its size in bytes
+_MOST_TOP = 1 << 24  # largest level
+_KNOWN = 3  # lines of earlier frames, each with another step, that a frame tries first
+_LOOK = 1 << 9  # samples of a frame by which its levels are aligned with the frame before
+_COARSER = 2  # ratio of the frames' steps to that of a common grid, from which they are used
 
 
 @dataclass
 class EachFrame(Scale):
-    """A scale of its own for each frame of a chunk; all make levels from 0 to the same `top`.
+    """One scale for each frame of a chunk. All of them make levels from 0 to the same `top`.
 
     Attributes
     ----------
     scales : list of Listed and Affine
         One per frame.
     shape : (g, h, w, C)
-        Of the samples, for a decoder: it takes so many scales, and no longer tables than frames.
+        Shape of the samples. Only a decoder needs it: it refuses another number of scales, and
+        tables with more entries than a frame has samples.
     """
 
     scales: list[Scale] = field(default_factory=list)
@@ -67,7 +68,7 @@ class EachFrame(Scale):
             raise FormatError(f"{len(data)} bytes behind the scale of the last frame")
 
     def _of_one(self, kind: int, data: bytes) -> Scale:
-        """The scale of one frame; longer tables than frames are refused before they are read."""
+        """Read the scale of one frame. A table that is too long is refused before it is read."""
         if kind == Affine.kind and self.dtype.kind == "f":
             scale = Affine(self.dtype).unpacked(data)
         elif kind == Listed.kind:
@@ -82,20 +83,20 @@ class EachFrame(Scale):
 def of_each_frame(
     frames: np.ndarray, instead_of: Scale | None, holes: np.ndarray | None = None
 ) -> EachFrame | None:
-    """A scale for every frame of samples of which nothing may be lost.
+    """Find one lossless scale for each frame: a line for floats, a table for integers.
 
     Parameters
     ----------
     frames : (g, h, w, C) array of integers or floats
     instead_of : Scale or None
-        What serves all of the frames.
+        The scale that serves all frames, if there is one.
     holes : bool array of that shape, optional
-        Samples that need no level of their own.
+        Samples that are stored beside the levels.
 
     Returns
     -------
     EachFrame or None
-        None where frames have no such scales, or it is clear that they are no better.
+        None if a frame has no such scale, or if `instead_of` is clearly as good.
     """
     real = frames.dtype.kind == "f"
     if len(frames) < 2 or (instead_of is None and not real):
@@ -106,7 +107,7 @@ def of_each_frame(
 
 
 def _listed(good: list[np.ndarray]) -> list[Listed] | None:
-    """A table of values for each frame; None as soon as one has too many."""
+    """A table of values for each frame; None if a frame has too many values."""
     scales = []
     for samples in good:
         scale = listed(samples.reshape(1, 1, -1, 1)) if samples.size else None
@@ -117,7 +118,7 @@ def _listed(good: list[np.ndarray]) -> list[Listed] | None:
 
 
 def _affine(good: list[np.ndarray], instead_of: Scale | None) -> list[Affine] | None:
-    """A line for each frame; where one has none, that of another. None unless most have one."""
+    """A line for each frame; None unless most have one. The others take a neighbour's line."""
     coarse = _COARSER * instead_of.step if isinstance(instead_of, Grid) else 0.0
     looks = (affine(good[t]) for t in (0, len(good) // 2))
     known = next((line for line in looks if line is not None and line.top), None)
@@ -136,13 +137,13 @@ def _affine(good: list[np.ndarray], instead_of: Scale | None) -> list[Affine] | 
 
 
 def _stretched(line: Affine, samples: np.ndarray) -> Affine:
-    """The same line for all of these samples."""
+    """This line with the range of codes of other samples."""
     low, high = line.nearest(np.array([samples.min(), samples.max()]))
     return replace(line, offset=int(low), top=int(high - low))
 
 
 def _aligned(frames: np.ndarray, holes, scales: list[Scale]) -> EachFrame | None:
-    """Their levels are made such that most change little from frame to frame, from 0 up."""
+    """Set the offsets of scales so that most levels change little from frame to frame."""
     stride = -(-frames[0].size // _LOOK)
     before, shifts = None, []
     for t, scale in enumerate(scales):

@@ -1,8 +1,9 @@
-"""Floats that are integers times a number plus a number: what these two numbers are.
+"""Find the line that the floats of one frame lie on: an integer times a step, plus an intercept.
 
-Formats that scale every frame to the range of an integer store such frames (GRIB's packing, a
-rescale slope and intercept of each slice, PAR/REC), software that stretches every image to 0..1
-makes them, and means of so many integers are such numbers, too.
+Many frames hold such floats. GRIB packs every field with a scale of its own, DICOM and PAR/REC
+have a rescale slope and intercept for each slice, software stretches every image to 0..1, and the
+mean of n integers is a multiple of 1/n. A float32 on a line needs as many bits as its integer; as
+any float it needs most of the 24 bits of its mantissa.
 """
 
 from __future__ import annotations
@@ -17,37 +18,43 @@ from tezip_h5.levels.scales import Affine
 
 __all__ = ["NEAREST", "affine"]
 
-NEAREST = 127  # floats, counted from the one that a code stands for, to a sample of that code
+NEAREST = 127
+"""Largest correction of a sample, in units in the last place."""
 
-_LOOK, _TRIED = 1 << 13, 1 << 9  # samples that are looked at for a step, and for a line
-_ROUNDINGS = 2  # of a float, that a sample may be off: means were summed in floats
-_CLEAR = 1.5  # times what two samples may be off, that differences of a step are at least
-_STRAYS, _FEW = 8, 256  # smallest differences that may be none, but one of so many at most
-_SURE = 0.25  # of a step, that a multiple may be off while it is counted
-_ODD = 0.5  # share of differences that may be no multiples
-_DEVIATIONS = 4  # of a fitted step, within which it is sure to be
-_MOST_CODES, _FARTHEST = 1 << 24, 1 << 53  # codes from the first to the last, and from 0
-_EXACT, _NEAR = 0.5, 0.99  # share of samples that are as their code says, or near it
-_SURELY = 0.95  # the former of a known line that need not be compared with others
-_FITTED = 2**-44  # of a step, that a fit in float64 may be off
-_DIGITS = 6  # of numbers that somebody chose
+_LOOK = 1 << 13  # samples that the search for an unknown step uses
+_TRIED = 1 << 9  # samples that one line is compared with another by
+_ROUNDINGS = 2  # rounding errors that one sample may carry, in units in the last place
+_CLEAR = 1.5  # a difference below this many rounding errors may be zero steps
+_STRAYS = 8  # rank of the difference that is taken for one step; smaller ones may be outliers
+_FEW = 256  # differences per outlier, at least
+_SURE = 0.25  # error of a multiple, in steps, below which its count is certain
+_ODD = 0.5  # share of differences that are no multiples, above which there is no step
+_DEVIATIONS = 4  # standard deviations of a fitted step that its true value lies within
+_MOST_CODES = 1 << 24  # codes from the smallest to the largest
+_FARTHEST = 1 << 53  # magnitude of a code, so that float64 holds it exactly
+_EXACT = 0.5  # share of samples that a line must bring back exactly
+_NEAR = 0.99  # share of samples that it must bring back within `NEAREST`
+_SURELY = 0.95  # share of exact samples above which a known line is taken without comparison
+_FITTED = 2**-44  # relative error of a least-squares fit in float64
+_DIGITS = 6  # significant digits of a decimal that a person may have chosen
 
 
 @np.errstate(over="ignore", divide="ignore", invalid="ignore")
 def affine(values: np.ndarray, known: Sequence[Affine] = ()) -> Affine | None:
-    """The step and the intercept of values that are nearly all multiples of one plus the other.
+    """Find the line that values lie on.
 
     Parameters
     ----------
     values : array of a float dtype, finite
-    known : what has been found for values like these, to be tried first
+    known : sequence of Affine
+        Lines of similar values. They are tried first, which is much faster than a search.
 
     Returns
     -------
-    Affine
-        Its codes are those of the values. It brings most of them back as they are, and nearly all
-        others to one of the `NEAREST` floats on both sides, as far as a sample tells. None where
-        there are no such numbers.
+    Affine or None
+        Its offset and top are the range of the codes of `values`. Judged by a sample, it brings
+        at least half of the values back exactly, and nearly all of the others within `NEAREST`
+        units in the last place. None if there is no such line.
     """
     flat = values.reshape(-1)
     if flat.size == 0:
@@ -74,11 +81,12 @@ def affine(values: np.ndarray, known: Sequence[Affine] = ()) -> Affine | None:
 
 
 def _looked_at(values: np.ndarray, count: int) -> np.ndarray:
+    """At most so many values, evenly spaced."""
     return values[:: -(-values.size // count)]
 
 
 def _like(known: Sequence[Affine], values: np.ndarray) -> Affine | None:
-    """What is known already, or has about such a step, if it serves these values, too."""
+    """A known line, or one with about the step of a known line, if it fits these values."""
     numbers = values.astype(np.float64)
     best, exact = _best(known, values)
     if exact < _SURELY:
@@ -93,7 +101,7 @@ def _like(known: Sequence[Affine], values: np.ndarray) -> Affine | None:
 
 
 def _found(distinct: np.ndarray) -> Affine | None:
-    """A line for ascending values of which nothing is known."""
+    """Search a line for ascending values."""
     numbers = distinct.astype(np.float64)
     step = _step(numbers, _errors(distinct)) if distinct.size > 1 else None
     if step is None:
@@ -103,11 +111,16 @@ def _found(distinct: np.ndarray) -> Affine | None:
 
 
 def _best(lines: Iterable[Affine], values: np.ndarray) -> tuple[Affine | None, float]:
-    """The line that brings most values back as they are, and their share; no line where it is
-    small, or where too many come back as others far away."""
+    """The line that brings most values back exactly, and their share.
+
+    (None, 0) if no line brings enough of them back, exactly or nearly.
+    """
     best, most = None, _EXACT
     for line in lines:
-        exact = np.count_nonzero(line.decode(line.nearest(values)) == values) / values.size
+        codes = line.nearest(values)
+        if not np.ptp(codes) < _MOST_CODES:
+            continue
+        exact = np.count_nonzero(line.decode(codes) == values) / values.size
         if exact > most:
             best, most = line, exact
         if exact == 1:
@@ -120,16 +133,21 @@ def _best(lines: Iterable[Affine], values: np.ndarray) -> tuple[Affine | None, f
 
 
 def _errors(values: np.ndarray) -> np.ndarray:
-    """What floats may be off by rounding: sums of them are as exact as usual values are."""
+    """Bounds of the rounding errors of values.
+
+    A small value that was computed from larger ones has their errors, so none is taken to be
+    more exact than the median.
+    """
     usual = np.median(np.abs(values)).astype(values.dtype)
     return _ROUNDINGS * np.spacing(np.maximum(np.abs(values), usual)).astype(np.float64)
 
 
 def _step(numbers: np.ndarray, errors: np.ndarray) -> float | None:
-    """The number that differences of ascending ones are multiples of.
+    """Find the number that all differences of ascending numbers are multiples of.
 
-    About the smallest difference is taken for a step. The larger the differences that are counted
-    in steps, the better a step is known, and the better it is known, the larger they may be.
+    One of the smallest differences is the first estimate. It tells how many steps somewhat larger
+    differences are; a least-squares fit to these gives a better estimate, which tells the counts
+    of larger differences, and so on up to the whole range.
     """
     apart = np.diff(numbers)
     apart = apart[apart >= _CLEAR * (errors[1:] + errors[:-1])]
@@ -146,7 +164,7 @@ def _step(numbers: np.ndarray, errors: np.ndarray) -> float | None:
         counts = np.rint(apart / step)
         if apart.size:
             if (np.abs(apart - counts * step) > off + doubt * apart).mean() > _ODD:
-                return None  # as nearly always
+                return None  # the usual end, for floats that lie on no line
             weights = counts / off**2
             squares = float(np.sum(weights * counts))
             step = float(np.sum(weights * apart)) / squares
@@ -161,8 +179,11 @@ def _lags(size: int) -> list[int]:
 
 
 def _lines(codes: np.ndarray, numbers: np.ndarray, dtype: np.dtype):
-    """Lines through numbers, as functions of their codes: the best by least squares, and before it
-    those nearby whose step and intercept are numbers that people and programs choose."""
+    """Yield lines through numbers of known codes.
+
+    The last has the least-squares step. Those before have steps close to it that people and
+    programs choose: powers of two, decimals, the inverse of an integer, float32 numbers.
+    """
     centred = codes - codes.mean()
     fitted = float(np.sum(centred * numbers) / np.sum(centred * centred))
     if not fitted > 0:
@@ -172,14 +193,18 @@ def _lines(codes: np.ndarray, numbers: np.ndarray, dtype: np.dtype):
     steps += [(1.0, np.rint(inverse)), (1.0, _rounded(inverse))] if fitted < 1 else []
     steps += [(np.float32(fitted), 1.0), (fitted, 1.0)]
     rounding = float(np.spacing(np.abs(numbers).max().astype(dtype)))
-    may = max(4 * rounding / max(codes[-1], 1), _FITTED * fitted)
+    may = max(4 * rounding / max(float(np.ptp(codes)), 1.0), _FITTED * fitted)
     for step, divisor in dict.fromkeys((float(step), float(divisor)) for step, divisor in steps):
         if abs(step / divisor - fitted) <= may:
             yield from _starting(Affine(dtype, step=step, divisor=divisor), codes, numbers)
 
 
 def _through_zero(step: float, numbers: np.ndarray, dtype: np.dtype) -> Affine | None:
-    """The line of about this step and no intercept that all numbers can have been rounded from."""
+    """The line of intercept 0 and about this step that all numbers are rounded from, if any.
+
+    Every number was rounded, so it bounds the step from both sides. The middle of what is left
+    serves.
+    """
     counts = np.rint(np.abs(numbers) / step)
     sizes, counts = np.abs(numbers)[counts > 0], counts[counts > 0]
     if sizes.size == 0:
@@ -190,7 +215,7 @@ def _through_zero(step: float, numbers: np.ndarray, dtype: np.dtype) -> Affine |
 
 
 def _starting(line: Affine, codes: np.ndarray, numbers: np.ndarray):
-    """This line with other intercepts, and one near it without."""
+    """Yield this line with several intercepts, and one of about its step through zero."""
     if (through_zero := _through_zero(line.width, numbers, line.dtype)) is not None:
         yield through_zero
     start = float(np.median(numbers - line.width * codes))
@@ -199,4 +224,5 @@ def _starting(line: Affine, codes: np.ndarray, numbers: np.ndarray):
 
 
 def _rounded(number: float) -> float:
+    """The nearest decimal of few digits."""
     return float(f"{number:.{_DIGITS}g}")

@@ -88,10 +88,10 @@ class Scale:
     top: int = 0
 
     kind = -1
-    corrected = False  # whether some samples are a few floats beside what their levels say
+    corrected = False  # whether samples may differ from what their levels say, and are corrected
 
     def of_frame(self, t: int) -> Scale:
-        """The scale of frame `t`: this one, but for `EachFrame`."""
+        """The scale of frame `t`. It is this one, except in an `EachFrame`."""
         return self
 
     @property
@@ -128,7 +128,7 @@ class Scale:
         return _ENDS.pack(self.offset, self.top) + self._pack()
 
     def unpacked(self, data: bytes):
-        """This, with its numbers from the wire."""
+        """This scale, with its numbers read from a levels section."""
         if len(data) < _ENDS.size:
             raise FormatError(f"the levels section has {len(data)} bytes, expected at least 12")
         self.offset, self.top = _ENDS.unpack_from(data)

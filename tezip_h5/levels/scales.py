@@ -83,9 +83,10 @@ class Grid(_Multiples):
 
 @dataclass
 class Affine(Scale):
-    """Lossless floats: `step` times an integer, by `divisor`, plus `intercept`, then rounded.
+    """Lossless floats on a line: code * step / divisor + intercept, then rounded.
 
-    One of the first two is 1 where the other says it all: k / 255 is seldom k * (1 / 255).
+    An encoder sets the step or the divisor to 1. Both exist because k / 255 and k * (1 / 255)
+    often differ in the last bit.
     """
 
     step: float = 1.0
@@ -96,11 +97,11 @@ class Affine(Scale):
 
     @property
     def width(self) -> float:
-        """From one value to the next."""
+        """The difference of two neighbouring values."""
         return self.step / self.divisor
 
     def nearest(self, values: np.ndarray) -> np.ndarray:
-        """Codes whose values are nearest, whatever they are, as float64."""
+        """The codes of the nearest values on the line, as float64, outside the range, too."""
         return np.rint((values.astype(np.float64) - self.intercept) / self.width)
 
     def codes(self, values):
