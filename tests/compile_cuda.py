@@ -67,13 +67,16 @@ def main(arguments):
         return MISSING
     from tezip_h5.kernels.cuda.launch import KERNELS
 
-    for module in [a for a in arguments if not a.startswith("-")] or MODULES:
+    asked = [a for a in arguments if not a.startswith("-")]
+    for module in asked or MODULES:
         importlib.import_module(f"tezip_h5.kernels.{module}")
     ptxas = shutil.which("ptxas") if "--ptxas" in arguments else None
     # numba compiles the functions that kernels call for the device it finds.
     device = SimpleNamespace(compute_capability=CAPABILITY)
     patched = mock.patch("numba.cuda.dispatcher.get_current_device", return_value=device)
     for name, kernel in KERNELS.items():
+        if asked and name.rpartition(".")[0] not in asked:
+            continue  # what is asked for imports those of the stages, too
         with patched:
             compiled = kernel.ptx(CAPABILITY)
         for ptx in compiled:
