@@ -1,10 +1,10 @@
-"""Sample values <-> integer levels: what the predictive codec works on.
+"""Convert sample values to integer levels, which the predictive codec works on, and back.
 
-Every chunk is brought to int32 levels before prediction and back after it, by one of nine
-scales. A scale says how a value becomes a code; the chunk's smallest code is then
-subtracted, so levels count from 0 to `top`. Float values leave and enter by one float64
-operation and one rounding each; everything after that is integers. A value that its scale
-cannot bring back within the bound is an *exception*, stored exactly beside the levels.
+Every chunk is converted to int32 levels before prediction, and back afterwards, by one of nine
+*scales*. A scale assigns an integer *code* to a value. The smallest code of the chunk is then
+subtracted, so levels go from 0 to `top`. Floats are converted by a few float64 operations, each
+rounded once; everything after that is integer arithmetic. A value that its scale cannot restore
+within the bound is an *exception*: it is stored exactly, apart from the levels.
 """
 
 from tezip_h5.levels.choice import centred, choose, tolerances

@@ -1,4 +1,4 @@
-"""Which scale serves a chunk under its bound."""
+"""Choose the scale of a chunk, given its samples and its bound."""
 
 from __future__ import annotations
 
@@ -17,29 +17,34 @@ from tezip_h5.levels.tables import LARGEST_TABLE, Companded, Listed
 
 __all__ = ["centred", "choose", "tolerances"]
 
-_EXACT_ONES = OrderedBits, Truncated, Listed, Affine, EachFrame  # whose levels keep any bound
-_BITS_BELOW = 8  # of a truncated level, below the usual difference of neighbours
-_FINER = 17  # levels in a cell around a prediction: the tolerance is 8 of them
-_CALM = 0.2  # steps that a prediction may err by, root mean square
-_WIDEST = 1 << 62  # magnitude below which differences of 64-bit integers are no larger
-_EXACT = 1 << 52  # magnitude below which float64 tells integers apart, and their halves
-_CENTRED_MOST = 2**20  # cells; more are noise, and levels would be wide
-_LOOSEST = float(np.finfo(np.float64).max) / 8  # bound that steps are made for
-_TRUNCATED_BITS = 16, 28  # of truncated levels, at least and at most
+# The scales whose levels must be restored exactly: their tolerance is 0.
+_EXACT_ONES = OrderedBits, Truncated, Listed, Affine, EachFrame
+_BITS_BELOW = 8  # bits of a truncated level below the usual difference of neighbours
+_FINER = 17  # levels in each cell of a centred scale, so its tolerance is 8 levels
+_CALM = 0.2  # centred scales serve where the RMS error of predictions is below this many steps
+_WIDEST = 1 << 62  # below this magnitude, differences of integers fit in 64 bits
+_EXACT = 1 << 52  # below this magnitude, float64 holds integers and their halves exactly
+_CENTRED_MOST = 2**20  # grids with more cells are left as they are: their lowest bits are noise
+_LOOSEST = float(np.finfo(np.float64).max) / 8  # bounds above this count as this much
+_TRUNCATED_BITS = 16, 28  # least and most bits of truncated levels
 
 
 def choose(frames: np.ndarray, bound: ChunkBound) -> Scale | None:
-    """Pick and fit the scale for a chunk; None when only the fallback can serve it.
+    """Choose a scale for a chunk, and set its offset, top and step.
 
     Parameters
     ----------
-    frames : (g, h, w, C) array of a dtype in `DTYPES`, but bool, whose `carrier` it has
-    bound : the bound of those frames
+    frames : (g, h, w, C) array of a dtype in `DTYPES`
+        Samples of dtype bool must be given in their `carrier`.
+    bound : ChunkBound
+        The bound of these frames.
 
     Returns
     -------
-    Of floats with a bound every cell of twice the bound is a level, unless predictions err by far
-    less; see `centred`.
+    Scale or None
+        None if only the fallback codec can encode the chunk. For floats with an absolute bound,
+        the scale is usually a grid whose step is twice the bound. If predictions err by far less
+        than a step, the grid is finer; see `centred`.
     """
     dtype = frames.dtype
     if dtype.kind in "iu":
@@ -47,12 +52,12 @@ def choose(frames: np.ndarray, bound: ChunkBound) -> Scale | None:
     low, high = _finite_range(frames)
     if bound.lossless:
         return _exact(frames, low, high)
-    if low is None or bound.noise:  # that is of counts, which are integers
+    if low is None or bound.noise:  # a noise bound is defined for counts, which are integers
         return None
     if bound.absolute is None:
         scale = _log_bits(dtype, bound.pointwise)
         return _fitted(scale, low, high) if scale else None
-    # Rounding to the stack's dtype adds half a unit in the last place of the largest value.
+    # Rounding to the stack's dtype adds at most half a unit in the last place of the largest value.
     magnitude = max(abs(low), abs(high))
     with np.errstate(over="ignore"):
         rounding = float(np.spacing(dtype.type(magnitude))) / 2
@@ -74,20 +79,25 @@ def choose(frames: np.ndarray, bound: ChunkBound) -> Scale | None:
 
 
 def centred(scale: Scale, frames: np.ndarray, bound: ChunkBound) -> Grid | None:
-    """A scale with several levels in each cell of `scale`, so that cells lie around predictions.
+    """A grid with several levels in each cell of `scale`.
 
-    Smooth fields are smaller then, but what comes back lies on no grid and cannot be recompressed
-    well; and values that repeat exactly no longer do.
+    A *cell* is the range of values that one level of `scale` stands for. With a finer grid the
+    quantizer can centre its cells on the predictions. That makes payloads of smooth fields
+    smaller. It has two drawbacks: the reconstruction does not lie on the coarse grid, so it is
+    hard to compress again, and equal samples do not stay equal.
 
     Parameters
     ----------
-    scale : what `choose` has found for these
+    scale : Scale
+        The result of `choose` for these frames.
     frames : (g, h, w, C) array
-    bound : the bound of those frames
+    bound : ChunkBound
+        The bound of these frames.
 
     Returns
     -------
-    Grid, or None where `scale` has several levels in a cell already, or no cells
+    Grid or None
+        None if `scale` is no grid with one level per cell, or if it has too many cells.
     """
     if bound.lossless or not isinstance(scale, Grid) or scale.slack is not None:
         return None
@@ -98,14 +108,17 @@ def centred(scale: Scale, frames: np.ndarray, bound: ChunkBound) -> Grid | None:
 
 
 def _cells(grid: Grid) -> int:
+    """The largest magnitude of a code of this grid."""
     return max(abs(grid.offset), abs(grid.offset + grid.top))
 
 
 def _finer(grid: Grid, low: float, high: float) -> Grid | None:
+    """A grid with `_FINER` levels in each step of `grid`; None if levels would be too wide."""
     return _fitted(Grid(grid.dtype, step=grid.step / _FINER), low, high)
 
 
 def _of_integers(frames: np.ndarray, bound: ChunkBound) -> Scale | None:
+    """The scale of a chunk of integers, as `choose` returns it."""
     low, high = int(frames.min()), int(frames.max())
     largest = max(abs(low), abs(high))
     if largest >= _WIDEST:
@@ -116,36 +129,41 @@ def _of_integers(frames: np.ndarray, bound: ChunkBound) -> Scale | None:
     elif not bound.lossless and (scale := _companded(frames, bound)) is not None:
         return scale
     if reach is not None:
-        reach = math.floor(min(reach, 2.0**32))  # all that levels can differ by
+        reach = math.floor(min(reach, 2.0**32))  # levels never differ by more
         if (scale := listed(frames, reach if largest < _EXACT else 0)) is not None:
             return scale
     return Integers(frames.dtype).fitted(low, high)
 
 
 def _calm(frames: np.ndarray, step: float) -> bool:
-    """Whether what a linear prediction leaves is far below a step, so that on a grid its rounding
-    would be most of what there is to code."""
+    """Whether the residuals of a linear prediction are far below a step.
+
+    On a grid of that step, most of the information to code would be the rounding to the grid.
+    """
     left = glance.left(frames)
     return left is not None and bool(np.sqrt(np.mean((left / step) ** 2)) < _CALM)
 
 
 def _exact(frames: np.ndarray, low, high) -> Scale | None:
-    """Levels of floats of which nothing may be lost."""
-    half = frames.dtype == np.float16  # whose every pattern is a narrow level
+    """A lossless scale for floats; None if only the fallback codec can serve them."""
+    half = frames.dtype == np.float16  # any bit pattern fits in a narrow level, so no truncation
     for made in (gridded, _listed) if half else (gridded, _listed, _truncated):
         if (scale := made(frames, low, high)) is not None:
             return scale
     if half:
-        codes = OrderedBits(frames.dtype).codes(frames)  # of all, for -0.0 is not the least value
+        # Codes of all samples: `low` and `high` do not tell -0.0 from 0.0, which has another code.
+        codes = OrderedBits(frames.dtype).codes(frames)
         return OrderedBits(frames.dtype).fitted(codes.min(), codes.max())
     return OrderedBits(frames.dtype, 0, 2**32 - 1) if frames.dtype == np.float32 else None
 
 
 def _listed(frames: np.ndarray, low, high) -> Listed | None:
+    """A lossless table, as `listed`; None if no sample is finite."""
     return None if low is None else listed(frames)
 
 
 def _log_bits(dtype: np.dtype, pointwise: float) -> LogBits | None:
+    """The scale for a pointwise relative bound; None if the bound is too small or at least 1."""
     if pointwise >= 1:
         return None
     reach = int(pointwise * 2.0 ** np.finfo(dtype).nmant)
@@ -153,12 +171,13 @@ def _log_bits(dtype: np.dtype, pointwise: float) -> LogBits | None:
 
 
 def _fitted(scale: Scale, low, high) -> Scale | None:
+    """`scale` with offset and top for values in low..high; None if levels would be too wide."""
     ends = scale.codes(np.array([low, high], scale.dtype))
     return scale.fitted(ends.min(), ends.max())
 
 
 def _common_reach(bound: ChunkBound) -> float | None:
-    """How far every sample may move, if that is the same for all."""
+    """The largest error allowed for a sample, if it is the same for all samples; else None."""
     if bound.lossless:
         return 0.0
     least, most = bound.absolute.min(), bound.absolute.max()
@@ -166,7 +185,10 @@ def _common_reach(bound: ChunkBound) -> float | None:
 
 
 def _truncated(frames: np.ndarray, low, high) -> Truncated | None:
-    """Levels well below the differences of neighbours; None for numbers that have none such."""
+    """A truncated scale whose step is well below the usual difference of neighbouring samples.
+
+    None if no neighbours differ, or if the step would be too small for the dtype.
+    """
     magnitude = 0.0 if low is None else max(abs(low), abs(high))
     if magnitude == 0:
         return None
@@ -185,7 +207,7 @@ def _truncated(frames: np.ndarray, low, high) -> Truncated | None:
 
 
 def _finite_range(frames: np.ndarray):
-    """Smallest and largest finite value, or (None, None)."""
+    """The smallest and the largest finite value; (None, None) if no sample is finite."""
     low, high = np.inf, -np.inf
     for frame in frames:
         finite = np.isfinite(frame)
@@ -195,9 +217,10 @@ def _finite_range(frames: np.ndarray):
 
 
 def _companded(frames: np.ndarray, bound: ChunkBound) -> Companded | None:
+    """The scale of integers with a pointwise or noise bound; None if a table would be too long."""
     low, high = int(frames.min()), int(frames.max())
     largest = max(abs(low), abs(high))
-    if largest >= 1 << 32:  # a step of the table could be larger than its word
+    if largest >= 1 << 32:  # a difference of two table entries might not fit in 32 bits
         return None
     limit = min(int(np.iinfo(frames.dtype).max), (1 << 32) - 1)
     if bound.noise:
@@ -211,17 +234,22 @@ def _companded(frames: np.ndarray, bound: ChunkBound) -> Companded | None:
 
 @lru_cache(maxsize=64)
 def _representatives(relative: float, largest: int, limit: int) -> np.ndarray | None:
-    """The greedy table for magnitudes up to `largest`; None when it would be too long."""
+    """The greedy table of representatives, for |x - x'| <= relative * x (see `Companded`).
+
+    It serves magnitudes up to `largest`. None if it would be too long. No entry is above `limit`,
+    the largest positive value, unless a magnitude is.
+    """
     table, value = [0], 1
     while value <= largest:
-        # Only -2**(n-1) lies beyond the largest positive value; it is its own entry.
+        # Only the most negative value, -2**(n-1), has a magnitude above the limit. It gets an
+        # entry of its own.
         entry = min(value + int(relative * value), max(limit, value))
         table.append(entry)
         if len(table) > LARGEST_TABLE:
             return None
-        if relative >= 1:  # the first entry serves every value
+        if relative >= 1:  # one entry serves all values
             break
-        # The next value that this entry does not serve: the first x with x - entry > b * x.
+        # The next value that this entry does not serve is the first x with x - entry > b * x.
         value = max(entry + 1, int(entry / (1 - relative)) - 1)
         while value - entry <= relative * value:
             value += 1
@@ -230,14 +258,18 @@ def _representatives(relative: float, largest: int, limit: int) -> np.ndarray | 
 
 @lru_cache(maxsize=64)
 def _noise_representatives(noise: float, largest: int, limit: int) -> np.ndarray | None:
-    """The greedy table for |x - x'| <= noise * sqrt(x), as `_representatives`."""
+    """The greedy table of representatives for |x - x'| <= noise * sqrt(x).
+
+    Parameters and result are otherwise those of `_representatives`.
+    """
     table, value = [0], 1
     while value <= largest:
         entry = min(value + _reach(noise, value), max(limit, value))
         table.append(entry)
         if len(table) > LARGEST_TABLE:
             return None
-        # The first x with x - entry > noise * sqrt(x): near the root of that, then step by step.
+        # The next value that this entry does not serve is the first x with
+        # x - entry > noise * sqrt(x). The search starts just below the root of that equation.
         root = (noise + math.sqrt(noise * noise + 4 * entry)) / 2
         value = max(entry + 1, int(min(root * root, 2.0**62)) - 2)
         while value <= largest and value - entry <= _reach(noise, value):
@@ -246,18 +278,19 @@ def _noise_representatives(noise: float, largest: int, limit: int) -> np.ndarray
 
 
 def _reach(noise: float, value: int) -> int:
-    """The largest integer error that `ChunkBound.check` lets pass at `value`."""
+    """The largest integer error that `ChunkBound.check` accepts at `value`."""
     return int(min(noise * math.sqrt(value), 2.0**62))
 
 
 def tolerances(scale: Scale, bound: ChunkBound, frames: int, channels: int) -> np.ndarray:
-    """Integer tolerance per frame and channel, int64 (frames, channels), in levels."""
+    """The tolerance of each frame and channel: int64 (frames, channels), in levels."""
     zeros = np.zeros((frames, channels), np.int64)
     if bound.absolute is None or isinstance(scale, _EXACT_ONES):
         return zeros
     if isinstance(scale, Grid):
         slack = scale.step / 2 if scale.slack is None else scale.slack
-        with np.errstate(over="ignore"):  # of one frame's bound by the finest grid of all
+        # One step serves all frames. It may be tiny beside the bound of one of them.
+        with np.errstate(over="ignore"):
             reach = np.floor((bound.absolute - slack) / scale.step)
     else:
         reach = np.floor(bound.absolute)

@@ -1,4 +1,7 @@
-"""Samples that take few values: multiples of one number, histograms with gaps, scaled integers."""
+"""Find scales for samples that take few of the possible values.
+
+Examples are floats that are multiples of one number, scaled integers, and histograms with gaps.
+"""
 
 from __future__ import annotations
 
@@ -10,34 +13,35 @@ from tezip_h5.levels.tables import LARGEST_TABLE, Listed
 
 __all__ = ["gridded", "listed", "on_grid"]
 
-_LOOKS = 1 << 12, 1 << 16  # samples that are looked at first
-_MOST_NEW = 0.98, 0.5  # share of distinct floats in the first look, and in further ones
-_LONELY = 0.06  # share of integers whose next one does not occur, at least
-_WORTH = 0.1, 0.75  # bits per sample that a table must save: with a bound, and without
-_WORTH_OF_INTEGERS = 0.06  # without a bound: of those every value between is a level else
-_ENTRY_BITS = 16  # what an entry may cost
-_REPEATS = 8  # times that a float must come, on average, where nothing is lost
-_WIDER = 1.02  # cells of a grid's own multiples, against others
-_MOST_REACH = 32  # tolerances on a grid; beyond, its own step hardly counts
+_LOOKS = 1 << 12, 1 << 16  # numbers of samples that are examined before all of them are
+_MOST_NEW = 0.98, 0.5  # largest share of distinct floats: in the first look, in later ones
+_LONELY = 0.06  # least share of integer samples v for which v + 1 does not occur
+_WORTH = 0.1, 0.75  # bits per sample that a table must save: with a bound, lossless
+_WORTH_OF_INTEGERS = 0.06  # the same for lossless integers
+_ENTRY_BITS = 16  # estimated cost of a table entry, in bits
+_REPEATS = 8  # least number of float samples per table entry
+_WIDER = 1.02  # cells on the samples' own grid must exceed twice the bound by this factor
+_MOST_REACH = 32  # largest tolerance on that grid; with larger ones the grid hardly matters
 
 
 def listed(frames: np.ndarray, allowed: float = 0, rounding: float = 0) -> Listed | None:
-    """Levels that count only the values that occur, or one for all that lie within a bound.
+    """A table of the values that occur, or of one value for all those within a bound of it.
 
-    12 bits stored in the upper ones of 16, stretched histograms, labels, floats that were
-    integers with a scale and an offset.
+    A table suits 12-bit samples in the upper bits of 16-bit words, stretched histograms, label
+    images, and floats that were integers before a scale and an offset were applied.
 
     Parameters
     ----------
     frames : (g, h, w, C) array, finite
     allowed : float
-        How far what stands for a value may be from it; integral for integers.
+        The largest difference between a sample and its table entry; a whole number for integers.
     rounding : float
-        What rounding to the dtype changes at most.
+        The largest error of rounding a value to the dtype.
 
     Returns
     -------
-    Listed, or None where it saves too little against equal cells
+    Listed or None
+        None if a table saves too little compared with cells of equal width.
     """
     flat = frames.reshape(-1)
     for look in (*(n for n in _LOOKS if n < flat.size), flat.size):
@@ -45,7 +49,8 @@ def listed(frames: np.ndarray, allowed: float = 0, rounding: float = 0) -> Liste
         if not _gaps(keys, counts, frames.dtype, look):
             return None
     values = unordered(keys, frames.dtype)
-    for reach in (allowed, allowed - 2 * rounding):  # the second if the first rounds beyond
+    # The second reach is for the case that rounding table entries breaks the bound with the first.
+    for reach in (allowed, allowed - 2 * rounding):
         starts = _cells(values, reach)
         table = values if reach == 0 else _standing(values, counts, starts, reach)
         served = np.repeat(table, np.diff(starts, append=values.size)).astype(np.float64)
@@ -65,7 +70,7 @@ def listed(frames: np.ndarray, allowed: float = 0, rounding: float = 0) -> Liste
 
 
 def _distinct(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct integers, ascending, and how often each comes."""
+    """The distinct integers, ascending, and the number of times that each occurs."""
     low, high = int(keys.min()), int(keys.max())
     if high - low >= LARGEST_TABLE:
         return np.unique(keys, return_counts=True)
@@ -75,21 +80,33 @@ def _distinct(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _gaps(keys, counts, dtype, looked_at: int) -> bool:
-    """Whether enough values that lie between these do not occur, as far as these tell."""
+    """Whether enough of the values in between do not occur, judged by some of the samples.
+
+    Parameters
+    ----------
+    keys, counts
+        The result of `_distinct` for these samples.
+    dtype : numpy dtype
+    looked_at : int
+        The number of these samples.
+    """
     if keys.size < 2:
         return False
     if dtype.kind == "f":
         return keys.size <= _MOST_NEW[looked_at > _LOOKS[0]] * looked_at
-    lonely = np.append(np.diff(keys.astype(np.int64)) > 1, False)  # the last has no next one
+    lonely = np.append(np.diff(keys.astype(np.int64)) > 1, False)  # the last key has no next key
     return counts[lonely].sum() >= _LONELY * counts.sum()
 
 
 def _cells(values: np.ndarray, reach: float) -> np.ndarray:
-    """Where each cell of values begins that one number can stand for, the fewest possible."""
+    """Divide ascending values into the fewest cells, each within `reach` of one number.
+
+    Returns the index of the first value of each cell.
+    """
     if reach == 0:
         return np.arange(values.size)
     numbers = values.astype(np.float64)
-    with np.errstate(over="ignore"):  # infinity is far enough
+    with np.errstate(over="ignore"):  # an infinite sum gives the right place, too
         following = np.searchsorted(numbers, numbers + 2 * reach, "right")
     starts = [0]
     while (start := int(following[starts[-1]])) < numbers.size:
@@ -98,8 +115,8 @@ def _cells(values: np.ndarray, reach: float) -> np.ndarray:
 
 
 def _saved(keys, values, counts, starts, reach) -> float:
-    """Bits per sample that these cells save against equal ones of the widest kind allowed."""
-    if reach == 0:  # floats: against all floats
+    """Bits per sample that these cells save, compared with equal cells of the largest width."""
+    if reach == 0:  # lossless: compared with a level for each value of the dtype
         numbers, equal = keys.astype(np.float64), 1.0
     else:
         numbers, equal = values.astype(np.float64), 2 * reach + (values.dtype.kind != "f")
@@ -110,7 +127,10 @@ def _saved(keys, values, counts, starts, reach) -> float:
 
 
 def _standing(values, counts, starts, reach) -> np.ndarray:
-    """For each cell the value that comes most often, or what is nearest to it and serves all."""
+    """A number for each cell that is within `reach` of all its values.
+
+    It is the most frequent value of the cell, or the nearest number to that which is.
+    """
     cells = np.repeat(np.arange(starts.size), np.diff(starts, append=values.size))
     best = np.lexsort((-counts, cells))[starts]
     numbers = values.astype(np.float64)
@@ -122,7 +142,10 @@ def _standing(values, counts, starts, reach) -> np.ndarray:
 
 @np.errstate(over="ignore", invalid="ignore")
 def gridded(frames: np.ndarray, low, high) -> Grid | None:
-    """Levels for floats that are multiples of one number, such as calibrated counts."""
+    """A grid for floats that are all multiples of one number, such as calibrated counts.
+
+    None if they are not, or if there are too many multiples.
+    """
     finite = frames.reshape(-1)[:: max(1, frames.size >> 12)]
     finite = np.unique(finite[np.isfinite(finite)]).astype(np.float64)
     if low is None or finite.size < 2:
@@ -134,11 +157,11 @@ def gridded(frames: np.ndarray, low, high) -> Grid | None:
     multiple = np.rint(farthest / step)
     multiples = np.abs(np.rint(finite * (multiple / farthest)))
     sizes, multiples = np.abs(finite)[multiples > 0], multiples[multiples > 0]
-    # Every sample was rounded: it says between which two numbers the step is.
+    # Every sample was rounded, so it bounds the step from both sides.
     half = np.spacing(sizes.astype(frames.dtype)).astype(np.float64) / 2
     between = (((sizes - half) / multiples).max() + ((sizes + half) / multiples).min()) / 2
     for step in (between, float(frames.dtype.type(between)), farthest / multiple):
-        if not step >= float(np.finfo(np.float64).smallest_normal):  # too small to divide by
+        if not step >= float(np.finfo(np.float64).smallest_normal):  # division might overflow
             continue
         scale = Grid(frames.dtype, step=float(step))
         if np.array_equal(scale.decode(scale.codes(finite)).astype(np.float64), finite):
@@ -148,21 +171,25 @@ def gridded(frames: np.ndarray, low, high) -> Grid | None:
 
 
 def on_grid(grid: Grid, bound: float, rounding: float) -> Grid | None:
-    """The multiples of a number as levels for a bound, or halves of them.
+    """Use the grid that samples lie on for a bound.
+
+    If samples are multiples of a step, cells that consist of whole steps may be wider than twice
+    the bound. Half of the step is tried, too.
 
     Parameters
     ----------
     grid : Grid
-        Whose values the samples are.
+        The samples are values of this grid.
     bound : float
     rounding : float
-        What rounding to the dtype changes at most.
+        The largest error of rounding a value to the dtype.
 
     Returns
     -------
-    Grid, or None where cells of twice the bound are about as wide
+    Grid or None
+        None if the cells would hardly be wider than twice the bound.
     """
-    if bound > (_MOST_REACH + 1) * grid.step:  # or infinitely many
+    if bound > (_MOST_REACH + 1) * grid.step:  # bound / step might even be infinite
         return None
     most = max(abs(grid.offset), abs(grid.offset + grid.top))
     numerator, _ = grid.step.as_integer_ratio()

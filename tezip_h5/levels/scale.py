@@ -1,4 +1,4 @@
-"""What a scale is, and values as integers in their order."""
+"""`Scale`, the base of all scales, and integers that are ordered as sample values are."""
 
 from __future__ import annotations
 
@@ -24,20 +24,23 @@ DTYPES = (
     *("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"),
     *("int64", "uint64", "float16", "bool"),
 )
-"""Sample types; the index is the number on the wire."""
+"""The dtypes of samples. The index of a dtype is its number in the header of a payload."""
 
-_ENDS = struct.Struct("<qI")
-_WIDEST = 2**31 - 1  # the largest `top` for which clipping and tolerances are int32-safe
+_ENDS = struct.Struct("<qI")  # offset and top, with which every levels section begins
+_WIDEST = 2**31 - 1  # below this `top`, sums of levels and tolerances are clipped within int32
 
 
 def carrier(dtype: np.dtype) -> np.dtype:
-    """What samples are taken for while they are coded: themselves, or bytes if they are bool."""
+    """The dtype of samples while they are coded: uint8 for bool, else their own."""
     return np.dtype(np.uint8) if dtype == np.bool_ else dtype
 
 
 def full_scale(dtype: np.dtype) -> float | None:
-    """What makes 1.0 on the scale of mean squared errors; None where that is the largest level:
-    of floats, and of 64 bits, which no instrument fills."""
+    """The range of a dtype, which counts as 1.0 in mean squared errors.
+
+    None for floats, and for 64-bit integers, whose range no instrument fills. Their largest level
+    counts as 1.0.
+    """
     if dtype == np.bool_:
         return 1.0
     if dtype.kind == "f" or dtype.itemsize == 8:
@@ -46,18 +49,25 @@ def full_scale(dtype: np.dtype) -> float | None:
 
 
 def float_bits(values: np.ndarray) -> np.ndarray:
-    """The IEEE bit patterns of float values, as signed integers of the same width."""
+    """The IEEE bit patterns of floats, as signed integers of the same width."""
     return values.view(f"i{values.dtype.itemsize}")
 
 
 def integers(values: np.ndarray) -> np.ndarray:
-    """Integers as signed ones that hold them, those of `uint64` from 2**63 on excepted."""
+    """Convert integers to int32 or int64, whichever holds all values of their dtype.
+
+    Values of uint64 from 2**63 on wrap around.
+    """
     wide = values.dtype.itemsize == 8 or values.dtype == np.uint32
     return values.astype(np.int64 if wide else np.int32)
 
 
 def ordered(values: np.ndarray) -> np.ndarray:
-    """Integers in the order of the values: themselves, or made of the bit patterns of floats."""
+    """Convert values to integers that are in the same order.
+
+    Integers stay as they are. The integers of floats are made from their bit patterns, so
+    neighbouring floats have neighbouring integers.
+    """
     if values.dtype.kind != "f":
         return integers(values)
     bits = float_bits(values)
@@ -65,7 +75,7 @@ def ordered(values: np.ndarray) -> np.ndarray:
 
 
 def unordered(keys: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """The inverse of `ordered`, of integers modulo the range of what it makes."""
+    """The inverse of `ordered`. Keys may differ from its results by multiples of 2**bits."""
     if dtype.kind != "f":
         return keys.astype(dtype)
     keys = keys.astype(f"i{dtype.itemsize}")
@@ -74,21 +84,25 @@ def unordered(keys: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 @dataclass
 class Scale:
-    """How one chunk's values become levels. `codes` and `values` are inverse within a bound.
+    """The way in which the values of one chunk become levels.
+
+    `codes` and `decode` are inverse to each other, within the bound that the scale is made for.
 
     Attributes
     ----------
-    dtype : numpy dtype, the stack's
-    offset : int, subtracted from codes
-    top : int, the largest level; levels lie in 0..top (or wrap, when top = 2**32 - 1)
+    dtype : numpy dtype of the stack
+    offset : int
+        The difference between the code of a value and its level.
+    top : int
+        The largest level; levels lie in 0..top. If top is 2**32 - 1, they wrap around in int32.
     """
 
     dtype: np.dtype
     offset: int = 0
     top: int = 0
 
-    kind = -1
-    corrected = False  # whether samples may differ from what their levels say, and are corrected
+    kind = -1  # the number of the scale in a payload's header
+    corrected = False  # whether small differences between samples and levels are stored, too
 
     def of_frame(self, t: int) -> Scale:
         """The scale of frame `t`. It is this one, except in an `EachFrame`."""
@@ -96,7 +110,7 @@ class Scale:
 
     @property
     def width(self) -> int:
-        """Bytes that hold a level: 1, 2 or 4."""
+        """The bytes of a level: 1, 2 or 4."""
         return 1 if self.top < 1 << 8 else 2 if self.top < 1 << 16 else 4
 
     def codes(self, values: np.ndarray) -> np.ndarray:
@@ -110,12 +124,12 @@ class Scale:
     def to_levels(self, values: np.ndarray) -> np.ndarray:
         """Levels of `values`: int32, C-contiguous, same shape."""
         codes = self.codes(values)
-        if self.offset:  # wraps in int32 exactly where the difference fits again
+        if self.offset:  # int32 may wrap around here, but levels fit in it, so they are right
             codes -= codes.dtype.type(self.offset)
         return np.ascontiguousarray(codes, np.int32)
 
     def outside(self, values: np.ndarray) -> np.ndarray:
-        """Whether the levels of `values` would lie outside 0..top, bool."""
+        """Whether the level of each value would lie outside 0..top: bool, same shape."""
         codes = self.codes(values).astype(np.int64)
         return (codes < self.offset) | (codes > self.offset + self.top)
 
@@ -123,12 +137,12 @@ class Scale:
         """Values of `levels` (int32), in the stack's dtype, same shape."""
         return self.decode(levels.astype(np.int64) + self.offset)
 
-    # The wire form: offset (int64), top (uint32), then what the kind adds.
     def pack(self) -> bytes:
+        """The levels section: offset (int64), top (uint32), then the numbers of this scale."""
         return _ENDS.pack(self.offset, self.top) + self._pack()
 
     def unpacked(self, data: bytes):
-        """This scale, with its numbers read from a levels section."""
+        """This scale, with its numbers read from the bytes of a levels section."""
         if len(data) < _ENDS.size:
             raise FormatError(f"the levels section has {len(data)} bytes, expected at least 12")
         self.offset, self.top = _ENDS.unpack_from(data)
@@ -145,6 +159,7 @@ class Scale:
             raise FormatError(f"{len(data)} bytes too many in the levels section; expected none")
 
     def fitted(self, codes_low: int, codes_high: int) -> Scale | None:
-        """Set offset and top for codes in low..high; None when they need more than 31 bits."""
+        """This scale, with offset and top for codes in low..high; None if levels need more than
+        31 bits."""
         self.offset, self.top = int(codes_low), int(codes_high) - int(codes_low)
         return self if self.top < _WIDEST and abs(self.offset) < 1 << 62 else None

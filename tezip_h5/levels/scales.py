@@ -1,4 +1,4 @@
-"""Scales that are formulas: integers, multiples of a step, bit patterns."""
+"""Scales that are formulas: integers, multiples of a step, lines, bit patterns."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Affine", "Grid", "Integers", "LogBits", "OrderedBits", "Truncated"]
 
 
 class Integers(Scale):
-    """Integers as they are."""
+    """Integers: the code of a sample is its value."""
 
     kind = 0
 
@@ -25,15 +25,17 @@ class Integers(Scale):
         return codes.astype(self.dtype)
 
     def to_values(self, levels):
-        values = levels.astype(self.dtype)  # modulo the dtype's range, as the sum below
+        values = levels.astype(self.dtype)  # may wrap around, as the sum below, which is then right
         if self.offset:
             values += np.array(self.offset).astype(self.dtype)
         return values
 
 
 class OrderedBits(Scale):
-    """Lossless float32 and float16: bit patterns in the order of the values, wrapping in as many
-    bits."""
+    """Lossless float32 and float16: bit patterns, in the order of the values (see `ordered`).
+
+    Codes wrap around in 32 or 16 bits.
+    """
 
     kind = 1
 
@@ -59,9 +61,16 @@ class _Multiples(Scale):
 
 @dataclass
 class Grid(_Multiples):
-    """Bounded floats: the nearest multiple of `step`; or floats that are multiples of it.
+    """Floats that become the nearest multiple of `step`.
 
-    `slack` is for the encoder alone: what the grid itself takes of a bound, default half a step.
+    It serves floats with a bound, and lossless floats that are multiples of a number.
+
+    Attributes
+    ----------
+    step : float
+    slack : float, optional
+        The part of a bound that the rounding to this grid takes, default half a step. Only an
+        encoder needs it.
     """
 
     step: float = 0.0
@@ -101,7 +110,8 @@ class Affine(Scale):
         return self.step / self.divisor
 
     def nearest(self, values: np.ndarray) -> np.ndarray:
-        """The codes of the nearest values on the line, as float64, outside the range, too."""
+        """The codes of the nearest values on the line, as float64. They are not limited to the
+        range of this scale."""
         return np.rint((values.astype(np.float64) - self.intercept) / self.width)
 
     def codes(self, values):
@@ -128,10 +138,11 @@ class Affine(Scale):
 
 @dataclass
 class LogBits(Scale):
-    """Pointwise-bounded floats: IEEE magnitudes, rounded to multiples of `step`.
+    """Floats with a pointwise relative bound: bit patterns, rounded to multiples of `step`.
 
-    A difference of d between bit patterns is a relative difference of at most d / 2**m (m
-    mantissa bits), so a step of 2 * floor(b * 2**m) + 1 keeps the bound b.
+    The bit pattern is that of the magnitude; the code has the sign of the sample. If two bit
+    patterns differ by d, and the mantissa has m bits, then the floats differ by at most d / 2**m,
+    relative to their magnitude. So a step of 2 * floor(b * 2**m) + 1 keeps the bound b.
     """
 
     step: int = 1
@@ -165,9 +176,9 @@ class LogBits(Scale):
 
 @dataclass
 class Truncated(_Multiples):
-    """Lossless floats: multiples of `step`, a power of two, cut off towards zero.
+    """Lossless floats: the next multiple of `step` towards zero. The step is a power of two.
 
-    The mantissa bits below the step are no part of the level; see `rests`.
+    The mantissa bits below the step are stored apart from the levels; see the module `rests`.
     """
 
     step: float = 1.0
@@ -175,12 +186,12 @@ class Truncated(_Multiples):
 
     @property
     def mantissa(self) -> int:
-        """Stored mantissa bits of the dtype."""
+        """The number of mantissa bits that the dtype stores."""
         return np.finfo(self.dtype).nmant
 
     @property
     def bits_type(self) -> np.dtype:
-        """The unsigned integer type of bit patterns."""
+        """The unsigned integer dtype that is as wide as the floats."""
         return np.dtype(f"u{self.dtype.itemsize}")
 
     def codes(self, values):
@@ -189,13 +200,16 @@ class Truncated(_Multiples):
         return np.where(np.abs(codes) < 2.0**31, codes, 0.0).astype(np.int64)
 
     def widths(self, levels: np.ndarray) -> np.ndarray:
-        """Mantissa bits that each level leaves out, uint8; none of a code 0, which says nothing."""
+        """The number of mantissa bits that each level leaves out, uint8.
+
+        It is 0 for code 0, since samples of code 0 are stored whole.
+        """
         codes = np.abs(levels.astype(np.int64) + self.offset)
         doublings = np.frexp(codes.astype(np.float64))[1] - 1
         return np.where(codes > 0, np.maximum(self.mantissa - doublings, 0), 0).astype(np.uint8)
 
     def masks(self, widths: np.ndarray) -> np.ndarray:
-        """uint64 with the lowest `widths` bits set."""
+        """uint64 numbers in which the lowest `widths` bits are set."""
         return (np.uint64(1) << widths.astype(np.uint64)) - np.uint64(1)
 
     def _unpack(self, data):

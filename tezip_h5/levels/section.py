@@ -1,4 +1,7 @@
-"""The levels section of a payload: which scale, and its numbers. Its writer is `Scale.pack`."""
+"""Read the levels section of a payload, which holds the numbers of a scale.
+
+`Scale.pack` writes it.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from tezip_h5.levels.tables import Companded, Listed
 
 __all__ = ["parts", "unpack"]
 
+# The class of each scale, by its number in the header.
 _SCALES = {
     scale.kind: scale
     for scale in (
@@ -22,7 +26,7 @@ _SCALES = {
 
 
 def _takes(scale: type[Scale], dtype: np.dtype) -> bool:
-    """Whether `choose` can pick this scale for samples of this dtype."""
+    """Whether samples of this dtype can have this scale."""
     if scale in (Listed, EachFrame):
         return True
     if scale is OrderedBits:
@@ -33,7 +37,23 @@ def _takes(scale: type[Scale], dtype: np.dtype) -> bool:
 
 
 def unpack(kind: int, dtype: np.dtype, data: bytes, shape: tuple[int, int, int, int]) -> Scale:
-    """Read a scale from the levels section of (g, h, w, C) samples; `kind` is the header's."""
+    """Read a scale from a levels section.
+
+    Parameters
+    ----------
+    kind : int
+        The number of the scale, from the payload's header.
+    dtype : numpy dtype of the samples
+    data : bytes
+        The section.
+    shape : (g, h, w, C)
+        Shape of the samples.
+
+    Raises
+    ------
+    FormatError
+        If the scale is unknown, does not suit the dtype, or has impossible numbers.
+    """
     if kind not in _SCALES:
         raise FormatError(f"unknown scale {kind}; this version knows {sorted(_SCALES)}")
     if not _takes(_SCALES[kind], dtype):
@@ -45,5 +65,5 @@ def unpack(kind: int, dtype: np.dtype, data: bytes, shape: tuple[int, int, int, 
 
 
 def parts(data: bytes) -> dict[str, int]:
-    """What the section's bytes are, by name."""
+    """The bytes of the section by what they are used for."""
     return {"scale of the samples": len(data)}

@@ -1,4 +1,4 @@
-"""Scales that are tables, which the encoder makes and the payload holds."""
+"""Scales that are tables. The encoder makes a table, and the payload contains it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ from tezip_h5.levels.scale import Scale, ordered, unordered
 __all__ = ["LARGEST_TABLE", "Companded", "Listed"]
 
 LARGEST_TABLE = 1 << 16
+"""The largest number of entries of a table."""
 
 
 @dataclass
 class Companded(Scale):
-    """Pointwise-bounded integers: each magnitude's entry in a table of representatives.
+    """Integers with a pointwise bound: the place of a magnitude in a table of representatives.
 
-    The table is greedy: the entry that serves v is r = v + floor(b * v), and serves every
-    x with |x - r| <= b * x. Zero is an entry of its own, so zeros stay exact.
+    The table is greedy. The smallest magnitude v without a representative gets the largest one
+    that the bound allows. For a relative bound b that is r = v + floor(b * v), which serves every
+    x with |x - r| <= b * x. Zero is an entry of its own, so zeros stay exact. A code has the sign
+    of the sample.
     """
 
     table: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
@@ -31,11 +34,12 @@ class Companded(Scale):
     def codes(self, values):
         magnitude = np.abs(values.astype(np.int64))
         right = np.searchsorted(self.table, magnitude)
-        # The magnitude of the most negative value is no positive value of the dtype.
+        # The last entry may be the magnitude of the most negative value. No positive value of the
+        # dtype is that large, so positive samples may not take that entry.
         last = self.table.size - 1 - (self.table[-1] > np.iinfo(self.dtype).max)
         right = np.minimum(right, np.where(values < 0, self.table.size - 1, last))
         left = np.maximum(right - 1, 0)
-        # The greedy table has an entry above within the bound, or the last one below has.
+        # In a greedy table, the next entry above or the next entry below is within the bound.
         nearer = np.abs(magnitude - self.table[left]) < np.abs(self.table[right] - magnitude)
         nearer &= self.table[left] > 0
         index = np.where(nearer, left, right)
@@ -67,21 +71,24 @@ class Companded(Scale):
 
 @dataclass
 class Listed(Scale):
-    """The place of a sample's value, or of one near it, in a table of values.
+    """The code of a sample is the place of its value, or of a value near it, in a table.
 
     Attributes
     ----------
-    table : (n,) array of the stack's dtype, ascending as `ordered`, at most `LARGEST_TABLE` long
-    first : (n,) integers, for the encoder alone
-        The least, as `ordered`, that each entry stands for; default: just itself.
+    table : (n,) array of the stack's dtype
+        At most `LARGEST_TABLE` values, in the order of `ordered`.
+    first : (n,) integers, optional
+        The smallest key, as `ordered` gives it, that each entry stands for. The default is the
+        key of the entry. Only an encoder needs it.
     longest : int
-        Entries that a decoder takes.
+        The largest number of entries that a decoder accepts.
     """
 
     table: np.ndarray = field(default_factory=lambda: np.zeros(1, np.uint8))
     first: np.ndarray | None = None
     longest: int = LARGEST_TABLE
-    _places: np.ndarray | None = field(default=None, repr=False)  # by value, where it is narrow
+    # The code of every key from the first to the last; only if their range is narrow.
+    _places: np.ndarray | None = field(default=None, repr=False)
     kind = 6
 
     def codes(self, values):
@@ -92,7 +99,8 @@ class Listed(Scale):
         if self._places is None:
             steps = np.zeros(int(first[-1] - first[0]) + 1, np.int32)
             steps[first[1:] - first[0]] = 1
-            self._places = np.cumsum(steps, dtype=np.int32)  # whole at once: threads share it
+            # Assigned in one step, since threads share it: none may see a part of it.
+            self._places = np.cumsum(steps, dtype=np.int32)
         return self._places[np.clip(keys - first[0], 0, self._places.size - 1)]
 
     def decode(self, codes):
@@ -122,4 +130,5 @@ class Listed(Scale):
         self.table = unordered(keys, self.dtype)
 
     def _key_bytes(self) -> int:
+        """The bytes of a key in the payload."""
         return 8 if self.dtype.itemsize == 8 else 4
