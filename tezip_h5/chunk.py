@@ -1,4 +1,4 @@
-"""The frames of one chunk, one after the other, with everything chosen: encode beside decode."""
+"""Encode and decode one chunk frame by frame, once scale, coder and predictor are chosen."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ __all__ = [
     "decoded_levels",
 ]
 
+# The section for each stream of bytes that a coder returns.
 _SECTION_OF = {
     "keyframes": Section.KEYFRAMES,
     "residuals": Section.RESIDUALS,
@@ -46,9 +47,9 @@ _SECTION_OF = {
 
 @dataclass(frozen=True)
 class FrameRecord:
-    """What became of one frame (or one tile of it).
+    """Statistics of one encoded frame, or of one tile of it.
 
-    `mse` is the mean squared error of its prediction on the 0..1 scale, 0 for keyframes.
+    `mse` is the mean squared error of its prediction, on the 0..1 scale; it is 0 for keyframes.
     """
 
     kind: Kind
@@ -60,17 +61,20 @@ class FrameRecord:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A payload and what it is made of.
+    """A payload, and how it was encoded.
 
     Attributes
     ----------
     payload : bytes
     coder : str
+        The name of the residual coder.
     frames : list of FrameRecord
+        One record for each frame.
     model : IntegerModel or None
-        The network that predicted.
+        The network that predicted the frames.
     without : Encoded or None
-        With a model that was not pinned, if it was encoded: the same chunk without it.
+        The same chunk, encoded without the model. It is there only if the user did not pin the
+        model, and the chunk was encoded both ways.
     """
 
     payload: bytes
@@ -87,22 +91,22 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Task:
-    """What every attempt at a chunk has in common.
+    """What all attempts to encode a chunk have in common.
 
     Parameters
     ----------
     header : Header
-        Its dtype and shapes.
+        The dtype and the shapes of the chunk.
     samples : Patched
-        In native byte order.
+        Its samples, in native byte order.
     bound, settings, kinds, threads, device
         See `codec.encode_chunk`.
     scale : Scale
-        What makes levels of the samples.
+        The scale that converts the samples to levels.
     frees : tuple of str
-        Coders that may make of holes what they like: what they predict.
+        The coders that may choose the levels in holes. They choose what they predict.
     saved, preferred
-        As `mixing_saved` and `preferred` of `codec.encode_chunk`.
+        `mixing_saved` and `preferred` of `codec.encode_chunk`.
     """
 
     header: Header
@@ -119,7 +123,19 @@ class Task:
 
 
 class ChunkEncoder:
-    """One attempt at a chunk: coder, quantizer and network are chosen."""
+    """Encode a chunk with one coder, one quantizer and, if there is one, one network.
+
+    Parameters
+    ----------
+    task : Task
+    coder : str
+        The name of the residual coder.
+    quantizer : str
+    model : IntegerModel, optional
+        The network that predicts. Without one, the prediction is the previous frame.
+    options
+        Options of the coder.
+    """
 
     def __init__(
         self,
@@ -129,7 +145,6 @@ class ChunkEncoder:
         model: IntegerModel | None = None,
         **options,
     ):
-        """`options` are the coder's own."""
         self._task = task
         self._samples, self._scale, self._settings = task.samples, task.scale, task.settings
         self._frames = frames = task.samples.frames
@@ -152,7 +167,7 @@ class ChunkEncoder:
             self._network = Network(model.digest, offset, shift)
 
     def encode(self) -> Encoded:
-        """Encode the chunk."""
+        """Encode all frames, and return the payload."""
         kinds, chooser = self._windows(self._task.kinds)
         self._prepare(kinds)
         number = prediction.NUMBERS["previous" if self._model is None else "prednet"]
@@ -181,7 +196,7 @@ class ChunkEncoder:
         return self._finish(records, number)
 
     def _prepare(self, kinds) -> None:
-        """Show the coder what it may learn from, if it learns from all frames at once."""
+        """Give the coder all original frames, if it learns from all of them before it codes."""
         if not self._coder.learns:
             return
         original = list(np.stack([self._levels_of(t) for t in range(len(self._frames))], 1))
@@ -204,6 +219,7 @@ class ChunkEncoder:
         )
 
     def _windows(self, kinds):
+        """The kinds of all frames, or else a chooser that decides frame by frame."""
         settings = self._settings
         if self._model is not None and settings.automatic_windows:
             return windows.fixed(len(self._frames), None), None
@@ -214,23 +230,25 @@ class ChunkEncoder:
         return None, windows.MseWindows(settings.mse_threshold, self._full_scale(), settings.warmup)
 
     def _full_scale(self) -> float:
-        """Levels that make 1.0 on the scale of mean squared errors."""
+        """The number of levels that counts as 1.0 in mean squared errors."""
         full = levels.full_scale(self._task.header.dtype)
         if full is not None and isinstance(self._scale, levels.Integers):
             return full
         return float(max(self._scale.top, 1))
 
     def _mse(self, frame_levels, guess) -> float:
+        """The mean squared error of a prediction, on the 0..1 scale."""
         kernel = kernels.of(frame_levels)
         total = kernel.squared_error(frame_levels.reshape(-1), guess.reshape(-1))
         return total / frame_levels.size / self._full_scale() ** 2
 
     def _levels_of(self, t: int) -> np.ndarray:
-        """Levels of one frame, int32 (C, h, w)."""
+        """The levels of frame `t`, int32 (C, h, w)."""
         frame = np.ascontiguousarray(np.moveaxis(self._frames[t], 2, 0))
         found = self._scale.of_frame(t).to_levels(frame)
         top = self._scale.top
-        # Kernels trust them: beyond the top they would write beyond their arrays.
+        # Kernels do not check levels. A level above the top would make them write outside their
+        # arrays.
         if top < 1 << 31 and (found.min() < 0 or found.max() > top):
             raise BoundError(
                 f"levels from {found.min()} to {found.max()}, their scale says 0 to {top}; nothing "
@@ -239,11 +257,12 @@ class ChunkEncoder:
         return found
 
     def _free(self, t) -> np.ndarray | None:
-        """Levels of a frame that the coder may choose, bool (C, h, w), if there are any."""
+        """Which levels of frame `t` the coder may choose, bool (C, h, w); None if it may not."""
         holes = self._samples.holes if self._name in self._task.frees else None
         return None if holes is None else np.moveaxis(holes[t], 2, 0)
 
     def _finish(self, records, number) -> Encoded:
+        """Put the payload together; `number` is that of the predictor."""
         coded, sizes = self._coder.finish()
         sections = {
             Section.FRAMES: frames_section.pack([r.kind for r in records], self._tolerances),
@@ -274,8 +293,17 @@ class ChunkEncoder:
 
 
 def decode_frames(parsed: bitstream.Payload, out: np.ndarray, threads: int, device: str) -> None:
-    """Decode a payload's frames into `out`, (g, H, W, C) of the header's carrier, on the "cpu" or
-    by "cuda"."""
+    """Decode the frames of a payload.
+
+    Parameters
+    ----------
+    parsed : Payload
+    out : (g, H, W, C) array of the header's carrier dtype
+        Receives the samples.
+    threads : int
+    device : str
+        "cpu" or "cuda".
+    """
     _, h, w = parsed.header.valid
     scale, frames = decoded_levels(parsed, threads, device)
     samples = SampleReader(parsed, scale)
@@ -288,20 +316,32 @@ def decode_frames(parsed: bitstream.Payload, out: np.ndarray, threads: int, devi
 def decoded_levels(
     parsed: bitstream.Payload, threads: int = 1, device: str = "cpu", predictions: bool = False
 ):
-    """The scale of a payload's levels, and an iterator over its frames.
+    """Decode the levels of a payload frame by frame.
+
+    Parameters
+    ----------
+    parsed : Payload
+    threads : int
+    device : str
+        "cpu" or "cuda".
+    predictions : bool
+        Whether to return predictions, too.
 
     Returns
     -------
-    Scale, and an iterator of (levels, prediction)
-        Both int32 (C, h, w), where the coder works; levels hold until the next are taken. The
-        prediction is None unless `predictions` asks for it, and for keyframes.
+    Scale
+        The scale of the levels.
+    iterator of (levels, prediction)
+        Both are int32 (C, h, w), in the memory of the device that the coder runs on. The levels
+        are valid until the next frame is taken. The prediction is None for keyframes, and unless
+        `predictions` is true.
 
     Raises
     ------
     FormatError
-        When the payload is damaged; the iterator raises it, too.
+        If the payload is damaged. The iterator may raise it, too.
     ModelError
-        When it needs a model that is not found.
+        If the payload needs a model that is not found.
     """
     header = parsed.header
     g, h, w = header.valid

@@ -1,4 +1,8 @@
-"""The samples that a decoder makes of levels, and what is stored beside: encode beside decode."""
+"""Samples that are not fully described by their levels, and what is stored to restore them.
+
+`SampleWriter` computes what a decoder will restore from the levels, checks it against the bound,
+and stores exceptions, rests and corrections. `SampleReader` is its inverse.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +31,13 @@ class SampleWriter:
     samples : Patched
     bound : ChunkBound
     scale : Scale
-        What made levels of the samples.
+        The scale that converts the samples to levels.
     tolerances : int array (g, C), in levels
 
     Attributes
     ----------
     checksum : int
-        Of the samples so far, as a decoder will have them.
+        The CRC of the frames added so far, as a decoder will restore them.
     """
 
     def __init__(
@@ -52,29 +56,29 @@ class SampleWriter:
         self._next, self.checksum = 0, 0
 
     def add(self, frame_levels, decoded, free: np.ndarray | None) -> float:
-        """Add the next frame; its largest error.
+        """Add the next frame, and return its largest error.
 
         Parameters
         ----------
         frame_levels, decoded : int32 (C, h, w)
-            Its levels, and what becomes of them.
+            The levels of the frame, before they were coded and as a decoder will have them.
         free : bool (C, h, w), optional
-            Levels that may have become anything: those of holes.
+            Where the decoded levels may have any value, because the samples are holes.
 
         Raises
         ------
         BoundError
-            When a level is farther from what it was than its tolerance.
+            If a decoded level differs from the original one by more than its tolerance.
         """
         t, self._next = self._next, self._next + 1
         frame = self._samples.original[t]
         holes = None if self._samples.holes is None else self._samples.holes[t]
         if isinstance(self._scale, levels.Integers | levels.OrderedBits):
             error, bad = self._level_error(frame_levels, decoded, free, t), holes
-            values = frame  # which may be the user's own array
+            values = frame  # this may be the user's own array, so it must not be changed
             if error:
                 values = _pixels(self._scale.to_values(arrays.at(decoded, "cpu")))
-                if holes is not None:  # where the levels' errors are no errors of samples
+                if holes is not None:  # errors of levels do not count there
                     error, bad = self._errors_beside(holes, frame, values, t)
         else:
             found = arrays.at(decoded, "cpu")
@@ -92,14 +96,17 @@ class SampleWriter:
         return error
 
     def _errors_beside(self, holes, frame, values, t) -> tuple[float, np.ndarray]:
-        """The largest error of `values`, and which must be stored exactly. Holes are, and are no
-        errors: they are put into `values`."""
+        """The largest error of `values`, and which samples must be stored exactly.
+
+        Holes are stored exactly, so they have no error. Their samples are copied to `values`.
+        """
         if holes is not None:
             values[holes] = frame[holes]
         error, bad = self._bound.check(frame, values, t)
         return error, bad if holes is None else bad | holes
 
     def _level_error(self, frame_levels, decoded, free, t) -> float:
+        """The largest error of the decoded levels; BoundError if it exceeds a tolerance."""
         if free is not None:
             frame_levels = np.where(free, decoded, frame_levels)
         kernel = kernels.of(frame_levels)
@@ -115,7 +122,7 @@ class SampleWriter:
         return float(largest)
 
     def pack(self) -> dict[int, bytes]:
-        """The sections that stand beside the levels' own."""
+        """The sections of the payload that hold what levels leave out, by their number."""
         sections = {}
         if exceptions := self._exceptions.pack():
             sections[Section.EXCEPTIONS] = exceptions
@@ -127,7 +134,14 @@ class SampleWriter:
 
 
 class SampleReader:
-    """Inverse of `SampleWriter`, frame by frame."""
+    """Restore the samples of a chunk frame by frame: the inverse of `SampleWriter`.
+
+    Parameters
+    ----------
+    parsed : Payload
+    scale : Scale
+        The scale of its levels.
+    """
 
     def __init__(self, parsed: Payload, scale: levels.Scale):
         self._header = header = parsed.header
@@ -149,12 +163,12 @@ class SampleReader:
             self._rests = RestReader(parsed.section(Section.RESTS), scale, g, samples)
 
     def next(self, decoded) -> np.ndarray:
-        """Samples of the next frame, (h, w, C), from its levels, int32 (C, h, w).
+        """Restore the samples of the next frame, (h, w, C), from its levels, int32 (C, h, w).
 
         Raises
         ------
         FormatError
-            When what is stored beside them does not fit.
+            If the stored exceptions, rests or corrections do not match the frame.
         """
         found = arrays.at(decoded, "cpu")
         values = _pixels(self._scale.of_frame(self._next).to_values(found))
@@ -171,7 +185,7 @@ class SampleReader:
         return values
 
     def finish(self) -> None:
-        """FormatError unless the frames so far were all, and are what was written."""
+        """Raise FormatError unless all frames were read, and their checksum is the header's."""
         self._exceptions.finish()
         if self._corrections is not None:
             self._corrections.finish()
@@ -181,11 +195,12 @@ class SampleReader:
 
 
 def _corrected(values, frame, holes) -> tuple[np.ndarray, np.ndarray]:
-    """Correct `values` that differ from those of `frame` by a few units in the last place.
+    """Correct `values` that differ from `frame` by at most `NEAREST` units in the last place.
 
     Returns
     -------
-    Which samples were corrected, and by how many units, both of the frame's shape.
+    bool and int8 arrays of the frame's shape
+        Which samples were corrected, and by how many units.
     """
     off = levels.ordered(frame).astype(np.int64) - levels.ordered(values)
     where = (off != 0) & (np.abs(off) <= levels.NEAREST)
@@ -197,14 +212,14 @@ def _corrected(values, frame, holes) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _correct(values: np.ndarray, off: np.ndarray) -> None:
-    """Move every value by so many units in the last place."""
+    """Add `off`, in units in the last place, to the values."""
     where = off != 0
     keys = levels.ordered(values[where]).astype(np.int64) + off[where]
     values[where] = levels.unordered(keys, values.dtype)
 
 
 def require_checksum(found: int, header: Header) -> None:
-    """FormatError unless the samples of a chunk have the checksum that was written."""
+    """Raise FormatError unless the samples of a chunk have the checksum that the header says."""
     if found != header.checksum:
         raise FormatError(
             f"the chunk decodes to samples with checksum {found:08x}, {header.checksum:08x} was "
@@ -213,7 +228,10 @@ def require_checksum(found: int, header: Header) -> None:
 
 
 def _pixels(planes: np.ndarray) -> np.ndarray:
-    """(C, h, w) to (h, w, C), C-contiguous; numpy's own way goes pixel by pixel."""
+    """Change the layout from (C, h, w) to (h, w, C), C-contiguous.
+
+    This copies channel by channel, which is faster than numpy's copy of a transposed array.
+    """
     if len(planes) == 1:
         return np.ascontiguousarray(planes[0])[..., None]
     out = np.empty((*planes.shape[1:], len(planes)), planes.dtype)
