@@ -1,1 +1,1 @@
-"""The mixing coder, for the processor; of much the plain functions are the device's, too."""
+"""Kernels of the mixing coder for the CPU. The kernels for CUDA reuse most of the functions."""

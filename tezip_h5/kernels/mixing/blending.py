@@ -1,8 +1,8 @@
-"""What the context-mixing coder does to a plane, for numba's compilers.
+"""The context-mixing coder for one plane, as a plain function that numba compiles.
 
-`build` makes `code_plane`, which encodes or decodes one plane of one frame; `planes` compiles it
-for the processor, `kernels.cuda.mixing.coding` for the device. Everything is integer;
-predictions have `FRACTION` fraction bits. FORMAT.md specifies it.
+`build` makes `code_plane`, which encodes or decodes one plane of one frame. `planes` compiles it
+for the CPU, `kernels.cuda.mixing.coding` for CUDA. All arithmetic is in integers. Predictions have
+`FRACTION` fraction bits. FORMAT.md, chapter 9, specifies the results.
 
 Blending predictors by their recent errors: Meyer, Tischer, *TMW*, 1997. Gradient-adjusted
 prediction and bias cancellation: Wu, Memon, *CALIC*, IEEE Trans. Communications 45, 1997.
@@ -51,19 +51,19 @@ from tezip_h5.kernels.mixing.pixels import (
 )
 from tezip_h5.kernels.sizes import BEYOND, MISSED_MOST, Sizes
 
-_REPEATS = 16 * 8  # the cell of `bias` that says how often lively samples repeat a neighbour
-_REPEATING = 1 << 14  # of 65536
-_TONED, _USUAL = 4, 5  # fraction bits of misses that are usual for a tone, and at a place
-_FAR = 1 << 25  # most that a vote is off the blend, for sums of squares that fit
+_REPEATS = 16 * 8  # cell of `bias` with the share of lively samples that repeat a neighbour
+_REPEATING = 1 << 14  # that share, in 1/65536, from which scales are lowered
+_TONED, _USUAL = 4, 5  # additional fraction bits of mean misses: of each tone, of each pixel
+_FAR = 1 << 25  # limit of the difference of a vote from the blend, so that sums of squares fit
 
 
 def build(sizes: Sizes):
-    """Make `code_plane` for one set of sizes: a plain function, for any compiler."""
+    """Make `code_plane` for one set of sizes. It is a plain function that is not compiled yet."""
     fine = sizes.fine
-    most = 7 if fine else 4  # classes of differences on either side of 0
+    most = 7 if fine else 4  # number of classes of differences on either side of 0
     wide = 2 * most + 1
     curve_count = sizes.curves
-    mixer = len(sizes.contexts)  # places of choices, behind those of contexts
+    mixer = len(sizes.contexts)  # index in `chosen` of the first mixer, after the contexts
     refiner = mixer + len(sizes.mixers)
     choices = refiner + len(sizes.refiners)
     offsets, slots, mark_count = sizes.offsets, sizes.slots, sizes.marks
@@ -79,36 +79,36 @@ def build(sizes: Sizes):
         Parameters
         ----------
         decoding : bool
-        levels : int32 (rows, columns); read when encoding only; below 0 where any sample will do
+        levels : int32 (rows, columns); for encoding only; below 0 where any level is allowed
         tolerance, top, flags : int
-            `flags` says which of the planes below hold something (HAS_...).
+            `flags` says which of the planes below are in use (HAS_...).
         alone : bool
-            Learnt weights make the prediction, not one vote of many.
-        planes : seven of int32 (rows + 6, columns + 8)
-            Padded reconstructions: of this frame (written), the last, the one before, the
-            running mean of the last ones (with `finer` fraction bits), the network's prediction,
-            this frame's channel before this one, and that one's errors.
-        traces : six padded like those
-            This frame's symbols (written), the last frame's, this frame's errors (written); and,
-            fine models only, by how much predictions missed, in 1/64 symbols: now (written), in
-            the last frame, and the running mean of the last ones (with `_USUAL` more bits).
-        squares : sums, past sums and weights, see `nearby.Sums`; fine models only
+            Whether the prediction is that of the transmitted weights alone, not a blend.
+        planes : seven int32 arrays (rows + 6, columns + 8), with margins
+            Reconstructions of this frame (written), the last one, and the one before it; the
+            running mean of recent frames (with `finer` fraction bits); the network's prediction;
+            the previous channel of this frame, and the errors of its predictions.
+        traces : six arrays with the same margins
+            Symbols of this frame (written) and of the last one, errors of this frame (written).
+            For fine sizes also misses, in 1/64 symbols: of this frame (written), of the last
+            frame, and their running mean (with `_USUAL` more bits). A miss is a prediction's error.
+        squares : sums, past sums and weights (see `nearby.Sums`); for fine sizes only
         voter_errors : int32 (2, columns + 8, VOTERS), scratch
         filters : int32 (3, TAPS)
         learned : int32 (classes, TAPS)
-            Weights that the encoder learnt, with 16 fraction bits, for every kind of surroundings
-            and last for keyframes; may be empty.
+            Weights that the encoder learned and transmits, with 16 fraction bits: for each kind
+            of surroundings, then for frames without a last frame. May be empty.
         tones : int32 (2, TONES)
-            By how much predictions of every tone missed, with `_TONED` more bits, and how many
-            there were; fine models only.
+            The mean miss of each class of predicted levels, with `_TONED` more bits, and the
+            number of predictions in it; for fine sizes only.
         bias : int64 (n, 2), counters, weights, refined : the adaptive state
         tables, shares : `decisions.TABLES`, `pixels.SHARES`
-        scratch, solving : tuples of arrays of any content; see ``planes.py``
+        scratch, solving : tuples of working arrays with undefined content; see ``planes.py``
         coder, stream : the arithmetic coder
 
         Returns
         -------
-        Bytes of the stream so far.
+        The number of bytes of the stream so far.
         """
         current, previous, before, mean, guess, other, other_errors = planes
         symbols, past_symbols, errors, misses, past_misses, usual = traces
@@ -125,7 +125,7 @@ def build(sizes: Sizes):
         darker = max(bit_length(top), int64(FRACTION))
         shaded = max(bit_length(top) - 4, int64(FRACTION))
         square = min(step >> narrow, int64(1) << 20) ** 2
-        floor = 16 * min(step, int64(1) << 20) ** 2 + 1  # beyond, filters stand still anyway
+        floor = 16 * min(step, int64(1) << 20) ** 2 + 1  # with larger steps filters hardly adapt
         near_count = 8 + (11 if has_previous else 0) + (1 if has_guess else 0)
         near_count += 3 if has_other else 0
         voters = (7 if fine else 4) + (1 if has_guess else 0) + (1 if has_other else 0)
@@ -133,7 +133,7 @@ def build(sizes: Sizes):
         voter_errors[:, :, voters:] = UNUSED
         for row in range(rows):
             if decoding and coder[3] > stream.size + BEYOND:
-                break  # a damaged stream: what follows would be the longest codes there are
+                break  # the stream is damaged; going on would decode the longest codes
             y, now = row + TOP, row & 1
             begin_row(y, columns, flags, top, current, previous, other)
             block_row = row // nearby.ROWS
@@ -194,7 +194,7 @@ def build(sizes: Sizes):
                         small += int64(filters[0, i]) * int64(taps[i])
                         small_energy += int64(taps[i]) * int64(taps[i])
                 lesson = int64(0)
-                if taught:  # one loop for all sums: a hundredth less to do than with one for each
+                if taught:  # one loop for all sums saves a hundredth of the time
                     kind = surroundings(y, x, flags, current, previous)
                     for i in range(used):
                         tap = int64(taps[i])
@@ -250,7 +250,7 @@ def build(sizes: Sizes):
                 activity = (activity * 21845) >> 16  # a third
                 scale = max(bit_length(activity) - 5, int64(0))
                 lively = scale > 0
-                if bias[_REPEATS, 0] > _REPEATING:  # exact values matter more than sizes
+                if bias[_REPEATS, 0] > _REPEATING:  # samples often repeat: exact values matter
                     scale = max(scale - 2, int64(0))
                 level = min(log_class(activity), ACTIVITIES - 1)
 
@@ -319,7 +319,7 @@ def build(sizes: Sizes):
                     long = smoothed(usual, y, x)
                     far = (10 * long) >> _USUAL if has_previous else close
                     fit = votes[first - 1] - (centre << FRACTION)
-                    # Of misses, close has ten, wider eight.
+                    # `close` is a sum of misses whose weights add up to ten; `wider`, to eight.
                     place_curve(curves, 0, offset, per_step, 14, close, 0)
                     place_curve(curves, 1, fit, per_step, 11, int64(recent[first - 1]), 0)
                     repeat_curve(curves, 2, 1)
@@ -377,7 +377,7 @@ def build(sizes: Sizes):
                 symbols[y, x] = min(max(symbol, -(int64(1) << 30)), int64(1) << 30)
                 errors[y, x] = value - centre
 
-                # --- what it taught
+                # --- learning from the sample
                 exact = value << FRACTION
                 if fine:
                     missed = (abs(exact - predicted) * per_step) >> 24

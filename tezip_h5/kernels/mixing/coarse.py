@@ -1,4 +1,4 @@
-"""The kernel of the context-mixing coder at its fast sizes."""
+"""The kernel of the context-mixing coder with the fast sizes."""
 
 from tezip_h5.kernels.mixing.planes import compiled
 from tezip_h5.kernels.sizes import COARSE

@@ -1,9 +1,11 @@
-"""The entropy coder of the context-mixing coder: decisions, mixed and arithmetic-coded.
+"""The entropy coder of the context-mixing coder: binary decisions with mixed probabilities.
 
-The model is the same code in both directions, so encoder and decoder cannot drift apart.
-Everything is integer. `STRETCH` and `SQUASH` (ln(p / (1 - p)) and its inverse, in units of
-1/256) are made from integers alone. Mixing: Mahoney, *Adaptive Weighing of Context Models for
-Lossless Data Compression*, Florida Tech. CS-2005-16.
+A symbol is coded as a series of *decisions*: is it zero, is it negative, and then the *ladder*, a
+unary code of its magnitude. Each decision of the ladder is a *rung*. Encoder and decoder run the
+same code, so they always agree. All arithmetic is in integers. `STRETCH` and `SQUASH`, which are
+ln(p / (1 - p)) and its inverse in units of 1/256, are computed with integers only. Mixing is from
+Mahoney, *Adaptive Weighing of Context Models for Lossless Data Compression*, Florida Tech.
+CS-2005-16.
 """
 
 from __future__ import annotations
@@ -17,19 +19,23 @@ from tezip_h5.kernels.compiling import inlined
 from tezip_h5.kernels.mixing.curves import BETWEEN, CURVE, CURVE_BITS, FARTHER, NEARER, beyond
 
 LADDER = 20
-"""A magnitude of so many steps up the ladder goes on as raw bits."""
+"""The number of rungs. The rest of a larger magnitude is coded in raw bits."""
 
 MODELLED = 2
-"""Low bits that are coded by the distributions' chances; further ones are raw."""
+"""The number of low bits coded with probabilities from the distributions; others are raw bits."""
 
 MATCH = 4
-"""The context that tells which neighbours a rung of the ladder would repeat."""
+"""The context model of a rung that tells which neighbours a symbol on this rung would repeat."""
 
 LIMIT = 3071
+"""The largest magnitude of stretched probabilities, in units of 1/256."""
 
 
 def _tables() -> tuple[np.ndarray, np.ndarray]:
-    """SQUASH[x + 3071] = 65536 / (1 + exp(-x / 256)), and STRETCH, its inverse at 4096 points."""
+    """The tables SQUASH[x + 3071] = 65536 / (1 + exp(-x / 256)) and STRETCH.
+
+    STRETCH is the inverse of SQUASH, at 4096 probabilities.
+    """
     one = 1 << 64
     ratio, term, n = 0, one, 0
     while term:  # the series of exp(-1/256)
@@ -54,22 +60,25 @@ def _tables() -> tuple[np.ndarray, np.ndarray]:
 SQUASH, STRETCH = _tables()
 
 SHARE_OF = np.array([0, 65536, 32768, 21845], np.int64)
-"""65536 over the number of mixers."""
+"""65536 divided by the number of mixers."""
 
 MOST_SEEN = 961 << 6
-"""Decisions that a row of mixers' weights counts: it learns the slower, the more it has seen."""
+"""The largest count of decisions of a row of mixer weights. Its learning slows down with them."""
 
 FIRST_REFINED = SQUASH[np.clip(np.arange(33) * 128 - 2048, -2047, 2047) + LIMIT]
-"""What a refining table begins with: no change."""
+"""The initial content of a refining table, which leaves probabilities as they are."""
 
 TABLES = (STRETCH, SQUASH, RATES, CURVE)
-"""What kernels take as `tables`: where they lie is the caller's choice."""
+"""The argument `tables` of the functions below. For CUDA, a caller passes copies on the device."""
 
 
 @inlined
 def _pace(rates, weights, row, count):
-    """How fast a row of weights learns, in 2**-20: 4 and what falls from 40 to 2 as it has seen
-    more; its counter, behind the weights, goes on."""
+    """The learning rate of a row of weights, in units of 2**-20; counts one more decision.
+
+    The rate is 4 plus a number that falls from 40 to 2 with the decisions that the row has seen.
+    Their count is stored after the weights.
+    """
     seen = int64(weights[row, count])
     weights[row, count] = min(seen + 1, MOST_SEEN)
     return 4 + ((int64(rates[uint64((seen >> 6) + 62)]) * 5) >> 7)
@@ -79,25 +88,31 @@ def _pace(rates, weights, row, count):
 def _decide(
     decoding, bit, slot, sizes, tables, rows, inputs, counters, weights, refined, coder, stream
 ):  # fmt: skip
-    """Predict one decision by mixing, code it, learn from it; returns the bit.
+    """Estimate the probability of a decision by mixing, code it, and learn from it.
+
+    Returns the decision.
 
     Parameters
     ----------
+    slot : int
+        Which decision about a symbol this is.
     sizes : tuple of int, constants
-        Contexts, distributions, mixers, refining tables, slots, neighbours to repeat.
+        The numbers of contexts, distributions, mixers, refining tables, slots, and neighbours
+        that a symbol may repeat.
     tables : see `TABLES`
     rows : int64
-        Of the counters, the mixers' weights and the refining tables; a row has one place for
-        every slot. Behind them is room for the dot products.
+        The rows of counters, mixer weights and refining tables that were selected for this pixel.
+        A row has one place for each slot. Room for dot products follows.
     inputs : int32 (contexts + distributions + 1)
-        What the distributions say is there already.
+        The inputs of the mixers. Those of the distributions are set already.
     weights : int32 (rows, inputs + 1)
-        Behind its weights a row has how many decisions it has seen.
+        The last number of a row is the number of decisions that it has seen.
     """
     contexts, curves, mixers, refiners, _, _ = sizes
     stretch, squash, rates, _ = tables
     count = contexts + curves + 1
-    # One mixer to three; dot products grow along with the inputs, none of which is read back.
+    # There are one to three mixers. Their dot products are summed up while the inputs are made,
+    # so no input needs to be read again.
     first = uint64(rows[contexts] + slot)
     second = uint64(rows[contexts + min(mixers, 2) - 1] + slot)
     third = uint64(rows[contexts + mixers - 1] + slot)
@@ -140,7 +155,7 @@ def _decide(
         c = (target - int64(squash[uint64(c + LIMIT)])) * _pace(rates, weights, third, count)
     for i in range(count):
         value = int64(inputs[i])
-        # No need to clip: it takes hundreds of thousands of wrong decisions to leave 32 bits.
+        # Weights need no clipping: only hundreds of thousands of wrong decisions would overflow.
         weights[first, i] = int64(weights[first, i]) + ((value * a + (1 << 19)) >> 20)
         if mixers > 1:
             weights[second, i] = int64(weights[second, i]) + ((value * b + (1 << 19)) >> 20)
@@ -159,13 +174,16 @@ def _decide(
 
 @inlined
 def _stretched(stretch, part, whole):
-    """STRETCH of part / whole."""
+    """STRETCH of the probability part / whole."""
     return int64(stretch[min(uint64(part << 12) // uint64(whole + 1), uint64(4095))])
 
 
 @numba.njit(nogil=True)
 def _gamma(decoding, value, coder, stream):
-    """Elias gamma code of a number from 1 on, in raw bits, of which the first go one by one."""
+    """Code a number of at least 1 with an Elias gamma code, in raw bits; returns the number.
+
+    The unary part is coded bit by bit.
+    """
     length = int64(0)
     if decoding:
         while length < 40 and code_raw(True, 0, 1, coder, stream) == 0:
@@ -182,7 +200,11 @@ def _gamma(decoding, value, coder, stream):
 
 @numba.njit(nogil=True)
 def _low_bits(decoding, low, bits, inner, sign, tail, curves, coder, stream):
-    """The bits below a rung whose edge is at `inner`: a few by the distributions, then raw."""
+    """Code the low bits of a magnitude, which tell the symbols of one rung apart.
+
+    The first `MODELLED` bits have probabilities from the distributions; the others are raw bits.
+    `inner` / 2 is the inner edge of the rung, in symbols.
+    """
     count = curves.shape[0]
     left, found = bits, int64(0)
     for m in range(count):
@@ -208,7 +230,10 @@ def _low_bits(decoding, low, bits, inner, sign, tail, curves, coder, stream):
 
 @inlined
 def _packed(marks, count, flip, begin, scale):
-    """Rungs of symbols, a byte each; 127 for those that are not on this side's ladder."""
+    """The rungs of the symbols in `marks`, one byte each, in one integer.
+
+    Symbols of the other sign, and those beyond the ladder, have 127.
+    """
     rungs = uint64(0)
     for i in range(count):
         rung = ((marks[i] ^ flip) - begin) >> scale
@@ -220,7 +245,7 @@ def _packed(marks, count, flip, begin, scale):
 
 @inlined
 def _matching(rungs, height):
-    """A bit for every byte of `rungs` that is `height`: all eight compared in one number."""
+    """Compare all eight bytes of `rungs` with `height`; returns a bit for each, 1 if equal."""
     other = rungs ^ (uint64(height) * uint64(0x0101010101010101))
     equal = ~(other + uint64(0x7F7F7F7F7F7F7F7F)) & uint64(0x8080808080808080)
     return int64(((equal >> uint64(7)) * uint64(0x0102040810204080)) >> uint64(56))
@@ -231,12 +256,14 @@ def code_symbol(
     decoding, symbol, scale, sizes, tables, rows, marks, first_match, inputs, curves, counters,
     weights, refined, coder, stream,
 ):  # fmt: skip
-    """One residual symbol: zero?, sign, a ladder of magnitudes, low bits; returns it.
+    """Code the symbol of one residual, and return it.
 
-    With scale k > 0, symbols share a rung of the ladder with 2**k - 1 others of their sign, and
-    zero counts as positive. `curves` (int64 (distributions, 5)) say what is likely; see `curves`.
-    `marks` (int64) are symbols that would repeat a neighbour: on the ladder, context
-    `MATCH` is which of them a rung has, counted from row `first_match`.
+    The decisions are: whether it is zero, its sign, the rungs of the ladder; then come low bits.
+    With a scale k > 0, a rung stands for 2**k symbols of one sign, there is no decision on zero,
+    and zero counts as positive. `curves` (int64 (distributions, 5)) are distributions of the
+    symbol; see the module `curves`. `marks` (int64) are the symbols that would repeat a neighbour.
+    On the ladder, the context of `MATCH` tells which of them lie on the current rung. Its rows
+    begin with `first_match`.
     """
     first, count, slots, mark_count = sizes[0], sizes[1], sizes[4], sizes[5]
     stretch, _, _, tail = tables
@@ -266,14 +293,14 @@ def code_symbol(
         weights, refined, coder, stream,
     )  # fmt: skip
     flip = int64(-1) if negative else int64(0)
-    begin = int64(1) if scale == 0 and not negative else int64(0)  # magnitude of the first rung
+    begin = int64(1) if scale == 0 and not negative else int64(0)  # magnitude on the first rung
     magnitude = (symbol ^ flip) - begin
     rung = magnitude >> scale
     rungs = _packed(marks, mark_count, flip, begin, scale)
     height = int64(0)
     side = 10 if negative and slots > 12 else 0
     sign = int64(-1) if negative else int64(1)
-    # Twice the distance of the first rung's inner edge from the centre, in symbols.
+    # Twice the distance from the centre to the inner edge of the first rung, in symbols.
     edge = int64(1) if scale == 0 or negative else int64(-1)
     for m in range(count):
         curves[m, NEARER] = beyond(tail, curves[m], edge, sign)

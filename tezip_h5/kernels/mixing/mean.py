@@ -1,7 +1,7 @@
-"""The running mean of a channel's frames (numba): what is still, with less noise than one frame.
+"""The running mean of the frames of a channel (numba).
 
-Where nothing moves, the mean of the last frames holds less of their noise, and of the errors that
-quantization left in them, than the last frame does.
+Where nothing moves, the mean of recent frames has less noise and smaller quantization errors than
+the last frame.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from tezip_h5.kernels.compiling import inlined, kernel
 
 __all__ = ["finer", "remember"]
 
-_MOST_BITS = 30  # of a level with its fraction
-_FRACTION = 6
-_FRAMES = 6
+_MOST_BITS = 30  # largest number of bits of a mean, including its fraction
+_FRACTION = 6  # largest number of fraction bits
+_FRAMES = 6  # each frame counts for at least 1/6 of the mean
 _PLANE = int32[:, ::1]
 
 
 @inlined
 def _finer(top):
+    """The number of fraction bits, for kernels to inline."""
     bits = _FRACTION
     while bits > 0 and top >> (_MOST_BITS - bits) > 0:
         bits -= 1
@@ -29,13 +30,13 @@ def _finer(top):
 
 @kernel(int64(int64))
 def finer(top):
-    """Fraction bits of means of levels up to `top`."""
+    """The number of fraction bits of means of levels up to `top`."""
     return _finer(top)
 
 
 @kernel(numba.void(_PLANE, int64, int64, _PLANE))
 def remember(plane, seen, top, mean):
-    """Take one more frame into the mean, in place; `seen` frames are in it, 0 begins anew."""
+    """Add a frame to the mean, in place. `seen` frames are in it already; 0 starts a new mean."""
     bits = _finer(top)
     share = 65536 // min(seen + 1, _FRAMES)
     for y in range(plane.shape[0]):

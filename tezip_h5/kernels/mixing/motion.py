@@ -1,4 +1,7 @@
-"""Motion of blocks and brightness between two frames: found by the encoder, followed by both."""
+"""Motion of blocks and changes of brightness between two frames.
+
+The encoder searches for motion. Encoder and decoder shift blocks and change brightness alike.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,15 @@ from numba import float64, int8, int16, int32, int64, uint64
 from tezip_h5.kernels.compiling import inlined, kernel, uncounted
 
 BLOCK = 16
-"""Rows and columns that move together."""
-COARSE = 4
-WINDOW = BLOCK // COARSE + 4  # coarse pixels: a block and what lies around it
-_REACH_Y, _REACH_X = 6, 12  # of the coarse search, in coarse pixels
+"""The number of rows and columns of a block, which moves as a whole."""
+COARSE = 4  # a coarse pixel is the mean of 4 x 4 pixels
+WINDOW = BLOCK // COARSE + 4  # side of a block and its surroundings, in coarse pixels
+_REACH_Y, _REACH_X = 6, 12  # largest vectors of the coarse search, in coarse pixels
 
 
 @numba.njit(nogil=True)
 def _shrink(frame):
-    """Means of 4 x 4 pixels."""
+    """The means of 4 x 4 pixels."""
     rows, columns = frame.shape[0] // COARSE, frame.shape[1] // COARSE
     out = np.zeros((rows, columns), np.int16)
     for y in range(rows):
@@ -32,8 +35,10 @@ def _shrink(frame):
 
 @inlined
 def _apart(a, b, count):
-    """Sum of |a - b| over the first `count` samples; whole blocks and windows have lengths that
-    the compiler knows."""
+    """The sum of |a - b| over the first `count` samples.
+
+    Whole blocks and windows have loops of their own, whose lengths are constants for the compiler.
+    """
     total = int32(0)
     if count == BLOCK:
         for x in range(BLOCK):
@@ -47,10 +52,12 @@ def _apart(a, b, count):
     return total
 
 
-@uncounted  # not inlined at its ten places: that took seconds to compile
+@uncounted  # not inlined: it is called in ten places, and that would take seconds to compile
 def _difference(frame, last, y0, y1, x0, x1, dy, dx, skip, least):
-    """Sum of |frame - last shifted| over every `skip`-th row of a block; stops beyond `least`, or
-    outside."""
+    """The sum of |frame - shifted last frame| over every `skip`-th row of a block.
+
+    It stops once the sum reaches `least`. It is huge if the shifted block is not inside the frame.
+    """
     if y0 + dy < 0 or y1 + dy > last.shape[0] or x0 + dx < 0 or x1 + dx > last.shape[1]:
         return int64(1) << 60
     total = int64(0)
@@ -67,12 +74,14 @@ _VECTORS = int8[:, :, ::1]
 
 @kernel(float64(int16[:, ::1], int16[:, ::1], _VECTORS, int64, _VECTORS))
 def search(frame, last, past, skip, vectors):
-    """Fill `vectors` (int8, blocks down, across, (dy, dx)); `past` are those of the frame before.
+    """Find a motion vector for each block of a frame.
 
-    Every `skip`-th row is looked at.
+    `vectors` receives them: int8 (blocks down, blocks across, (dy, dx)). `past` are those of the
+    frame before. The search examines every `skip`-th row.
 
-    Returns the share of the differences between the frames that the motion explains: of rows that
-    the search did not look at, if there are any, for it finds something in noise, too.
+    Returns the share of the differences between the frames that the motion explains. If possible
+    it is measured in rows that the search did not examine, since a search finds motion in noise,
+    too.
     """
     rows, columns = frame.shape
     small, small_last = _shrink(frame), _shrink(last)
@@ -84,7 +93,7 @@ def search(frame, last, past, skip, vectors):
             still = _difference(frame, last, y0, y1, x0, x1, 0, 0, skip, int64(1) << 60)
             price = still >> 5
             best, dy, dx = still, int64(0), int64(0)
-            # The neighbours' vectors cost little to say.
+            # Vectors equal to those of neighbours take few bits.
             for k in range(3):
                 if k == 0 and bx > 0:
                     ty, tx = int64(vectors[by, bx - 1, 0]), int64(vectors[by, bx - 1, 1])
@@ -98,7 +107,7 @@ def search(frame, last, past, skip, vectors):
                 cost += price >> 2
                 if cost < best:
                     best, dy, dx = cost, ty, tx
-            # A wide search over sums of 4 x 4 pixels, in a window around the block.
+            # A wide search in coarse pixels, with a window around the block.
             sy0, sy1 = max(y0 // COARSE - 2, 0), min(y1 // COARSE + 2, small.shape[0])
             sx0, sx1 = max(x0 // COARSE - 2, 0), min(x1 // COARSE + 2, small.shape[1])
             least, wy, wx = int64(1) << 59, int64(0), int64(0)
@@ -140,7 +149,7 @@ def search(frame, last, past, skip, vectors):
 
 @kernel(numba.void(_PLANE, int64, int64, int64, int64, _VECTORS, _PLANE))
 def follow(plane, top, left, rows, columns, vectors, out):
-    """Shift every block of a plane with margins; what lies outside repeats the edge."""
+    """Shift every block of a plane with margins. Outside of the plane, its edge is repeated."""
     for by in range(vectors.shape[0]):
         for bx in range(vectors.shape[1]):
             dy, dx = int64(vectors[by, bx, 0]), int64(vectors[by, bx, 1])
@@ -159,7 +168,7 @@ def follow(plane, top, left, rows, columns, vectors, out):
 
 @kernel(numba.void(_PLANE, int64, int64, int64))
 def brighten(plane, gain, offset, top):
-    """Apply a gain and an offset, both with 16 fraction bits, in place; clipped to 0..top."""
+    """Apply a gain and an offset in place, both with 16 fraction bits, and clip to 0..top."""
     if gain == 1 << 16 and offset == 0:
         return
     for y in range(plane.shape[0]):

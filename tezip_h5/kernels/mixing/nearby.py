@@ -1,10 +1,11 @@
-"""Least squares from what was decoded nearby, in integers (numba).
+"""Fit prediction weights to nearby decoded samples by least squares, in integers (numba).
 
-A plane is cut into blocks. Every block keeps the sums of products of its samples' taps; the
-weights of a block come from the blocks above it and from those around it in the frames before.
-Adapting by least squares over a causal neighbourhood: Li, Orchard, *Edge-directed prediction for
-lossless compression of natural images*, IEEE Trans. Image Processing 10, 2001; here every block
-solves once, by LDL^T with fixed point.
+A *tap* is a neighbour of a sample that predicts it. A plane is divided into blocks. Each block
+keeps sums of products of the taps of its samples. The weights of a block are fitted to the sums of
+the blocks above it, and of those around it in the frames before. Fitting weights to a causal
+neighbourhood is from Li, Orchard, *Edge-directed prediction for lossless compression of natural
+images*, IEEE Trans. Image Processing 10, 2001. Here each block solves one system of equations, by
+LDL^T in fixed point.
 """
 
 from __future__ import annotations
@@ -22,32 +23,32 @@ __all__ = [
 ]  # fmt: skip
 
 ROWS, COLUMNS = 8, 16
-"""Size of a block."""
+"""The numbers of rows and columns of a block."""
 MOST = 24
-"""Most taps."""
+"""The largest number of taps."""
 MARGIN = 2
-"""Empty blocks around all, so that every block has neighbours."""
+"""The number of empty blocks on each side of a plane, so that every block has neighbours."""
 FIT, CORRECTION = 0, 1
 USES = 2
-"""What it serves: a voter made of taps; the correction of the blend by all votes."""
+"""There are two fits: a prediction from taps, and a correction of the blend from all votes."""
 
-ENTRIES = (MOST + 1) * (MOST + 2) // 2
-_BITS = 16  # of fraction of weights
+ENTRIES = (MOST + 1) * (MOST + 2) // 2  # sums of products of a block: a triangle of a matrix
+_BITS = 16  # fraction bits of weights
 FIRST_WEIGHT = 1 << (_BITS - 1)
-"""Of W and of N, where nothing is known yet."""
-_LIMIT = 1 << 21  # of weights
-_FLATTEN = np.array([10, 5], np.int64)  # the diagonal grows by its mean >> this
+"""The weights of the samples to the west and north, as long as nothing is known."""
+_LIMIT = 1 << 21  # largest magnitude of a weight
+_FLATTEN = np.array([10, 5], np.int64)  # the diagonal gets its mean >> this added, for each fit
 
 
 class Sums:
-    """What blocks of one plane remember; of no rows, nothing.
+    """The sums of products of all blocks of a plane. With 0 rows, they are empty.
 
     Attributes
     ----------
     now, past : int64 (USES, blocks down + 4, blocks across + 4, entries)
-        Sums of products of this frame's blocks, and of those before, the older the less.
+        The sums of this frame, and those of earlier frames, each half as much as the next.
     weights : int64 (USES, blocks across, MOST)
-        Of the current row of blocks.
+        The weights of the current row of blocks.
     """
 
     def __init__(self, rows: int, columns: int):
@@ -59,13 +60,13 @@ class Sums:
         self.forget()
 
     def forget(self) -> None:
-        """Begin anew: at keyframes, and after them, when taps are others."""
+        """Reset all sums: at keyframes, and in the frame after them, which has other taps."""
         self.now[:], self.past[:] = 0, 0
         self.weights[:] = 0
         self.weights[FIT, :, :2] = FIRST_WEIGHT
 
     def turn(self) -> None:
-        """The frame is done."""
+        """Add the sums of a finished frame to those of earlier frames, which are halved."""
         self.past >>= 1
         self.past += self.now
         self.now[:] = 0
@@ -73,7 +74,7 @@ class Sums:
 
 @inlined
 def choose(chosen, taps, used, flags):
-    """Fill `chosen` with those of the filters' `used` taps that are fitted here."""
+    """Fill `chosen` with the taps to fit, which are some of the `used` taps of the filters."""
     for i in range(8):
         chosen[i] = taps[i]
     count = 8
@@ -94,10 +95,10 @@ def choose(chosen, taps, used, flags):
 
 @inlined
 def observe(sums, taps, count, samples):
-    """Add the products of a block's row of samples.
+    """Add the products of a row of samples of a block to `sums`.
 
-    `taps` (int32 (MOST + 1, COLUMNS)) has a column for every sample; row `count` is what the others
-    should add up to.
+    `taps` (int32 (MOST + 1, COLUMNS)) has a column for each sample. Row `count` is the value that
+    the weighted taps should add up to.
     """
     entry = 0
     for i in range(count + 1):
@@ -111,7 +112,10 @@ def observe(sums, taps, count, samples):
 
 @numba.njit(nogil=True)
 def _solve(sums, count, flatten, floor, lower, scaled, weights):
-    """Solve the normal equations in `sums` (sums of squares <= 2**62); False if there are none."""
+    """Solve the normal equations in `sums`, whose largest number is at most 2**62.
+
+    Returns False, and writes no weights, if all sums are 0.
+    """
     largest, trace = int64(0), int64(0)
     place = 0
     for i in range(count + 1):
@@ -158,18 +162,18 @@ def _solve(sums, count, flatten, floor, lower, scaled, weights):
 
 @numba.njit(nogil=True)
 def fit_row(now, past, use, block_row, count, floor, scratch, weights):
-    """Weights of one row of blocks, by the blocks around them that are known.
+    """Fit the weights of one row of blocks to the sums of known blocks around them.
 
     Parameters
     ----------
     now, past : int64 (blocks, blocks, entries)
     count : int
-        Taps.
+        The number of taps.
     floor : int
-        Noise in the sums of squares, at least; at most 2**57.
-    scratch : int64 (ENTRIES), int64 (MOST + 1, MOST) and another, of any content
-    weights : int64 (blocks across, MOST), written; a block that knows nothing takes its
-        neighbour's to the left
+        The least noise in the sums of squares; at most 2**57.
+    scratch : int64 (ENTRIES), int64 (MOST + 1, MOST) and another, with undefined content
+    weights : int64 (blocks across, MOST)
+        Receives the weights. A block without sums takes those of its neighbour to the left.
     """
     total, lower, scaled = scratch
     y = block_row + MARGIN

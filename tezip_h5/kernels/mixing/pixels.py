@@ -1,4 +1,4 @@
-"""What the context-mixing coder asks about a pixel and its neighbours (numba, inlined)."""
+"""Functions of the context-mixing coder for a pixel and its neighbours (numba, inlined)."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ from numba import int64, uint64
 
 from tezip_h5.kernels.compiling import inlined
 
-FRACTION = 6
+FRACTION = 6  # fraction bits of predictions
 TOP, LEFT, BOTTOM, RIGHT = 3, 4, 3, 4
-"""Margins of padded planes."""
+"""The margins of padded planes."""
 
+# Flags that say which planes exist: the last frame, the one before it, a network's prediction,
+# the previous channel, the running mean.
 HAS_PREVIOUS, HAS_BEFORE, HAS_GUESS, HAS_OTHER, HAS_MEAN = 1, 2, 4, 8, 16
-TAPS = 40
-VOTERS = 16
+TAPS = 40  # room for taps, the neighbours that filters use
+VOTERS = 16  # room for voters, the predictions that are blended
 KINDS = 3
-"""Kinds of surroundings with learnt weights of their own; see `surroundings`."""
-ACTIVITIES = 20
+"""The kinds of surroundings that have transmitted weights of their own; see `surroundings`."""
+ACTIVITIES = 20  # classes of local activity
 
+# Places of taps: in this frame, in the last frame, and in all other planes.
 NEAR_Y = np.array([0, -1, -1, -1, 0, -2, -1, -1, -2, -2, -2, -2])
 NEAR_X = np.array([-1, 0, -1, 1, -2, 0, 2, -2, -1, 1, -2, 2])
 PAST_Y = np.array([0, 0, 1, 0, -1, 1, 1, -1, -1, 0, 2, 0, -2])
@@ -26,16 +29,17 @@ PAST_X = np.array([0, 1, 0, -1, 0, 1, -1, 1, -1, 2, 0, -2, 0])
 AHEAD_Y = np.array([0, 0, 1])
 AHEAD_X = np.array([0, 1, 0])
 
-_most = 16 * 65535
-_LARGEST = np.int32((1 << 31) - 1)
+_most = 16 * 65535  # the largest share of a voter
+_LARGEST = np.int32((1 << 31) - 1)  # the largest int32
 UNUSED = 1 << 28
-"""Errors of a voter that there is none of: more than any has."""
+"""The error of a voter that does not exist, which is larger than that of any other."""
 SHARES = np.array([min(_most, (1 << 30) // (n + 1) ** 3) for n in range(1024)], np.int32)
-"""Weight of a voter whose recent errors sum up to n (scaled): 1 / (n + 1)**3."""
+"""The share of a voter in the blend, 1 / (n + 1)**3, where n is the scaled sum of its errors."""
 
 
 @inlined
 def median(a, b, c):
+    """The median of a, b and a + b - c."""
     largest, smallest = max(a, b), min(a, b)
     if c >= largest:
         return smallest
@@ -46,7 +50,7 @@ def median(a, b, c):
 
 @inlined
 def bit_length(value):
-    """Bits of a number from 0 on; LLVM makes one instruction of this loop."""
+    """The number of bits of a number >= 0. LLVM turns this loop into one instruction."""
     left, bits = uint64(value), int64(0)
     while left != uint64(0):
         left >>= uint64(1)
@@ -56,19 +60,20 @@ def bit_length(value):
 
 @inlined
 def log_class(value):
-    """0, 1, 2, 3, then two classes for every doubling."""
+    """The logarithmic class of a number: 0, 1, 2, 3, then two classes for each doubling."""
     doublings = max(bit_length(value) - 2, int64(0))
     return 2 * doublings + (value >> doublings)
 
 
 @inlined
 def clipped(value, limit):
+    """Clip a value to -limit..limit, and shift it to 0..2 * limit."""
     return min(max(value, -limit), limit) + limit
 
 
 @inlined
 def signed_class(difference):
-    """0..14: exact up to 3 on both sides, then four classes."""
+    """The class of a difference, 0..14: one each from -3 to 3, then four on either side."""
     size = abs(difference)
     if size > 3:
         size = 4 if size < 6 else 5 if size < 12 else 6 if size < 32 else 7
@@ -77,6 +82,7 @@ def signed_class(difference):
 
 @inlined
 def quantized(residual, tolerance, step):
+    """The symbol of a residual: the nearest integer to residual / step."""
     if residual >= 0:
         return (residual + tolerance) // step
     return -((tolerance - residual) // step)
@@ -84,7 +90,7 @@ def quantized(residual, tolerance, step):
 
 @inlined
 def gradient_adjusted(w, n, nw, ne, ww, nn, nne, step):
-    """CALIC's spatial prediction, with FRACTION bits; thresholds grow with the quantizer."""
+    """CALIC's spatial prediction, with FRACTION bits. Thresholds grow with the quantizer's step."""
     horizontal = abs(w - ww) + abs(n - nw) + abs(n - ne)
     vertical = abs(w - nw) + abs(n - nn) + abs(ne - nne)
     slope = vertical - horizontal
@@ -106,7 +112,7 @@ def gradient_adjusted(w, n, nw, ne, ww, nn, nne, step):
 
 @inlined
 def vote(base, change, narrow, top):
-    """A filter's prediction, kept within reason should the filter go astray."""
+    """The prediction of a filter, limited in case the filter diverges."""
     limit = top << FRACTION
     change = min(max(change >> (16 - FRACTION), -(limit >> narrow)), limit >> narrow)
     return (base << FRACTION) + (change << narrow)
@@ -114,10 +120,13 @@ def vote(base, change, narrow, top):
 
 @inlined
 def blended(votes, count, voter_errors, now, x, shares, recent):
-    """The votes blended by how well each did nearby (`recent`, written), with `SHARES`; and their
-    spread."""
+    """Blend votes with `SHARES`, by the errors that each voter made nearby.
+
+    Returns the blend, and the difference of the largest and the smallest vote. `recent` receives
+    the sums of errors.
+    """
     then = 1 - now
-    wide = (count + 3) & -4  # not a constant, so that loops become vectors
+    wide = (count + 3) & -4  # a multiple of 4, for which the compiler vectorises loops
     least = _LARGEST
     for v in range(wide):
         total = (voter_errors[now, x - 1, v] + voter_errors[then, x, v]) << 1
@@ -128,7 +137,7 @@ def blended(votes, count, voter_errors, now, x, shares, recent):
     down = max(bit_length(least) - 6, int64(0))
     over, under = int64(0), int64(0)
     low, high = votes[0], votes[0]
-    for v in range(wide):  # further voters are the first again, with no share
+    for v in range(wide):  # from `count` on, the first vote again, with share 0
         share = int64(shares[min(recent[v] >> down, 1023)]) if v < count else int64(0)
         vote = votes[v] if v < count else votes[0]
         over += share * (vote - votes[0])
@@ -139,7 +148,7 @@ def blended(votes, count, voter_errors, now, x, shares, recent):
 
 @inlined
 def adapt(weights, taps, count, speed, down):
-    """One step of a filter: weights += speed * taps / 2**down, all within 32 bits."""
+    """Adapt a filter by one step: weights += speed * taps / 2**down, within 32 bits."""
     speed = min(max(speed, -(int64(1) << 30)), int64(1) << 30)
     for i in range(count):
         weight = int64(weights[i]) + ((speed * int64(taps[i])) >> down)
@@ -148,7 +157,10 @@ def adapt(weights, taps, count, speed, down):
 
 @numba.njit(nogil=True)
 def narrowed(top):
-    """Bits that filters leave out: they see numbers of at most 20 bits, so that their sums fit."""
+    """The number of low bits that filters ignore.
+
+    Filters work on numbers of at most 20 bits, so that their sums fit in 64 bits.
+    """
     narrow = int64(0)
     while (top >> narrow) > 1 << 20:
         narrow += 1
@@ -157,8 +169,11 @@ def narrowed(top):
 
 @inlined
 def surroundings(y, x, flags, current, previous):
-    """0..2: how large changes since the last frame are beside differences of neighbours; 3 where
-    there is no last frame."""
+    """The kind of surroundings of a pixel, by which transmitted weights are selected.
+
+    It is 0, 1 or 2 if changes since the last frame are smaller than, similar to or larger than
+    differences of neighbours. It is 3 if there is no last frame.
+    """
     if flags & HAS_PREVIOUS == 0:
         return int64(KINDS)
     w, n = int64(current[y, x - 1]), int64(current[y - 1, x])
@@ -174,7 +189,7 @@ def gather(
     taps, y, x, base, narrow, flags, current, previous, before, mean, finer, guess, other,
     other_errors,
 ):  # fmt: skip
-    """Fill `taps` with the neighbours' differences from `base`; returns how many there are."""
+    """Fill `taps` with the differences of neighbours from `base`; returns their number."""
     for i in range(12):
         taps[i] = (int64(current[y + NEAR_Y[i], x + NEAR_X[i]]) - base) >> narrow
     used = 12
@@ -208,8 +223,10 @@ def gather(
 
 @numba.njit(nogil=True)
 def begin_row(y, width, flags, top, current, previous, other):
-    """Give the pixels around the coming row a value: those of its neighbours, or of the frame
-    before at the top."""
+    """Fill the margins that the next row needs.
+
+    They repeat neighbouring samples. Above the first row, they repeat the last frame.
+    """
     if y == TOP:
         for i in range(current.shape[1]):
             value = int64(top + 1) // 2
@@ -229,7 +246,7 @@ def begin_row(y, width, flags, top, current, previous, other):
 
 @inlined
 def class_of(difference, per_step, scale, most):
-    """Class of a difference in units of the quantizer and of the local activity."""
+    """The class of a difference, in units that grow with the quantizer and the local activity."""
     scaled = ((difference * per_step) >> 24) >> scale
     if most == 7:
         return signed_class(scaled)
@@ -240,7 +257,7 @@ def class_of(difference, per_step, scale, most):
 
 @inlined
 def equalities(w, n, nw, ne, p, centre):
-    """Which of a pixel's neighbours and its prediction are the same, a bit for each pair."""
+    """Which pairs of a pixel's neighbours and its prediction are equal: one bit for each pair."""
     equal = (1 if n == w else 0) + (2 if w == nw else 0) + (4 if centre == w else 0)
     equal += (8 if centre == p else 0) + (16 if p == w else 0) + (32 if ne == n else 0)
     return equal + (64 if n == nw else 0) + (128 if p == n else 0)
@@ -248,7 +265,7 @@ def equalities(w, n, nw, ne, p, centre):
 
 @inlined
 def add_up(sums, place, value):
-    """Take a value into a sum and its count; both are halved at 512."""
+    """Add a value to a sum, and 1 to its count. Both are halved when the count reaches 512."""
     sums[place, 0] += value
     sums[place, 1] += 1
     if sums[place, 1] >= 512:
@@ -258,7 +275,7 @@ def add_up(sums, place, value):
 
 @inlined
 def moving(symbols, past_symbols, y, x):
-    """How large symbols around a pixel are, in this frame and in the last."""
+    """Weighted sums of the magnitudes of symbols around a pixel: in this frame, in the last one."""
     here = 3 * (abs(int64(symbols[y, x - 1])) + abs(int64(symbols[y - 1, x])))
     here += 2 * (abs(int64(symbols[y - 1, x - 1])) + abs(int64(symbols[y - 1, x + 1])))
     here += abs(int64(symbols[y, x - 2])) + abs(int64(symbols[y - 2, x]))
@@ -269,7 +286,7 @@ def moving(symbols, past_symbols, y, x):
 
 @inlined
 def smoothed(plane, y, x):
-    """A plane here and around: a weighted mean of nine."""
+    """The weighted mean of the nine samples of a plane at and around a place."""
     total = 4 * int64(plane[y, x]) + plane[y - 1, x - 1] + plane[y - 1, x + 1]
     total += int64(plane[y + 1, x - 1]) + plane[y + 1, x + 1]
     total += 2 * (int64(plane[y, x - 1]) + plane[y - 1, x] + plane[y, x + 1] + plane[y + 1, x])
@@ -278,8 +295,11 @@ def smoothed(plane, y, x):
 
 @inlined
 def note(means, place, value, rates):
-    """Take a value into the mean of a place; the counts are behind the means, `rates` says how
-    much a value counts."""
+    """Add a value to a running mean.
+
+    Row 0 of `means` holds means, row 1 the numbers of values. `rates` is the share of a new value,
+    by the number of values before it.
+    """
     seen = int64(means[1, place])
     change = (value - int64(means[0, place])) * int64(rates[uint64(seen)])
     means[0, place] = int64(means[0, place]) + (change >> 16)
@@ -288,7 +308,7 @@ def note(means, place, value, rates):
 
 @numba.njit(nogil=True)
 def pad(plane, rows, columns):
-    """Repeat a plane's edges into its margins, except above."""
+    """Fill the margins of a plane with its edges."""
     for y in range(TOP, TOP + rows):
         for i in range(LEFT):
             plane[y, i] = plane[y, LEFT]

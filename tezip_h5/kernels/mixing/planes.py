@@ -1,6 +1,7 @@
-"""The context-mixing coder's kernel for the processor (numba, no GIL, compiled once and cached).
+"""Compile the kernel of the context-mixing coder for the CPU (numba, without the GIL).
 
-`coarse` and `fine` are modules of one such kernel each, so that only what is used is compiled.
+The modules `coarse` and `fine` contain one such kernel each, so that only those in use are
+compiled.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _signature = int64(
 
 
 def compiled(sizes: Sizes):
-    """`code_plane` for one set of sizes, for the processor."""
+    """`code_plane` for one set of sizes, compiled for the CPU."""
     plane = uncounted(blending.build(sizes))
     places, inputs, curves, marks = sizes.places, sizes.inputs + 1, sizes.curves, sizes.marks
 

@@ -1,4 +1,4 @@
-"""A plane as it would roughly come back: what the encoder can learn from before it encodes."""
+"""Estimate the reconstruction of a plane. The encoder learns from it before it encodes."""
 
 from __future__ import annotations
 
@@ -58,9 +58,10 @@ def rehearse(
     other_errors,
     learned,
 ):
-    """Predict with learnt weights alone, quantise, reconstruct: in closed loop, without coding.
+    """Predict with the learned weights alone, quantise and reconstruct, but code nothing.
 
-    The arguments are those of `blending`'s kernel; `current` and `errors` are written.
+    This is a closed loop: predictions use reconstructed samples. The arguments are those of
+    `code_plane` in the module `blending`. `current` and `errors` are written.
     """
     rows, columns = current.shape[0] - TOP - BOTTOM, current.shape[1] - LEFT - RIGHT
     step = 2 * tolerance + 1

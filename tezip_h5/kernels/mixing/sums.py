@@ -1,6 +1,6 @@
-"""Sums for least squares (numba): used by encoders only, so floating point is no matter here.
+"""Sums for least squares (numba). Only encoders use them, so floating point is allowed here.
 
-A general matrix product would do, but its own threads get in the way of a pool of encoders.
+NumPy's matrix product would do, too, but its threads compete with those of the encoders.
 """
 
 from __future__ import annotations
@@ -34,12 +34,13 @@ def accumulate(
     original, start, stride, narrow, flags, current, previous, before, mean, finer, other,
     grams, products, counts,
 ):  # fmt: skip
-    """Add what rows `start`, `start` + `stride`, .. of a frame teach to the sums of their kinds.
+    """Add the samples of every `stride`-th row of a frame, from row `start` on, to the sums.
 
-    `original` is what weighted taps should add up to; `current` to `other` are padded planes as
-    for `code_plane`, of what the neighbours are known as. `grams` (kinds, TAPS, TAPS), of which
-    the lower triangle is filled; `products` (kinds, TAPS); `counts` (kinds,). A network's taps
-    and the other channel's error are zeros: they are not known yet.
+    There are sums for each kind of surroundings. `original` are the values that weighted taps
+    should add up to. `current` to `other` are padded planes as for `code_plane`, in which the
+    neighbours are. `grams` is (kinds, TAPS, TAPS), and only its lower triangle is filled.
+    `products` is (kinds, TAPS), and `counts` is (kinds,). The taps of a network and of the
+    previous channel's errors are zeros here, because they are not known yet.
     """
     nothing = np.zeros_like(current)
     taps, row = np.zeros(TAPS, np.int32), np.zeros(TAPS)
