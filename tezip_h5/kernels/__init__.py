@@ -1,9 +1,9 @@
-"""Kernels: arrays in, arrays out, integers, no allocation.
+"""Kernels: compiled functions that take and fill arrays of integers, and allocate nothing.
 
-`load(name)` gives a module of them. Loading compiles (once per machine, then cached on
-disk); it happens on first use, never at ``import tezip_h5``, and is told of on the logger
-"tezip_h5". `of(array)` gives the module for where an array lies: the host's memory or a CUDA
-device's. Both have the same names.
+`load(name)` returns a module of kernels. Loading compiles them, once per machine; after that they
+are read from a cache on disk. Modules are loaded on first use, never by ``import tezip_h5``, and
+the logger "tezip_h5" announces compilation. `of(array)` returns the module for the memory that an
+array lies in: that of the host, or that of a CUDA device. Both modules have the same functions.
 """
 
 from __future__ import annotations
@@ -14,21 +14,24 @@ import threading
 
 import numpy as np
 
-from tezip_h5.kernels import sources  # noqa: F401 (it notes how they are before any is imported)
+from tezip_h5.kernels import sources  # noqa: F401 (it records the sources before any is imported)
 
 __all__ = ["compile_seconds", "load", "of"]
 
 _lock = threading.Lock()
-_loaded = {}
-_compiles = None  # a `watching.Compiles`, once there was something to load
+_loaded = {}  # modules of kernels, by name
+_compiles = None  # the `watching.Compiles` of this process, once a module was loaded
 
 
 def load(name: str = "cpu"):
-    """Return the module `name` of kernels; those for the CPU compiled, those for CUDA (which
-    are in the room "cuda") to be compiled when they are first called.
+    """Load the module `name` of kernels.
 
-    Cyclic garbage collection is off meanwhile: a collection could close an h5py object and
-    wait for h5py's lock, which a filter callback that waits for us may hold.
+    Kernels for the CPU are compiled now. Kernels for CUDA, in the package "cuda", are compiled
+    when they are first called.
+
+    Cyclic garbage collection is switched off meanwhile. A collection could close an h5py object,
+    which waits for h5py's lock, and a filter callback may hold that lock while it waits for this
+    function.
     """
     if name not in _loaded:
         with _lock:
@@ -45,8 +48,9 @@ def load(name: str = "cpu"):
 
 
 def _watched():
+    """The context manager that times and announces compilation."""
     global _compiles
-    if _compiles is None:  # not before: numba takes half a second to import
+    if _compiles is None:  # imported this late, since importing numba takes half a second
         _compiles = importlib.import_module("tezip_h5.kernels.watching").Compiles()
     return _compiles
 
@@ -57,5 +61,8 @@ def compile_seconds() -> float:
 
 
 def of(array):
-    """Return the module of kernels for where `array` lies: "cpu" for numpy's, else "cuda"."""
+    """Load the module of kernels for the memory that `array` lies in.
+
+    It is "cpu" for numpy arrays, else "cuda".
+    """
     return load("cpu" if isinstance(array, np.ndarray) else "cuda")

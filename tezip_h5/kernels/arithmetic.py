@@ -1,7 +1,9 @@
-"""Decisions and raw bits through an arithmetic coder, and the counters that say what is likely.
+"""The arithmetic coder for binary decisions and raw bits, and counters that estimate probabilities.
 
-Chances have 16 bits in the coder and 22 in the counters, of which the lowest 10 bits are how often
-they have been asked. The coder is Mahoney's carryless one (lpaq): 32 bits, shifted by bytes.
+A *decision* is one binary symbol that is coded with a probability. Probabilities have 16 bits in
+the coder. A counter has 32 bits: the upper 22 are a probability, and the lower 10 are the number
+of decisions that it has seen. The coder is Mahoney's carryless one (lpaq), with a state of 32 bits
+that is shifted out byte by byte. Functions that take `decoding` work in both directions.
 """
 
 from __future__ import annotations
@@ -13,18 +15,19 @@ from numba import int64, uint32, uint64
 from tezip_h5.kernels.compiling import inlined
 
 AT_ONCE, ROOM = 12, 1 << 20
-"""Raw bits go so many at a time where the arithmetic coder has so much room, else one by one."""
+"""Up to `AT_ONCE` raw bits are coded at a time, if the coder's interval is at least `ROOM` wide.
+Otherwise they are coded one by one."""
 
 RATES = np.array([65536 // (n + 2) for n in range(1024)], np.uint16)
-"""How fast a counter that has seen n decisions goes on, in 1/65536."""
+"""The rate at which a counter learns once it has seen n decisions, in units of 1/65536."""
 
 
 @inlined
 def _settle(decoding, low, high, coder, stream):
-    """Narrow the arithmetic coder to low..high, and shift out the bytes that these have in common.
+    """Set the interval of the coder to low..high, and shift out the leading bytes that are equal.
 
-    `coder` is low, high, code, position. Past its end a stream reads as zeros, and is not
-    written: the caller sees the position.
+    `coder` holds low, high, code, position. Beyond its end a stream reads as zeros, and nothing is
+    written; the caller must compare the position with the size of the stream.
     """
     position, code = coder[3], coder[2]
     while (low ^ high) & 0xFF000000 == 0:
@@ -41,7 +44,7 @@ def _settle(decoding, low, high, coder, stream):
 
 @inlined
 def code_bit(decoding, bit, probability, coder, stream):
-    """One decision through the arithmetic coder; `probability` of a 1, of 65536."""
+    """Encode or decode a decision, and return it; `probability` is that of a 1, in 1/65536."""
     low, high = coder[0], coder[1]
     middle = low + (((high - low) * probability) >> 16)
     if decoding:
@@ -56,7 +59,10 @@ def code_bit(decoding, bit, probability, coder, stream):
 
 @numba.njit(nogil=True)
 def code_raw(decoding, value, bits, coder, stream):
-    """`bits` bits of equal chance, the highest first; many at once where the coder has room."""
+    """Encode or decode a number of `bits` raw bits, highest first, and return it.
+
+    Raw bits have the probability 1/2. See `AT_ONCE`.
+    """
     result, left = int64(0), bits
     while left > 0:
         low, high = coder[0], coder[1]
@@ -77,7 +83,7 @@ def code_raw(decoding, value, bits, coder, stream):
 
 @inlined
 def learned(counter, bit, rates):
-    """What an int64 counter becomes once its decision is known to be `bit`."""
+    """The new value of a counter, an int64, after its decision was `bit`."""
     seen, chance = counter & 1023, counter >> 10
     rate = int64(rates[uint64(seen)])
     if bit:

@@ -1,6 +1,7 @@
-"""Arrays wherever they lie: numpy's on the host ("cpu"), numba's on a CUDA device ("cuda").
+"""Functions for arrays in either memory: numpy arrays on the host, numba arrays on a CUDA device.
 
-What stages need besides kernels, so that data stay where they are.
+The host is called "cpu" and the device "cuda". With these functions and the kernels, stages can
+work on data without moving them.
 """
 
 from __future__ import annotations
@@ -13,19 +14,19 @@ __all__ = ["at", "convert", "copy", "device_of", "empty", "extremes"]
 
 
 def device_of(array) -> str:
-    """ "cpu" for numpy's arrays, else "cuda"."""
+    """The memory that an array lies in: "cpu" for numpy arrays, else "cuda"."""
     return "cpu" if isinstance(array, np.ndarray) else "cuda"
 
 
 def empty(device: str, shape, dtype=np.int32):
-    """An array with anything in it."""
+    """A new array with undefined content."""
     if device == "cpu":
         return np.empty(shape, dtype)
     return kernels.load("cuda.memory").empty(shape, dtype)
 
 
 def at(array, device: str):
-    """The array itself where it lies on `device`, else a copy of it there."""
+    """The array itself if it lies on `device`, else a copy of it on `device`."""
     if device_of(array) == device:
         return array
     memory = kernels.load("cuda.memory")
@@ -33,7 +34,7 @@ def at(array, device: str):
 
 
 def convert(array, dtype):
-    """A copy with another integer type, which holds every value."""
+    """A copy with another integer dtype, which must hold all values."""
     if device_of(array) == "cpu":
         return array.astype(dtype)
     out = kernels.load("cuda.memory").empty(tuple(array.shape), dtype)
@@ -42,7 +43,7 @@ def convert(array, dtype):
 
 
 def copy(source, target) -> None:
-    """Copy between two int32 arrays of the same shape that lie in the same place."""
+    """Copy one int32 array to another of the same shape, in the same memory."""
     if device_of(source) == "cpu":
         np.copyto(target, source)
     else:
@@ -50,7 +51,7 @@ def copy(source, target) -> None:
 
 
 def extremes(array) -> tuple[int, int]:
-    """Smallest and largest value of an int32 array; it must not be empty."""
+    """The smallest and the largest value of an int32 array, which must not be empty."""
     if device_of(array) == "cpu":
         return int(array.min()), int(array.max())
     return kernels.load("cuda").extremes(array.reshape(-1))

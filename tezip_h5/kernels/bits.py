@@ -1,4 +1,8 @@
-"""Planes of single bits, packed (numba). Whether a value has a bit is no branch: it is noise."""
+"""Pack and unpack bit planes of integers of different widths (numba).
+
+The loops have no branch on whether a value is wide enough for a plane. That is as good as random,
+so a processor could not predict the branch.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from tezip_h5.kernels.compiling import inlined, kernel
 
 @inlined
 def _highest(widths, most):
-    """The highest plane that holds anything, and planes below it."""
+    """The number of the highest plane that is not empty; it is below `most`."""
     widest = uint8(0)
     for i in range(widths.size):
         widest = max(widest, widths[i])
@@ -18,8 +22,10 @@ def _highest(widths, most):
 
 @kernel(int64(uint64[::1], uint8[::1], int64, uint8[::1]))
 def pack_planes(values, widths, most, out):
-    """Write bit k of all values wider than k, for k from `most` - 1 down to 0, every plane from a
-    new byte on, highest bits first; returns the number of bytes. `out` is large enough.
+    """Write the bit planes of `values`, the highest plane first; returns the number of bytes.
+
+    Plane k, below `most`, holds bit k of all values whose width is above k. Each plane begins with
+    a new byte, and the first value is the highest bit of a byte. `out` must be large enough.
     """
     place = int64(0)
     for k in range(_highest(widths, most), -1, -1):
@@ -43,7 +49,10 @@ def pack_planes(values, widths, most, out):
 
 @kernel(int64(uint8[::1], uint8[::1], int64, uint64[::1]))
 def unpack_planes(data, widths, most, values):
-    """The inverse, into zeros; returns the bytes read, or -1 when there are too few."""
+    """The inverse of `pack_planes`; `values` must be zeros.
+
+    Returns the number of bytes that were read, or -1 if `data` is too short.
+    """
     place = int64(0)
     for k in range(_highest(widths, most), -1, -1):
         at, held, bits = int64(0), int64(0), uint64(0)

@@ -1,4 +1,4 @@
-"""How every CPU kernel is compiled."""
+"""Decorators that compile the kernels for the CPU."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ __all__ = ["cache_folder", "inlined", "kept", "kernel", "uncounted"]
 
 
 def kernel(signature, **options):
-    """Compile for exactly `signature`; kept on disk where the file system allows it (`keeping`)."""
+    """Compile a kernel for one signature, and keep it on disk if that is possible (`keeping`)."""
     options = {"nogil": True, "error_model": "numpy", **options}
 
     def compiled(function):
         dispatcher = numba.njit(**options)(function)
-        if dispatcher is function:  # NUMBA_DISABLE_JIT
+        if dispatcher is function:  # with NUMBA_DISABLE_JIT numba compiles nothing
             return function
         try:
             dispatcher._cache = keeping.Kept(function)
-        except Exception:  # of numba's, or of reading sources, any
+        except Exception:  # any error of numba, or of reading sources: compile without keeping
             return numba.njit(signature, **options)(function)
         dispatcher.compile(signature)
         dispatcher.disable_compile()
@@ -31,10 +31,11 @@ def kernel(signature, **options):
 
 
 def uncounted(function, **options):
-    """Compile what a kernel calls without numba's counts of references; it cannot allocate.
+    """Compile a function that kernels call, without reference counting; it must not allocate.
 
-    Every view of an array is counted otherwise, by an atomic instruction: several times a decision,
-    a seventh of the time. The option has no documentation: a numba that has it no more counts.
+    Otherwise numba counts each view of an array with an atomic instruction. This happens several
+    times per decision, and would take a seventh of the time. The option is undocumented; with a
+    numba that no longer has it, references are counted.
     """
     options = {"nogil": True, "error_model": "numpy", **options}
     try:
@@ -44,8 +45,8 @@ def uncounted(function, **options):
 
 
 def inlined(function):
-    """Compile what a kernel calls for every pixel, within the kernel; it cannot allocate.
+    """Compile a function that is inlined into the kernels that call it; it must not allocate.
 
-    By LLVM: numba's own inlining makes twice as much to compile, and nothing faster.
+    LLVM inlines it. Inlining by numba would double the code to compile, and make nothing faster.
     """
     return uncounted(function, forceinline=True)

@@ -1,9 +1,9 @@
-"""The CPU kernels (numba, no GIL, compiled once and cached).
+"""Kernels of the stages for the CPU (numba, without the GIL, compiled once and kept on disk).
 
-Conventions: a frame of one channel is int32 (rows, columns) or flat; `top` is the largest
-level; `mask` is 2**(8*width) - 1 for symbols of `width` bytes; intermediate values are
-int64. Residuals wrap modulo mask + 1, which makes every step exactly invertible. The
-obvious versions that define these kernels are in ``tests/naive.py``.
+A frame of one channel is int32 (rows, columns), or flat. `top` is the largest level. `mask` is
+2**(8 * width) - 1 for symbols of `width` bytes. Intermediate values are int64. Residuals wrap
+modulo mask + 1, so every step can be inverted exactly. Simple versions of these kernels, which
+define their results, are in ``tests/naive.py``.
 """
 
 from __future__ import annotations
@@ -22,18 +22,20 @@ _PLANE = int32[:, ::1]
 
 @inlined
 def _reciprocal(step, top):
-    """2**40 / step, rounded up; 0 where products with it could be inexact.
+    """2**40 / step, rounded up; 0 if quotients computed with it could be wrong.
 
-    A numerator n <= top + tolerance < 2**17 and step < 2**17 give n * step < 2**40, so that
-    n * reciprocal >> 40 is n // step.
+    For a numerator n <= top + tolerance < 2**17 and step < 2**17, n * step is below 2**40. Then
+    n * reciprocal >> 40 equals n // step.
     """
     return (int64(1) << 40) // step + 1 if top < 65536 else int64(0)
 
 
 @inlined
 def _cell(residual, tolerance, step, reciprocal):
-    """Index of the cell of width step = 2 * tolerance + 1 that holds the residual; no branch
-    on its sign, which no processor predicts."""
+    """The index of the cell that holds the residual; cells are step = 2 * tolerance + 1 wide.
+
+    There is no branch on the sign, because a processor could not predict it.
+    """
     sign = residual >> 63
     magnitude = ((residual ^ sign) - sign) + tolerance
     if reciprocal:
@@ -104,7 +106,7 @@ def merge_encode(levels, prediction, tolerance, top, mask, symbols, reconstructi
 
 @inlined
 def _median(left, above, corner):
-    """The median of left, above and left + above - corner, without a branch to mispredict."""
+    """The median of left, above and left + above - corner, computed without branches."""
     return max(min(left, above), min(max(left, above), left + above - corner))
 
 
@@ -114,7 +116,8 @@ def median_encode(levels, tolerance, top, mask, symbols, reconstruction):
     step = 2 * tolerance + 1
     reciprocal = _reciprocal(step, top)
     for row in range(levels.shape[0]):
-        # Above the first row lies the left neighbour; left of a row, what is above its start.
+        # In the first row, the sample above is taken to be the left neighbour. At the start of a
+        # row, the left neighbour is taken to be the sample above.
         above_row = reconstruction[max(row - 1, 0)]
         left = int64(above_row[0]) if row > 0 else int64(0)
         corner = left
@@ -193,7 +196,7 @@ def table_lookup(symbols, table, offset, out):
 
 @kernel(void(_FLAT, int64, uint8[:, ::1]))
 def pack_signed(symbols, width, planes):
-    if width == 1:  # the common case, in a loop that vectorises; as below
+    if width == 1:  # the most frequent width; the compiler vectorises this loop
         for i in range(symbols.size):
             planes[0, i] = (symbols[i] << 1) ^ (symbols[i] >> 31)
         return
@@ -255,7 +258,7 @@ def _squared_error(levels, prediction):
 @kernel(numba.float64(_FLAT, _FLAT))
 def squared_error(levels, prediction):
     total = _squared_error(levels, prediction)
-    if total < 2.0**53:  # then every sum on the way was an integer: no order matters
+    if total < 2.0**53:  # all partial sums were exact integers, so their order did not matter
         return total
     total = 0.0
     for i in range(levels.size):

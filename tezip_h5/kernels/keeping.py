@@ -1,11 +1,13 @@
-"""Compiled kernels on disk: each says what it is made of, and is never run where that is another.
+"""Keep compiled kernels on disk, each with a digest of the sources that it was compiled from.
 
-numba's own cache compares the file of a kernel only, not those of what the kernel calls; and two
-processes that write at once can mistake each other's files. What is used of numba here has no
-documentation: with a numba that has it no more, kernels are compiled anew in every process.
+A kernel is never run with other sources. numba's own cache compares only the file that a kernel
+is in, not the files of the functions that it calls, and two processes that write at the same time
+can confuse each other's files. This module uses undocumented parts of numba. With a numba that no
+longer has them, every process compiles its kernels.
 
-A file is `made_of`, the digest of all sources; a digest of that, of what tells kernels of the same
-sources apart, and of all that follows; then the kernel. It is written over when sources change.
+A file consists of a digest of all sources (`made_of`), a check digest, and the kernel. The check
+digest is made from `made_of`, from what distinguishes kernels of the same sources, and from the
+bytes of the kernel. A file is overwritten when sources have changed.
 """
 
 from __future__ import annotations
@@ -29,34 +31,39 @@ from tezip_h5.kernels import sources
 
 __all__ = ["Kept", "count", "folder", "on_device"]
 
-_TAG = f"-{sys.implementation.cache_tag}{getattr(sys, 'abiflags', '')}-"  # of this Python
-_ENDING = ".kernel"
-_DIGEST = hashlib.sha256().digest_size
-_OLD = 30 * 24 * 3600  # seconds after which one of other sources is of no use to anybody
+# The part of a file's name that says which Python the kernel is for.
+_TAG = f"-{sys.implementation.cache_tag}{getattr(sys, 'abiflags', '')}-"
+_ENDING = ".kernel"  # the ending of a file's name
+_DIGEST = hashlib.sha256().digest_size  # bytes of a digest
+_OLD = 30 * 24 * 3600  # kernels of other sources are removed when they are this old, in seconds
 
 
 def _numbas():
-    """numba's: where a cache may lie, and how a kernel becomes bytes and back."""
+    """numba's object that knows the cache folder, and converts kernels to bytes and back."""
     from numba.core.caching import CompileResultCacheImpl
 
     return CompileResultCacheImpl(folder)
 
 
 def folder() -> str | None:
-    """Where compiled kernels are kept; None where no such place can be written."""
+    """The folder in which compiled kernels are kept; None if no such folder can be written."""
     try:
         return _numbas().locator.get_cache_path()
-    except Exception:  # of numba's, any
+    except Exception:  # any error of numba
         return None
 
 
 @cache
 def _made_of() -> bytes:
+    """The digest of the sources of kernels for the CPU."""
     return sources.digest()
 
 
 def _described(value) -> str:
-    """What a function has been closed over, by which functions of one source differ."""
+    """A text that describes a function's closure, or a value in one.
+
+    Functions of the same source differ in their closures.
+    """
     value = getattr(value, "py_func", value)
     if isinstance(value, FunctionType):
         cells = [_described(cell.cell_contents) for cell in value.__closure__ or ()]
@@ -71,7 +78,7 @@ def _described(value) -> str:
 
 
 class Kept:
-    """One kernel on disk: what numba's dispatchers ask for one.
+    """The cache of one kernel, with the methods that numba's dispatchers call.
 
     Parameters
     ----------
@@ -81,7 +88,7 @@ class Kept:
     Raises
     ------
     Exception
-        Any, where kernels cannot be kept.
+        Any exception, if kernels cannot be kept.
     """
 
     def __init__(self, function):
@@ -93,7 +100,7 @@ class Kept:
         self._name = name.replace("<", "").replace(">", "") + _TAG
 
     def load_overload(self, signature, context):
-        """The kernel; None where it is not there, torn, or made of something else."""
+        """Load the kernel; None if there is none, or if it is damaged or of other sources."""
         try:
             context.refresh()
             path, identity = self._place(signature, context.codegen())
@@ -103,12 +110,12 @@ class Kept:
             if made_of != self._made_of or check != self._check(identity, kernel):
                 return None
             return self._numbas.rebuild(context, pickle.loads(kernel))
-        except Exception:  # of reading, any: it is compiled instead
+        except Exception:  # any error of reading: the kernel is compiled instead
             return None
 
     def save_overload(self, signature, result) -> None:
-        """Keep the kernel, where that is possible."""
-        with contextlib.suppress(Exception):  # a full disk is not the caller's concern
+        """Write the kernel to disk, if that is possible."""
+        with contextlib.suppress(Exception):  # callers need not know of a full disk
             if not sources.unchanged() or not self._numbas.check_cachable(result):
                 return
             path, identity = self._place(signature, result.codegen)
@@ -118,22 +125,23 @@ class Kept:
             _sweep(path.parent)
 
     def flush(self) -> None:
-        """Forget all there is of this kernel."""
+        """Remove all files of this kernel."""
         for path in Path(self.cache_path).glob(f"{self._name}*{_ENDING}"):
             path.unlink(missing_ok=True)
 
     def _place(self, signature, codegen) -> tuple[Path, str]:
-        """The file for a signature and a processor, and what tells it from others."""
+        """The file for a signature and a processor, and a text that identifies the kernel."""
         identity = f"{self._described} {signature} {codegen.magic_tuple()}"
         mark = hashlib.sha256(identity.encode()).hexdigest()[:16]
         return Path(self.cache_path) / f"{self._name}{mark}{_ENDING}", identity
 
     def _check(self, identity: str, kernel: bytes) -> bytes:
+        """The check digest of a kernel."""
         return hashlib.sha256(self._made_of + identity.encode() + b"\n" + kernel).digest()
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
+    """Write a file completely or not at all."""
     other = path.with_name(f"{path.name}.{uuid.uuid4().hex[:16]}")
     try:
         other.write_bytes(data)
@@ -144,13 +152,14 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _first(path: Path) -> bytes:
+    """The digest of sources at the start of a file."""
     with open(path, "rb") as file:
         return file.read(_DIGEST)
 
 
 @cache  # once is enough for a process
 def _sweep(place: Path) -> None:
-    """Remove what nobody reads: numba's own files, and old ones that are made of something else."""
+    """Remove files that nobody reads: those of numba's own cache, and old ones of other sources."""
     for path in place.iterdir():
         with contextlib.suppress(OSError):
             old = path.stat().st_mtime < time.time() - _OLD
@@ -162,18 +171,19 @@ def _sweep(place: Path) -> None:
 
 @cache
 def _made_of_cuda() -> str:
+    """The name of the folder for kernels for CUDA of these sources."""
     return f"cuda-{sources.digest(cuda=True).hex()[:32]}"
 
 
 def on_device(function):
-    """A cache of numba's for a kernel for CUDA, in a folder that only these sources have.
+    """numba's own cache for a kernel for CUDA, in a folder that belongs to these sources only.
 
-    It knows of launches what `Kept` does not.
+    `Kept` cannot serve here, because it knows nothing of kernel launches.
 
     Raises
     ------
     Exception
-        Any, where kernels cannot be kept.
+        Any exception, if kernels cannot be kept.
     """
     from numba.cuda.dispatcher import CUDACache
 
@@ -201,7 +211,7 @@ def on_device(function):
 
 @cache
 def _sweep_folders(place: Path) -> None:
-    """Remove folders of other sources for CUDA, where they have not been used for long."""
+    """Remove the folders of other sources for CUDA that have not changed for long."""
     for path in place.parent.glob("cuda-*"):
         with contextlib.suppress(OSError):
             if path != place and path.stat().st_mtime < time.time() - _OLD:
@@ -209,7 +219,10 @@ def _sweep_folders(place: Path) -> None:
 
 
 def count() -> tuple[int, int]:
-    """How many kernels this Python finds compiled, and how many it will compile anew."""
+    """The number of kernels on disk of these sources, and the number of those of other sources.
+
+    Both are for this Python. It will compile the latter again.
+    """
     counts = [0, 0]
     for path in Path(folder()).glob(f"*{_TAG}*{_ENDING}"):
         with contextlib.suppress(OSError):

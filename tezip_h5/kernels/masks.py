@@ -1,7 +1,8 @@
-"""Masks of samples, each coded beside one that is known (numba, no GIL).
+"""Code masks of samples, each with an earlier mask as context (numba, without the GIL).
 
-Contexts are neighbours on both sides, in the manner of JBIG2's generic refinement regions (ITU-T
-T.88, 6.3): of this mask those that were coded before, of the other one those around.
+The context of a bit consists of neighbours in both masks, as in the generic refinement regions of
+JBIG2 (ITU-T T.88, 6.3). In this mask they are neighbours that were coded before. In the earlier
+mask, they surround the bit on all sides.
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ from tezip_h5.kernels.arithmetic import RATES, code_bit, learned
 from tezip_h5.kernels.compiling import inlined, kernel
 
 BEFORE, BEHIND = 2, 1
-"""Margins of zeros above and left of a mask, and below and right of it."""
+"""The margins of zeros around a mask: `BEFORE` above and left, `BEHIND` below and right."""
 
 ROWS, SAMPLES = 4, 1 << 12
-"""Counters: of rows that are those of the other mask, of samples in the others."""
+"""The numbers of counters: for whether a row equals that of the other mask, and for single bits."""
 
 
 @inlined
 def _decision(decoding, bit, place, counters, coder, stream):
+    """Code one decision with the counter at `place`, which learns from it."""
     counter = int64(counters[place])
     chance = min(max(counter >> 16, int64(1)), int64(65535))
     bit = code_bit(decoding, bit, chance, coder, stream)
@@ -29,6 +31,7 @@ def _decision(decoding, bit, place, counters, coder, stream):
 
 @inlined
 def _context(mask, other, y, x):
+    """The context of a bit: eleven neighbours, six in this mask and five in the other one."""
     found = int64(mask[y, x - 1]) | int64(mask[y, x - 2]) << 1
     found |= int64(mask[y - 1, x - 1]) << 2 | int64(mask[y - 1, x]) << 3
     found |= int64(mask[y - 1, x + 1]) << 4 | int64(mask[y - 2, x]) << 5
@@ -40,9 +43,9 @@ def _context(mask, other, y, x):
     int64(boolean, uint8[:, ::1], uint8[:, ::1], int64, uint32[::1], int64[::1], uint8[::1]),
 )
 def code_mask(decoding, mask, other, kind, counters, coder, stream):
-    """Encode or decode `mask` beside `other`, both with margins; returns 0.
+    """Encode or decode `mask` with `other` as context; returns 0.
 
-    `kind` (0 or 1) tells which half of the counters serves it.
+    Both have margins. `kind`, 0 or 1, selects a half of the counters.
     """
     rows, columns = mask.shape[0] - BEHIND, mask.shape[1] - BEHIND
     row_counters, counters = counters[kind * (ROWS // 2) :], counters[ROWS + kind * SAMPLES // 2 :]

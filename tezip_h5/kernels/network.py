@@ -1,10 +1,10 @@
-"""The CPU kernels of the integer PredNet (numba, no GIL, compiled once and cached).
+"""Kernels of the integer PredNet for the CPU (numba, without the GIL, kept on disk).
 
-`prediction.reference` defines what they compute. A layer's tensor x is float32 (channels,
-rows + 2, columns + 2), the frame of zeros around it included; its values are integers, and so
-are the accumulators, below 2**24 in magnitude: float32 holds them exactly, whatever the order
-of summation and whether or not the processor fuses multiplication and addition. That, and only
-that, is why `contract` is allowed here.
+`prediction.reference` defines what they compute. The tensor x of a layer is float32 (channels,
+rows + 2, columns + 2); it includes a border of zeros. Its values are integers. So are the
+accumulators, which are below 2**24 in magnitude, so float32 holds them exactly. Their values
+depend neither on the order of summation, nor on whether the processor fuses multiplication and
+addition. Only for this reason is `contract` allowed here.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from tezip_h5.kernels.compiling import inlined, kernel
 _TENSOR = float32[:, :, ::1]
 _LEVELS = int32[:, :, ::1]
 
-ACTIVATION = 255
-GATE = 256
-PREACTIVATION = 1023
-CELL = 2047
-CHANGE_BITS = 3
+ACTIVATION = 255  # largest activation
+GATE = 256  # a gate that is fully open
+PREACTIVATION = 1023  # largest magnitude of the input of the table of tanh
+CELL = 2047  # largest magnitude of the state of an LSTM cell
+CHANGE_BITS = 3  # changes and errors have this many more bits than the frame itself
 
 
 @inlined
 def _rescale(value, bits):
+    """value / 2**bits, rounded; `bits` may be negative."""
     if bits > 0:
         return (value + (int64(1) << (bits - 1))) >> bits
     return value << -bits
@@ -40,10 +41,10 @@ def _clamp(value, low, high):
     fastmath={"contract"},
 )
 def convolve(x, weights, bias, first, stop, out):
-    """3x3 convolution, of the rows from `first` to before `stop`.
+    """Compute the rows from `first` up to but not including `stop` of a 3x3 convolution.
 
-    `weights` is (out / 4, in, 4, 9): four output channels at a time share the nine inputs of
-    a pixel, and the loop over a row becomes vector instructions. `out` is (out, rows, columns).
+    `weights` is (out / 4, in, 4, 9). Four output channels at a time share the nine inputs of a
+    pixel, and the compiler vectorises the loop over a row. `out` is (out, rows, columns).
     """
     columns = out.shape[2]
     for y in range(first, stop):
@@ -90,10 +91,11 @@ def convolve(x, weights, bias, first, stop, out):
 
 @kernel(void(_LEVELS, _LEVELS, _LEVELS, int64, int64, int64, _TENSOR))
 def show_changes(levels, last, prediction, patch, offset, shift, x):
-    """Write what the first layer sees, with `skip`: the frame, its change, its error.
+    """Write the input of the first layer of a network with `skip` to `x`.
 
-    `levels`, `last` and `prediction` are (C, h, w); `x` takes patches beyond their edges
-    from the nearest pixel. Its channels: frame, change, and the error's two signs.
+    The channels of `x` are those of the frame, of its change since the last frame, of positive
+    errors of the prediction, and of negative ones. `levels`, `last` and `prediction` are (C, h,
+    w). Where patches extend beyond the frame, they repeat the nearest pixel.
     """
     channels, height, width = levels.shape
     count = channels * patch * patch
@@ -118,9 +120,10 @@ def show_changes(levels, last, prediction, patch, offset, shift, x):
 
 @kernel(void(_LEVELS, _LEVELS, int64, int64, int64, _TENSOR))
 def show_errors(levels, ahat, patch, offset, shift, x):
-    """Write what the first layer sees, without `skip`: the two signs of the error.
+    """Write the input of the first layer of a network without `skip` to `x`.
 
-    `ahat` is (C * patch**2, rows, columns), the last prediction on the network's scale.
+    The channels of `x` are those of positive errors and of negative errors. `ahat` is (C *
+    patch**2, rows, columns), the last prediction on the scale of the network.
     """
     channels, height, width = levels.shape
     count = channels * patch * patch
@@ -141,7 +144,7 @@ def show_errors(levels, ahat, patch, offset, shift, x):
 
 @kernel(void(_TENSOR, uint8[::1], _LEVELS, _TENSOR))
 def pool_errors(accumulators, shift, ahat, x):
-    """A of a layer from its accumulators (ReLU, maximum of 2x2), and E = A - Ahat into `x`."""
+    """Compute A of a layer (ReLU, maximum of 2x2 accumulators), and write E = A - Ahat to `x`."""
     count, rows, columns = ahat.shape
     for k in range(count):
         bits = int32(shift[k])
@@ -149,7 +152,7 @@ def pool_errors(accumulators, shift, ahat, x):
         for i in range(rows):
             above, below = accumulators[k, 2 * i], accumulators[k, 2 * i + 1]
             for j in range(columns):
-                # Rescaling is monotonic: the largest accumulator gives the largest A.
+                # Rescaling is monotonic, so the largest accumulator gives the largest A.
                 largest = max(
                     max(above[2 * j], above[2 * j + 1]), max(below[2 * j], below[2 * j + 1])
                 )
@@ -161,7 +164,7 @@ def pool_errors(accumulators, shift, ahat, x):
 
 @kernel(void(_TENSOR, uint8[::1], _LEVELS))
 def rectify(accumulators, shift, out):
-    """Ahat of a layer from its accumulators: ReLU with a ceiling."""
+    """Compute Ahat of a layer from its accumulators: ReLU with an upper limit."""
     for k in range(out.shape[0]):
         bits = int32(shift[k])
         half = (int32(1) << bits) >> int32(1)
@@ -173,10 +176,10 @@ def rectify(accumulators, shift, out):
 
 @kernel(void(_TENSOR, uint8[::1], int16[::1], int16[::1], _LEVELS, _TENSOR, _TENSOR))
 def update(accumulators, shift, tanh_input, tanh_cell, cell, r, below):
-    """One step of a layer's LSTM: `cell` in place, the new R into `r`.
+    """Update the LSTM of a layer: `cell` in place, and the new R is written to `r`.
 
-    `below`, unless it has no channels, is the part of the lower layer's tensor that takes R at
-    twice the size.
+    `below` is the part of the lower layer's tensor that receives R at twice the size. For the
+    lowest layer it has no channels.
     """
     count, rows, columns = cell.shape
     for k in range(count):
@@ -207,9 +210,10 @@ def update(accumulators, shift, tanh_input, tanh_cell, cell, r, below):
 
 @kernel(void(_TENSOR, uint8[::1], _LEVELS, int64, int64, int64, int64, int64, _LEVELS))
 def output(accumulators, shift, levels, top, patch, offset, exponent, skip, prediction):
-    """Prediction (C, h, w) of the next frame's levels, from the last frame's and the network.
+    """Compute the prediction (C, h, w) of the next frame's levels.
 
-    `exponent` is what brings levels to the network's scale (the chunk's shift).
+    It is made from the last frame's levels and the output of the network. `exponent` is the shift
+    that brings the levels of this chunk to the scale of the network.
     """
     channels, height, width = levels.shape
     for row in range(patch):

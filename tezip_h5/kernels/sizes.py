@@ -1,6 +1,7 @@
-"""Sizes that coders share with their kernels: they are known here before anything is compiled.
+"""Sizes that coders share with their kernels. Importing them compiles nothing.
 
-Most are of the context-mixing coder's adaptive state, one set for every of its kernels.
+Most of them are sizes of the adaptive state of the context-mixing coder. Each of its kernels has
+its own set of sizes.
 """
 
 from __future__ import annotations
@@ -14,17 +15,21 @@ __all__ = ["COARSE", "FINE", "FIRST_COUNTER", "LANES", "MISSED_MOST", "TONES", "
 
 @dataclass(frozen=True)
 class Sizes:
-    """Sizes of the adaptive state.
+    """The sizes of the adaptive state of the mixing coder.
 
     Attributes
     ----------
-    contexts, mixers, refiners : tuple of int
-        Number of contexts of every kind of context, mixer selector and refining table.
+    contexts : tuple of int
+        The number of contexts of each context model.
+    mixers : tuple of int
+        The number of weight sets of each mixer, one of which is selected for a pixel.
+    refiners : tuple of int
+        The number of tables of each refining stage, which corrects mixed probabilities.
     slots : int
-        Decisions told apart in every context.
+        The number of different decisions about a symbol. Each has a counter in every context.
     curves : int
-        Distributions of the residual that the mixers see besides; 0 also leaves out what is
-        fitted nearby.
+        The number of distributions of the residual that mixers take as further inputs. If it is
+        0, predictions that are fitted to nearby samples are left out, too.
     """
 
     contexts: tuple[int, ...]
@@ -35,60 +40,66 @@ class Sizes:
 
     @property
     def fine(self) -> bool:
-        """Whether everything that takes time is in."""
+        """Whether the kernel of these sizes is the thorough one: slower, and compressing better."""
         return self.curves > 0
 
     @property
     def inputs(self) -> int:
-        """Inputs of a mixer, but for the constant one."""
+        """The number of inputs of a mixer, not counting the constant input."""
         return len(self.contexts) + self.curves
 
     @property
     def weight_columns(self) -> int:
-        """Length of a row of a mixer's weights: the constant input's is among them, and behind
-        them stands how many decisions the row has seen."""
+        """The length of a row of mixer weights.
+
+        It has a weight for each input, one for the constant input, and at the end the number of
+        decisions that the row has seen.
+        """
         return self.inputs + 2
 
     @property
     def places(self) -> int:
-        """Rows chosen for one pixel, and behind them room for the mixers' dot products."""
+        """The number of rows that are selected for a pixel, plus room for mixers' dot products."""
         return len(self.contexts) + 2 * len(self.mixers) + len(self.refiners)
 
     @property
     def marks(self) -> int:
-        """Neighbours that a symbol may repeat."""
+        """The number of neighbours whose values a symbol may repeat."""
         return 8 if self.fine else 6
 
     @property
     def first_weight(self) -> int:
-        """What every weight of a mixer begins with: 1.2 in all."""
+        """The initial value of each weight of a mixer; all of them add up to 1.2."""
         return 78643 // self.inputs
 
     @property
     def offsets(self) -> np.ndarray:
-        """First row of every context, mixer and refining table, each among its kind."""
+        """The first row of each context model, mixer and refiner in the array of its kind."""
         starts = [np.cumsum((0, *s[:-1])) for s in (self.contexts, self.mixers, self.refiners)]
         return np.concatenate(starts).astype(np.int64)
 
 
 LANES = 16
-"""Rows that the linear coder computes together, and its streams: row y is in stream y % LANES."""
+"""The number of rows that the linear coder computes together, and the number of its streams.
+Row y is coded in stream y % LANES."""
 
 TONES = 64
-"""Classes of the predicted level, from dark to bright."""
+"""The number of classes of predicted levels, from dark to bright."""
 
 MISSED_MOST = 1 << 24
-"""By how much a prediction can miss, in 1/64 symbols."""
+"""The largest error of a prediction that is recorded, in 1/64 symbols."""
 
 BEYOND = 16
-"""No decoder reads so many bytes behind the end of a stream, unless that is damaged."""
+"""A decoder that reads this many bytes beyond the end of a stream has a damaged stream."""
 
 AHEAD = 3
-"""But at least these: a code has four bytes, of which the encoder's last is one."""
+"""A decoder always reads at least this many bytes beyond the end of a stream. Its code has four
+bytes, and the last byte of the encoder is only one of them."""
 
 FIRST_COUNTER = 1 << 31
-"""What counters begin with: even chances, and nothing seen."""
+"""The initial value of a counter: the probability 1/2, and no decisions seen."""
 
+# The sizes of the fast and of the thorough kernel.
 COARSE = Sizes(contexts=(256, 81, 81, 90, 64), mixers=(20,), refiners=(10,), slots=12, curves=0)
 FINE = Sizes(
     contexts=(

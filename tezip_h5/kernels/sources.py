@@ -1,7 +1,8 @@
-"""What kernels are made of: sources, and versions of what compiles them.
+"""The digest of everything that compiled kernels depend on: sources, and versions of compilers.
 
-A kernel holds what it calls and every constant that it reads, of whatever file. So any of these
-files may change any kernel; those in the room for CUDA only those for CUDA.
+A compiled kernel contains the functions that it calls and the constants that it reads, from any
+file. So a change of any of these files may change any kernel. The files in the package for CUDA
+change kernels for CUDA only.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _FOLDER = Path(__file__).parent
 
 
 def _files(folder):
-    """Every source in a folder and its rooms, which may lie in an archive: (name, file)."""
+    """Yield (name, file) of all sources in a folder and its subfolders, maybe in an archive."""
     for entry in folder.iterdir():
         if entry.is_dir() and entry.name != "__pycache__":
             yield from ((f"{entry.name}/{name}", file) for name, file in _files(entry))
@@ -27,17 +28,17 @@ def _files(folder):
 
 
 def digest(cuda: bool = False) -> bytes:
-    """32 bytes that are others as soon as any source is another, or numba, or llvmlite.
+    """A digest (32 bytes) of all sources and of the versions of numba and llvmlite.
 
     Parameters
     ----------
     cuda : bool
-        Of kernels for CUDA. Their own sources are among these, and numba-cuda.
+        Whether to include the sources of the kernels for CUDA, and the version of numba-cuda.
 
     Raises
     ------
     Exception
-        Any, where sources cannot be read, or there are none.
+        Any exception, if the sources cannot be read, or if there are none.
     """
     from importlib import metadata, resources
 
@@ -48,7 +49,7 @@ def digest(cuda: bool = False) -> bytes:
     if cuda:
         versions.append(metadata.version("numba-cuda"))
     found = hashlib.sha256(" ".join(versions).encode())
-    if getattr(sys, "frozen", False):  # the sources lie in the program
+    if getattr(sys, "frozen", False):  # the sources are part of the executable
         files = {"": Path(sys.executable)}
     else:
         files = dict(_files(resources.files(__package__)))
@@ -63,7 +64,7 @@ def digest(cuda: bool = False) -> bytes:
 
 
 def _stamps() -> list:
-    """What the file system says of the sources; of their archive, where they lie in one."""
+    """Size, times and inode of each source, or of the archive that contains them."""
     if _FOLDER.is_dir():
         paths = [path for _, path in sorted(_files(_FOLDER))]
     else:
@@ -75,6 +76,7 @@ def _stamps() -> list:
     return found
 
 
+# The stamps at the time when this module was imported, before any other module of kernels.
 try:
     _FIRST = _stamps()
 except OSError:
@@ -83,8 +85,11 @@ except OSError:
 
 @cache
 def _as_written(name: str) -> bool:
-    """Whether Python runs of a module what its source says: what Python keeps compiled, it
-    compares with the source by time, to the second, and by size."""
+    """Whether the code of a module is that of its source file.
+
+    Python may run an old .pyc file, because it compares it with the source only by size and by
+    time in seconds.
+    """
     specification = getattr(sys.modules[name], "__spec__", None)
     loader = getattr(specification, "loader", None)
     source = loader.get_data(specification.origin)
@@ -94,8 +99,8 @@ def _as_written(name: str) -> bool:
 def unchanged() -> bool:
     """Whether this process runs the sources that `digest` reads.
 
-    It does not where an upgrade came after it had begun, or where Python took an old source for
-    one of the same second.
+    It does not if the package was upgraded after the process had started, or if Python runs an
+    old .pyc file (see `_as_written`).
     """
     try:
         if getattr(sys, "frozen", False):

@@ -1,7 +1,8 @@
-"""Compiling, watched: said once before it begins, so that nobody waits for a minute without a
-word, and timed, so that nobody takes it for the speed of a codec.
+"""Announce and time the compilation of kernels.
 
-numba tells of every function that it compiles, and of none that its cache on disk has.
+Users are told before the first compilation begins, since it takes a minute or two. The time is
+measured, so that reports of a codec's speed can leave it out. numba sends an event for each
+function that it compiles, and none for kernels that are read from disk.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ _log = logging.getLogger("tezip_h5")
 
 
 class Compiles(event.Listener):
-    """What is compiled while this is entered; only one may be at a time.
+    """A context manager that notices whether kernels are compiled inside it.
+
+    Only one may be entered at a time.
 
     Attributes
     ----------
     seconds : float
-        Wall time of all visits in which a kernel was compiled.
+        The wall time spent inside, counting only the times when a kernel was compiled.
     """
 
     def __init__(self):
@@ -41,7 +44,7 @@ class Compiles(event.Listener):
             self.seconds += time.perf_counter() - self._entered
 
     def on_start(self, event) -> None:
-        """Called by numba before it compiles a function, whoever's it is."""
+        """numba calls this before it compiles any function, also one of other packages."""
         module = event.data["dispatcher"].py_func.__module__
         if self._began or not module.startswith("tezip_h5."):
             return
@@ -52,4 +55,4 @@ class Compiles(event.Listener):
             _log.warning("compiling for this processor, %s; this takes a minute or two", kept)
 
     def on_end(self, event) -> None:
-        """Called by numba afterwards."""
+        """numba calls this after it has compiled a function."""
