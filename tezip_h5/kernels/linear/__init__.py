@@ -1,1 +1,1 @@
-"""The linear coder, for the processor."""
+"""Kernels of the linear coder for the CPU."""

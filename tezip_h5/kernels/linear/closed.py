@@ -1,4 +1,7 @@
-"""Kernel of the linear coder's encoder for samples that are found in a closed loop: a wave."""
+"""The encoder kernel of the linear coder for planes with a tolerance, computed as a wave.
+
+Here predictions use reconstructed samples (a closed loop), so samples depend on each other.
+"""
 
 from __future__ import annotations
 
@@ -48,20 +51,20 @@ from tezip_h5.kernels.linear.wave import (
     mend,
 )
 
-# The original's levels, and what is found, line by line.
+# Fields of the wave: the original levels, and the symbols and contexts that are found.
 LEVEL, SYMBOL, CONTEXTS = range(END, END + 3 * FIELD, FIELD)
 WAVE = END + 3 * FIELD
 
 
 def _quotient(numerator, stride):
-    """The quotient of two numbers that are not negative, and of 20 bits if they are int32."""
+    """The quotient of two numbers >= 0. If they are int32, they have at most 20 bits."""
 
 
 @overload(_quotient)
 def _quotient_of(numerator, stride):
     if numerator == int32:
-        # Floats are sure of it: half a unit lies (numerator + 1/2) / stride from any integer,
-        # and rounding twice moves it by less.
+        # Floats give the exact quotient: (numerator + 1/2) / stride is at least 1/2 / stride away
+        # from any integer, and two roundings change it by less.
         return lambda numerator, stride: np.int32(
             (np.float32(numerator) + np.float32(0.5)) * (np.float32(1) / np.float32(stride))
         )
@@ -70,8 +73,10 @@ def _quotient_of(numerator, stride):
 
 @inlined
 def _quantize(kind, wave, now, plan):
-    """Symbols, samples and magnitudes of a step, from levels and predictions; where a level is
-    below the lowest, any sample will do, and what is predicted stays."""
+    """Compute symbols, samples and magnitudes of a step from levels and predictions.
+
+    Where a level is below the lowest level, any sample is allowed, and the prediction is taken.
+    """
     low, high, scale = kind(plan[LOW]), kind(plan[HIGH]), kind(plan[SCALE])
     tolerance, stride = kind(plan[TOLERANCE]), kind(2 * plan[TOLERANCE] + 1)
     zero, fold, largest = kind(0), kind(fold_of(plan)), kind(LARGEST)
@@ -96,7 +101,7 @@ def _quantize(kind, wave, now, plan):
 
 @inlined
 def _emit(kind, step, top, rows, width, plan, wave, sizes, classes, found, bits, filled, fields):
-    """Store and count what a block of steps has found; `sizes` is the plane of magnitudes."""
+    """Store and count the symbols of a block of steps; `sizes` is the plane of magnitudes."""
     symbols, contexts, counts = found
     fold, scale, largest = kind(fold_of(plan)), kind(plan[SCALE]), kind(LARGEST)
     for lane in range(rows):
@@ -157,7 +162,7 @@ def _model(kind, levels, own, taps, plan, classes, found, bits, filled):
 
 @kernel(MODEL)
 def model(levels, own, taps, plan, classes, found, bits, filled):
-    """What `emit.MODEL` says, of a plane with a tolerance, or with free samples."""
+    """Encode a plane with a tolerance or with free samples, as `emit.MODEL` describes."""
     if plan[SMALL]:
         _model(np.int32, levels, own, taps, plan, classes, found, bits, filled)
     else:

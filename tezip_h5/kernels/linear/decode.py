@@ -1,4 +1,4 @@
-"""Kernel of the linear coder's decoder."""
+"""The decoder kernel of the linear coder."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ WAVE = END + LANES
 
 @inlined
 def _look_up(kind, wave, first, end, classes, tables, slots, words, lanes):
-    """Symbols of some lanes in a step, by their contexts and states; returns their bits, or-ed."""
+    """Decode the symbols of some lanes in a step. Returns the bitwise or of all of them."""
     states, positions = lanes[0], lanes[1]
     seen = int64(0)
     for i in range(first, end):
@@ -61,7 +61,7 @@ def _look_up(kind, wave, first, end, classes, tables, slots, words, lanes):
         table = uint64(tables[context]) << uint64(PRECISION)
         slot = int64(slots[table | uint64(state & 4095)])
         state = (((slot >> 12) & 4095) + 1) * (state >> PRECISION) + (slot & 4095)
-        short = (state - LOWEST) >> 63  # not a comparison, of which a branch would be made
+        short = (state - LOWEST) >> 63  # a comparison would be compiled to a branch
         state = (state << (short & 16)) | (int64(words[uint64(position)]) & short)
         states[lane], positions[lane] = state, position - short
         seen |= slot >> 24
@@ -71,7 +71,7 @@ def _look_up(kind, wave, first, end, classes, tables, slots, words, lanes):
 
 @inlined
 def _complete(kind, wave, first, end, bits, lanes):
-    """Append to large symbols their low bits."""
+    """Read the low bits of large symbols."""
     for i in range(first, end):
         lane = uint64(i)
         symbol, start = int64(wave[uint64(CELL) + lane]), lanes[2, lane]
@@ -87,10 +87,10 @@ def _complete(kind, wave, first, end, bits, lanes):
 
 @inlined
 def _settle(kind, wave, now, plan):
-    """Samples and the magnitudes of symbols, from symbols and predictions."""
+    """Compute samples and magnitudes from symbols and predictions."""
     low, high = kind(plan[LOW]), kind(plan[HIGH])
     scale, stride = kind(plan[SCALE]), kind(2 * plan[TOLERANCE] + 1)
-    # No cell is larger than any that changes a sample: products stay as small as samples.
+    # Larger cells would not change a sample any more. The limit keeps products small.
     most = kind((plan[HIGH] - plan[LOW]) // (2 * plan[TOLERANCE] + 1) + 1)
     zero, fold, largest = kind(0), kind(fold_of(plan)), kind(LARGEST)
     for i in range(LANES):
@@ -158,13 +158,14 @@ def _decode(kind, own, taps, plan, classes, coder, words, bits, lanes, limits):
     )
 )
 def decode(own, taps, plan, classes, coder, words, bits, lanes, limits):
-    """Decode one plane into `own`.
+    """Decode one plane into `own` (see `plan`).
 
-    `coder`: the table of each context; symbol << 24 | frequency - 1 << 12 | place of each slot.
-    `lanes` (3, lanes): the state of each lane's stream, its place in `words` and in `bits`; they
-    go on from plane to plane. `limits` (2, lanes): where its words and bits end. Behind each
-    lane's there are w words and w + 2 words of bits more, of whatever value. Returns 1 when a
-    stream ended before its rows did, else 0.
+    A lane is one of `LANES` streams. `coder` has two arrays: the table of each context, and
+    symbol << 24 | frequency - 1 << 12 | place for each slot of each table. `lanes` (3, lanes)
+    holds the state of each stream and its positions in `words` and `bits`, and continues from
+    plane to plane. `limits` (2, lanes) says where its words and bits end. After the words of each
+    stream there must be w more words, and after its bits w + 2 more words, of any value. Returns 1
+    if a stream ended too early, else 0.
     """
     if plan[SMALL]:
         return _decode(np.int32, own, taps, plan, classes, coder, words, bits, lanes, limits)

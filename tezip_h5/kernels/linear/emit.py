@@ -1,4 +1,4 @@
-"""What the linear coder's encoder does with predicted samples: symbols, contexts, counts."""
+"""The last step of the encoder kernels of the linear coder: store and count symbols."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ __all__ = [
     "emit",
 ]
 
-# A block of columns, of whose samples one array holds all: a compiler vectorizes a loop over
-# fields that lie at distances it knows.
+# One array holds all fields of a block of columns. The distances of fields are constants, so the
+# compiler can vectorize loops over them.
 BLOCK = 256
 CONTEXT, SYMBOL, SIZE = 0, BLOCK, 2 * BLOCK
 FIELDS = 3 * BLOCK
@@ -35,22 +35,22 @@ MODEL = void(
     uint32[:, ::1],
     int64[::1],
 )
-"""Of ``model(levels, own, taps, plan, classes, found, bits, filled)``, which finds symbols,
-contexts and low bits of one plane; its reconstruction goes into `own`.
+"""The signature of ``model(levels, own, taps, plan, classes, found, bits, filled)``, which finds
+the symbols, contexts and low bits of one plane, and writes its reconstruction to `own`.
 
-`found`: symbols and contexts, both (h, w), and how often each symbol (column) was found in each
-context (row). `bits`: words of low bits for each lane, zero where none are yet; `filled` counts
-the bits there.
+`found` receives symbols and contexts, both (h, w), and the counts of each symbol (column) in each
+context (row). `bits` receives the low bits of each lane; it must be zero beyond them. `filled` is
+the number of low bits of each lane.
 """
 
-_OCTAVES = np.maximum(np.frexp(np.arange(4096))[1] - 1, 0).astype(np.uint8)  # floor of log2
+_OCTAVES = np.maximum(np.frexp(np.arange(4096))[1] - 1, 0).astype(np.uint8)  # log2, rounded down
 
 
 @inlined
 def _part_low_bits(symbol, bits, position):
-    """Put a symbol's low bits in `bits` from `position` on, if it has any; no branch.
+    """Write the low bits of a symbol, if it has any, to `bits` at `position`, without branches.
 
-    Returns what the tables know of it, and where its bits end.
+    Returns the symbol without low bits, which is the one in the tables, and the new position.
     """
     mask = -int64(symbol >= DIRECT)
     octave = int64(_OCTAVES[uint64(min(symbol, _OCTAVES.size - 1))])
@@ -67,14 +67,14 @@ def _part_low_bits(symbol, bits, position):
 
 @inlined
 def emit(fields, classes, symbols, contexts, counts, bits, position):
-    """Store and count what `fields` hold of as many samples as `symbols` (n,) and `contexts` take.
+    """Store and count the first n samples in `fields`; `symbols` and `contexts` are (n,).
 
-    The low bits of large symbols are put aside from `position` on; returns where they end.
+    The low bits of large symbols are written to `bits` at `position`. Returns the new position.
     """
     large = 0
     for i in range(symbols.size):
         large += np.int32(fields[SYMBOL + i] >= DIRECT)
-    many = large > symbols.size // 2  # where many are, a branch would be mispredicted
+    many = large > symbols.size // 2  # then a branch for large symbols would not pay
     for i in range(symbols.size):
         found = uint64(fields[CONTEXT + i])
         context = int64(classes[found >> uint64(ACTIVITY)]) + int64(found & uint64(PATTERN))

@@ -1,6 +1,6 @@
-"""Kernel of the linear coder's encoder for samples that are exact, row by row.
+"""The encoder kernel of the linear coder for lossless planes, computed row by row.
 
-Nothing then waits for the sample before to be quantized: all of a row is computed side by side.
+All reconstructed samples are known beforehand, so the samples of a row are computed in parallel.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from tezip_h5.kernels.linear.sample import context_of, pattern_of, rules_of, val
 
 @inlined
 def _symbols(kind, y, first, count, own, plan, rules, guess, fields):
-    """Symbols, their magnitudes and the patterns of contexts in columns from `first` on."""
+    """Compute symbols, their magnitudes and patterns of contexts of the columns from `first` on."""
     frame, before, _, _ = own
     channel = plan[CHANNEL]
     row, above_row = frame[channel, y + 2][first:], frame[channel, y + 1][first:]
@@ -84,7 +84,7 @@ def _symbols(kind, y, first, count, own, plan, rules, guess, fields):
 
 @inlined
 def _activities(kind, y, first, count, own, plan, energy, fields):
-    """Activities: what `surroundings` says in `energy`, and the magnitudes beside and above."""
+    """Compute activities from `energy` (see `surroundings`) and the magnitudes left and above."""
     magnitudes, channel = own[2], plan[CHANNEL]
     row, above = magnitudes[channel, y + 2][first:], magnitudes[channel, y + 1][first:]
     energy = energy[first:]
@@ -129,7 +129,7 @@ def _model(kind, levels, own, taps, plan, classes, found, bits, filled):
 
 @kernel(MODEL)
 def model(levels, own, taps, plan, classes, found, bits, filled):
-    """What `emit.MODEL` says, of a plane of which every sample is known before."""
+    """Encode a lossless plane, as `emit.MODEL` describes."""
     if plan[SMALL]:
         _model(np.int32, levels, own, taps, plan, classes, found, bits, filled)
     else:

@@ -1,4 +1,7 @@
-"""Kernels of the linear coder's search: samples, their covariance, what weights would cost."""
+"""Kernels with which the linear coder's encoder searches weights and tables.
+
+They collect features of samples, their covariance, and the bits that candidates would take.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +19,18 @@ from tezip_h5.kernels.linear.plan import (
     TOLERANCE,
 )
 
-OWN_FEATURES = 7  # W, WW, N, NW, NE, median, drift
-ACTIVITIES = 12  # classes in which symbols are counted
-_SYMBOLS, _BLOCK = 64, 64
+OWN_FEATURES = 7  # features from this plane: W, WW, N, NW, NE, median, drift
+ACTIVITIES = 12  # number of activity classes in which symbols are counted
+_SYMBOLS, _BLOCK = 64, 64  # number of symbols; samples whose products are summed up together
 
 
 @inlined
 def _seen(levels, past, y, x, predicted, tolerance):
-    """About what the decoder will have of a sample: itself if lossless, else what remains of
-    it after quantization around the frame before, or with noise as large as quantization's."""
+    """Estimate the reconstruction of a sample.
+
+    If lossless it is the sample. Otherwise, it is the sample quantised around the last frame, or
+    the sample with noise as large as that of quantization.
+    """
     level = int64(levels[y, x])
     if tolerance == 0:
         return level
@@ -38,10 +44,11 @@ def _seen(levels, past, y, x, predicted, tolerance):
 
 @kernel(int64(int32[:, ::1], _OWN, _TAPS, int64[::1], int64[::1], int64, float32[:, ::1]))
 def sample(levels, own, taps, plan, lattice, mean, out):
-    """Fill rows of `out`: the features of a sample, its own value, its activity.
+    """Fill each row of `out` with the features of a sample, its value and its activity.
 
-    Neighbours in this plane are the original's, as coarse as they will be. `lattice`: first
-    row, first column, steps. Values are differences from `mean`. Returns the number of rows.
+    Neighbours in this plane are original samples with the estimated effect of quantization.
+    `lattice` is the first row, the first column, and the steps between samples. Values are
+    differences from `mean`. Returns the number of rows.
     """
     frame, before, _, _ = own
     height, width = levels.shape
@@ -92,10 +99,10 @@ def sample(levels, own, taps, plan, lattice, mean, out):
 
 @kernel(float64(float32[:, ::1], float64, float64[:, ::1]), fastmath={"reassoc", "contract"})
 def covariance(samples, floor, out):
-    """Add products of features and value, weighted by 1 / (activity + floor), to `out`.
+    """Add the products of features and value, weighted by 1 / (activity + floor), to `out`.
 
-    Returns the sum of weights. A block of samples is turned, so that a sum runs along it: in
-    any order, which makes vectors of it.
+    Returns the sum of weights. Blocks of samples are transposed, so that sums run along rows. The
+    order of summation is free, so the compiler can vectorize them.
     """
     features = samples.shape[1] - 1
     turned = np.zeros((features, _BLOCK))
@@ -128,11 +135,11 @@ def covariance(samples, floor, out):
 
 @kernel(void(float32[:, ::1], float32[:, ::1], float32[::1], int64[::1], float64[:, ::1]))
 def costs(samples, weights, offsets, plan, found):
-    """What the symbols of samples take if they are predicted by `weights`.
+    """Estimate the bits of samples' symbols for several candidates for the weights.
 
-    `weights`: a column for each candidate; `offsets` is added to its predictions. Fills `found`:
-    a row for each candidate, the bits of the best tables for symbols by activity, and the mean
-    size of symbols.
+    `weights` has a column for each candidate; `offsets` are added to predictions. `found` receives
+    a row for each candidate: the bits with ideal tables for each activity class, and the mean
+    magnitude of symbols.
     """
     features = weights.shape[0]
     step = float32(1.0) / float32(2 * plan[TOLERANCE] + 1)
@@ -170,7 +177,7 @@ def costs(samples, weights, offsets, plan, found):
                     bits -= count * np.log2(float64(count))
                     if symbol < DIRECT:
                         size += count * (0.5 * symbol)
-                    else:  # the octave, with its low bits
+                    else:  # an octave of symbols, which have low bits
                         low = symbol - DIRECT + 5
                         bits += count * low
                         size += count * float64(int64(1) << (low - 1))
@@ -181,7 +188,10 @@ def costs(samples, weights, offsets, plan, found):
 
 @kernel(int64(int32[:, ::1], int64[::1]))
 def totals(counts, found):
-    """Add up each row of counts in `found`; returns the last column that has any, or -1."""
+    """Write the sum of each row of counts to `found`.
+
+    Returns the last column that is not all zero, or -1.
+    """
     last = int64(-1)
     for i in range(len(counts)):
         total = int64(0)
@@ -197,11 +207,11 @@ def totals(counts, found):
 
 @kernel(void(int32[:, ::1], float32[:, ::1], float32, uint8[::1], int64[:, ::1]))
 def assign(counts, lengths, slack, tables, totals):
-    """Give each context (row of counts) the table in which its symbols are shortest.
+    """Assign to each context (row of counts) the table that takes the fewest bits.
 
-    `lengths`: bits of each symbol (row) in each table (column). A context keeps the table of
-    the one before unless that costs more than `slack` bits. Adds up the counts of each table
-    in `totals` (table, symbol).
+    `lengths` is the bits of each symbol (row) in each table (column). A context gets the table of
+    the context before it, unless that takes more than `slack` bits in excess. The counts of each
+    table are added to `totals` (table, symbol).
     """
     sums = np.empty(lengths.shape[1], np.float32)
     last = 0

@@ -1,10 +1,10 @@
-"""Kernels of the linear coder: what encoder and decoder share.
+"""Constants and functions that the encoder and decoder kernels of the linear coder share.
 
-A frame's planes lie in int32 (C, h + 3, w + 4): two rows above, one below, two columns left
-and right of the samples. `own` is a tuple of four such arrays: the frame being coded, the
-frame that predicts it, and the magnitudes of both frames' symbols. `plan` holds the numbers
-of one plane, at the indices below. FORMAT.md, chapter 8, says what is computed, and
-``tests/naive_linear.py`` computes it one sample at a time.
+The planes of a frame are int32 (C, h + 3, w + 4), with margins of two rows above, one row below,
+and two columns on the left and right. `own` is a tuple of four such arrays: this frame, the frame
+that predicts it, and the magnitudes of the symbols of both frames. `plan` is an array with the
+parameters of one plane; their indices are below. FORMAT.md, chapter 8, specifies the results, and
+``tests/naive_linear.py`` computes them one sample at a time.
 """
 
 from __future__ import annotations
@@ -17,19 +17,21 @@ from tezip_h5.kernels.compiling import inlined, kernel
 from tezip_h5.kernels.sizes import LANES  # noqa: F401 (one of the numbers that others take here)
 
 SHIFT = 12  # fraction bits of a weight
-CLASSES, PATTERNS, FRACTIONS = 24, 81, 4
-CONTEXTS = CLASSES * PATTERNS * FRACTIONS  # of one kind of surroundings
-DIRECT = 32  # symbols below stand for themselves, above for four classes per octave
-PRECISION = 12  # a table's frequencies add up to 2**12
-LOWEST = 1 << 16  # of a rANS state
-WIDEST = 4095  # the largest energy
-LARGEST = 1023  # magnitude of a symbol that counts
+CLASSES, PATTERNS, FRACTIONS = 24, 81, 4  # activity classes, patterns, last digits of contexts
+CONTEXTS = CLASSES * PATTERNS * FRACTIONS  # number of contexts of one kind of surroundings
+DIRECT = 32  # in tables, symbols below have entries of their own, others four per octave
+PRECISION = 12  # the frequencies of a table add up to 2**12
+LOWEST = 1 << 16  # smallest state of rANS
+WIDEST = 4095  # largest activity
+LARGEST = 1023  # largest magnitude of a symbol that is recorded
 
-# What `plan` holds. The own weights are in the order W, WW, N, NW, NE, median.
+# Indices of `plan`. From OWN on, it holds the weights of W, WW, N, NW, NE and the median.
 CHANNEL, TOLERANCE, LOW, HIGH, BIAS, PREDICTED, SIDE = range(7)
 SCALE, DRIFT, WIDE, SMALL, FINE, FLAT, CLOSED, OWN = range(7, 15)
 PLAN = OWN + 6
-SIDE_OWN, SIDE_BEFORE, SIDE_CHANNEL = range(3)  # where a pixel's surroundings are looked at
+# Values of SIDE: activity comes from this plane alone, from the last frame, or from the previous
+# channel, too.
+SIDE_OWN, SIDE_BEFORE, SIDE_CHANNEL = range(3)
 
 _PLANES = int32[:, :, ::1]
 _PLANE = int32[:, ::1]
@@ -39,13 +41,13 @@ _TAPS = int64[:, ::1]
 
 @inlined
 def fold_of(plan):
-    """Bits that a symbol has below its magnitude: one for the sign, but in flat planes."""
+    """The number of sign bits of a symbol, below its magnitude: 0 in flat planes, else 1."""
     return int64(0) if plan[FLAT] else int64(1)
 
 
 @inlined
 def weights_of(plan, y):
-    """Weights of W, WW, N, NW, NE and the median in row `y`."""
+    """The weights of W, WW, N, NW, NE and the median in row `y`."""
     one, zero = int64(1) << SHIFT, int64(0)
     if y == 0 and not plan[FLAT]:
         return one, zero, zero, zero, zero, zero
@@ -57,9 +59,9 @@ def weights_of(plan, y):
 
 @numba.njit(nogil=True)
 def expect(y, own, plan, taps, sums, guess):
-    """What a row's predictions hold of rows and frames that are known before it.
+    """Compute the part of a row's predictions that comes from earlier rows and frames.
 
-    `guess` (w,) is int64, or int32 where `plan` says that predictions fit in it.
+    `guess` (w,) receives it. It is int64, or int32 if `plan` says that predictions fit in that.
     """
     frame, before, _, _ = own
     channel = plan[CHANNEL]
@@ -81,7 +83,7 @@ def expect(y, own, plan, taps, sums, guess):
             if plan[WIDE]:
                 for x in range(guess.size):
                     guess[x] += int64(row[x]) * taps[k, 3]
-            else:  # the same in half the width, four times as fast
+            else:  # the same in 32 bits, which is four times as fast
                 weight = np.int32(taps[k, 3])
                 for x in range(guess.size):
                     sums[x] += np.int32(row[x]) * weight
@@ -91,7 +93,10 @@ def expect(y, own, plan, taps, sums, guess):
 
 @numba.njit(nogil=True)
 def surroundings(y, own, plan, energy):
-    """What a row's energies hold of rows and frames that are known before it."""
+    """Compute the part of a row's energies that comes from earlier rows and frames.
+
+    An energy is a weighted sum of the magnitudes of symbols around a sample.
+    """
     _, _, magnitudes, earlier = own
     channel = plan[CHANNEL]
     if plan[SIDE] == SIDE_OWN:
@@ -107,7 +112,7 @@ def surroundings(y, own, plan, energy):
 
 @inlined
 def border(plane, y, width):
-    """Set what lies beside row `y` of a plane, which is whole; beside row 0 that is 0."""
+    """Fill the margins left and right of row `y` of a plane, once the row is complete."""
     row = plane[y + 2]
     row[0] = row[1] = plane[y + 1, 2]
     row[width + 2] = row[width + 3] = row[width + 1]
@@ -115,7 +120,10 @@ def border(plane, y, width):
 
 @inlined
 def repeat_last(plane, height):
-    """Let the row after the last repeat it. (A loop: numba compiles `a[i] = b[j]` for seconds.)"""
+    """Copy the last row to the margin below it.
+
+    This is a loop, because numba takes seconds to compile `a[i] = b[j]`.
+    """
     last, beyond = plane[height + 1], plane[height + 2]
     for x in range(last.size):
         beyond[x] = last[x]
@@ -123,7 +131,7 @@ def repeat_last(plane, height):
 
 @kernel(void(int32[:, ::1], _PLANE))
 def surround(samples, plane):
-    """Copy samples (h, w) into a plane, with what lies around them."""
+    """Copy samples (h, w) to a plane, and fill its margins."""
     height, width = samples.shape
     plane[:2] = 0
     for y in range(height):

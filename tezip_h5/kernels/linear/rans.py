@@ -1,4 +1,4 @@
-"""Kernel of the linear coder's encoder that turns symbols into words: rANS."""
+"""The kernel that codes the symbols of the linear coder with rANS."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from tezip_h5.kernels.linear.plan import LANES, PRECISION
 
 @inlined
 def _push(state, position, words, slot):
-    """Code a symbol; returns the state, and where the last word was put."""
+    """Code a symbol. Returns the new state, and the position of the last word written."""
     frequency = slot >> PRECISION
     words[position - 1] = state & 0xFFFF
-    over = ~(state - (frequency << 20)) >> 63  # not a comparison, of which a branch would be made
+    over = ~(state - (frequency << 20)) >> 63  # a comparison would be compiled to a branch
     position += over
     state >>= over & 16
     quotient = int64(uint32(state) // uint32(frequency))
@@ -32,12 +32,14 @@ def _push(state, position, words, slot):
     )
 )
 def rans_encode(symbols, contexts, tables, slots, words, states, places):
-    """Code a plane from its last sample to its first, each row in the stream of its lane; four
-    rows at once, so that none waits for the divisions of another.
+    """Code the symbols of a plane from the last sample to the first.
 
-    `tables`: the table of each context; `slots`: 4096 * frequency + start of each symbol. Each
-    row of `words` is filled towards its front, from `places` on; `states` go on from the planes
-    behind this one.
+    Each row is coded in the stream of its lane. Four rows are coded at a time, so that their
+    divisions overlap.
+
+    `tables` is the table of each context; `slots` is 4096 * frequency + start for each symbol of
+    each table. Each row of `words` is filled backwards, from `places` on. `states` continue from
+    the plane after this one.
     """
     height, width = symbols.shape
     for top in range((height - 1) // LANES * LANES, -1, -LANES):

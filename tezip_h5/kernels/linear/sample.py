@@ -1,7 +1,8 @@
-"""What the linear coder computes of a sample, for kernels that compute many side by side.
+"""Functions of the linear coder for one sample, for kernels that vectorize over samples.
 
-`kind` is int32 or int64, whichever holds the predictions of a plane. numpy's functions keep to
-the width of their arguments, which operators widen to 64 bits; so compilers can vectorize.
+`kind` is int32 or int64, whichever holds the predictions of a plane. In numba, operators widen
+their arguments to 64 bits. numpy's functions do not, so they are used here; that lets the compiler
+vectorize.
 """
 
 from __future__ import annotations
@@ -22,19 +23,19 @@ __all__ = [
     "weighted",
 ]
 
-ACTIVITY = 9  # bits below an activity
-PATTERN = (1 << ACTIVITY) - 1  # of a pattern
+ACTIVITY = 9  # a number from `context_of` has an activity above this many bits
+PATTERN = (1 << ACTIVITY) - 1  # and a pattern in these bits
 
 
 @inlined
 def context_of(kind, activity, pattern):
-    """Both in one number: what has a context looks up the class of its activity later."""
+    """Put an activity and a pattern into one number. The class of the activity is found later."""
     return np.bitwise_or(np.left_shift(activity, kind(ACTIVITY)), pattern)
 
 
 @inlined
 def rules_of(kind, plan):
-    """What of a plan `value_of` and `pattern_of` want to know, as masks."""
+    """The parameters of a plan for `value_of` and `pattern_of`, as bit masks."""
     return (
         kind(-plan[DRIFT]),
         kind(-1 if plan[SIDE] == SIDE_BEFORE else 0),
@@ -45,27 +46,29 @@ def rules_of(kind, plan):
 
 @inlined
 def weighted(total, weight, sample):
+    """total + weight * sample."""
     return np.add(total, np.multiply(weight, sample))
 
 
 @inlined
 def compared(kind, sample, lowest, highest):
-    """0, 1 or 2: below, between, above."""
+    """0, 1 or 2 if a sample is below, within or above the range lowest..highest."""
     return np.add(kind(sample >= lowest), kind(sample > highest))
 
 
 @inlined
 def _median(a, b, c):
+    """The median of a, b and a + b - c."""
     d = np.subtract(np.add(a, b), c)
     return np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), d))
 
 
 @inlined
 def value_of(known, weights, near, past, rules):
-    """A prediction, with its fraction, before it is clipped.
+    """Compute a prediction with fraction bits, not yet clipped.
 
-    `known` comes from rows and frames before; `weights` are those of `near` (W, WW, N, NW, NE)
-    and of the median; `past` are the frame before's samples here and at W, N, NW.
+    `known` is the part from earlier rows and frames. `weights` are those of `near` (W, WW, N, NW,
+    NE) and of the median. `past` are the samples of the last frame here and at W, N, NW.
     """
     drift = rules[0]
     left, left2, above, corner, right = near
@@ -85,7 +88,10 @@ def value_of(known, weights, near, past, rules):
 
 @inlined
 def pattern_of(kind, value, lowest, highest, near, now, rules):
-    """How the neighbours compare with a prediction, and the last digit of its context."""
+    """The pattern of a context: comparisons of neighbours with the prediction, and a last digit.
+
+    The last digit is the fraction of the prediction, or one more comparison.
+    """
     _, compare_past, fraction, ending = rules
     left, left2, above, corner, right = near
     other = np.bitwise_and(now, compare_past)

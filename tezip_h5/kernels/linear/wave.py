@@ -1,10 +1,11 @@
-"""The wave: sixteen rows of a plane together, each two columns behind the one above it.
+"""The wave: sixteen rows of a plane at a time, each two columns behind the row above it.
 
-Then no sample of a step needs another one of the same step, and all are computed side by side,
-even where a decoder or a closed loop must have one sample to go on to the next. One array holds
-what a step needs, in fields of lines: a line for each step, in it a place for each row (a
-*lane*), and before those a place for each of two rows above. A sample's neighbours then lie at
-distances that are known when this is compiled, which is what a compiler vectorizes.
+A step of the wave computes one sample of each row. These samples do not depend on each other, so a
+step is vectorized, even in a decoder or a closed loop, where a sample depends on the one before. A
+row of the wave is called a *lane*. One array holds everything that steps need. It consists of
+fields, and a field of lines: a line for each step, with a place for each lane, and before those a
+place for each of the two rows above. So the neighbours of a sample lie at distances that are
+constants for the compiler.
 """
 
 from __future__ import annotations
@@ -29,23 +30,23 @@ from tezip_h5.kernels.linear.plan import (
 )
 from tezip_h5.kernels.linear.sample import context_of, pattern_of, value_of, weighted
 
-STEPS = 32  # of a block: what is computed between two copies
-HISTORY = 5  # steps that a sample's neighbours lie back: up to two lanes and a column
-LINE = 24  # places; of the eight before the lanes two are used, all of them keep lanes aligned
+STEPS = 32  # steps of a block; samples are copied to and from the wave once per block
+HISTORY = 5  # lines of earlier steps: neighbours lie up to two lanes and a column back
+LINE = 24  # places of a line: eight before the lanes, of which two are used; this aligns lanes
 FIELD = (HISTORY + STEPS) * LINE
-NOW = HISTORY * LINE + LINE - LANES  # the first lane's place in a block's first step
+NOW = HISTORY * LINE + LINE - LANES  # place of the first lane in the first step of a block
 
-# Samples, the magnitudes of their symbols, samples of the frame before, what is known before of
-# predictions and of energies; then what a step finds out; then what stays for a plane.
+# Fields of lines: samples, magnitudes of symbols, samples of the last frame, and the known parts
+# of predictions and of energies. Then come the results of one step, and numbers of each lane.
 SAMPLES, SIZES, PAST, GUESS, ENERGY, FOUND = range(0, 6 * FIELD, FIELD)
 PREDICTION, CONTEXT, ACTIVE = range(FOUND, FOUND + 3 * LANES, LANES)
-COLUMN = FOUND + 3 * LANES  # how many columns a lane is behind; more than there are where no row is
-WEIGHTS = COLUMN + LANES  # of W, WW, N, NW, NE, the median, and the three two rows above
-END = WEIGHTS + 9 * LANES  # what uses a wave has its own fields behind
+COLUMN = FOUND + 3 * LANES  # columns that a lane is behind; huge for lanes without a row
+WEIGHTS = COLUMN + LANES  # weights of W, WW, N, NW, NE, the median, and three two rows above
+END = WEIGHTS + 9 * LANES  # a kernel that uses a wave has its own fields from here on
 
 
 def _at(field, steps, rows):
-    """The distance of a place so many steps and rows back."""
+    """The distance to the place in `field` that lies so many steps and rows back."""
     return np.uint64((field - steps * LINE - rows) % 2**64)
 
 
@@ -60,7 +61,7 @@ _GUESS, _ENERGY = _at(GUESS, 0, 0), _at(ENERGY, 0, 0)
 
 @inlined
 def foretell(kind, wave, now, step, width, plan, rules):
-    """Predictions and contexts of a step, and which lanes have a sample in it."""
+    """Compute predictions and contexts of a step, and which lanes have a sample in it."""
     low, high, tolerance = kind(plan[LOW]), kind(plan[HIGH]), kind(plan[TOLERANCE])
     factor = kind(3 if plan[SIDE] == SIDE_OWN else 2)
     factor_above = kind(2 if plan[SIDE] == SIDE_OWN else 0)
@@ -99,20 +100,20 @@ def foretell(kind, wave, now, step, width, plan, rules):
 
 @inlined
 def mend(wave, now, step, width):
-    """What lies beside a row, once the samples are there that it is taken from."""
+    """Fill the margins left and right of rows that begin or end with this step."""
     lane = (step + 1) >> 1
-    if step & 1 and lane < LANES:  # this row begins with the next step
+    if step & 1 and lane < LANES:  # the row of this lane begins with the next step
         first = wave[now + uint64(lane) + _NE]
         wave[now + uint64(lane)] = first
         wave[now + uint64(lane) + _W] = first
     lane = (step - width) >> 1
-    if not (step - width) & 1 and 0 <= lane < LANES:  # this row has just ended
+    if not (step - width) & 1 and 0 <= lane < LANES:  # the row of this lane has just ended
         wave[now + uint64(lane)] = wave[now + uint64(lane) + _W]
 
 
 @inlined
 def spread(kind, row, shift, wave, place, first, end):
-    """Bring `row` to a lane: column `shift` to the line of step 0 of a block, and so on."""
+    """Copy `row` to a lane: column `shift` to the first line of a block, and so on."""
     if first == 0 and end == STEPS:
         for j in range(STEPS):
             wave[uint64(place) + uint64(j * LINE)] = kind(row[uint64(j + shift)])
@@ -134,7 +135,7 @@ def gather(wave, place, row, shift, first, end):
 
 @inlined
 def begin(kind, top, rows, own, taps, plan, wave, guess, energy, sums):
-    """Prepare for the rows from `top` on; fills a row of `guess` and `energy` for each of them."""
+    """Prepare the wave for the rows from `top` on, and compute `guess` and `energy` of each row."""
     frame, channel = own[0], plan[CHANNEL]
     for lane in range(LANES):
         wave[COLUMN + lane] = kind(2 * lane if lane < rows else 1 << 30)
@@ -148,7 +149,7 @@ def begin(kind, top, rows, own, taps, plan, wave, guess, energy, sums):
         expect(y, own, plan, taps[3:], sums, guess[lane])
         if plan[SIDE] != SIDE_OWN:
             surroundings(y, own, plan, energy[lane])
-    # Left of the first lane, whose row begins with the first step.
+    # The margin left of the first lane, whose row begins with the first step.
     wave[SAMPLES + NOW - LINE] = kind(frame[channel, top + 1, 2])
     wave[SAMPLES + NOW - 2 * LINE] = kind(frame[channel, top + 1, 2])
     wave[SIZES + NOW - LINE] = kind(0)
@@ -156,7 +157,7 @@ def begin(kind, top, rows, own, taps, plan, wave, guess, energy, sums):
 
 @inlined
 def fetch(kind, step, top, rows, width, own, plan, wave, guess, energy):
-    """Bring what is known before to the lanes, for the block that begins with `step`."""
+    """Copy everything that is known to the lanes, for the block that begins with `step`."""
     frame, before, magnitudes, _ = own
     channel = plan[CHANNEL]
     earliest = -HISTORY if step == 0 else 0
@@ -175,14 +176,14 @@ def fetch(kind, step, top, rows, width, own, plan, wave, guess, energy):
 
 @inlined
 def extent(step, lane, width):
-    """A lane's column in a block's first step, and the steps in which it has samples."""
+    """The column of a lane in the first step of a block, and the steps in which it has samples."""
     column = step - 2 * lane
     return column, max(0, -column), min(STEPS, width - column)
 
 
 @inlined
 def bring(kind, step, top, rows, width, samples, wave, field):
-    """Bring rows of `samples`, from `top` on, to a field of the block that begins with `step`."""
+    """Copy rows of `samples`, from `top` on, to a field, for the block that begins with `step`."""
     for lane in range(rows):
         column, first, end = extent(step, lane, width)
         spread(kind, samples[top + lane], column, wave, field + NOW + lane, first, end)
@@ -190,7 +191,7 @@ def bring(kind, step, top, rows, width, samples, wave, field):
 
 @inlined
 def deliver(step, top, rows, width, wave, field, plane):
-    """The inverse, to a plane with margins."""
+    """The inverse of `bring`: copy a field to rows of a plane with margins."""
     for lane in range(rows):
         column, first, end = extent(step, lane, width)
         gather(wave, field + NOW + lane, plane[top + lane + 2], column + 2, first, end)
@@ -198,7 +199,7 @@ def deliver(step, top, rows, width, wave, field, plane):
 
 @inlined
 def go_on(wave):
-    """What lies behind the next block is the end of this one."""
+    """Prepare the next block: the last lines of this block become the history of the next."""
     for field in (SAMPLES, SIZES, PAST):
         for i in range(HISTORY * LINE):
             wave[uint64(field + i)] = wave[uint64(field + STEPS * LINE + i)]
