@@ -1,9 +1,9 @@
-"""The CUDA kernels: names, arguments and results of the CPU's (`kernels.cpu`), bit for bit.
+"""Kernels of the stages for CUDA. Names, arguments and results are those of `kernels.cpu`.
 
-Arrays lie on the device, C-contiguous. Calls return at once, but for those that return a
-number; results are there for whatever the same host thread does next (see `launch`).
-Sequential scans have parallel forms of the same result: `merge` (run merging),
-`median` (keyframes), `reduce` (sums, prefix sums).
+Results are the same bit for bit. Arrays are C-contiguous and lie on the device. Calls return at
+once, except those that return a number. The same host thread can use results in its next call
+(see `launch`). Scans that are sequential on the CPU have parallel forms with the same result:
+`merge` (run merging), `median` (keyframes), `reduce` (sums and prefix sums).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = [
 
 _FLAT = int32[::1]
 _PLANES = uint8[:, ::1]
-_NEAR = 16 if SIMULATED else 4096  # counts around 0 that a block keeps to itself
+_NEAR = 16 if SIMULATED else 4096  # counts of symbols around 0 that a block keeps in its own memory
 
 
 # --- uniform quantization ---------------------------------------------------------------
@@ -62,7 +62,7 @@ def _uniform_encode(levels, prediction, tolerance, top, mask, factor, symbols, r
 
 
 def uniform_encode(levels, prediction, tolerance, top, mask, symbols, reconstruction) -> None:
-    """As the CPU's."""
+    """As in `kernels.cpu`."""
     tolerance, top = int(tolerance), int(top)
     factor = reciprocal(tolerance, top)
     _uniform_encode(
@@ -90,7 +90,7 @@ def _uniform_decode(symbols, prediction, tolerance, top, mask, reconstruction):
 
 
 def uniform_decode(symbols, prediction, tolerance, top, mask, reconstruction) -> None:
-    """As the CPU's."""
+    """As in `kernels.cpu`."""
     sizes = int(tolerance), int(top), int(mask)
     _uniform_decode(*grid(symbols.size), symbols, prediction, *sizes, reconstruction)
 
@@ -107,7 +107,7 @@ def _difference_encode(symbols, mask, differences):
 
 
 def difference_encode(symbols, mask, differences) -> None:
-    """As the CPU's; the two must be different arrays."""
+    """As in `kernels.cpu`; `symbols` and `differences` must be different arrays."""
     _difference_encode(*grid(symbols.size), symbols, int(mask), differences)
 
 
@@ -116,7 +116,7 @@ def difference_encode(symbols, mask, differences) -> None:
 
 @kernel(void(_FLAT, int64, int64[::1]))
 def _count(symbols, offset, counts):
-    """Most symbols are near 0: a block counts those in its own memory first."""
+    """Count symbols. Most are near 0, so each block counts those in its own memory first."""
     near = cuda.shared.array(_NEAR, int32)
     for k in range(cuda.threadIdx.x, _NEAR, cuda.blockDim.x):
         near[k] = 0
@@ -135,7 +135,7 @@ def _count(symbols, offset, counts):
 
 
 def count(symbols, offset, counts) -> None:
-    """Add 1 to counts[s + offset] (int64) for every symbol s, all of which must be inside."""
+    """Add 1 to counts[s + offset] (int64) for each symbol s. All symbols must be in range."""
     blocks, threads = grid(symbols.size)
     _count(min(blocks, 512), threads, symbols, int(offset), counts)
 
@@ -147,7 +147,7 @@ def _table_lookup(symbols, table, offset, out):
 
 
 def table_lookup(symbols, table, offset, out) -> None:
-    """As the CPU's; `symbols` and `out` may be the same array."""
+    """As in `kernels.cpu`; `symbols` and `out` may be the same array."""
     _table_lookup(*grid(symbols.size), symbols, table, int(offset), out)
 
 
@@ -166,7 +166,7 @@ def _table_search(symbols, ordered, values, out):
 
 
 def table_search(symbols, ordered, values, out) -> None:
-    """values[k] for every symbol, which is ordered[k]; `ordered` ascends."""
+    """Write values[k] for each symbol, where the symbol is ordered[k]; `ordered` is ascending."""
     _table_search(*grid(symbols.size), symbols, ordered, values, out)
 
 
@@ -209,22 +209,22 @@ def _unpack_unsigned(planes, width, symbols):
 
 
 def pack_signed(symbols, width, planes) -> None:
-    """As the CPU's."""
+    """As in `kernels.cpu`."""
     _pack_signed(*grid(symbols.size), symbols, int(width), planes)
 
 
 def unpack_signed(planes, width, symbols) -> None:
-    """As the CPU's."""
+    """As in `kernels.cpu`."""
     _unpack_signed(*grid(symbols.size), planes, int(width), symbols)
 
 
 def pack_unsigned(symbols, width, planes) -> None:
-    """As the CPU's."""
+    """As in `kernels.cpu`."""
     _pack_unsigned(*grid(symbols.size), symbols, int(width), planes)
 
 
 def unpack_unsigned(planes, width, symbols) -> None:
-    """As the CPU's."""
+    """As in `kernels.cpu`."""
     _unpack_unsigned(*grid(symbols.size), planes, int(width), symbols)
 
 
@@ -244,5 +244,5 @@ def _convert(source, out):
 
 
 def convert(source, out) -> None:
-    """Copy a flat array to one of another integer type, which holds every value."""
+    """Copy a flat array to one of another integer dtype, which must hold all values."""
     _convert(*grid(source.size), source, out)

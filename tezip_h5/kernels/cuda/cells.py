@@ -1,4 +1,4 @@
-"""What the CUDA kernels that quantize share: the cell of a residual, and wrapping."""
+"""Functions that the CUDA kernels for quantization share: the cell of a residual, and wrapping."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ __all__ = ["cell", "reciprocal", "wrapped"]
 
 
 def reciprocal(tolerance: int, top: int) -> int:
-    """2**40 / step, rounded up; 0 where products with it could be inexact (see `kernels.cpu`)."""
+    """2**40 / step, rounded up; 0 if quotients could be wrong (see `kernels.cpu`)."""
     return (1 << 40) // (2 * tolerance + 1) + 1 if top < 65536 else 0
 
 
 @device
 def cell(residual, tolerance, step, factor):
-    """Index of the cell of width step = 2 * tolerance + 1 that holds the residual."""
+    """The index of the cell that holds the residual; cells are step = 2 * tolerance + 1 wide."""
     sign = residual >> 63
     magnitude = ((residual ^ sign) - sign) + tolerance
     if factor:
@@ -28,6 +28,8 @@ def cell(residual, tolerance, step, factor):
 
 @device
 def wrapped(value):
-    """The int32 of the lowest 32 bits, as int64: a device would wrap a value that it stores as
-    int32 by itself, the simulator refuses to."""
+    """Wrap an integer to the range of int32; the result is int64.
+
+    A device would wrap a value when it stores it as int32, but the simulator raises an error.
+    """
     return ((value + (int64(1) << 31)) & 0xFFFFFFFF) - (int64(1) << 31)

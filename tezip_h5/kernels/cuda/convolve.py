@@ -1,13 +1,13 @@
-"""3x3 convolution on CUDA, which the kernels of the network (`network`) begin with.
+"""3x3 convolution on CUDA, the first step of the kernels of the network (`network`).
 
-A block makes a tile of the output for a few groups of four output channels. It reads its inputs'
-tiles and the weights into shared memory, some channels at a time. A thread makes four rows of two
-columns of one group: 32 sums, which stay in its registers, and whatever is to be done with them
-is done there, so that accumulators never reach memory. Per input channel it reads 24 activations
-and 36 weights, and multiplies 288 times. Even and odd columns of a tile lie apart, and rows are 36
-words long: the threads of a warp then read from 32 different banks.
+A block computes a tile of the output for a few groups of four output channels. It reads tiles of
+the inputs and weights into shared memory, some channels at a time. A thread computes four rows of
+two columns of one group. Its 32 sums stay in registers. The rest of the kernel works on them
+there, so accumulators are never written to memory. For each input channel, a thread reads 24
+activations and 36 weights, and multiplies 288 times. Even and odd columns of a tile are stored
+apart, in rows of 36 words, so that the threads of a warp read from 32 different banks.
 
-Sums are int32, below 2**24 in magnitude (`prediction.integer`).
+Sums are int32, and below 2**24 in magnitude (see `prediction.integer`).
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from tezip_h5.kernels.cuda.launch import SIMULATED, cuda, device
 __all__ = ["COLUMNS", "ROWS", "accumulate", "blocks_of", "place"]
 
 ROWS, COLUMNS = 4, 2
-"""Rows and columns of the output that a thread makes."""
+"""The numbers of rows and columns of the output that a thread computes."""
 
-_X, _Y, _Z = (2, 1, 2) if SIMULATED else (16, 4, 4)  # threads of a block, the last for groups
-_CHANNELS = 2 if SIMULATED else 8  # of the input, in shared memory at a time
-_HALF = 4 if SIMULATED else 18  # more than _X, for the columns of one parity
+_X, _Y, _Z = (2, 1, 2) if SIMULATED else (16, 4, 4)  # threads of a block; z counts groups
+_CHANNELS = 2 if SIMULATED else 8  # input channels in shared memory at a time
+_HALF = 4 if SIMULATED else 18  # words for the even or the odd columns of a row; more than _X
 _PITCH = 2 * _HALF
 _TILE_ROWS = ROWS * _Y + 2
 _TILE_COLUMNS = COLUMNS * _X + 2
@@ -31,7 +31,7 @@ _TILE = _TILE_ROWS * _TILE_COLUMNS
 
 
 def blocks_of(batch: int, rows: int, columns: int, groups: int):
-    """Blocks and threads that make `groups` of channels of `batch` frames."""
+    """The blocks and threads for `groups` groups of output channels and `batch` frames."""
     together = min(_Z, groups)
     blocks = (
         -(-columns // (COLUMNS * _X)),
@@ -43,7 +43,10 @@ def blocks_of(batch: int, rows: int, columns: int, groups: int):
 
 @device
 def place(groups):
-    """This thread's frame, group, first row and first column; the group may be one too many."""
+    """The frame, group, first row and first column of this thread.
+
+    The group may be beyond the last one; then the thread has nothing to compute.
+    """
     together = cuda.blockDim.z
     parts = (groups + together - 1) // together
     frame = cuda.blockIdx.z // parts
@@ -55,8 +58,11 @@ def place(groups):
 
 @device
 def _add(sums, inputs, weights, down, right):
-    """One of the nine taps. Called nine times with constants, all its loops are unrolled and
-    `sums` and `inputs` are registers; a loop over the taps would leave them in memory."""
+    """Add the products of one of the nine taps.
+
+    It is called nine times with constants. So all loops are unrolled, and `sums` and `inputs` are
+    kept in registers. A loop over the taps would keep them in memory.
+    """
     for q in range(4):
         for i in range(4):
             for j in range(2):
@@ -65,10 +71,10 @@ def _add(sums, inputs, weights, down, right):
 
 @device
 def accumulate(x, first, inputs, weights, bias, sums):
-    """Sums of this thread's outputs, in `sums`: [8 * channel + 2 * row + column].
+    """Compute the sums of this thread's outputs: sums[8 * channel + 2 * row + column].
 
-    `x` is int16 (batch, channels, rows + 2, columns + 2), of which `inputs` channels from `first`
-    on are convolved; `weights` int32 (groups, inputs, 9, 4), `bias` int32 (4 * groups,).
+    `x` is int16 (batch, channels, rows + 2, columns + 2); `inputs` of its channels, from `first`
+    on, are convolved. `weights` is int32 (groups, inputs, 9, 4), and `bias` int32 (4 * groups,).
     """
     tile = cuda.shared.array((_CHANNELS, _TILE_ROWS, _PITCH), int32)
     taps = cuda.shared.array((_CHANNELS, _Z, 9, 4), int32)
@@ -87,7 +93,7 @@ def accumulate(x, first, inputs, weights, bias, sums):
             sums[8 * q + i] = start
     for channel in range(0, inputs, _CHANNELS):
         count = min(_CHANNELS, inputs - channel)
-        cuda.syncthreads()  # nobody needs what is there any more
+        cuda.syncthreads()  # all threads are done with the channels before
         for k in range(thread, count * _TILE, threads):
             c = k // _TILE
             y = (k - c * _TILE) // _TILE_COLUMNS

@@ -1,15 +1,16 @@
-"""Work for the device that threads of the host bring, gathered into few launches.
+"""Gather the work of several host threads, so that one launch does it on the device.
 
-Chunks are coded by threads of the host, each frame after frame, and what a chunk gives the device
-to do at a time is little. So these threads bring it to `Gathering.code` and wait. The first who
-comes gathers: when everybody who has lanes is there, or nobody has come for a moment (a launch
-takes far longer than that), he launches the work of all, once for every slab, while the next who
-comes gathers the next. Nobody waits for another's turn, so no order of arrival can stop them, and
-there is no thread besides theirs.
+Each host thread codes a chunk frame by frame. A frame of one chunk is too little work for a
+device. So the threads call `Gathering.code` with a piece of work, and wait until it is done. The
+first thread that calls becomes the gatherer. It waits until all threads with lanes have called, or
+until no thread has called for a moment, which is much shorter than a launch. Then it launches the
+work of all threads, once for each slab. Meanwhile the next thread that calls becomes the next
+gatherer. No thread waits for a certain other one, so any order of calls works. No additional
+threads are needed.
 
-A slab is memory for some lanes, of which a chunk has one or more while it is coded. Where memory
-is short, slabs become smaller; where none can be had, the driver's error is raised, and the caller
-has fewer chunks at a time.
+A *slab* is memory on the device. It is divided into *lanes*, and a chunk has one or more of them
+while it is coded. If memory is short, slabs are made smaller. If there is none at all, the error
+of the driver is raised, and the caller must code fewer chunks at a time.
 """
 
 from __future__ import annotations
@@ -23,20 +24,21 @@ from tezip_h5.kernels.cuda.launch import SIMULATED
 
 __all__ = ["Gathering", "one_of_process"]
 
-_LEAST_LANES = 4 if SIMULATED else 32
-_PATIENCE = 0.02  # seconds; a launch takes more
+_LEAST_LANES = 4 if SIMULATED else 32  # smallest number of lanes of a slab, if there is memory
+_PATIENCE = 0.02  # seconds that a gatherer waits for another call; a launch takes longer
 
-_all: weakref.WeakSet = weakref.WeakSet()
+_all: weakref.WeakSet = weakref.WeakSet()  # all `Gathering` objects of this process
 
 
 def _no_memory(error: Exception) -> bool:
+    """Whether an error means that there is no memory left on the device."""
     text = f"{type(error).__name__} {error}".lower().replace("_", " ")
     return "out of memory" in text or isinstance(error, MemoryError)
 
 
 @dataclass(eq=False)
 class _Call:
-    """What one host thread waits for."""
+    """The work of one call of `Gathering.code`."""
 
     works: list
     done: bool = False
@@ -44,12 +46,17 @@ class _Call:
 
 
 class Gathering:
-    """Slabs, and the calls of threads that are gathered; any thread may use it.
+    """Slabs, and the calls that wait to be launched. Any thread may use it.
 
-    A piece of work has a `lane`, of which it is the only one at a time; a `group`, a tuple: what
-    has the same is launched together, by ``launch(works)`` of one of them; and `moved_on`: whether
-    its lane is no longer as it was before the launch. A lane has a `slab` and a `number` there, a
-    slab `lanes`, how many it has, and `free`, the numbers of those that nobody has.
+    A piece of work is an object with these attributes:
+
+    - `lane`, which no other piece of work has at the same time;
+    - `group`, a tuple; works of one slab with equal groups are launched together;
+    - ``launch(works)``, which is called on one of them;
+    - `moved_on`, whether the launch has changed its lane already.
+
+    A lane has a `slab` and its `number` there. A slab has `lanes`, the number of its lanes, and
+    `free`, the numbers of those that are not in use.
     """
 
     def __init__(self):
@@ -61,18 +68,18 @@ class Gathering:
         _all.add(self)
 
     def close(self, lanes: list) -> None:
-        """Give the lanes of one chunk back."""
+        """Return the lanes of one chunk."""
         with self._changed:
             self._give_back(lanes)
             self._open -= len(lanes)
             self._changed.notify_all()
 
     def closing(self, owner, lanes: list):
-        """A function that gives lanes back, once; called at the latest when `owner` is gone."""
+        """A function that returns lanes, once. It is called when `owner` is deleted, or earlier."""
         return weakref.finalize(owner, self.close, lanes)
 
     def code(self, works: list) -> None:
-        """Do some work; results are filled in."""
+        """Do some work, and wait for it. The results are attributes of the works afterwards."""
         call = _Call(works)
         with self._changed:
             self._waiting.append(call)
@@ -87,8 +94,11 @@ class Gathering:
             raise call.error
 
     def _wait(self, call: _Call) -> None:
-        """Until another thread has done what is called for; the lock is held. An interrupt leaves
-        nothing behind that could be launched when the lane is another's."""
+        """Wait until another thread has done the work of `call`; the lock must be held.
+
+        After an interrupt, the work is withdrawn or finished, so that it cannot be launched later,
+        when its lane may belong to another chunk.
+        """
         try:
             self._changed.wait_for(lambda: call.done)
         except BaseException:
@@ -99,7 +109,10 @@ class Gathering:
             raise
 
     def forget(self) -> None:
-        """Free the slabs that nobody uses, others' too unless they are at work just now."""
+        """Free all slabs that are not in use.
+
+        This includes slabs of other `Gathering` objects, unless their lock is held at the moment.
+        """
         for other in list(_all):
             if other._changed.acquire(blocking=other is self):
                 try:
@@ -108,7 +121,7 @@ class Gathering:
                     other._changed.release()
 
     def _gathered(self) -> list[_Call]:
-        """The calls of all who have come; the lock is held, and given away while waiting."""
+        """Wait for calls, and return all of them; the lock must be held."""
         self._gathering = True
         try:
             while self._come() < self._open:
@@ -128,11 +141,11 @@ class Gathering:
         return calls
 
     def _come(self) -> int:
-        """Lanes of which work waits."""
+        """The number of pieces of work that wait."""
         return sum(len(call.works) for call in self._waiting)
 
     def _run(self, calls: list[_Call]) -> None:
-        """Do what was gathered. An error of a launch is everybody's whose work was in it."""
+        """Launch the gathered work. An error is reported to all of these calls."""
         groups: dict = {}
         for call in calls:
             for work in call.works:
@@ -143,7 +156,7 @@ class Gathering:
         except Exception as error:
             for call in calls:
                 call.error = error
-        except BaseException:  # an interrupt is for the thread that launched
+        except BaseException:  # an interrupt is raised in this thread; others get an error
             for call in calls:
                 call.error = RuntimeError("who would have coded it was stopped")
             raise
@@ -154,11 +167,11 @@ class Gathering:
                 self._changed.notify_all()
 
     def _launch(self, works: list) -> None:
-        """One launch, or two after each other where there is no memory for the work of one."""
+        """Launch works together, or in halves if there is not enough memory."""
         try:
             works[0].launch(works)
         except Exception as error:
-            # What is sent is sent before a launch: no lane has moved on yet.
+            # Data are sent to the device before a launch, so no lane has changed yet.
             if not _no_memory(error) or len(works) == 1 or any(w.moved_on for w in works):
                 raise
             self.forget()
@@ -167,23 +180,23 @@ class Gathering:
             self._launch(works[half:])
 
     def _slab(self, fits, make, count: int, least: int = _LEAST_LANES, most: int = 1 << 30):
-        """A slab with a free lane; the lock is held.
+        """Find or make a slab with a free lane; the lock must be held.
 
         Parameters
         ----------
         fits : callable
-            Whether a slab is of the right kind.
+            A function that says whether a slab is suitable.
         make : callable
-            Make a slab of so many lanes.
+            A function that makes a slab with a given number of lanes.
         count : int
-            Lanes that are wanted in all.
+            The number of lanes wanted.
         least, most : int
-            Lanes that a slab has, where there is memory for them.
+            The smallest and largest number of lanes of a new slab, if there is memory.
         """
         for slab in self._slabs:
             if slab.free and fits(slab):
                 return slab
-        # As many lanes again as there are, so that the slabs, and the launches, stay few.
+        # A new slab doubles the number of lanes, so that there are few slabs and few launches.
         alike = sum(slab.lanes for slab in self._slabs if fits(slab))
         lanes = min(max(-(-count // least) * least, alike), most)
         freed = False
@@ -210,8 +223,10 @@ class Gathering:
 
 
 def one_of_process(kind):
-    """A function that gives the only `kind` of `Gathering` of this process. A forked process begins
-    anew: it has no device, and no threads that wait."""
+    """A function that returns the only `kind`, a subclass of `Gathering`, of this process.
+
+    A forked process gets a new one, since it has no device and no waiting threads.
+    """
     only = [kind()]
 
     def begin_anew():

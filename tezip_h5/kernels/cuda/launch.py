@@ -1,13 +1,13 @@
-"""How every CUDA kernel is compiled and launched, on a device or in numba's simulator.
+"""Compile and launch CUDA kernels, on a device or in numba's simulator.
 
-Every host thread has a stream of its own: what one thread launches and copies happens in
-order, and the work of several threads (each with its own chunk) overlaps. An array belongs to
-the thread that made it; to give it to another, call `finish` first.
+Each host thread has a CUDA stream of its own. So launches and copies of one thread are done in
+order, and those of several threads, which have different chunks, overlap. An array belongs to the
+thread that made it. Before another thread uses it, call `finish`.
 
-The simulator (``NUMBA_ENABLE_CUDASIM=1`` before numba is imported) runs kernels as Python, one
-operating-system thread for every thread of a block: sizes of blocks are small there. It runs one
-kernel at a time, so launches take a lock, and it does not type anything, so they are checked
-against the signatures that `Kernel.ptx` compiles.
+The simulator (set ``NUMBA_ENABLE_CUDASIM=1`` before numba is imported) runs kernels as Python
+code, with one operating-system thread for each thread of a block. Therefore blocks are small
+there. It can run one kernel at a time, so launches take a lock. It does not check types, so
+arguments are compared with the signatures that `Kernel.ptx` compiles.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ SIMULATED = bool(numba.config.ENABLE_CUDASIM)
 """Whether kernels run in numba's simulator."""
 
 THREADS = 8 if SIMULATED else 256
-"""Threads of a block, where nothing else is said."""
+"""The default number of threads of a block."""
 
-_MOST_BLOCKS = 2 if SIMULATED else 4096  # of kernels that stride over their samples
+_MOST_BLOCKS = 2 if SIMULATED else 4096  # largest number of blocks that `grid` returns
 
 KERNELS: dict[str, Kernel] = {}
-"""Every kernel defined so far, by module and name."""
+"""All kernels defined so far, by module and name."""
 
 
 class _Running:
-    """The `cuda` of the kernel that the simulator runs."""
+    """The object that takes the place of `numba.cuda` in the kernel that the simulator runs."""
 
     def __getattr__(self, name):
         from numba.cuda.simulator.kernel import _get_kernel_context
@@ -58,15 +58,15 @@ class _Running:
 
 
 cuda = _Running() if SIMULATED else _cuda
-"""The module `numba.cuda` for functions that kernels of other modules call: the simulator gives
-a `cuda` of their own only to the modules of kernels."""
+"""The module `numba.cuda`, for functions that kernels of other modules call. The simulator replaces
+the name `cuda` only in modules that define kernels."""
 
 _lock = threading.Lock()
 _here = threading.local()
 
 
 def stream():
-    """The stream of this host thread."""
+    """The CUDA stream of this host thread."""
     if not hasattr(_here, "stream"):
         _here.stream = _cuda.stream()
     return _here.stream
@@ -78,20 +78,20 @@ def finish() -> None:
 
 
 def grid(samples: int) -> tuple[int, int]:
-    """Blocks and threads for a kernel whose threads stride over `samples`."""
+    """The blocks and threads for a kernel whose threads loop over `samples` with a stride."""
     return max(1, min(-(-samples // THREADS), _MOST_BLOCKS)), THREADS
 
 
 def device(function):
-    """A function that kernels call; in the simulator it is called as it is.
+    """Compile a function that kernels call. In the simulator it is called as it is.
 
-    In a module without kernels it must take its `cuda` from here.
+    In a module without kernels, such a function must use `cuda` from this module.
     """
     return function if SIMULATED else _cuda.jit(device=True, forceinline=True)(function)
 
 
 def kernel(*signatures):
-    """Make a kernel of a function of one of the `signatures`."""
+    """A decorator that makes a kernel that may be called with any of the `signatures`."""
     return lambda function: Kernel(function, signatures)
 
 
@@ -101,9 +101,9 @@ class Kernel:
     Parameters
     ----------
     function : callable
-        Arrays in, `out` last; returns nothing.
+        It takes arrays, of which `out` is the last, and returns nothing.
     signatures : tuple of numba signatures
-        What it may be called with.
+        The types that it may be called with.
     """
 
     def __init__(self, function, signatures):
@@ -113,14 +113,14 @@ class Kernel:
         KERNELS[f"{module}.{function.__name__}"] = self
 
     def __call__(self, blocks, threads, *arguments) -> None:
-        """Launch on this host thread's stream; returns at once."""
+        """Launch the kernel on the stream of this host thread, and return at once."""
         if not SIMULATED:
             self._compiled[blocks, threads, stream()](*arguments)
             return
         self._check(arguments)
         with _lock:
             interval = sys.getswitchinterval()
-            sys.setswitchinterval(1e-5)  # the simulator's threads wait for each other all the time
+            sys.setswitchinterval(1e-5)  # threads of the simulator often wait for each other
             try:
                 self._compiled[blocks, threads](*arguments)
             finally:
@@ -128,16 +128,16 @@ class Kernel:
 
     @property
     def signatures(self) -> int:
-        """How many sets of types it is defined for."""
+        """The number of signatures that it is defined for."""
         return len(self._signatures)
 
     @property
     def compiled(self) -> int:
-        """How many sets of types the device has seen; 0 in the simulator."""
+        """The number of signatures that were compiled for the device; 0 in the simulator."""
         return 0 if SIMULATED else len(self._compiled.overloads)
 
     def ptx(self, capability: tuple[int, int]) -> list[str]:
-        """Compile without a device, for every signature: PTX for a compute capability."""
+        """Compile all signatures to PTX for a compute capability. This needs no device."""
         return [
             _cuda.compile(
                 self._function, s, device=False, abi="numba", cc=capability, output="ptx"
@@ -157,14 +157,14 @@ class Kernel:
 def _jit(function):
     found = _cuda.jit(function)
     if not SIMULATED:
-        # Where they cannot be kept, for whatever reason, they are compiled in every process.
+        # Kernels that cannot be kept, for whatever reason, are compiled in every process.
         with contextlib.suppress(Exception):
             found._cache = keeping.on_device(function)
     return found
 
 
 def _type_of(value):
-    """The type that a kernel sees."""
+    """The numba type of an argument."""
     if isinstance(value, bool):
         return types.boolean
     if isinstance(value, int | np.integer):
@@ -182,10 +182,11 @@ def contiguous(array) -> bool:
 
 
 def _shared_array(shared, shape, dtype, alignment=None):
-    """In the place of the simulator's own, which looks for a block's array and makes it without a
-    lock: two threads may each get one of their own, and read what nobody wrote.
+    """Make or find a shared array of a block. This replaces a function of the simulator.
 
-    As there, an array is known by the line that asks for it.
+    The simulator's function takes no lock, so two threads of a block may get different arrays.
+
+    As in that function, an array is identified by the line of code that calls.
     """
     asking = sys._getframe(1)
     line = asking.f_code.co_filename, asking.f_lineno

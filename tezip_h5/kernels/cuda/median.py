@@ -1,11 +1,11 @@
-"""Keyframes on CUDA: the median edge detector, one step per anti-diagonal.
+"""The median edge detector for keyframes on CUDA, which computes anti-diagonals in parallel.
 
-A pixel needs its left, upper and upper left neighbour: all pixels of an anti-diagonal can be
-done at once. One block goes through the frame in bands of as many rows as it has threads, one
-thread for each row, a column behind the thread above it; what a thread has just made is what
-the one below needs next. A frame occupies one multiprocessor, so that speed comes from many
-chunks at once. Without a tolerance the encoder knows every reconstruction beforehand, and does
-all pixels at once.
+A pixel depends on its left, upper and upper left neighbours, so all pixels of an anti-diagonal can
+be computed at once. One block works on a frame, in bands of as many rows as it has threads. Each
+thread has a row, and is one column behind the thread above it, whose last result it needs next. A
+frame keeps only one multiprocessor busy, so a GPU is fast only with many chunks at a time.
+Without a tolerance, the encoder knows all reconstructed pixels beforehand, and computes all pixels
+at once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["median_decode", "median_encode"]
 
 _FLAT = int32[::1]
 _PLANE = int32[:, ::1]
-_ROWS = 4 if SIMULATED else 512  # of a band
+_ROWS = 4 if SIMULATED else 512  # rows of a band
 
 
 @device
@@ -50,7 +50,7 @@ def _encode_exactly(levels, mask, symbols, reconstruction):
 
 @kernel(void(_PLANE, int64, int64, int64, _PLANE, _PLANE))
 def _encode(levels, tolerance, top, factor, symbols, reconstruction):
-    made = cuda.shared.array((2, _ROWS), int32)  # by every thread, in this step and the last
+    made = cuda.shared.array((2, _ROWS), int32)  # results of all threads: this step, the last one
     thread = cuda.threadIdx.x
     rows, columns = levels.shape
     step = 2 * tolerance + 1
@@ -112,7 +112,7 @@ def _decode(symbols, tolerance, top, mask, reconstruction):
 
 
 def median_encode(levels, tolerance, top, mask, symbols, reconstruction) -> None:
-    """As the CPU's."""
+    """As in `kernels.cpu`."""
     tolerance, top = int(tolerance), int(top)
     if tolerance == 0:
         _encode_exactly(*grid(levels.size), levels, int(mask), symbols, reconstruction)
@@ -122,5 +122,5 @@ def median_encode(levels, tolerance, top, mask, symbols, reconstruction) -> None
 
 
 def median_decode(symbols, tolerance, top, mask, reconstruction) -> None:
-    """As the CPU's."""
+    """As in `kernels.cpu`."""
     _decode(1, _ROWS, symbols, int(tolerance), int(top), int(mask), reconstruction)

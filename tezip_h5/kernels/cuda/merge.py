@@ -1,19 +1,20 @@
-"""Run merging on CUDA: the CPU's greedy scan, in parallel, with the same runs.
+"""Run merging on CUDA: a parallel form of the greedy scan of the CPU, with the same runs.
 
-A run goes on while the largest minus the least of its residuals is at most twice the tolerance;
-the next begins where it ends. Where a run that begins at a sample ends depends on nothing
-before it. So, with the frame cut into blocks:
+A run continues as long as its largest residual minus its smallest is at most twice the tolerance.
+The next run begins where it ends. The end of a run depends only on the sample that it begins with.
+So the frame is divided into blocks, and the steps are:
 
-1. every sample of a block, as if a run began there, follows the runs to the last that begins
-   in the block, and keeps the least and largest residual of its part there (`_tails`);
-2. the same two of 1, 2, 4, ... whole blocks from every block on are tabulated (`_double`);
-3. with them every sample finds where that last run ends: the first run of a later block, as if
-   one began here, and the middle of the last run before it (`_crossings`);
-4. one thread follows these from the first sample, a step for each block at most: only now it
-   is known which runs there are (`_chase`);
-5. every block writes its runs, from where its first begins (`_apply`).
+1. For each sample, assume that a run begins there. Follow the runs up to the last one that begins
+   in the same block, and keep the smallest and the largest residual of its part in the block
+   (`_tails`).
+2. Make a table of the smallest and largest residuals of 1, 2, 4, ... successive blocks (`_double`).
+3. With this table, find the end of that last run for each sample. This gives the first run of a
+   later block, and the middle of the last run before it (`_crossings`).
+4. One thread follows these results from the first sample, with at most one step per block. Only
+   now it is known which runs exist (`_chase`).
+5. Each block writes its runs, from the beginning of its first run (`_apply`).
 
-Work is n log n at worst, where a run spans the frame; step 4 alone is sequential.
+The work is n log n at worst, if one run spans the whole frame. Only step 4 is sequential.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _SPAN = 8 if SIMULATED else 256  # samples of a block
 
 @device
 def _walk(residuals, start, count, spread):
-    """Where the run from `start` ends, at most at `count`, and its least and largest residual."""
+    """The end of the run from `start`, at most `count`, and its smallest and largest residual."""
     low = residuals[start]
     high = low
     stop = start + 1
@@ -47,8 +48,10 @@ def _walk(residuals, start, count, spread):
 
 @kernel(void(_FLAT, _FLAT, int64, _TABLE, int64[:, :, ::1]))
 def _tails(levels, prediction, spread, runs, spans):
-    """Rows 0 and 1 of `runs` and of spans[0]: the least and the largest residual of every
-    sample's last run in its block, and of every block."""
+    """Write smallest and largest residuals to rows 0 and 1 of `runs` and of spans[0].
+
+    In `runs` they are those of each sample's last run in its block; in spans[0], of each block.
+    """
     residuals = cuda.shared.array(_SPAN, int64)
     ends = cuda.shared.array((3, _SPAN), int64)
     thread = cuda.threadIdx.x
@@ -76,7 +79,7 @@ def _tails(levels, prediction, spread, runs, spans):
 
 @kernel(void(int64, int64[:, :, ::1]))
 def _double(level, spans):
-    """spans[level]: of 2**level blocks from every block on, of which as many are left."""
+    """Fill spans[level]: residuals of 2**level blocks from each block on, if there are as many."""
     reach = int64(1) << (level - 1)
     for block in range(cuda.grid(1), spans.shape[2] - 2 * reach + 1, cuda.gridsize(1)):
         low, high = spans[level - 1, 0, block], spans[level - 1, 1, block]
@@ -86,7 +89,8 @@ def _double(level, spans):
 
 @kernel(void(_FLAT, _FLAT, int64, int64[:, :, ::1], _TABLE))
 def _crossings(levels, prediction, spread, spans, runs):
-    """Row 0 of `runs`: where the last run of every sample's block ends; row 1: its middle."""
+    """Write the end of each sample's last run in its block to row 0 of `runs`, and its middle to
+    row 1."""
     blocks = spans.shape[2]
     for i in range(cuda.grid(1), levels.size, cuda.gridsize(1)):
         low, high = runs[0, i], runs[1, i]
@@ -111,8 +115,10 @@ def _crossings(levels, prediction, spread, spans, runs):
 
 @kernel(void(_TABLE, _TABLE))
 def _chase(runs, carried):
-    """Of every block: the sample its first run begins at (the number of samples where none does),
-    and the middle of the run before it. One thread."""
+    """Find, for each block, the first sample of its first run, and the middle of the run before it.
+
+    If no run begins in a block, the sample is the number of samples. One thread does this.
+    """
     samples, blocks = runs.shape[1], carried.shape[1]
     carried[0, 0], carried[1, 0] = 0, 0
     start = int64(0)
@@ -128,7 +134,7 @@ def _chase(runs, carried):
 @kernel(void(_FLAT, _FLAT, int64, int64, int64, _TABLE, _TABLE, _FLAT, _FLAT))
 def _apply(levels, prediction, spread, top, mask, runs, carried, symbols, reconstruction):
     residuals = cuda.shared.array(_SPAN, int64)
-    ends = cuda.shared.array((2, _SPAN), int64)  # where a run ends, and its middle
+    ends = cuda.shared.array((2, _SPAN), int64)  # the end of each run, and its middle
     begins = cuda.shared.array(_SPAN, int32)
     thread = cuda.threadIdx.x
     block = cuda.blockIdx.x
@@ -162,7 +168,7 @@ def _apply(levels, prediction, spread, top, mask, runs, carried, symbols, recons
 
 
 def merge_encode(levels, prediction, tolerance, top, mask, symbols, reconstruction) -> None:
-    """As the CPU's. Needs 16 bytes of device memory per sample meanwhile, kept for the next."""
+    """As in `kernels.cpu`. It needs 16 bytes of device memory per sample, which it keeps."""
     samples, spread = levels.size, 2 * int(tolerance)
     if not samples:
         return

@@ -1,12 +1,12 @@
-"""The CUDA kernels of the integer PredNet: what `kernels.network` computes, for many chunks.
+"""Kernels of the integer PredNet for CUDA. They compute what `kernels.network` does, in batches.
 
-Every array has a leading axis, the batch: frames of different chunks, each with its own top,
-offset and shift (`scales`, int64 (batch, 3)). A layer's tensor x is int16 (batch, channels,
-rows + 2, columns + 2), the frame of zeros around it included, and parts of it are named by their
-first channel. Each kernel but the first two begins with the convolution that makes its
-accumulators (`convolve`): a name of the CPU's takes (x, first channel, `Weights`) here in the
-place of accumulators. R cannot be written to the tensor that others still convolve: a layer has
-two tensors, and turns.
+Each array has a leading batch axis. It counts frames of different chunks, each with its own top,
+offset and shift (`scales`, int64 (batch, 3)). The tensor x of a layer is int16 (batch, channels,
+rows + 2, columns + 2); it includes a border of zeros. A part of it is given by its first channel.
+All kernels except the first two begin with the convolution that computes their accumulators
+(`convolve`). So functions take (x, first channel, `Weights`) where those of the CPU take
+accumulators. A layer has two tensors that it uses in turn, because R must not be written to a
+tensor that other threads still convolve.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ _LEVELS = int32[:, :, :, ::1]
 _SCALES = int64[:, ::1]
 _CONVOLUTION = (_TENSOR, int64, int64, int32[:, :, :, ::1], int32[::1])
 
+# The same constants as in `kernels.network`.
 ACTIVATION = 255
 GATE = 256
 PREACTIVATION = 1023
@@ -45,7 +46,7 @@ CHANGE_BITS = 3
 
 @dataclass(frozen=True)
 class Weights:
-    """A convolution's numbers on the device, four output channels together.
+    """The parameters of a convolution on the device, in groups of four output channels.
 
     Attributes
     ----------
@@ -60,9 +61,9 @@ class Weights:
 
     @classmethod
     def of(cls, kernel, bias, shift, gates: bool) -> Weights:
-        """From arrays (3, 3, in, out), (out,), (out,) on the host.
+        """Make them from arrays (3, 3, in, out), (out,), (out,) on the host.
 
-        With `gates`, the four gates of one state channel make a group.
+        If `gates`, the four gates of one state channel form a group.
         """
         outputs = len(bias)
         groups = -(-outputs // 4)
@@ -79,11 +80,11 @@ class Weights:
 
     @property
     def inputs(self) -> int:
-        """Input channels."""
+        """The number of input channels."""
         return self.packed.shape[1]
 
     def over(self, rows: int, columns: int, batch: int):
-        """Blocks and threads of a kernel."""
+        """The blocks and threads of a kernel."""
         return blocks_of(batch, rows, columns, self.packed.shape[0])
 
 
@@ -104,7 +105,7 @@ def _activation(value, bits):
     return _clamp((value + ((1 << bits) >> 1)) >> bits, 0, ACTIVATION)
 
 
-# --- what the first layer sees ----------------------------------------------------------
+# --- the input of the first layer -------------------------------------------------------
 
 
 @kernel(void(_LEVELS, _LEVELS, _LEVELS, int64, _SCALES, int64, _TENSOR, _TENSOR))
@@ -137,8 +138,10 @@ def _show_changes(levels, last, prediction, patch, scales, first, x, following):
 
 
 def show_changes(levels, last, prediction, patch, scales, first, x, following) -> None:
-    """As the CPU's, into `x` from the channel `first` on; frame and change also into
-    `following`, the tensor that R goes to."""
+    """As in `kernels.network`, but written to `x` from the channel `first` on.
+
+    Frame and change are also written to `following`, the tensor that receives R.
+    """
     size = x.shape[0] * levels.shape[1] * patch * patch * (x.shape[2] - 2) * (x.shape[3] - 2)
     _show_changes(*grid(size), levels, last, prediction, patch, scales, first, x, following)
 
@@ -164,12 +167,12 @@ def _show_errors(levels, ahat, patch, scales, first, x):
 
 
 def show_errors(levels, ahat, patch, scales, first, x) -> None:
-    """As the CPU's, into `x` from the channel `first` on."""
+    """As in `kernels.network`, but written to `x` from the channel `first` on."""
     size = x.shape[0] * levels.shape[1] * patch * patch * (x.shape[2] - 2) * (x.shape[3] - 2)
     _show_errors(*grid(size), levels, ahat, patch, scales, first, x)
 
 
-# --- convolutions and what becomes of their accumulators --------------------------------
+# --- convolutions, and the use of their accumulators ------------------------------------
 
 
 @kernel(void(*_CONVOLUTION, _LEVELS))
@@ -186,7 +189,7 @@ def _convolve(x, first, inputs, weights, bias, out):
 
 
 def convolve(x, first, weights, out) -> None:
-    """Accumulators alone: int32 (batch, outputs, rows, columns)."""
+    """Compute accumulators only: int32 (batch, outputs, rows, columns)."""
     over = weights.over(out.shape[2], out.shape[3], out.shape[0])
     _convolve(*over, x, first, weights.inputs, weights.packed, weights.bias, out)
 
@@ -204,7 +207,7 @@ def _pool_errors(x, first, inputs, weights, bias, shift, ahat, target, out):
             y = row // 2 + i
             if k < count and y < rows and z < columns:
                 n = 8 * q + 4 * i
-                # Rescaling is monotonic: the largest accumulator gives the largest A.
+                # Rescaling is monotonic, so the largest accumulator gives the largest A.
                 largest = max(max(sums[n], sums[n + 1]), max(sums[n + 2], sums[n + 3]))
                 error = _activation(int64(largest), int64(shift[k])) - int64(ahat[b, k, y, z])
                 out[b, target + k, y + 1, z + 1] = max(error, 0)
@@ -212,8 +215,10 @@ def _pool_errors(x, first, inputs, weights, bias, shift, ahat, target, out):
 
 
 def pool_errors(x, first, weights, ahat, target, out) -> None:
-    """A of a layer (ReLU, maximum of 2x2) and E = A - Ahat, into `out` from the channel `target`
-    on; `x` has twice the rows and columns of `out`."""
+    """Compute A of a layer (ReLU, 2x2 maximum), and write E = A - Ahat to `out`.
+
+    E is written from the channel `target` on. `x` has twice the rows and columns of `out`.
+    """
     over = weights.over(2 * ahat.shape[2], 2 * ahat.shape[3], ahat.shape[0])
     convolution = x, first, weights.inputs, weights.packed, weights.bias
     _pool_errors(*over, *convolution, weights.shift, ahat, target, out)
@@ -234,7 +239,7 @@ def _rectify(x, first, inputs, weights, bias, shift, out):
 
 
 def rectify(x, first, weights, out) -> None:
-    """Ahat of a layer: ReLU with a ceiling."""
+    """Compute Ahat of a layer: ReLU with an upper limit."""
     over = weights.over(out.shape[2], out.shape[3], out.shape[0])
     convolution = x, first, weights.inputs, weights.packed, weights.bias
     _rectify(*over, *convolution, weights.shift, out)
@@ -279,11 +284,10 @@ def _update(
 
 
 def update(x, weights, tables, cell, r, below=None, target: int = 0) -> None:
-    """One step of a layer's LSTM: `cell` in place, the new R into the first channels of `r`.
+    """Update the LSTM of a layer: `cell` in place, and the new R to the first channels of `r`.
 
-    `x` and `r` are the layer's two tensors, of which all channels of `x` are convolved. R also
-    goes, at twice the size, into `below` from the channel `target` on, where there is a layer
-    below.
+    `x` and `r` are the two tensors of the layer. All channels of `x` are convolved. If there is a
+    layer below, R is also written to `below` at twice the size, from the channel `target` on.
     """
     over = weights.over(cell.shape[2], cell.shape[3], cell.shape[0])
     convolution = x, 0, weights.inputs, weights.packed, weights.bias
@@ -293,7 +297,7 @@ def update(x, weights, tables, cell, r, below=None, target: int = 0) -> None:
 
 @device
 def _answer(value, bits, b, k, y, z, levels, scales, patch, skip, ahat, prediction):
-    """What one accumulator says about its pixel."""
+    """Compute the prediction of one pixel from its accumulator."""
     channels, height, width = levels.shape[1:]
     count, rows, columns = ahat.shape[1:]
     if k < count and y < rows and z < columns:
@@ -310,7 +314,8 @@ def _answer(value, bits, b, k, y, z, levels, scales, patch, skip, ahat, predicti
 
 @device
 def _answers(q, sums, shift, levels, scales, patch, skip, ahat, prediction):
-    """One output channel's; called with constants, as `convolve._add`."""
+    """Compute the predictions of one output channel. It is called with constants, as
+    `convolve._add` is."""
     b, group, row, column = place(shift.size // 4)
     k = 4 * group + q
     bits = int64(shift[k]) if k < shift.size else int64(0)
@@ -332,11 +337,14 @@ def _output(x, first, inputs, weights, bias, shift, levels, scales, patch, skip,
 
 
 def output(x, weights, levels, scales, patch, skip, ahat, prediction) -> None:
-    """Prediction (batch, C, h, w) of the next frames' levels, from the last frames' and the
-    network; without `skip` also Ahat of the first layer."""
+    """Compute the predictions (batch, C, h, w) of the next frames' levels.
+
+    They are made from the last frames' levels and the output of the network. Without `skip`, Ahat
+    of the first layer is written, too.
+    """
     over = weights.over(ahat.shape[2], ahat.shape[3], ahat.shape[0])
     convolution = x, 0, weights.inputs, weights.packed, weights.bias
     _output(*over, *convolution, weights.shift, levels, scales, patch, skip, ahat, prediction)
 
 
-assert (ROWS, COLUMNS) == (4, 2)  # what the loops above are written for
+assert (ROWS, COLUMNS) == (4, 2)  # the loops above are written for these numbers

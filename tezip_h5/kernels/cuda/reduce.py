@@ -1,7 +1,6 @@
-"""Sums, largest values and prefix sums of a thread block, for the CUDA kernels; and the kernels
-of whole arrays that need only those.
+"""CUDA kernels for sums, largest values and prefix sums of arrays.
 
-All sums are of integers in int64 that cannot overflow: their order does not matter.
+All sums are sums of integers in int64, and cannot overflow, so their order does not matter.
 """
 
 from __future__ import annotations
@@ -15,10 +14,10 @@ from tezip_h5.kernels.cuda.launch import SIMULATED, THREADS, grid, kernel
 __all__ = ["difference_decode", "extremes", "largest_error", "squared_error"]
 
 _FLAT = int32[::1]
-_LOWEST = -(1 << 62)
-_EACH = 3 if SIMULATED else 8  # samples of one thread of a prefix sum
-_TILE = THREADS * _EACH
-_EXACT = 1 << 53  # float64 holds every integer below
+_LOWEST = -(1 << 62)  # less than any value
+_EACH = 3 if SIMULATED else 8  # samples that a thread of a prefix sum adds up
+_TILE = THREADS * _EACH  # samples of a block, which are its tile
+_EXACT = 1 << 53  # float64 holds all integers up to this magnitude
 
 
 # --- one value from all samples ---------------------------------------------------------
@@ -45,7 +44,7 @@ def _largest_error(levels, reconstruction, out):
 
 @kernel(void(_FLAT, int64[::1]))
 def _extremes(array, out):
-    """The largest value, and the largest negated one."""
+    """Find the largest value, and the largest negated value."""
     shared = cuda.shared.array((2, THREADS), int64)
     thread = cuda.threadIdx.x
     high, low = int64(_LOWEST), int64(_LOWEST)
@@ -66,7 +65,7 @@ def _extremes(array, out):
 
 @kernel(void(_FLAT, _FLAT, int64[::1]))
 def _squared_error(levels, prediction, out):
-    """Sums of the three parts of the squares, (a * 2**16 + b)**2: a * a, a * b, b * b."""
+    """Add up the three parts of squares (a * 2**16 + b)**2, which are a * a, a * b and b * b."""
     shared = cuda.shared.array((3, THREADS), int64)
     thread = cuda.threadIdx.x
     high, middle, low = int64(0), int64(0), int64(0)
@@ -90,14 +89,14 @@ def _squared_error(levels, prediction, out):
 
 
 def largest_error(levels, reconstruction) -> int:
-    """As the CPU's; waits for the result."""
+    """As in `kernels.cpu`; waits for the result."""
     out = _filled(1, 0)
     _largest_error(*grid(levels.size), levels, reconstruction, out)
     return int(memory.to_host(out)[0])
 
 
 def extremes(array) -> tuple[int, int]:
-    """Smallest and largest value of a flat int32 array; waits for the result."""
+    """The smallest and largest value of a flat int32 array; waits for the result."""
     out = _filled(2, _LOWEST)
     _extremes(*grid(array.size), array, out)
     high, low = memory.to_host(out)
@@ -105,11 +104,11 @@ def extremes(array) -> tuple[int, int]:
 
 
 def squared_error(levels, prediction) -> float:
-    """As the CPU's, which adds in float64 from the first sample to the last.
+    """As in `kernels.cpu`, where squares are added in float64 from the first sample to the last.
 
-    A sum below 2**53 is exact there, so that no order matters: it is added up in integers here.
-    Where it is larger, which takes levels of more than 16 bits or very large frames, the CPU
-    adds, in its order. Waits for the result.
+    A sum below 2**53 is exact there, whatever the order, so this function adds integers. A larger
+    sum needs levels of more than 16 bits, or very large frames. Then the CPU computes it, in its
+    order. Waits for the result.
     """
     out = _filled(3, 0)
     _squared_error(*grid(levels.size), levels, prediction, out)
@@ -138,7 +137,7 @@ def _filled(size: int, value: int):
 
 @kernel(void(_FLAT, int64[::1]))
 def _tile_sums(differences, sums):
-    """Sums of every block's tile."""
+    """Compute the sum of each tile."""
     shared = cuda.shared.array(THREADS, int64)
     thread = cuda.threadIdx.x
     first = cuda.blockIdx.x * _TILE
@@ -159,7 +158,7 @@ def _tile_sums(differences, sums):
 
 @kernel(void(int64[::1]))
 def _scan_sums(sums):
-    """Replace every tile's sum by that of all tiles before it: one block."""
+    """Replace the sum of each tile by the sum of all tiles before it. This runs in one block."""
     shared = cuda.shared.array(THREADS, int64)
     thread = cuda.threadIdx.x
     carry = int64(0)
@@ -183,8 +182,11 @@ def _scan_sums(sums):
 
 @kernel(void(_FLAT, int64[::1], int64, _FLAT))
 def _scan_tiles(differences, sums, mask, symbols):
-    """Symbols of every block's tile. A thread reads its samples before it writes them, and no
-    other does: the two arrays may be the same."""
+    """Compute the symbols of each tile.
+
+    The two arrays may be the same, because a thread reads its samples before it writes them, and
+    no other thread reads them.
+    """
     shared = cuda.shared.array(THREADS, int64)
     thread = cuda.threadIdx.x
     half = (mask + 1) >> 1
@@ -209,9 +211,11 @@ def _scan_tiles(differences, sums, mask, symbols):
 
 
 def difference_decode(differences, mask, symbols) -> None:
-    """As the CPU's: a prefix sum modulo mask + 1, in three steps (Blelloch, *Prefix Sums and Their
-    Applications*, 1990): sums of tiles, their prefix sum, and the tiles again. The two arrays may
-    be the same."""
+    """As in `kernels.cpu`: a prefix sum modulo mask + 1. The two arrays may be the same.
+
+    It has three steps (Blelloch, *Prefix Sums and Their Applications*, 1990): the sums of tiles,
+    the prefix sums of these, and the prefix sums in each tile.
+    """
     tiles = max(1, -(-differences.size // _TILE))
     sums = memory.scratch("sums", (tiles,), "int64")
     _tile_sums(tiles, THREADS, differences, sums)

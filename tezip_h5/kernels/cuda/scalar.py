@@ -1,8 +1,9 @@
-"""numpy's functions of scalars for the device, where numba has none: operators, in 64 bits.
+"""numpy's functions of scalars for the device, where numba does not have them.
 
-``linear/sample.py`` is written with numpy's, which keep to 32 bits where its kernels want that.
-`of` makes functions of such a module functions of the device, so that they are written once. In
-the simulator they are the processor's.
+``linear/sample.py`` is written with numpy's functions, because they keep to 32 bits where its CPU
+kernels need that. Here they are defined as operators in 64 bits. `of` converts functions that use
+them to device functions, so that they need to be written only once. In the simulator, the
+functions for the CPU are called.
 """
 
 from __future__ import annotations
@@ -63,9 +64,9 @@ def right_shift(a, b):
 
 
 def of(function):
-    """`function`, compiled for the processor's kernels, for those of the device.
+    """Convert a function that was compiled for CPU kernels to a device function.
 
-    Everything in it must be int64. Functions that it calls become the device's, too.
+    All its numbers must be int64. Functions that it calls are converted, too.
     """
     if SIMULATED:
         return lambda *arguments: function(*map(_plain, arguments))
@@ -78,6 +79,6 @@ def of(function):
 
 
 def _plain(value):
-    """An array of the simulator as numpy's; anything else as it is."""
+    """An array of the simulator as a numpy array; other values as they are."""
     value = getattr(value, "_item", value)
     return getattr(value, "_ary", value)

@@ -1,10 +1,10 @@
-"""Functions that the processor's kernels and the device's share.
+"""Functions that kernels for the CPU and kernels for the device share.
 
-numba's CUDA compiler takes the plain function, and what that calls may be decorated for the
-processor. The simulator would run it as Python, a thousand times slower, and with Python's
-numbers; there the processor's kernel of the same function is called instead, on copies that lie as
-it wants them. What is tested in the simulator is all that is around such a function, and that
-they compile for the device is tested apart.
+numba's CUDA compiler takes the plain function. The functions that it calls may be decorated for
+the CPU. The simulator would run the plain function as Python code, a thousand times slower, and
+with Python's numbers. So in the simulator, the kernel that was compiled for the CPU is called
+instead, on contiguous copies of arrays. Tests in the simulator therefore test everything around
+such a function. Another test makes sure that these functions compile for the device.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ __all__ = ["shared"]
 
 
 def shared(function, compiled):
-    """A function that kernels of the device call.
+    """Make a function that kernels for the device can call.
 
     Parameters
     ----------
     function : callable
-        For the device.
+        The plain function, which is compiled for the device.
     compiled : callable
-        The same for the processor: with parameters of the same names.
+        The same function, compiled for the CPU. Its parameters must have the same names.
 
     Raises
     ------
     TypeError
-        The parameters have other names.
+        If the names of the parameters differ.
     """
     names = [list(signature(getattr(f, "py_func", f)).parameters) for f in (function, compiled)]
     if names[0] != names[1]:
@@ -43,7 +43,8 @@ def shared(function, compiled):
     def on_copies(*arguments):
         pairs = []
         result = compiled(*(_copied(argument, pairs) for argument in arguments))
-        # What was written, before any is: arrays that nobody looks at may lie where others do.
+        # Find all arrays that were written before copying any back, because an unused array may
+        # share memory with another.
         written = [array != copy for array, copy in pairs]
         for (array, copy), where in zip(pairs, written, strict=True):
             np.copyto(array, copy, where=where)
@@ -53,7 +54,7 @@ def shared(function, compiled):
 
 
 def _copied(value, pairs):
-    """A value with copies of its arrays, numpy's, which are noted beside these."""
+    """A value with its arrays replaced by numpy copies; `pairs` receives each array and copy."""
     if isinstance(value, tuple):
         return tuple(_copied(part, pairs) for part in value)
     value = getattr(value, "_item", value)

@@ -1,1 +1,1 @@
-"""The linear coder on the device."""
+"""Kernels of the linear coder for CUDA, and the memory of its chunks on the device."""

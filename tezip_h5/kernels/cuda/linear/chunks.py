@@ -1,8 +1,8 @@
-"""The linear coder on the device: chunks that are under way, whose planes are coded together.
+"""The linear coder on the device: planes of many chunks are coded together.
 
-Sixteen threads of the device decode a chunk, and a plane waits for the one before; what makes a GPU
-fast is that many chunks go at once. `Gathering` gathers planes that are to be decoded (`Decoding`)
-or to be predicted and quantized (`Modelling`), and chunks whose symbols are to be coded (`Coding`).
+Sixteen threads of the device decode a chunk, and each plane depends on the one before. A GPU is
+fast only if it works on many chunks at once. `Gathering` collects planes to decode (`Decoding`),
+planes to predict and quantise (`Modelling`), and chunks whose symbols are to be coded (`Coding`).
 """
 
 from __future__ import annotations
@@ -20,32 +20,34 @@ from tezip_h5.kernels.cuda.linear.slabs import (
 
 __all__ = ["Chunks", "Coding", "Decoding", "Modelling", "chunks"]
 
-_FEW_TABLES, _MOST_TABLES = 8, 32  # that a slab has room for
+_FEW_TABLES, _MOST_TABLES = 8, 32  # numbers of tables that slabs have memory for
 
 
 class Chunks(Gathering):
-    """Slabs of chunks; works are `Decoding`, `Modelling` and `Coding`."""
+    """The slabs of chunks. A piece of work is a `Decoding`, `Modelling` or `Coding`."""
 
     def open(self, shape, symbols: int | None, coder: tuple | None = None) -> Lane:
-        """Begin a chunk.
+        """Reserve a lane for a chunk.
 
         Parameters
         ----------
         shape : (C, h, w)
         symbols : int, optional
-            How many there may be, of an encoder.
-        coder : tuple, of a decoder
-            The table of each context, uint8 (sides, contexts); slots, uint32; and streams, with
-            arrays words, bits, places, limits as `kernels.linear.decode` wants them.
+            The largest number of different symbols; for an encoder only.
+        coder : tuple, optional
+            For a decoder only: the table of each context, uint8 (sides, contexts); slots, uint32;
+            and streams, which have arrays words, bits, places, limits as `kernels.linear.decode`
+            takes them.
 
         Returns
         -------
-        Lane, to be given back to `close`
+        Lane
+            It must be passed to `close` in the end.
 
         Raises
         ------
         Exception
-            Of the driver, when there is no memory for it.
+            An error of the driver, if there is not enough memory.
         """
         kind = "encode", symbols, 0
         if symbols is None:
@@ -73,4 +75,4 @@ class Chunks(Gathering):
 
 
 chunks = one_of_process(Chunks)
-"""Those of this process."""
+"""A function that returns the only `Chunks` of this process."""

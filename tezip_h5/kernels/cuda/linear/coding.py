@@ -1,4 +1,4 @@
-"""The linear coder on the device: the words of whole chunks, from their symbols."""
+"""The linear coder on the device: code the symbols of whole chunks to words."""
 
 from __future__ import annotations
 
@@ -19,19 +19,27 @@ _THREADS = 8 if SIMULATED else 128
 
 @dataclass(eq=False)
 class Coding:
-    """The symbols of a chunk, to be coded.
+    """A piece of work: code the symbols of a chunk.
 
     Attributes
     ----------
     lane : Lane
-    planes : of every plane in order its entries' array and row, and the side of its contexts
+    planes : list
+        For each plane in order: the array and the row of its entries, and the side of its
+        contexts.
     tables : uint8 (sides, contexts), slots : uint32 (tables, symbols)
-    filled : int64 (LANES,), low bits of every stream
-    words : uint16 arrays of every stream, then
-    states : int64 (LANES,), then
-    bits : uint32 (LANES, n), then
-    left : int64 (planes, 2, LANES), then: words and low bits before each plane
-    moved_on : whether it is coded
+    filled : int64 (LANES,)
+        The number of low bits of each stream.
+    words : list of uint16 arrays
+        Result: the words of each stream.
+    states : int64 (LANES,)
+        Result.
+    bits : uint32 (LANES, n)
+        Result: the low bits.
+    left : int64 (planes, 2, LANES)
+        Result: the numbers of words and of low bits before each plane.
+    moved_on : bool
+        Whether the work is done.
     """
 
     lane: Lane
@@ -48,17 +56,17 @@ class Coding:
     group = ("words",)
 
     def launch(self, works: list) -> None:
-        """Code it and others."""
+        """Do this work and others in one launch."""
         _code(works)
 
 
 def _code(works: list[Coding]) -> None:
-    """Code the symbols of some chunks, all planes from the last to the first."""
+    """Code the symbols of some chunks, from the last plane to the first."""
     count = len(works)
     plan = np.zeros((count, rans.PLAN), np.int64)
     slots = np.zeros((count, max(work.slots.size for work in works)), np.uint32)
     coders = np.full((count, 3, LANES), LOWEST, np.int64)
-    rooms = np.zeros((count, 1), np.int64)  # words of a stream
+    rooms = np.zeros((count, 1), np.int64)  # memory for the words of a stream
     for k, work in enumerate(works):
         _, height, width = work.lane.shape
         plan[k] = height, width, work.slots.shape[1]
@@ -102,7 +110,7 @@ def _code(works: list[Coding]) -> None:
 
 
 def _fetch(words, begins, taken) -> list[list[np.ndarray]]:
-    """The words of every stream of every chunk, without what is between them."""
+    """Fetch the words of all streams of all chunks, without the unused memory between them."""
     count, lanes, room = words.shape
     ends = np.cumsum(taken)
     at = np.arange(count * lanes) * room + begins.reshape(-1)

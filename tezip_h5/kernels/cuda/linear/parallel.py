@@ -1,7 +1,8 @@
-"""The linear coder on the device: what is computed of many samples side by side.
+"""The linear coder on the device: kernels that compute all samples of planes in parallel.
 
-A launch does one plane of each of `n` chunks, `plan` (n, PLAN). Threads go through samples as they
-lie in planes; where they write to slots, a quarter of every transfer is used.
+A launch works on one plane of each of `n` chunks; `plan` is (n, PLAN). Threads go through samples
+in the order of planes. When they write to slots (see `sample`), only a quarter of each memory
+transfer is used.
 """
 
 from __future__ import annotations
@@ -49,29 +50,32 @@ from tezip_h5.kernels.linear.plan import (
 __all__ = ["blocks", "clear", "deliver", "exact_contexts", "exact_symbols", "known", "surround"]
 
 _THREADS = 8 if SIMULATED else 256
-_MOST_BLOCKS = 1 if SIMULATED else 64  # for each chunk
+_MOST_BLOCKS = 1 if SIMULATED else 64  # largest number of blocks for each chunk
 
-_PLANES = int32[:, :, :, :, ::1]  # lanes, (frame, frame, magnitudes, magnitudes), C, h + 3, w + 4
+# Axes: lanes, (frame, frame, magnitudes, magnitudes), C, h + 3, w + 4.
+_PLANES = int32[:, :, :, :, ::1]
 _PLAN, _TAPS = int64[:, ::1], int64[:, :, ::1]
-_SENT = int32[:, :, ::1]  # lanes, (levels or what became of them, prediction), samples
+_SENT = int32[:, :, ::1]  # axes: lanes, (levels or reconstruction, prediction), samples
 
 
 def blocks(n: int, samples: int) -> tuple[tuple[int, int], int]:
-    """Blocks and threads for kernels that stride over the samples of each chunk."""
+    """The blocks and threads for kernels that loop over the samples of each chunk."""
     return (max(1, min(-(-samples // _THREADS), _MOST_BLOCKS)), n), _THREADS
 
 
 @device
 def _row_and_column(i, wide):
-    """Of place `i`; divided in 32 bits, which takes a fraction of the time."""
+    """The row and column of place `i`. The division is in 32 bits, which is much faster."""
     row = int64(uint32(i) // uint32(wide))
     return row, i - row * wide
 
 
 @kernel(void(_PLAN, _SENT, int64, _PLANES))
 def surround(plan, sent, which, planes):
-    """Put what was sent, with what lies around it, into the plane of this frame (`which` is 0,
-    levels), or of the one that predicts it (1), where a prediction was sent; see `plan.surround`.
+    """Copy what was sent to a plane, and fill its margins; see `plan.surround`.
+
+    If `which` is 0, levels are copied to the plane of this frame. If it is 1, a prediction is
+    copied to the plane of the frame that predicts, if one was sent.
     """
     k = cuda.blockIdx.y
     rows, columns, turn = plan[k, ROWS], plan[k, COLUMNS], plan[k, TURN] & 1
@@ -95,7 +99,7 @@ def surround(plan, sent, which, planes):
 
 @device
 def _expected(y, x, k, plan, taps, first_tap, lane_planes):
-    """What a sample's prediction holds of rows and frames known before it, as `linear.expect`."""
+    """The part of a sample's prediction from earlier rows and frames; see `plan.expect`."""
     channel, turn = plan[k, CHANNEL], plan[k, TURN] & 1
     frame, before = lane_planes[turn], lane_planes[1 - turn, channel]
     guess = int64(1) << (SHIFT - 1)
@@ -121,7 +125,7 @@ def _expected(y, x, k, plan, taps, first_tap, lane_planes):
 
 @device
 def _surroundings(y, x, k, plan, lane_planes):
-    """What a sample's energy holds of other frames and channels, as `linear.surroundings`."""
+    """The part of a sample's energy from other frames and channels; see `plan.surroundings`."""
     channel, turn = plan[k, CHANNEL], plan[k, TURN] & 1
     if plan[k, SIDE] == SIDE_OWN:
         return int64(0)
@@ -139,15 +143,18 @@ def _surroundings(y, x, k, plan, lane_planes):
     )
 )  # fmt: skip
 def known(plan, taps, sent, encoding, planes, guesses, energies, pasts, samples):
-    """Bring to slots what is known before a wave comes by.
+    """Compute everything that is known before the wave, and write it to slots.
 
     Parameters
     ----------
     sent : see `Slab`
     encoding : bool
-    guesses, energies : (lanes, slots), what predictions and energies hold of it
-    pasts : (lanes, 2, slots), the samples of the frame before here and in the row above
-    samples : (lanes, slots), levels, when encoding
+    guesses, energies : (lanes, slots)
+        Receive the known parts of predictions and energies.
+    pasts : (lanes, 2, slots)
+        Receives the samples of the last frame at the same place and in the row above.
+    samples : (lanes, slots)
+        Receives the levels, when encoding.
     """
     k = cuda.blockIdx.y
     lane, rows, columns = plan[k, LANE], plan[k, ROWS], plan[k, COLUMNS]
@@ -156,7 +163,7 @@ def known(plan, taps, sent, encoding, planes, guesses, energies, pasts, samples)
     first = cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x
     for i in range(first, rows * (columns + 1), stride):
         y, x = _row_and_column(i, columns + 1)
-        x -= 1  # one lies left of the row
+        x -= 1  # the first place is the margin left of the row
         slot = slot_of(y, x, columns)
         if plan[k, PREDICTED] != 0:
             pasts[lane, 0, slot] = before[y + 2, x + 2]
@@ -170,8 +177,10 @@ def known(plan, taps, sent, encoding, planes, guesses, energies, pasts, samples)
 
 @kernel(void(_PLAN, int32[:, ::1], uint16[:, ::1], _PLANES, _SENT))
 def deliver(plan, samples, sizes, planes, sent):
-    """Take samples and magnitudes of symbols from slots to planes, and samples
-    to where levels were sent."""
+    """Copy samples and magnitudes of symbols from slots to planes.
+
+    Samples are also copied to the memory that levels were sent to.
+    """
     k = cuda.blockIdx.y
     lane, rows, columns = plan[k, LANE], plan[k, ROWS], plan[k, COLUMNS]
     turn, channel = plan[k, TURN] & 1, plan[k, CHANNEL]
@@ -195,7 +204,7 @@ def deliver(plan, samples, sizes, planes, sent):
 
 @kernel(*(void(_PLAN, _TAPS, _PLANES, entries) for entries in ENTRIES))
 def exact_symbols(plan, taps, planes, entries):
-    """Symbols of exact samples, with patterns instead of contexts, and their magnitudes."""
+    """Compute symbols of lossless samples, their magnitudes, and the patterns of their contexts."""
     k = cuda.blockIdx.y
     columns, channel, turn = plan[k, COLUMNS], plan[k, CHANNEL], plan[k, TURN] & 1
     ours = planes[plan[k, LANE]]
@@ -244,12 +253,13 @@ def exact_symbols(plan, taps, planes, entries):
     )
 )  # fmt: skip
 def exact_contexts(plan, planes, entries, counts, filled):
-    """Complete what `exact_symbols` found, and count.
+    """Replace the patterns from `exact_symbols` by contexts, and count symbols.
 
     Parameters
     ----------
     counts : (lanes, sides, contexts, symbols)
-    filled : (lanes, LANES), low bits of every stream
+    filled : (lanes, LANES)
+        The number of low bits of each stream.
     """
     k = cuda.blockIdx.y
     lane, columns, channel = plan[k, LANE], plan[k, COLUMNS], plan[k, CHANNEL]
@@ -279,7 +289,7 @@ def exact_contexts(plan, planes, entries, counts, filled):
 
 @kernel(void(int64[::1], int32[:, ::1]))
 def clear(numbers, arrays):
-    """Set to 0 what lanes `numbers` have: rows of `arrays`."""
+    """Set the rows `numbers` of `arrays` to 0. They belong to the lanes of these numbers."""
     k = cuda.blockIdx.y
     stride = cuda.gridDim.x * cuda.blockDim.x
     first = cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x

@@ -1,8 +1,8 @@
-"""The linear coder on the device: rANS, from a chunk's last sample to its first.
+"""The linear coder on the device: code symbols with rANS, from the last sample to the first.
 
-A thread has a stream, as in ``wave.py``, and goes backwards through the slots of one
-plane of each chunk; the planes before it are launches of their own, which go on from there. Words
-and low bits are written towards the fronts of their buffers.
+Each thread codes one stream, as in ``wave.py``. A launch goes backwards through the slots of one
+plane of each chunk; the next launch continues with the plane before it. Words and low bits are
+written backwards, from the ends of their buffers.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from tezip_h5.kernels.linear.plan import CONTEXTS, DIRECT, LANES, PRECISION
 __all__ = ["HEIGHT", "PLAN", "SYMBOLS", "WIDTH", "gather", "grid", "rans_encode"]
 
 HEIGHT, WIDTH, SYMBOLS = range(3)
-"""Places in the plan of a chunk: its frames' size, and how many symbols its tables have."""
+"""Indices of the plan of a chunk: the size of its frames, and the symbols of its tables."""
 PLAN = 3
 
 _THREADS = LANES if SIMULATED else 2 * LANES
 
 
 def grid(n: int) -> tuple[int, int]:
-    """Blocks and threads for `n` chunks."""
+    """The blocks and threads for `n` chunks."""
     return -(-n * LANES // _THREADS), _THREADS
 
 
 @device
 def _entry(t, x, y, width, height, lane, entries):
-    """What is in a slot; -1 where there is no sample."""
+    """The entry in a slot; -1 if there is no sample."""
     if y < 0 or y >= height or x < 0 or x >= width:
         return int64(-1)
     return int64(entries[t * LANES + lane])
@@ -37,7 +37,7 @@ def _entry(t, x, y, width, height, lane, entries):
 
 @device
 def _ask(entry, side, symbols, tables, slots):
-    """Frequency and start of an entry's symbol; 0 where there is none."""
+    """The frequency and start of an entry's symbol; 0 if there is no sample."""
     if entry < 0:
         return int64(0)
     table = int64(tables[side * CONTEXTS + (entry & 8191)])
@@ -46,7 +46,7 @@ def _ask(entry, side, symbols, tables, slots):
 
 @device
 def _before(x, y, lane, steps):
-    """Where a thread was a step earlier."""
+    """The place of a thread one step earlier."""
     if x > -2 - 2 * lane:
         return x - 1, y
     return steps - 3 - 2 * lane, y - LANES
@@ -67,13 +67,19 @@ def rans_encode(which, plan, entries, tables, slots, words, bits, coders, marks)
 
     Parameters
     ----------
-    which : (m, 3), of every plane: which chunk's, which row of `entries`, which side's contexts
-    plan : (n, PLAN), of every chunk
+    which : (m, 3)
+        For each plane: the chunk, the row of `entries`, and the side of its contexts.
+    plan : (n, PLAN)
+        One row for each chunk.
     entries : see `sample.ENTRIES`
-    tables, slots : (n, sides * contexts) and (n, ...), as `kernels.linear.rans` wants them
-    words, bits : (n, LANES, ...), filled towards their fronts; bits are 0 at first
-    coders : (n, 3, LANES): states, where the last word was put, where the last low bits begin
-    marks : (m, 2, LANES), the last two after the plane
+    tables, slots : (n, sides * contexts) and (n, ...)
+        As in `kernels.linear.rans`.
+    words, bits : (n, LANES, ...)
+        Filled backwards; bits must be 0 at first.
+    coders : (n, 3, LANES)
+        States, positions of the last words, positions of the last low bits.
+    marks : (m, 2, LANES)
+        Receives these positions after the plane.
     """
     thread = cuda.grid(1)
     lane, m = thread % LANES, thread // LANES
@@ -90,8 +96,8 @@ def rans_encode(which, plan, entries, tables, slots, words, bits, coders, marks)
     y = ((height - 1) // LANES) * LANES + lane
     x = steps - 3 - 2 * lane
     t = ((height - 1) // LANES + 1) * steps - 1
-    # Entries are asked for two steps ahead, what tables say of them a step: no load waits for
-    # another, or for the state.
+    # Entries are loaded two steps ahead, and table entries one step ahead, so that no load waits
+    # for another load or for the state.
     entry = _entry(t, x, y, width, height, lane, ours)
     coming = _ask(entry, side, symbols, our_tables, our_slots)
     t, (x, y) = t - 1, _before(x, y, lane, steps)
@@ -126,7 +132,7 @@ def rans_encode(which, plan, entries, tables, slots, words, bits, coders, marks)
 
 @kernel(void(uint16[::1], int64[:, ::1], uint16[::1]))
 def gather(words, places, out):
-    """Copy pieces of `words` to `out`; `places` (n, 3): from where, to where, how many."""
+    """Copy pieces of `words` to `out`; `places` (n, 3) are source, target and length of each."""
     k = cuda.blockIdx.x
     for i in range(cuda.threadIdx.x, places[k, 2], cuda.blockDim.x):
         out[places[k, 1] + i] = words[places[k, 0] + i]

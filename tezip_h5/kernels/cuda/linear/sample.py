@@ -1,11 +1,11 @@
-"""The linear coder on the device: what its kernels share, of plans, slots and samples.
+"""The linear coder on the device: plans, slots and functions of samples that its kernels share.
 
-`plan` says of a plane what the processor's does (`kernels.linear.plan`), and behind that what is at
-the places below. Sixteen rows go as a wave, each two columns behind the one above, and so do arrays
-lie that are read and written by the way: in the order in which a wave comes by, a *slot* for each
-step and row. Slot ``(y // 16 * steps + x + 2 + 2 * (y % 16)) * 16 + y % 16`` is that of row y and
-column x, where ``steps = w + 32`` is how many steps sixteen rows take. So what sixteen threads read
-or write in a step lies side by side.
+`plan` has the same parameters of a plane as on the CPU (`kernels.linear.plan`), and then those at
+the indices below. A wave computes sixteen rows at a time, each two columns behind the row above
+it. Arrays that a wave reads and writes are in the order of its steps, with a *slot* for each step
+and row. The slot of row y and column x is
+``(y // 16 * steps + x + 2 + 2 * (y % 16)) * 16 + y % 16``, where ``steps = w + 32`` is the number
+of steps for sixteen rows. So the sixteen threads of a step read and write adjacent memory.
 """
 
 from __future__ import annotations
@@ -40,17 +40,18 @@ __all__ = [
     "weights_of",
 ]
 
-# Behind what a plan says anyway: which lane of the slab, the frame's size, how often frames have
-# taken turns, how many taps there are, and whether a prediction was sent along.
+# Indices of further parameters: the lane of the slab, the size of the frame, the number of frames
+# so far, the number of taps, and whether a prediction was sent.
 LANE, ROWS, COLUMNS, TURN, TAPS, FROM = range(plan.PLAN, plan.PLAN + 6)
 PLAN = plan.PLAN + 6
 MOST_TAPS = 20
 
-BITS = 21  # of an entry below a symbol's low bits: the context in 13 bits, the symbol in 8
-ENTRY_BITS = 31 - BITS  # low bits that entries of 32 bits have room for
+BITS = 21  # bits of an entry below the low bits: the context in 13 bits, the symbol in 8
+ENTRY_BITS = 31 - BITS  # the number of low bits that fit in entries of 32 bits
 
 ENTRIES = (int32[:, ::1], int64[:, ::1])
-"""n, slots: a context, ``<< 13`` its symbol, ``<< BITS`` that symbol's low bits."""
+"""The types of arrays (n, slots) of entries. An entry is the sum of a context, a symbol ``<< 13``,
+and the low bits of that symbol ``<< BITS``."""
 
 
 value_of, pattern_of = of(sample.value_of), of(sample.pattern_of)
@@ -60,20 +61,20 @@ fold_of = of(plan.fold_of)
 
 @device
 def steps_of(columns):
-    """Steps that sixteen rows take."""
+    """The number of steps for sixteen rows."""
     return columns + 2 * LANES
 
 
 @device
 def slot_of(y, x, columns):
-    """Where a wave has row y and column x."""
+    """The slot of row y and column x."""
     lane = y % LANES
     return ((y // LANES) * steps_of(columns) + x + 2 + 2 * lane) * LANES + lane
 
 
 @device
 def class_of(activity):
-    """The first context of the class of an activity."""
+    """The first context of the class that an activity belongs to."""
     found = activity
     if activity > 3:
         octave = 31 - cuda.clz(int32(activity))
@@ -83,7 +84,7 @@ def class_of(activity):
 
 @device
 def coarse_of(symbol):
-    """What tables know of a symbol, its low bits, and how many there are."""
+    """The part of a symbol that is coded with tables, its low bits, and their number."""
     if symbol < DIRECT:
         return symbol, int64(0), int64(0)
     shift = 16 if symbol >> 16 else 0

@@ -1,14 +1,14 @@
-"""Memory of many chunks of the linear coder on the device, and the planes that are coded there.
+"""Memory on the device for many chunks of the linear coder, and the coding of their planes.
 
-A lane of a `Slab` is what a chunk has while it is under way. A launch does one plane, a channel of
-a frame, of those of its lanes that are asked for: decodes it (`Decoding`), or predicts and
-quantizes it (`Modelling`). A lane takes 16 bytes per sample of a frame and 8 more per sample of a
-plane; decoders and encoders with a tolerance 26 more of these, for waves. An encoder has 93 KB for
-each symbol there may be, to count it, and 4 or 8 bytes per sample of the whole chunk, its symbols;
-a decoder 16 KB for each of its tables.
+A chunk has a lane of a `Slab` while it is coded. A launch works on one plane, which is a channel
+of a frame, of some of the lanes: it decodes the plane (`Decoding`), or predicts and quantises it
+(`Modelling`). A lane takes 16 bytes per sample of a frame, and 8 more per sample of a plane.
+Decoders, and encoders with a tolerance, need 26 more bytes per sample of a plane for waves. An
+encoder needs 93 KB for the counts of each possible symbol, and 4 or 8 bytes per sample of the
+whole chunk for its symbols. A decoder needs 16 KB for each of its tables.
 
-Every thread sends what its plane needs, and fetches what becomes of it, itself; only the launches
-are gathered.
+Each host thread sends the data of its plane to the device, and fetches the results, on its own.
+Only launches are gathered.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from tezip_h5.kernels.linear.plan import CLOSED, CONTEXTS, LANES
 
 __all__ = ["Decoding", "Lane", "Modelling", "Slab", "lanes_for", "rounded"]
 
-_SIDES = 3
-_COLUMNS = 32  # columns of slabs are a multiple of it
-_MOST_LANES, _MOST_BYTES = 4 if SIMULATED else 64, 4 << 30  # of a slab, when it is made
+_SIDES = 3  # sets of contexts, one for each value of SIDE in a plan
+_COLUMNS = 32  # the columns of a slab are a multiple of this
+_MOST_LANES, _MOST_BYTES = 4 if SIMULATED else 64, 4 << 30  # limits of a new slab
 
 
 @dataclass(eq=False)
 class Lane:
-    """One chunk on the device.
+    """The lane of one chunk on the device.
 
     Attributes
     ----------
-    slab, number : where it is
+    slab, number : its slab, and its number there
     shape : (C, h, w)
-    turn : frames since the beginning
-    behind : where words begin, of a decoder
+    turn : the number of frames so far
+    behind : the position where words begin; for a decoder only
     """
 
     slab: Slab
@@ -52,14 +52,16 @@ class Lane:
 
 @dataclass(eq=False)
 class _Plane:
-    """A plane of a chunk, before and after it is coded.
+    """A piece of work on one plane of a chunk.
 
     Attributes
     ----------
     lane : Lane
-    plan, taps : as the processor's kernels want them
-    predicted : whether a prediction was sent; else it is the last frame as it was reconstructed
-    moved_on : whether it is coded
+    plan, taps : as for the CPU kernels
+    predicted : bool
+        Whether a prediction was sent. Otherwise the reconstruction of the last frame predicts.
+    moved_on : bool
+        Whether the work is done.
     """
 
     lane: Lane
@@ -71,11 +73,12 @@ class _Plane:
 
 @dataclass(eq=False)
 class Decoding(_Plane):
-    """A plane that is to be decoded; `Slab.fetch` gives its samples, then.
+    """Decode a plane. Afterwards `Slab.fetch` returns its samples.
 
     Attributes
     ----------
-    places : int64 (3, streams), the state of each stream, where its words and its bits go on, then
+    places : int64 (3, streams)
+        Result: the state of each stream, and its positions in words and bits.
     """
 
     places: np.ndarray | None = None
@@ -83,19 +86,22 @@ class Decoding(_Plane):
     group = ("decode",)
 
     def launch(self, works: list) -> None:
-        """Decode it and others of the same slab."""
+        """Do this work and others of the same slab."""
         self.lane.slab.decode(works)
 
 
 @dataclass(eq=False)
 class Modelling(_Plane):
-    """A plane of levels, which were sent, that is to be predicted and quantized; `Slab.fetch` gives
-    its reconstruction, then.
+    """Predict and quantise a plane of levels, which were sent to the device before.
+
+    Afterwards `Slab.fetch` returns its reconstruction.
 
     Attributes
     ----------
-    wide : whether low bits need entries of 64 bits
-    entries : (array, row): its symbols and contexts on the device, then
+    wide : bool
+        Whether low bits need entries of 64 bits.
+    entries : (array, row)
+        Result: where its symbols and contexts are on the device.
     """
 
     wide: bool = False
@@ -103,33 +109,33 @@ class Modelling(_Plane):
 
     @property
     def group(self) -> tuple:
-        """Exact samples and others are different kernels'."""
+        """Planes of one launch agree in whether they need a closed loop, and in size of entries."""
         return bool(self.plan[CLOSED]), self.wide
 
     def launch(self, works: list) -> None:
-        """Do it and others of the same slab and group."""
+        """Do this work and others of the same slab and group."""
         self.lane.slab.model(works)
 
 
 class Slab:
-    """Arrays for `lanes` chunks; made in one thread, used by any.
+    """Device memory for `lanes` chunks. It is made in one thread, and any thread may use it.
 
     Attributes
     ----------
     planes : int32 (lanes, 4, C, rows + 3, columns + 4)
-        Two frames that take turns in being this one and the one that predicts it, and the
-        magnitudes of symbols of this frame and the last one, which do so, too.
+        This frame and the frame that predicts it, which swap places after each frame, and the
+        magnitudes of symbols of this frame and of the last one, which do the same.
     sent : int32 (lanes, 2, rows * columns)
-        Levels, in the place of which comes what becomes of them; a prediction.
-    guesses, energies, pasts, samples, sizes : see `parallel.known`; none until they are needed
-    counts : int32 (lanes, sides, contexts, symbols), of encoders
-    filled : int64 (lanes, LANES), of encoders
-    tables : uint8 (lanes, sides * contexts), of decoders
-    slots : uint32 (lanes, tables * 4096), of decoders
-    bits, words : uint32 (lanes, n) and uint16 (lanes, 2 n), of decoders
-        The same memory: low bits of all streams lie in front, words behind.
-    coders : int64 (lanes, 5, LANES), of decoders
-        States, where words and bits go on, where they end.
+        Levels, which the reconstruction replaces, and a prediction.
+    guesses, energies, pasts, samples, sizes : see `parallel.known`; made when first needed
+    counts : int32 (lanes, sides, contexts, symbols), for encoders
+    filled : int64 (lanes, LANES), for encoders
+    tables : uint8 (lanes, sides * contexts), for decoders
+    slots : uint32 (lanes, tables * 4096), for decoders
+    bits, words : uint32 (lanes, n) and uint16 (lanes, 2 n), for decoders
+        Both share memory: the low bits of all streams come first, then the words.
+    coders : int64 (lanes, 5, LANES), for decoders
+        States, positions in words and bits, ends of words and bits.
     """
 
     def __init__(
@@ -155,7 +161,7 @@ class Slab:
         finish()
 
     def fits(self, kind, shape) -> bool:
-        """Whether a chunk can have a lane of it without wasting more than half."""
+        """Whether a chunk fits in a lane of this slab, and needs at least half of it."""
         channels, rows, columns = rounded(shape)
         return (
             (*kind[:2], channels) == (*self.kind[:2], self.channels)
@@ -166,7 +172,7 @@ class Slab:
         )
 
     def begin(self, lane: Lane, coder: tuple | None) -> None:
-        """Make a lane as it begins, a decoder's with its `coder`; see `Chunks.open`."""
+        """Set a lane to its initial state; `coder` is for a decoder (see `Chunks.open`)."""
         number = lane.number
         _clear(self.planes, number)
         if coder is None:
@@ -187,11 +193,11 @@ class Slab:
         finish()
 
     def counts_of(self, lane: Lane) -> np.ndarray:
-        """An encoder's counts: int32 (sides, contexts, symbols)."""
+        """The counts of an encoder: int32 (sides, contexts, symbols)."""
         return memory.to_host(self.counts[lane.number])
 
     def filled_of(self, lane: Lane) -> np.ndarray:
-        """How many low bits each of an encoder's streams has: int64 (LANES,)."""
+        """The number of low bits of each stream of an encoder: int64 (LANES,)."""
         return memory.to_host(self.filled[lane.number])
 
     def send(self, lane: Lane, which: int, samples: np.ndarray) -> None:
@@ -201,7 +207,7 @@ class Slab:
         finish()
 
     def fetch(self, lane: Lane) -> np.ndarray:
-        """What became of the last plane: int32 (h, w)."""
+        """The reconstruction of the last plane: int32 (h, w)."""
         _, height, width = lane.shape
         found = memory.to_host(self.sent[lane.number, 0][: height * width])
         return found.reshape(height, width)
@@ -218,7 +224,7 @@ class Slab:
             work.moved_on = True
 
     def model(self, works: list[Modelling]) -> None:
-        """Predict and quantize a plane of some lanes, all exact or none."""
+        """Predict and quantise a plane of some lanes; all are lossless, or none is."""
         exact = not works[0].plan[CLOSED]
         if not exact:
             self._make_slots()
@@ -239,12 +245,12 @@ class Slab:
             work.entries, work.moved_on = (entries, k), True
 
     def _make_slots(self) -> None:
-        """What waves need."""
+        """Make the arrays for waves."""
         with self._lock:
             if self.guesses is not None:
                 return
             empty, shape = memory.empty, (self.lanes, _slots(self.rows, self.columns))
-            # All or none: where there is no memory for one, the others are given back.
+            # Either all arrays are made or none: without memory for one, the others are freed.
             energies, samples = empty(shape, np.int32), empty(shape, np.int32)
             pasts, sizes = empty((self.lanes, 2, shape[1]), np.int32), empty(shape, np.uint16)
             guesses = empty(shape, np.int64)
@@ -253,8 +259,10 @@ class Slab:
             self.guesses = guesses
 
     def _plans(self, works):
-        """Plans and taps on the device, and blocks and threads for all samples; predictions that
-        were sent are put in their places."""
+        """Send plans and taps to the device, and copy predictions that were sent to their planes.
+
+        Returns plans, taps, and the blocks and threads for all samples.
+        """
         plan = np.zeros((len(works), PLAN), np.int64)
         taps = np.zeros((len(works), MOST_TAPS, 4), np.int64)
         for k, work in enumerate(works):
@@ -270,7 +278,7 @@ class Slab:
         return plan, taps, at
 
     def _go_through(self, at, plan, taps, encoding: bool, rows, arrays) -> None:
-        """Send a wave of `rows` through planes, from what was sent when encoding."""
+        """Run a wave through planes with the kernel `rows`; levels were sent, when encoding."""
         slots = self.guesses, self.energies, self.pasts, self.samples
         parallel.known(*at, plan, taps, self.sent, encoding, self.planes, *slots)
         rows(*wave.grid(plan.shape[0]), plan, taps, *slots, self.sizes, *arrays)
@@ -278,14 +286,17 @@ class Slab:
 
 
 def rounded(shape) -> tuple[int, int, int]:
-    """The size of a slab for chunks of about `shape`, so that those at an edge may share it."""
+    """The size of a slab for chunks of about `shape`; chunks at the edge of a stack fit in, too."""
     channels, rows, columns = shape
     return channels, -(-rows // LANES) * LANES, -(-columns // _COLUMNS) * _COLUMNS
 
 
 def lanes_for(kind: tuple[str, int, int], shape) -> int:
-    """How many lanes a new slab should have: as many as there are chunks under way, so that one
-    launch is enough, unless frames are large."""
+    """The largest number of lanes of a new slab.
+
+    Unless frames are large, it is enough for all chunks that are coded at a time, so that one
+    launch serves them.
+    """
     channels, rows, columns = rounded(shape)
     what, size, capacity = kind
     taken = (16 * channels + 8 + 26) * rows * columns
@@ -294,9 +305,9 @@ def lanes_for(kind: tuple[str, int, int], shape) -> int:
 
 
 def _clear(array, lane: int) -> None:
-    """Set to 0 what a lane has of an array of int32."""
+    """Set the part of an int32 array that belongs to a lane to 0."""
     flat = array.reshape(array.shape[0], -1)
-    if SIMULATED:  # which would take seconds
+    if SIMULATED:  # a kernel would take seconds there
         flat[lane].copy_to_device(np.zeros(flat.shape[1], np.int32))
         return
     numbers = memory.to_device(np.array([lane], np.int64))
@@ -304,10 +315,10 @@ def _clear(array, lane: int) -> None:
 
 
 def _put(array: np.ndarray, there) -> None:
-    """Copy a flat array to the front of one on the device."""
+    """Copy a flat array to the front of a device array."""
     there[: array.size].copy_to_device(np.ascontiguousarray(array), stream=stream())
 
 
 def _slots(rows: int, columns: int) -> int:
-    """Slots of a plane."""
+    """The number of slots of a plane."""
     return -(-rows // LANES) * (columns + 2 * LANES) * LANES

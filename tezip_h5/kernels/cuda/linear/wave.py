@@ -1,10 +1,11 @@
 """The linear coder on the device: a wave of sixteen rows, each two columns behind the one above.
 
-A thread has a row of sixteen, two chunks share a warp: what a step has to wait for, mostly the
-decoder's table, takes as long for sixteen threads as for thirty-two. A thread keeps in registers
-what lies around its sample, and gets the sample above and to the right, the one two rows above, and
-their magnitudes from the thread of the row above; the first row of sixteen reads what the last ones
-of the wave before have left in slots. What every step reads it asks for a step ahead.
+Each thread has one row of sixteen, and two chunks share a warp. A step mostly waits for memory,
+such as the tables of a decoder, and that takes as long for sixteen threads as for thirty-two. A
+thread keeps the surroundings of its sample in registers. It receives the sample above and to the
+right, the sample two rows above, and their magnitudes from the thread of the row above. The first
+of sixteen rows reads them from slots, where the wave before has written them. Memory is read one
+step ahead.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ from tezip_h5.kernels.linear.plan import (
 
 __all__ = ["decode_rows", "grid", "model_rows"]
 
-_CHUNKS = 1 if SIMULATED else 2  # of a block
+_CHUNKS = 1 if SIMULATED else 2  # chunks of a block
 _THREADS = LANES * _CHUNKS
 _ALL = 0xFFFFFFFF
 
@@ -60,17 +61,17 @@ _KNOWN = (_PLAN, _TAPS, int64[:, ::1], _SLOTS, _PASTS, _SLOTS, uint16[:, ::1])
 
 
 def grid(n: int) -> tuple[int, int]:
-    """Blocks and threads for the planes of `n` chunks."""
+    """The blocks and threads for the planes of `n` chunks."""
     return -(-n // _CHUNKS), _THREADS
 
 
 if SIMULATED:
 
     def _from_above(step, sample, sample_above, sizes):
-        """What the thread before this one has; 0 in the place of the first one's."""
+        """The values of the thread before this one; 0 for the first thread."""
         box = cuda.shared.array((2, 3, _THREADS), int32)
         thread = cuda.threadIdx.x
-        now = box[step & 1]  # not the one that slower threads read yet
+        now = box[step & 1]  # slower threads may still read the other one
         now[0, thread], now[1, thread], now[2, thread] = sample, sample_above, sizes
         cuda.syncthreads()
         before = max(thread - 1, 0)
@@ -80,7 +81,7 @@ else:
 
     @device
     def _from_above(step, sample, sample_above, sizes):
-        cuda.syncwarp(_ALL)  # the first row reads what other threads wrote
+        cuda.syncwarp(_ALL)  # the first row reads memory that other threads wrote
         return (
             cuda.shfl_up_sync(_ALL, sample, 1),
             cuda.shfl_up_sync(_ALL, sample_above, 1),
@@ -90,11 +91,14 @@ else:
 
 @device
 def _left_by(t, x, columns, samples, sizes):
-    """What the last rows of the wave before have for the first row of this one, at column `x`:
-    the sample above and to the right, that in the row above it, and two magnitudes in one."""
-    begin = t - x - 2 - steps_of(columns)  # where the wave before begins
+    """What the first row of a wave needs at column `x` from the last rows of the wave before.
+
+    This is the sample above and to the right, the sample above that one, and two magnitudes in one
+    number.
+    """
+    begin = t - x - 2 - steps_of(columns)  # the first slot of the wave before
     right = min(x + 1, columns - 1)
-    if x == -2:  # what lies left of the row two above is the sample of the row above that
+    if x == -2:  # the margin left of the row two above holds a sample of the row above that
         return int32(0), samples[(begin + 2 + 2 * (LANES - 3)) * LANES + LANES - 3], int32(0)
     last, last2 = begin + 2 + 2 * (LANES - 1), begin + 2 + 2 * (LANES - 2)
     size = int64(0)
@@ -111,8 +115,10 @@ def _left_by(t, x, columns, samples, sizes):
 
 @device
 def _weights(y, plan, taps):
-    """Of row `y`: those of W, WW, N, NW, NE, the median, and the three two rows above; int32, so
-    that products are of 32 bits by 32 bits."""
+    """The weights of row `y`: those of W, WW, N, NW, NE, the median, and three two rows above.
+
+    They are int32, so that products multiply 32 bits by 32 bits.
+    """
     own = weights_of(plan, y)
     above = int64(0), int64(0), int64(0)
     if y > 1:
@@ -132,7 +138,7 @@ def _weights(y, plan, taps):
 
 @device
 def _steps(plan, k, chunks):
-    """How many steps a block takes: the most that one of its chunks does."""
+    """The number of steps of a block, which is the largest of its chunks."""
     most = int64(0)
     first = k - k % _CHUNKS
     for i in range(first, min(first + _CHUNKS, chunks)):
@@ -143,7 +149,7 @@ def _steps(plan, k, chunks):
 
 @device
 def _ask(t, of_lane, columns, x, active, predicted, guesses, energies, pasts, samples):
-    """What a step reads of its slot; nothing where a row has no sample."""
+    """Read a slot for a step; nothing is read if the row has no sample in that step."""
     if not active or x < -1 or x >= columns:
         return int64(0), int32(0), int32(0), int32(0), int32(0)
     slot = t * LANES + of_lane
@@ -157,7 +163,7 @@ def _ask(t, of_lane, columns, x, active, predicted, guesses, energies, pasts, sa
 
 @device
 def _foretell(expected, energy, around, past, sizes, weights, rules, limits):
-    """A sample's prediction and context."""
+    """Compute the prediction and the context of a sample."""
     west, west2, corner, above, right, corner2, above2, right2 = around
     size_w, size_nw, size_n, size_ne, size_nn = sizes
     near = int64(west), int64(west2), int64(above), int64(corner), int64(right)
@@ -180,8 +186,11 @@ def _foretell(expected, energy, around, past, sizes, weights, rules, limits):
 
 @device
 def _look_up(context, stream, ends, tables, slots, words, bits):
-    """The next symbol of a stream, whole, and the stream behind it: its state, where its words and
-    its bits go on. Nothing behind their ends is looked at."""
+    """Decode the next symbol of a stream.
+
+    Returns the symbol with its low bits, the new state, and the new positions in words and bits.
+    Nothing is read beyond their ends.
+    """
     state, position, start = stream
     table = int64(tables[context]) << PRECISION
     slot = int64(slots[table | (state & 4095)])
@@ -203,10 +212,13 @@ def _look_up(context, stream, ends, tables, slots, words, bits):
 
 @device
 def _limits(plan):
-    """What every sample wants to know of a plan: the lowest and the highest level, the tolerance,
-    the shift of magnitudes, the width of cells, the largest of them that changes a sample (see
-    `kernels.linear.decode`), whether energies are of this plane alone, and `fold_of`. Kept in
-    registers: what is written in between might be the plan, as far as a compiler knows."""
+    """The parameters of a plan that each sample needs, to keep them in registers.
+
+    They are the lowest and the highest level, the tolerance, the shift of magnitudes, the width of
+    cells, the largest useful cell (see `kernels.linear.decode`), whether energies come from this
+    plane alone, and `fold_of`. The compiler would load them again for each sample, since it cannot
+    know that the plan is not written to.
+    """
     low, high, tolerance = plan[LOW], plan[HIGH], plan[TOLERANCE]
     stride = 2 * tolerance + 1
     return (
@@ -223,7 +235,7 @@ def _limits(plan):
 
 @device
 def _settle(symbol, prediction, limits):
-    """Sample and magnitude of a symbol, as `kernels.linear.decode` has them."""
+    """The sample and the magnitude of a symbol, as in `kernels.linear.decode`."""
     low, high, _, scale, stride, most, _, fold = limits
     size = (symbol + fold) >> fold
     index = min(size, most)
@@ -235,7 +247,7 @@ def _settle(symbol, prediction, limits):
 
 @device
 def _quantize(level, prediction, factor, limits):
-    """Symbol, sample and magnitude of a level, as `kernels.linear.closed` has them."""
+    """The symbol, sample and magnitude of a level, as in `kernels.linear.closed`."""
     low, high, tolerance, scale, stride, _, _, fold = limits
     index = int64(0)
     if level >= low:
@@ -246,20 +258,21 @@ def _quantize(level, prediction, factor, limits):
 
 
 def _build(decoding: bool, name: str, signatures):
-    """The kernel for one direction."""
+    """Make the kernel for decoding or for encoding."""
 
     def rows(plan, taps, guesses, energies, pasts, samples, sizes, first, second, third,
              fourth, fifth):  # fmt: skip
-        """Go through one plane of each chunk.
+        """Decode or encode one plane of each chunk.
 
         Parameters
         ----------
         plan : int64 (n, PLAN)
         taps : int64 (n, MOST_TAPS, 4)
-        guesses, energies, pasts, samples : see `known`; samples become what is decoded
+        guesses, energies, pasts, samples : see `known`; samples receive the reconstruction
         sizes : uint16 (lanes, slots), the magnitudes of symbols
-        first, ... : coders, tables, slots, words and bits of a `Slab` when decoding; else entries,
-            counts, filled as for `exact_contexts`, and two that are not looked at
+        first, ... : arrays
+            For decoding: coders, tables, slots, words and bits of a `Slab`. For encoding: entries,
+            counts and filled as in `exact_contexts`, and two arrays that are not used.
         """
         thread = cuda.threadIdx.x
         of_lane = thread % LANES
@@ -287,7 +300,7 @@ def _build(decoding: bool, name: str, signatures):
         if decoding:
             stream = first[number, 0, of_lane], first[number, 1, of_lane], first[number, 2, of_lane]
             ends = first[number, 3, of_lane], first[number, 4, of_lane]
-        last = width + 2 * (LANES - 1 - of_lane) - 1  # the column of a wave's last step
+        last = width + 2 * (LANES - 1 - of_lane) - 1  # the column in the last step of a wave
         coming = _ask(
             int64(0), of_lane, width, x, here and y < height, predicted,
             guess_here, energy_here, past_here, samples_here,
@@ -339,7 +352,7 @@ def _build(decoding: bool, name: str, signatures):
                 west2 = west
                 west = int32(sample)
             size_w = int32(size_now)
-            if x == -1:  # what lies left of a row is the first sample of the row above
+            if x == -1:  # the margin left of a row is the first sample of the row above
                 west, west2, above = right, right, right2
             if x == last:
                 weights = _weights(next_y, ours, own_taps)

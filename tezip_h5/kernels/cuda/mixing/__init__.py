@@ -1,1 +1,1 @@
-"""The mixing coder on the device."""
+"""Kernels of the mixing coder for CUDA, and the memory of its streams on the device."""

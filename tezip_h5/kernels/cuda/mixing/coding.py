@@ -1,10 +1,10 @@
-"""The context-mixing coder on the device: a thread codes one frame of one stream.
+"""The context-mixing coder on the device: each thread codes one frame of one stream.
 
-`Slab` in ``slabs.py`` says what the arrays are. Numbers that all threads of a warp read at
-the same time (samples, taps, sums) have the stream as their last axis, so that they lie side by
-side; tables of which each thread reads a place of its own have it first. Tables that never change
-and are read anywhere are copied to shared memory. What happens to a sample is
-`blending.build`'s, and to a frame, what ``residual/streams.py`` does on the processor.
+`Slab` in ``slabs.py`` describes the arrays. Arrays that all threads of a warp read at the same time
+(samples, taps, sums) have the stream as their last axis, so that the threads read adjacent memory.
+Tables of which each thread reads a different place have it as their first axis. Constant tables
+are copied to shared memory. `blending.build` makes the function that codes a plane. The kernel
+does for a frame what ``residual/streams.py`` does on the CPU.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ __all__ = ["CELLS", "MOVED", "PLAN", "TABLES", "THREADS", "begin", "gather", "pl
     LANE, ROWS, COLUMNS, LEVELS, FINER, ALONE, GUIDED, KEYFRAME, SEEN, TURN, TAUGHT, BRIGHTENED,
     FOLLOWED, START, SIZE,
 ) = range(15)  # fmt: skip
-"""Places in the plan of one stream and frame. LEVELS is the largest level; SEEN counts frames
-since the keyframe, TURN since the beginning; TAUGHT is how many sets of learnt weights there are,
-0 for none; FOLLOWED is whether blocks move; START and SIZE are where its bytes lie."""
+"""Indices of the plan of one frame of a stream. LEVELS is the largest level. SEEN is the number of
+frames since the keyframe, TURN since the start. TAUGHT is the number of sets of transmitted
+weights. FOLLOWED is whether blocks move. START and SIZE say where the bytes of the stream are."""
 PLAN = 15
 
 THREADS = 32
-"""Of a block: as few as a warp has, so that few streams use many multiprocessors."""
-CELLS = 16 * 8 + 1  # of bias cancellation
+"""The threads of a block. It is only one warp, so that few streams use many multiprocessors."""
+CELLS = 16 * 8 + 1  # cells of bias cancellation
 MOVED = 6
-"""Planes of the last frames as blocks have moved: two frames, symbols, misses, usual ones, mean."""
+"""The number of planes after motion: two frames, symbols, misses, mean misses, mean frame."""
 TABLES = (decisions.STRETCH, decisions.SQUASH, arithmetic.RATES, pixels.SHARES, curves.CURVE)
 
 _FITTED = nearby.MOST + 1
@@ -62,8 +62,8 @@ _remember = shared(mean.remember.py_func, mean.remember)
 
 
 def planes_of(sizes: Sizes) -> int:
-    """Padded planes of a channel: three frames, two of symbols, errors; two of misses, a mean, and
-    usual misses."""
+    """The number of padded planes of a channel: three frames, two of symbols, and errors; for fine
+    sizes also two of misses, the mean frame, and mean misses."""
     return 10 if sizes.fine else 6
 
 
@@ -83,7 +83,7 @@ def _copy(plane, out):
 
 @device
 def _insert(samples, rows, columns, plane):
-    """Put samples into a plane, between its margins."""
+    """Copy samples to a plane with margins."""
     for y in range(rows):
         for x in range(columns):
             plane[TOP + y, LEFT + x] = samples[y, x]
@@ -98,7 +98,7 @@ def _extract(plane, rows, columns, samples):
 
 @device
 def _forget(now, past, fitted):
-    """What `nearby.Sums.forget` does."""
+    """The same as `nearby.Sums.forget`."""
     for use in range(now.shape[0]):
         for y in range(now.shape[1]):
             for x in range(now.shape[2]):
@@ -112,7 +112,7 @@ def _forget(now, past, fitted):
 
 @device
 def _turn(now, past):
-    """What `nearby.Sums.turn` does."""
+    """The same as `nearby.Sums.turn`."""
     for use in range(now.shape[0]):
         for y in range(now.shape[1]):
             for x in range(now.shape[2]):
@@ -133,7 +133,7 @@ _SIGNATURE = void(
 
 
 def _coder(sizes: Sizes):
-    """`code_plane` for the device."""
+    """`code_plane`, compiled for the device."""
     plane, fine, nothing = blending.build(sizes), sizes.fine, np.zeros((0, 0), np.int32)
 
     def compiled(
@@ -157,7 +157,7 @@ def _coder(sizes: Sizes):
 
 
 def _build(sizes: Sizes, name: str):
-    """The kernel for one model."""
+    """Make the kernel for one set of sizes."""
     code_plane = _coder(sizes)
     fine, per = sizes.fine, planes_of(sizes)
     places, inputs, mark_count = sizes.places, sizes.inputs + 1, sizes.marks
@@ -169,7 +169,7 @@ def _build(sizes: Sizes, name: str):
         tones, bias, counters, weights, refined, coder, totals, solving,
         stretches, squashes, all_rates, all_shares, curve,
     ):  # fmt: skip
-        """Code a frame of every stream in `plan`.
+        """Encode or decode one frame of each stream in `plan`.
 
         Parameters
         ----------
@@ -179,8 +179,8 @@ def _build(sizes: Sizes, name: str):
         brightness : int64 (n, C, (gain, offset))
         vectors : int8 (n, blocks down, blocks across, (dy, dx))
         samples : int32 (n, C, rows, columns)
-            Levels, when encoding; then the reconstruction.
-        guesses : int32, like those
+            The levels, when encoding. They are replaced by the reconstruction.
+        guesses : int32, same shape
             The network's prediction.
         data : uint8 (bytes of all streams)
         planes, ..., solving : see `Slab`
@@ -225,7 +225,7 @@ def _build(sizes: Sizes, name: str):
         down = (rows + nearby.ROWS - 1) // nearby.ROWS + 2 * nearby.MARGIN
         across = (columns + nearby.COLUMNS - 1) // nearby.COLUMNS
         stream = data[plan[i, START] : plan[i, START] + plan[i, SIZE]]
-        coder[lane, 3] = 0  # a frame's bytes have a place of their own
+        coder[lane, 3] = 0  # positions count from the start of the bytes of this frame
         guess = planes[channels * per, :high, :wide, lane]
         for c in range(channels):
             own = c * per
@@ -235,12 +235,12 @@ def _build(sizes: Sizes, name: str):
             symbols = planes[own + 3 + now, :high, :wide, lane]
             past_symbols = planes[own + 3 + then, :high, :wide, lane]
             errors = planes[own + 5, :high, :wide, lane]
-            # What the coarse model has not is never looked at.
+            # Arrays that the coarse sizes do not have are never read.
             misses = planes[own + 6 + now if fine else own, :high, :wide, lane]
             past_misses = planes[own + 6 + then if fine else own, :high, :wide, lane]
             average = planes[own + 8 if fine else own, :high, :wide, lane]
             usual = planes[own + 9 if fine else own, :high, :wide, lane]
-            # Of the first channel there is none before.
+            # The first channel has no previous channel.
             other = planes[own - per + newest if c else own, :high, :wide, lane]
             other_errors = planes[own - per + 5 if c else own, :high, :wide, lane]
             at = 2 * c if fine else 0
@@ -338,7 +338,7 @@ def _build(sizes: Sizes, name: str):
 
 
 code_coarse, code_fine = _build(COARSE, "code_coarse"), _build(FINE, "code_fine")
-"""The kernels of the two models."""
+"""The kernels of the fast and of the thorough sizes."""
 
 
 @kernel(
@@ -352,14 +352,14 @@ def begin(
     lanes, planes, sums, filters, learned, lessons, tones, bias, counters, weights, refined, coder,
     codes, first_weight, first_refined,
 ):  # fmt: skip
-    """Make streams as they begin: a block for each.
+    """Set streams to their initial state, with one block for each stream.
 
     Parameters
     ----------
-    lanes : int64 (n), of the streams
-    lessons : int32 (n, C, kinds, TAPS), their learnt weights
-    codes : int64 (n, 4), what their arithmetic coders begin with
-    first_weight, first_refined : what weights and refining tables begin with
+    lanes : int64 (n), the lanes of the streams
+    lessons : int32 (n, C, kinds, TAPS), their transmitted weights
+    codes : int64 (n, 4), the initial states of their arithmetic coders
+    first_weight, first_refined : initial values of mixer weights and refining tables
     planes, ... : see `Slab`
     """
     lane, first, step = lanes[cuda.blockIdx.x], cuda.threadIdx.x, cuda.blockDim.x
@@ -405,7 +405,7 @@ def begin(
 
 @kernel(void(uint8[::1], int64[:, ::1], uint8[::1]))
 def gather(data, places, out):
-    """Copy pieces of `data` together, a block each: `places` has from, to and length of each."""
+    """Copy pieces of `data`, one block each; `places` has source, target and length of each."""
     source, target, size = (
         places[cuda.blockIdx.x, 0], places[cuda.blockIdx.x, 1], places[cuda.blockIdx.x, 2],
     )  # fmt: skip

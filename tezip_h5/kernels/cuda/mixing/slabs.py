@@ -1,13 +1,13 @@
-"""Memory of many streams of the context-mixing coder on the device.
+"""Memory on the device for many streams of the context-mixing coder.
 
-A `Slab` has arrays for a number of streams, its lanes, of the same model and channels and of about
-the same size. Streams are shorter or narrower than its lanes by a bit where chunks are cut at the
-edge of a stack, or bands are not quite even; a launch codes one frame of those of its lanes that
-are asked for. A lane of one channel takes 31 bytes per sample in the coarse model and 153 in the
-fine one; 43 KB and 729 KB of them are what adapts. A launch takes 20 more while it runs, mostly
-for bytes.
+A `Slab` has arrays for a number of streams, which are its lanes. They have the same model (the
+coarse or the fine sizes), the same number of channels and about the same shape. A stream may be a
+little smaller than its lane, at the edge of a stack or if bands are uneven. A launch codes one
+frame of some of the lanes. A lane of one channel takes 31 bytes per sample with the coarse model,
+and 153 with the fine one. This includes the adaptive state, of 43 KB or 729 KB. A launch takes 20
+more bytes per sample while it runs, mostly for coded bytes.
 
-Slabs stay when their lanes are given back, for the next chunks, until memory is needed for others.
+When lanes are returned, slabs are kept for the next chunks, until memory is needed for others.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from tezip_h5.kernels.sizes import COARSE, FINE, TONES
 __all__ = ["Lane", "Slab", "Work"]
 
 _SIZES = (COARSE, FINE)
-_THREADS = 8 if SIMULATED else 128  # of the kernel that begins streams
+_THREADS = 8 if SIMULATED else 128  # threads of a block of the kernel `begin`
 
 
 @dataclass(eq=False)
 class Lane:
-    """One stream on the device.
+    """The lane of one stream on the device.
 
     Attributes
     ----------
-    slab, number : where it is
+    slab, number : its slab, and its number there
     shape : (C, h, w)
-    top, finer : its largest level, and the fraction bits of means
+    top, finer : the largest level, and the number of fraction bits of means
     alone, guided : see `Stream`
-    taught : sets of learnt weights, 0 for none
-    seen, turn : frames since the last keyframe, and since the beginning
+    taught : the number of sets of transmitted weights
+    seen, turn : the numbers of frames since the last keyframe, and since the start
     """
 
     slab: Slab
@@ -58,26 +58,27 @@ class Lane:
 
 @dataclass
 class Work:
-    """One frame of one stream that is to be coded.
+    """A piece of work: encode or decode one frame of one stream.
 
     Attributes
     ----------
     lane : Lane
     decoding : bool
     samples : int32 (C, h, w)
-        Levels; when decoding, of any content. Then the reconstruction.
+        The levels, when encoding. Afterwards, the reconstruction.
     guess : int32 (C, h, w), optional
-        A network's prediction; looked at where the stream is guided and this is no keyframe.
+        A network's prediction. It is used if the stream is guided and this is no keyframe.
     tolerances : C ints
     keyframe : bool
     brightness : int64 (C, (gain, offset)), optional
     vectors : int8 (blocks down, blocks across, 2), optional
     data : uint8
-        The stream's bytes from here on, when decoding; then those of this frame, when encoding.
+        For decoding, the bytes of the stream from this frame on. After encoding, the bytes of
+        this frame.
     coder : int64 (4)
-        The arithmetic coder after this frame; its position counts from the beginning of `data`.
+        Result: the arithmetic coder after this frame. Its position counts from the start of `data`.
     room : int
-        Bytes that a sample may take, when encoding.
+        The number of bytes reserved for a sample, when encoding.
     """
 
     lane: Lane
@@ -94,39 +95,41 @@ class Work:
 
     @property
     def group(self) -> tuple:
-        """What is coded in one launch has the same."""
+        """The properties that all works of one launch have in common."""
         return self.decoding, self.room
 
     @property
     def moved_on(self) -> bool:
-        """Whether the stream is behind this frame."""
+        """Whether the frame is coded."""
         return self.coder is not None
 
     def launch(self, works: list[Work]) -> None:
-        """Code it, and what else is in the same slab and group."""
+        """Do this work and others of the same slab and group."""
         self.lane.slab.code(works, self.room)
 
 
 class Slab:
-    """Arrays for `lanes` streams; made in one thread, used by any.
+    """Device memory for `lanes` streams. It is made in one thread, and any thread may use it.
 
     Attributes
     ----------
     planes : int32 (planes, rows + 6, columns + 8, lanes)
-        Of every channel three frames, two frames' symbols, errors and, of fine models, two
-        frames' misses, a mean and usual misses; behind them one for a network's prediction.
-    moved : int32, like those
-        What blocks that moved came from; none until the first of them.
+        For each channel: three frames, symbols of two frames, errors, and, with the fine model,
+        misses of two frames, a mean frame and mean misses. The last plane is for a network's
+        prediction.
+    moved : int32, like `planes`
+        Planes after motion; made when blocks move for the first time.
     sums : int64 (2 C, USES, blocks down + 4, blocks across + 4, ENTRIES, lanes)
-        `nearby.Sums.now` and `past` of every channel, of fine models; `fitted` are its weights:
-        (C, USES, blocks across, MOST, lanes).
+        `nearby.Sums.now` and `past` of each channel, with the fine model. `fitted` are its
+        weights: (C, USES, blocks across, MOST, lanes).
     voter_errors : int32 (2, columns + 8, VOTERS, lanes)
     filters : int32 (C, 3, TAPS, lanes)
     learned : int32 (C, KINDS + 1, TAPS, lanes)
-    tones, bias, counters, weights, refined : those of the coder, (lanes, C, ...)
+    tones, bias, counters, weights, refined : the adaptive state of the coder, (lanes, C, ...)
     coder : int64 (lanes, 4)
-    totals, solving : where normal equations are solved, (ENTRIES, lanes) and
-        (2, MOST + 1, MOST, lanes), by fine models; of what a model has not, 1 per lane
+    totals, solving : (ENTRIES, lanes) and (2, MOST + 1, MOST, lanes)
+        Working memory for normal equations, with the fine model. Arrays that a model does not
+        need have one number per lane.
     """
 
     def __init__(self, model: int, channels: int, rows: int, columns: int, lanes: int):
@@ -168,11 +171,11 @@ class Slab:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of device memory, without what a launch takes besides."""
+        """The bytes of device memory, not counting those that a launch takes while it runs."""
         return sum(a.nbytes for a in vars(self).values() if hasattr(a, "copy_to_host"))
 
     def fits(self, model: int, shape: tuple[int, int, int]) -> bool:
-        """Whether a stream can have a lane of it without wasting more than half."""
+        """Whether a stream fits in a lane of this slab, and needs at least half of it."""
         channels, rows, columns = shape
         return (
             (model, channels) == (self.model, self.channels)
@@ -182,13 +185,14 @@ class Slab:
         )
 
     def begin(self, lanes: list[Lane], learned: list, codes: np.ndarray) -> None:
-        """Make streams as they begin.
+        """Set streams to their initial state.
 
         Parameters
         ----------
-        lanes : of this slab
-        learned : of every lane None, or int32 (kinds, TAPS) of every channel
-        codes : int64 (lanes, 4), the arithmetic coders
+        lanes : list of Lane, of this slab
+        learned : list
+            For each lane None, or transmitted weights, int32 (kinds, TAPS) for each channel.
+        codes : int64 (lanes, 4), the initial states of arithmetic coders
         """
         lessons = np.zeros((len(lanes), self.channels, KINDS + 1, TAPS), np.int32)
         for k, weights in enumerate(learned):
@@ -205,13 +209,14 @@ class Slab:
         finish()
 
     def code(self, works: list[Work], room: int) -> None:
-        """Code one frame of some lanes, all encoding or all decoding, in one launch.
+        """Encode or decode one frame of some lanes in one launch.
 
         Parameters
         ----------
-        works : list of Work, of lanes of this slab; their results are filled in
+        works : list of Work
+            Their lanes are of this slab. Their attributes receive the results.
         room : int
-            Bytes that a sample may take, when encoding.
+            The number of bytes reserved for a sample, when encoding.
         """
         count, channels = len(works), self.channels
         decoding = works[0].decoding
@@ -273,7 +278,7 @@ class Slab:
                 self.moved = memory.empty((planes, *self.planes.shape[1:]), np.int32)
 
     def _fetch(self, works, plan, data, coders, samples) -> None:
-        """Give every piece of work its results; positions begin at 0 for the next frame."""
+        """Copy results to the works. For the next frame, positions in streams begin at 0."""
         begins, sizes = plan[:, coding.START], plan[:, coding.SIZE]
         for k, work in enumerate(works):
             lane, (_, h, w) = work.lane, work.lane.shape

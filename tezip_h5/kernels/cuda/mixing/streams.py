@@ -1,8 +1,8 @@
-"""The context-mixing coder on the device: streams of many chunks, coded together.
+"""The context-mixing coder on the device: streams of many chunks are coded together.
 
-A stream (a band of rows of one chunk) is sequential: one thread of the device codes it, slowly,
-and what makes a GPU fast is that thousands of them run at once. Each frame of a chunk waits for
-the one before, because a network predicts it from that; so frames of many chunks are gathered.
+A stream, which is a band of rows of one chunk, is sequential. One thread of the device codes it,
+slowly. A GPU is fast only if it codes thousands of streams at once. Each frame of a chunk waits
+for the one before, because a network predicts it from that. So frames of many chunks are gathered.
 """
 
 from __future__ import annotations
@@ -14,30 +14,32 @@ __all__ = ["Streams", "Work", "streams"]
 
 
 class Streams(Gathering):
-    """Slabs of streams; works are `Work`."""
+    """The slabs of streams. A piece of work is a `Work`."""
 
     def open(self, model: int, shapes, learned, codes, **common) -> list[Lane]:
-        """Begin streams of one chunk, all or none.
+        """Reserve lanes for the streams of one chunk, for all of them or for none.
 
         Parameters
         ----------
         model : int
-            0 for the coarse one, 1 for the fine one.
-        shapes : of every stream (C, h, w)
-        learned : list of int32 (kinds, TAPS), one for every channel, or None
+            0 for the coarse model, 1 for the fine one.
+        shapes : list of (C, h, w), one for each stream
+        learned : list of int32 (kinds, TAPS), one for each channel, or None
+            Transmitted weights.
         codes : int64 (streams, 4)
-            What the arithmetic coders begin with.
+            The initial states of the arithmetic coders.
         common : top, finer, alone, guided
-            What all the `Lane` of a chunk share.
+            Attributes that all lanes of a chunk share; see `Lane`.
 
         Returns
         -------
-        list of Lane, to be given back to `close`
+        list of Lane
+            They must be passed to `close` in the end.
 
         Raises
         ------
         Exception
-            Of the driver, when there is no memory for them.
+            An error of the driver, if there is not enough memory.
         """
         taught = len(learned[0]) if learned else 0
         lanes: list[Lane] = []
@@ -57,7 +59,7 @@ class Streams(Gathering):
         return lanes
 
     def _slab_like(self, model: int, shape, shapes, count: int) -> Slab:
-        """A slab with a free lane for a stream like `shape`; the lock is held."""
+        """Find or make a slab with a free lane for a stream of `shape`; the lock must be held."""
         like = [s for s in shapes if 2 * s[1] * s[2] >= shape[1] * shape[2] and s[0] == shape[0]]
         rows, columns = max(s[1] for s in like), max(s[2] for s in like)
         if 2 * shape[1] * shape[2] < rows * columns:
@@ -70,11 +72,11 @@ class Streams(Gathering):
 
 
 streams = one_of_process(Streams)
-"""Those of this process."""
+"""A function that returns the only `Streams` of this process."""
 
 
 def _by_slab(lanes: list[Lane]):
-    """(slab, its lanes), for every slab."""
+    """Group lanes by slab: a (slab, lanes) for each slab."""
     groups: dict[int, list[Lane]] = {}
     for lane in lanes:
         groups.setdefault(id(lane.slab), []).append(lane)
