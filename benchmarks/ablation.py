@@ -1,11 +1,11 @@
-"""What the ingredients of the mixing coder gain: bytes and seconds without each of them.
+"""Measure the gain of each ingredient of the mixing coder: bytes and seconds without it.
 
     python benchmarks/ablation.py STACKS
 
-prints a table: a check of the code as it is, a quarter of an hour long. What was measured while the
-coder was made, and decided what is in it, is in ``ablation.md``. Takes the first frames of the
-dataset `data` of every HDF5 file in the folder STACKS, lossless and with a bound of one percent of
-their range, one chunk, one thread.
+prints a table for the present code, in a quarter of an hour. ``ablation.md`` has the measurements
+that were made during development, by which the ingredients were chosen. The script takes the first
+frames of the dataset `data` of each HDF5 file in the folder STACKS, as one chunk. It encodes them
+in one thread, lossless and with a bound of one percent of their range.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ VARIANTS = {
 
 
 def measure(frames, bound, settings) -> tuple[int, float]:
-    """Bytes of the payload, and seconds."""
+    """The bytes of the payload, and the seconds that encoding takes."""
     limits = bound.of_frames(frames.reshape((*frames.shape[:3], -1)))
     started = time.process_time()
     encoded = codec.encode_chunk(frames, limits, settings)

@@ -1,9 +1,9 @@
-"""How many MB of 16-bit frames `Writer` sustains a second while another process reads along.
+"""Measure how many MB of 16-bit frames `Writer` writes per second while a process reads along.
 
     python benchmarks/acquisition.py [--threads 2] [--out benchmarks/results/acquisition.md]
 
-Frames come as fast as they are taken, for a queue that stays bounded; counted until the last one is
-on the disk. A reader process follows and reads the newest frame twenty times a second.
+Frames arrive as fast as `Writer` accepts them, with a queue of limited length. The time ends when
+the last frame is on disk. A reader process reads the newest frame twenty times per second.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ EXAMPLE = Path(__file__).parents[1] / "examples" / "acquire.py"
 
 
 def main() -> None:
-    """Measure every level, print a table."""
+    """Measure each level, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--frames", type=int, default=1024, help="at fast; fewer at the others")

@@ -25,12 +25,12 @@ from provenance import made_by
 import tezip_h5
 from tezip_h5.simulate import detector_sequence
 
-FRAMES = 256  # many steps: the first is encoded alone at `balanced`, as a probe
+FRAMES = 256  # many steps, because `balanced` encodes the first step alone, as a probe
 SIDE = 512
 
 
 def stack_file(folder: Path, frames: int) -> Path:
-    """A plain file with so many frames; a detector's, shifted so that none is the same."""
+    """Make a plain HDF5 file of simulated detector frames, shifted so that no two are the same."""
     path = folder / f"raw-{frames}.h5"
     tile = detector_sequence(16, SIDE, SIDE)
     with h5py.File(path, "w") as file:
@@ -42,13 +42,13 @@ def stack_file(folder: Path, frames: int) -> Path:
 
 
 def cpu_seconds(client) -> float:
-    """Processor time of this process and of all workers, so far."""
+    """The processor time of this process and of all workers so far."""
     workers = client.run(time.process_time).values() if client else ()
     return time.process_time() + sum(workers)
 
 
 def timed(function, client, rounds: int) -> tuple[float, float]:
-    """Median seconds, and median seconds of processor time."""
+    """The median time of a few calls, and their median processor time, in seconds."""
     seconds = []
     for _ in range(rounds):
         used, started = cpu_seconds(client), time.perf_counter()
@@ -59,7 +59,7 @@ def timed(function, client, rounds: int) -> tuple[float, float]:
 
 
 def measure(path: Path, level: str, rounds: int, count: int, client=None):
-    """(seconds, processor time) to write and to read, after one of each that starts everything."""
+    """(seconds, processor time) of writing and of reading, each after a first call to warm up."""
     out = path.with_name("out.h5")
     where = {"threads": count} if client is None else {"scheduler": client}
 

@@ -2,9 +2,10 @@
 
     python benchmarks/default_models.py ../shared/data OUT [--channels 1|3]
 
-Only stacks whose licence lets weights be published are used (and named in the model), and of
-each only the first half: what benchmarks measure on the second half was not seen. The last
-fifth of the first half judges. The rest of the batches are the project's own simulated scenes.
+Training uses only stacks whose licence allows publishing the weights; the model names them. It
+uses the first half of each stack, so that benchmarks on the second half measure frames that were
+not seen in training. The last fifth of the first half is for validation. The other clips of each
+batch are simulated scenes.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ LICENCES = {
     "sun_aia304_u16": "NASA/SDO, public domain",
     "xray_tomo_projections_u16": "Apache-2.0",
 }
-"""Stacks whose weights may ship."""
+"""The stacks whose licence allows shipping weights that were trained on them."""
 
 ARCHITECTURES = {
     1: Architecture(1, targets=(12, 16), states=(16, 20, 24)),
@@ -41,7 +42,7 @@ SCENES_SHARE = 0.5
 
 
 def halves(folder: Path) -> dict[str, np.ndarray]:
-    """First half of every stack that may be used, (T, H, W, 1)."""
+    """The first half of each stack that may be used, (T, H, W, 1)."""
     stacks = {}
     for name in LICENCES:
         with h5py.File(folder / f"{name}.h5") as file:
@@ -51,8 +52,10 @@ def halves(folder: Path) -> dict[str, np.ndarray]:
 
 
 def clips(parts: dict, channels: int, seed: int, batch: int = BATCH) -> Clips:
-    """Clips of stacks (frames, and how many of them are context) and of scenes, in equal
-    shares."""
+    """Yield batches that have as many clips of stacks as of scenes.
+
+    A clip of a stack has frames, and the number of them that are context.
+    """
     sources = [Stack(frames, channels, context) for frames, context in parts.values()]
     shares = [(1 - SCENES_SHARE) / len(sources)] * len(sources)
     scenes = Scenes(channels, 96, LENGTH, count=200, seed=seed)
@@ -67,7 +70,7 @@ def clips(parts: dict, channels: int, seed: int, batch: int = BATCH) -> Clips:
 
 
 def with_context(frames: np.ndarray, cut: int) -> tuple[np.ndarray, int]:
-    """Frames from `cut` on, and before them as many as fill the network's memory."""
+    """The frames from `cut` on, preceded by enough frames to fill the network's memory."""
     context = min(cut, max(LENGTH - (len(frames) - cut), 1))
     return frames[cut - context :], context
 

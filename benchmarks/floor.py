@@ -1,10 +1,11 @@
-"""What limits the size at a bound: noise, quantised by cells that tile.
+"""Estimate the smallest size at a bound, which is the entropy of quantised noise.
 
     python benchmarks/floor.py > benchmarks/results/floor.md
 
-Reads the results of run.py. What a lossless coder cannot predict is noise; a bound replaces it by
-cells of 2 b + 1 levels. A prediction as good as the lossless one, undisturbed by what quantization
-left in its neighbours, would leave about the entropy of that noise in those cells.
+The script reads the results of run.py. The part of a stack that a lossless coder cannot predict is
+noise. With a bound b, noise is quantised to cells of 2 b + 1 levels. Suppose that predictions were
+as good as lossless ones, and not disturbed by the quantization of neighbours. Then the size would
+be about the entropy of the quantised noise.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ SZ3 = ("hdf5 sz3", "hdf5 sz3, 16 frames")
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
-    """The rows of a stack's results."""
+    """The rows of the results of a stack."""
     with path.open() as file:
         return list(csv.DictReader(file))
 
 
 def bits_by_codec(rows: list[dict[str, str]]) -> dict[float, dict[str, float]]:
-    """Bits per sample of every bound and codec."""
+    """The bits per sample by bound and codec."""
     found: dict[float, dict[str, float]] = defaultdict(dict)
     for row in rows:
         found[float(row["bound"])][row["codec"]] = float(row["bits_per_sample"])
@@ -42,7 +43,10 @@ def bits_by_codec(rows: list[dict[str, str]]) -> dict[float, dict[str, float]]:
 
 
 def quantized_bits(entropy: float, cell: float) -> float:
-    """Entropy of Gaussian noise of `entropy` bits per level when cells of `cell` levels tile it."""
+    """The entropy of Gaussian noise after quantization to cells of `cell` levels.
+
+    Before quantization, it has an entropy of `entropy` bits.
+    """
     deviation = 2**entropy / math.sqrt(2 * math.pi * math.e)
     edges = (np.arange(-2000, 2001) + 0.5) * cell / deviation / math.sqrt(2)
     below = np.array([math.erf(edge) for edge in edges]) / 2
@@ -52,9 +56,11 @@ def quantized_bits(entropy: float, cell: float) -> float:
 
 
 def covering_bits(deviation: float, bound: int) -> float:
-    """Rate that the best possible coder of infinitely many Gaussian samples needs for |error| <=
-    bound: mutual information, least over all ways to choose (Blahut, IEEE Trans. Information
-    Theory 18, 1972)."""
+    """The rate that the best possible coder needs for Gaussian samples with |error| <= bound.
+
+    This is the rate for infinitely many samples: the smallest mutual information of all possible
+    choices (Blahut, IEEE Trans. Information Theory 18, 1972).
+    """
     reach = math.ceil(6 * deviation) + bound
     values = np.arange(-reach, reach + 1)
     chances = np.exp(-((values / deviation) ** 2) / 2)

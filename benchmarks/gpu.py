@@ -1,15 +1,15 @@
-"""What a GPU does: every kernel against the device's own limits, and whole writes and reads.
+"""Measure a GPU: each kernel in relation to the limits of the device, and writing and reading.
 
     python benchmarks/gpu.py --out benchmarks/results/gpu.md
 
-The data are simulated here. Every result is compared with the CPU's before it is timed; where they
-differ, nothing is reported. Kernels are timed with CUDA's events, writes and reads with the clock,
-the least of a few runs each. Limits are measured, not looked up: how fast the device copies its own
-memory, and how many multiply-adds of 32-bit integers it does in registers.
+The data are simulated. Each result is compared with that of the CPU before it is timed; if they
+differ, nothing is reported. Kernels are timed with CUDA events, and writing and reading with the
+clock. Times are the shortest of a few runs. The limits of the device are measured, too: the speed
+of copying its own memory, and of multiply-adds of 32-bit integers in registers.
 
-Without a GPU the page says so and claims nothing. `--tiny` runs everything on a few pixels, also in
-numba's simulator (NUMBA_ENABLE_CUDASIM=1), where no time means anything and the network, too slow
-there, is left out: a test of this script.
+Without a GPU, the page says that nothing was measured. `--tiny` tests this script with a few
+pixels. It also runs in numba's simulator (NUMBA_ENABLE_CUDASIM=1), where times mean nothing, and
+the network is left out because it is too slow there.
 """
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ from tezip_h5.simulate import detector_sequence
 
 TOLERANCE, TOP, WIDTH = 2, 65535, 2
 MASK = (1 << 8 * WIDTH) - 1
-CHAINS, ROUNDS = 8, 512  # of the arithmetic peak: independent chains, multiply-adds in each
+CHAINS, ROUNDS = 8, 512  # for the arithmetic peak: independent chains, multiply-adds in each
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much of everything."""
+    """The sizes of all measurements."""
 
     rows: int = 2048
     columns: int = 2048
-    frames: int = 16  # of the kernels' arrays: 64 Mi samples
-    batch: int = 16  # chunks that the network goes through together
+    frames: int = 16  # frames of the kernels' arrays, which have 64 Mi samples
+    batch: int = 16  # chunks in a batch of the network
     network_side: int = 512
-    chunks: int = 256  # that the linear coder has under way
+    chunks: int = 256  # chunks that the linear coder codes at a time
     linear_side: int = 512
     stack: tuple[int, int, int] = (512, 1024, 1024)
-    slow_stack: tuple[int, int, int] = (256, 512, 512)  # at `balanced`
+    slow_stack: tuple[int, int, int] = (256, 512, 512)  # the stack for `balanced`
     peak_blocks: int = 4096
     runs: int = 7
 
@@ -63,33 +63,33 @@ TINY = Sizes(5, 11, 3, 2, 8, 2, 6, (3, 6, 9), (3, 6, 9), 2, 1)
 
 @dataclass(frozen=True)
 class Row:
-    """One stage: what it moved and did, and how long that took (None in the simulator)."""
+    """The result of a stage: its memory transfers, operations and time (None in the simulator)."""
 
     name: str
     samples: int
-    moved: int  # bytes, every array read or written once
-    operations: int  # integer multiply-adds count two
+    moved: int  # bytes, if each array is read or written once
+    operations: int  # a multiply-add of integers counts as two
     milliseconds: float | None
 
 
 class Unequal(SystemExit):
-    """A result differs from the CPU's."""
+    """A result of the GPU differs from that of the CPU."""
 
 
 def require_equal(name: str, found, expected) -> None:
-    """Stop where they differ."""
+    """Raise `Unequal` if results differ."""
     if np.shape(found) != np.shape(expected) or not np.array_equal(found, expected):
         raise Unequal(f"{name}: the GPU computes something else than the CPU; nothing is reported")
 
 
 class Clock:
-    """Times kernels by events of the stream that they are launched on."""
+    """Time kernels with events of the stream that they are launched on."""
 
     def __init__(self, runs: int):
         self._launch, self._runs = kernels.load("cuda.launch"), runs
 
     def __call__(self, work) -> float | None:
-        """Least milliseconds of a few runs, after one to compile and warm up."""
+        """The shortest time of a few runs in milliseconds, after a first run for compilation."""
         work()
         self._launch.finish()
         if self._launch.SIMULATED:
@@ -108,7 +108,7 @@ class Clock:
 
 
 def copy_row(sizes: Sizes, clock: Clock) -> Row:
-    """The device's memory copied to itself."""
+    """Measure copies within the memory of the device."""
     memory, gpu = kernels.load("cuda.memory"), kernels.load("cuda")
     samples = sizes.rows * sizes.columns * sizes.frames
     source = np.arange(samples, dtype=np.int32)
@@ -119,7 +119,7 @@ def copy_row(sizes: Sizes, clock: Clock) -> Row:
 
 
 def transfer_rows(sizes: Sizes, clock: Clock) -> list[Row]:
-    """Copies between pinned host memory and the device's."""
+    """Measure copies between pinned host memory and the device."""
     memory = kernels.load("cuda.memory")
     samples = sizes.rows * sizes.columns * sizes.frames
     pinned = memory.Pinned((samples,), np.int32)
@@ -139,7 +139,7 @@ def transfer_rows(sizes: Sizes, clock: Clock) -> list[Row]:
 
 
 def peak_row(sizes: Sizes, clock: Clock) -> Row:
-    """Multiply-adds of 32-bit integers in registers, in chains that do not wait for each other."""
+    """Measure multiply-adds of 32-bit integers in registers, in independent chains."""
     launch, memory = kernels.load("cuda.launch"), kernels.load("cuda.memory")
     rounds = 4 if launch.SIMULATED else ROUNDS
 
@@ -173,8 +173,10 @@ def peak_row(sizes: Sizes, clock: Clock) -> Row:
 
 
 def stage_data(sizes: Sizes) -> dict[str, np.ndarray]:
-    """Frames of a simulated detector, each repeated to fill the size, and what the CPU makes of
-    them, which the later stages begin with."""
+    """Frames of a simulated detector, repeated to fill the size, and the results of the CPU.
+
+    Later stages begin with these results.
+    """
     small = (min(sizes.rows, 512), min(sizes.columns, 512))
     sequence = detector_sequence(4, *small).astype(np.int32)
     repeat = (1, -(-sizes.rows // small[0]), -(-sizes.columns // small[1]))
@@ -185,9 +187,9 @@ def stage_data(sizes: Sizes) -> dict[str, np.ndarray]:
 
 
 def stage_calls(sizes: Sizes) -> list[tuple]:
-    """(row's name, kernel, names of inputs, scalars, names of outputs with their dtypes).
+    """List the stages: (name, kernel, names of inputs, scalars, names and dtypes of outputs).
 
-    Outputs are inputs of what follows. Names that begin with "plane" are the first frame alone.
+    Outputs are inputs of later stages. Names that begin with "plane" are those of a single frame.
     """
     bounded = (TOLERANCE, TOP, MASK)
     exact = (0, TOP, MASK)
@@ -213,7 +215,7 @@ def stage_calls(sizes: Sizes) -> list[tuple]:
 
 
 class Stages:
-    """Runs the stages on both sides, one after the other, each from the CPU's results."""
+    """Run the stages on CPU and GPU, one after the other, each from results of the CPU."""
 
     def __init__(self, sizes: Sizes, clock: Clock):
         self._sizes, self._clock = sizes, clock
@@ -223,7 +225,7 @@ class Stages:
         self._host["plane"] = np.ascontiguousarray(plane)
 
     def rows(self) -> list[Row]:
-        """A row for each stage, and one for what the goal is set for."""
+        """One row for each stage, and one for those stages together that the speed goal is for."""
         rows = []
         for name, kernel, inputs, scalars, outputs in stage_calls(self._sizes):
             if "ranks_of" in inputs:
@@ -257,7 +259,7 @@ class Stages:
         return Row(f"{name} (`{kernel}`)", here[0].size, moved, 0, taken)
 
     def _counted(self) -> Row:
-        """The histogram of PEE, and the tables that it gives."""
+        """Measure the histogram of PEE, and make the tables from it."""
         memory, gpu = kernels.load("cuda.memory"), kernels.load("cuda")
         symbols, low = self._host["differences"], 1 << (8 * WIDTH - 1)
         expected = np.bincount(symbols + low, minlength=MASK + 1)
@@ -272,7 +274,7 @@ class Stages:
         return Row("PEE, histogram (`count`)", symbols.size, symbols.nbytes, 0, taken)
 
     def _together(self) -> Row:
-        """Quantise, DBSE, PEE's mapping, one after the other in device memory."""
+        """Measure quantization, DBSE and the mapping of PEE together, in device memory."""
         memory, gpu = kernels.load("cuda.memory"), kernels.load("cuda")
         host, low = self._host, 1 << (8 * WIDTH - 1)
         levels, guess, table = (memory.to_device(host[n]) for n in ("levels", "guess", "ranks_of"))
@@ -293,7 +295,7 @@ class Stages:
 
 
 def multiply_adds(architecture, side: int) -> int:
-    """Multiply-adds of all convolutions for a frame of side x side pixels."""
+    """The number of multiply-adds of all convolutions for a frame of side x side pixels."""
     total = 0
     for name, (inputs, outputs) in architecture.convolutions().items():
         layer = int("".join(c for c in name if c.isdigit()))
@@ -306,7 +308,7 @@ def multiply_adds(architecture, side: int) -> int:
 
 
 def network_row(sizes: Sizes, clock: Clock) -> Row:
-    """The grey model that ships, over the next frame of many chunks."""
+    """Measure the shipped grey model on the next frame of many chunks."""
     from tezip_h5.prediction.prednet import PredNet
     from tezip_h5.prediction.prednet_cuda import PredNetBatch
 
@@ -330,7 +332,7 @@ def network_row(sizes: Sizes, clock: Clock) -> Row:
 
 
 class Linear:
-    """Predicted planes of many chunks, coded together: what `write` and `read` launch at `fast`."""
+    """Measure coding predicted planes of many chunks together, as level `fast` does."""
 
     def __init__(self, sizes: Sizes, clock: Clock):
         self._clock, self._count, side = clock, sizes.chunks, sizes.linear_side
@@ -338,11 +340,11 @@ class Linear:
         self._chunks = kernels.load("cuda.linear.chunks")
 
     def rows(self) -> list[Row]:
-        """A row for each kind of launch, exact and with a tolerance."""
+        """One row for each kind of launch, lossless and with a tolerance."""
         return [row for tolerance in (0, TOLERANCE) for row in self._rows(tolerance)]
 
     def _encode(self, tolerance: int, device: str, end: bool = True):
-        """Encoder, reconstruction of the second frame, and of all three sections, at the `end`."""
+        """The encoder, the reconstruction of the second frame, and the three sections if `end`."""
         encoder = LinearEncoder(
             self._frames.shape[1:], SimpleNamespace(top=TOP), Settings(level="fast")
         )
@@ -355,14 +357,14 @@ class Linear:
         return encoder, second, encoder.finish()[0]
 
     def _decode(self, sections, tolerance: int):
-        """Decoder, and the second frame: before the last one, with which it leaves the device."""
+        """The decoder and the second frame. After the last frame, a chunk leaves the device."""
         decoder = LinearDecoder(sections, self._frames.shape[1:], SimpleNamespace(top=TOP))
         decoder.device = "cuda"
         first = decoder.keyframe([tolerance])
         return decoder, decoder.residual(first, [tolerance])
 
     def _caught(self, work) -> tuple:
-        """What `work` returns, its last launch, and the coder of a lane before that."""
+        """The result of `work`, its last launch, and the coder of its lane before that launch."""
         memory, pieces, code = kernels.load("cuda.memory"), [], self._chunks.Chunks.code
 
         def catching(chunks, works):
@@ -377,7 +379,7 @@ class Linear:
             return (work(), *pieces[-1])
 
     def _time(self, caught: list[tuple]) -> float | None:
-        """The launches of many chunks as one for every slab, as `gather.py` has them."""
+        """Time the launches of many chunks, joined to one for each slab, as in `gather.py`."""
         slabs: dict = {}
         for _, work, coder in caught:
             slabs.setdefault(id(work.lane.slab), []).append((work, coder))
@@ -385,7 +387,7 @@ class Linear:
         def launch():
             for pieces in slabs.values():
                 for work, coder in pieces:
-                    if coder is not None:  # from where it was before
+                    if coder is not None:  # restore the coder's state before the launch
                         work.lane.slab.coders[work.lane.number].copy_to_device(coder)
                 pieces[0][0].launch([work for work, _ in pieces])
 
@@ -401,7 +403,7 @@ class Linear:
         entries = caught[0][1].entries[0].dtype.itemsize
         moved = samples * (4 + entries)
         yield Row(f"{name}: symbols (`model`)", samples, moved, 0, self._time(caught))
-        # Counted once only, unlike those.
+        # Symbols are counted only once in these chunks; the launches above were repeated.
         caught = [self._caught(lambda: self._encode(tolerance, "cuda")) for _ in many]
         for (_, _, found), _, _ in caught:
             require_equal(name, found == sections, True)
@@ -419,7 +421,7 @@ class Linear:
 
 
 def end_to_end(sizes: Sizes, simulated: bool) -> list[str]:
-    """Rows of the second table: a stack into a file in memory, and back."""
+    """The rows of the second table: writing a stack to a file in memory, and reading it."""
     rows = []
     shared = Path("/dev/shm")
     folder = shared if shared.is_dir() and os.access(shared, os.W_OK) else None
@@ -469,7 +471,7 @@ def payloads_of(path: Path) -> list[bytes]:
 
 
 def table(rows: list[Row], bandwidth: Row, peak: Row) -> list[str]:
-    """The rows as markdown, beside what the device does at best."""
+    """The rows as a markdown table, in relation to the limits of the device."""
     lines = [
         "| stage | samples | bytes moved | ms | Mpixel/s | GB/s | of copying | Gop/s | of peak |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
@@ -493,7 +495,7 @@ def table(rows: list[Row], bandwidth: Row, peak: Row) -> list[str]:
 
 
 def rate(count: int, row: Row, unit: float = 1e9) -> float | None:
-    """So many per second, in `unit`."""
+    """`count` per second, in units of `unit`."""
     return None if row.milliseconds is None else count / unit / (row.milliseconds / 1e3)
 
 
@@ -506,7 +508,7 @@ def share(value: float | None, best: float | None) -> str:
 
 
 def without_gpu(found: devices.Status) -> str:
-    """The page where nothing could be measured."""
+    """The page for a machine on which nothing could be measured."""
     why = "numba's simulator is no GPU" if found.simulated else found.reason
     return (
         "# On a GPU\n\n"
@@ -519,9 +521,9 @@ def without_gpu(found: devices.Status) -> str:
 
 
 def page(sizes: Sizes) -> str:
-    """Everything, measured."""
+    """Measure everything, and return the page."""
     found = devices.status()
-    devices.choose("cuda")  # says what is missing
+    devices.choose("cuda")  # the error says what is missing
     clock = Clock(sizes.runs)
     bandwidth, peak = copy_row(sizes, clock), peak_row(sizes, clock)
     rows = [bandwidth, *transfer_rows(sizes, clock), peak]
@@ -540,7 +542,7 @@ def page(sizes: Sizes) -> str:
 
 
 def about(found: devices.Status) -> str:
-    """What was measured, and on what."""
+    """The introduction of the page: what was measured, and on which device."""
     if found.simulated:
         machine = "Numba's simulator: a test of this script. No time was taken, no network run."
     else:

@@ -1,13 +1,13 @@
-"""Kill a writer again and again, at random moments, and look at what it leaves.
+"""Kill a writer repeatedly at random moments, and check the files that it leaves.
 
     python benchmarks/kills.py [--kills 100] [--out benchmarks/results/kills.md]
 
-A process writes a stack (`fast`, 16-bit frames, `flush()` now and then) and says after every flush
-how many frames are safe. It is killed with SIGKILL at a random moment; then the file must open and
-hold every frame that was safe, sample by sample. With SWMR a reader follows it meanwhile, the file
-is opened with ``swmr=True``, and again plainly after `tezip_h5.repair`. Other processes add stacks
-to a file with other data, one after the other, of HDF5's earliest and its latest format; those must
-be there, too.
+A process writes a stack (`fast`, 16-bit frames) and calls `flush()` now and then. After each flush
+it reports how many frames are safe. It is killed with SIGKILL at a random moment. Then the file
+must open, and each frame that was safe must be in it, sample by sample. With SWMR, a reader reads
+the file meanwhile; then the file is opened with ``swmr=True``, and without it after
+`tezip_h5.repair`. Other processes add stacks to a file that holds other data, in HDF5's earliest
+and in its latest format. These data must still be there, too.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ import tezip_h5
 
 SHAPE = (96, 128)
 ADDED = 7  # frames of each stack that is added
-OTHERS = 60  # datasets of the user's
+OTHERS = 60  # datasets with other data
 
 
 def write(path: Path, swmr: bool, say: int) -> None:
-    """Write frames without end; say into the pipe how many are safe."""
+    """Write frames endlessly, and write the number of those that are safe to the pipe."""
     expected = frames()
     writer = tezip_h5.Writer(
         path,
@@ -56,8 +56,10 @@ def write(path: Path, swmr: bool, say: int) -> None:
 
 
 def add(path: Path, say: int) -> None:
-    """Add short stacks to a file without end, by `Writer` and by `write`, which replaces its own;
-    say after every flush how many frames of all writers are safe."""
+    """Add short stacks to a file endlessly, by `Writer`, and by `write`, which replaces its own.
+
+    After each flush, the number of frames of all writers that are safe is written to the pipe.
+    """
     expected, safe = frames(), 0
     os.write(say, b"0\n")
     for number in itertools.count():
@@ -73,7 +75,7 @@ def add(path: Path, say: int) -> None:
 
 
 def with_others(path: Path, libver: str) -> None:
-    """Make a file with what a user would not lose."""
+    """Make a file with other data, which must not be lost."""
     with h5py.File(path, "w", libver=libver) as file:
         for i in range(OTHERS):
             file[f"user/group{i % 7}/{i}"] = np.full(50, i)
@@ -82,7 +84,7 @@ def with_others(path: Path, libver: str) -> None:
 
 
 def others_safe(file: h5py.File) -> bool:
-    """Whether what `with_others` made is there."""
+    """Whether the data from `with_others` are there."""
     items = (file[f"user/group{i % 7}/{i}"] for i in range(OTHERS))
     return np.array_equal(file["whole/data"][:], frames()) and all(
         (item[:] == i).all() and item.attrs["i"] == i for i, item in enumerate(items)
@@ -90,7 +92,7 @@ def others_safe(file: h5py.File) -> bool:
 
 
 def follow(path: Path) -> None:
-    """Read what another process writes, without end."""
+    """Read the file that another process writes, endlessly."""
     with h5py.File(path, "r", swmr=True) as file:
         data = file["scan/data"]
         while True:
@@ -101,7 +103,7 @@ def follow(path: Path) -> None:
 
 
 def started(function, *arguments) -> int:
-    """A process that runs a function; it shares what was imported and compiled here."""
+    """Fork a process that runs a function. It shares the modules and kernels of this process."""
     child = os.fork()
     if child == 0:
         try:
@@ -113,18 +115,18 @@ def started(function, *arguments) -> int:
 
 
 def killed(child: int) -> None:
-    """Kill a process, and wait until it is gone."""
+    """Kill a process, and wait for its end."""
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
 
 
 def frames() -> np.ndarray:
-    """What the writer writes, over and over."""
+    """The frames that the writer writes repeatedly."""
     return np.random.default_rng(7).poisson(40, (32, *SHAPE)).astype(np.uint16)
 
 
 def safe_added(file: h5py.File, flushed: int, expected: np.ndarray) -> bool:
-    """Whether the stacks with the first `flushed` frames are there, and all else."""
+    """Whether the stacks with the first `flushed` frames are there, and all other data."""
     return others_safe(file) and all(
         np.array_equal(file[f"scan{number}/data"][:], expected[:ADDED])
         for number in range(flushed // ADDED)
@@ -144,7 +146,7 @@ def safe_frames(file: h5py.File, flushed: int, expected: np.ndarray) -> bool:
 
 
 def one(way: str, delay: float, folder: Path, expected: np.ndarray) -> collections.Counter:
-    """Kill one writer after `delay` seconds; count what was found."""
+    """Kill a writer after `delay` seconds, check the file, and count the result."""
     path = folder / f"{way}.h5"
     path.unlink(missing_ok=True)
     added, safe = way.startswith("added"), safe_frames
@@ -155,7 +157,7 @@ def one(way: str, delay: float, folder: Path, expected: np.ndarray) -> collectio
     writer = started(add, path, say) if added else started(write, path, way == "swmr", say)
     os.close(say)
     with os.fdopen(said, "rb") as pipe:
-        pipe.readline()  # it has begun
+        pipe.readline()  # wait until the process has begun to write
         reader = started(follow, path) if way == "swmr" else None
         time.sleep(delay)
         killed(writer)
@@ -181,7 +183,7 @@ def one(way: str, delay: float, folder: Path, expected: np.ndarray) -> collectio
 
 
 def main() -> None:
-    """Kill, count, print a table."""
+    """Kill writers, count the results, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=100, help="of each way")
     parser.add_argument("--longest", type=float, default=1.0, help="seconds until a kill, at most")
@@ -191,7 +193,7 @@ def main() -> None:
     made = made_by()
     moments = random.Random(args.seed)
     expected = frames()
-    # Compiled here once, for all processes.
+    # Compile kernels here once, for all forked processes.
     bound = tezip_h5.ErrorBound().of_frames(expected[:4, ..., None])
     tezip_h5.encode_chunk(expected[:4], bound, tezip_h5.Settings(level="fast"))
     rows = []

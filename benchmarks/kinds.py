@@ -1,12 +1,12 @@
-"""Simulated stacks of kinds that the ten real ones are not, for `run.py`.
+"""Simulate stacks with properties that the ten real stacks do not have, for `run.py`.
 
     python benchmarks/kinds.py FOLDER
     python benchmarks/run.py FOLDER --threads 2 --results benchmarks/results/kinds
 
-A codec is easily fitted to the files it is measured on. These have what such files may not have:
-sentinels in gaps, few values, scaled integers, labels, masks, counts below one, brightness that
-jumps, fields smoother than any noise, integers of 64 bits and floats of 16. Seeded, and small: what
-counts is who is smaller, not by how much.
+It is easy to tune a codec to the files that it is measured on. These stacks have other properties:
+sentinel values in gaps, few values, scaled integers, labels, masks, counts below one, jumps of
+brightness, fields smoother than any noise, 64-bit integers and 16-bit floats. They are made with a
+fixed seed, and small. They show which codec is smaller, rather than by how much.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ FRAMES, HEIGHT, WIDTH = 16, 224, 256
 
 
 def smooth(planes: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian filter over the last two axes, edges joined."""
+    """Apply a Gaussian filter to the last two axes, with periodic edges."""
     down, across = (np.fft.fftfreq(n)[:, None] for n in planes.shape[-2:])
     gain = np.exp(-2 * (np.pi * sigma) ** 2 * (down**2 + across.T**2))
     return np.fft.ifft2(np.fft.fft2(planes) * gain).real
 
 
 def moved(plane: np.ndarray, down: float, across: float) -> np.ndarray:
-    """`plane` shifted by parts of pixels, edges joined."""
+    """`plane` shifted by a fraction of a pixel, with periodic edges."""
     turn = np.fft.fftfreq(plane.shape[0])[:, None] * down
     turn = turn + np.fft.fftfreq(plane.shape[1]) * across
     return np.fft.ifft2(np.fft.fft2(plane) * np.exp(-2j * np.pi * turn)).real
 
 
 def spots(rng, count: int, sigma: float) -> np.ndarray:
-    """Blurred points at random places, 0 to 1."""
+    """An image of blurred points at random places, with values from 0 to 1."""
     plane = np.zeros((HEIGHT, WIDTH))
     places = rng.integers(0, HEIGHT, count), rng.integers(0, WIDTH, count)
     plane[places] = rng.uniform(0.3, 1, count)
@@ -43,7 +43,7 @@ def spots(rng, count: int, sigma: float) -> np.ndarray:
 
 
 def made(rng) -> dict[str, np.ndarray]:
-    """The stacks, by name."""
+    """All stacks by name."""
     y, x = np.indices((HEIGHT, WIDTH))
     times = np.arange(FRAMES)
     radius = np.hypot(y - 100, x - 130)
@@ -116,7 +116,7 @@ def made(rng) -> dict[str, np.ndarray]:
             fields.append(wave)
     out["wave_f64"] = np.array(fields)
 
-    # Of the types that NumPy makes unless told otherwise.
+    # Stacks of NumPy's default dtypes.
     out["counts_gaps_i64"] = rng.poisson(halo)
     out["counts_gaps_i64"][:, 70:78] = np.iinfo("i8").max
     out["labels_i64"] = np.append(0, rng.integers(2**40, size=60))[out["labels_u16"]]

@@ -1,8 +1,8 @@
-"""Measure what is promised besides ratios: speed, memory, start-up, reading frame by frame.
+"""Measure speed, memory, start-up time, and reading frame by frame.
 
     python benchmarks/limits.py [--frames 512] > benchmarks/results/limits.txt
 
-Each figure is taken in a process of its own, on a stack simulated here.
+Each number is measured in a process of its own, with a simulated stack.
 """
 
 from __future__ import annotations
@@ -118,14 +118,14 @@ FIRST = """
 
 
 def in_process(code: str, *arguments) -> None:
-    """Run `code` in a new Python and pass on what it prints."""
+    """Run `code` in a new Python process, and print its output."""
     command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     print(result.stdout or result.stderr, end="", flush=True)
 
 
 def processor() -> str:
-    """What the machine calls its processor."""
+    """The name of the processor."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text().splitlines():

@@ -1,4 +1,4 @@
-"""What networks gain: errors of prediction, bytes and speed, per stack.
+"""Measure the gain of networks for each stack: errors of prediction, bytes and speed.
 
     python benchmarks/network.py halves STACKS FIRST_HALVES        # to train on
     tezip-h5 train OWN/NAME FIRST_HALVES/NAME.h5 --start default   # for every stack NAME
@@ -7,8 +7,9 @@
     python benchmarks/network.py pinned STACKS --own OWN  >> benchmarks/results/network.md
     python benchmarks/network.py speed                    >> benchmarks/results/network.md
 
-Everything is measured on the second half of every stack; the models that ship have seen first
-halves at most, as has OWN/NAME, a model of this very stack. OWN/NAME.WHAT are further trials.
+All measurements use the second half of each stack. The shipped models were trained on first halves
+only. OWN/NAME is a model that was trained on the first half of the stack NAME. OWN/NAME.WHAT are
+further models of that stack, trained in other ways.
 """
 
 from __future__ import annotations
@@ -37,11 +38,12 @@ from tezip_h5.prediction.scaling import choose_scale
 
 CHUNK = 16
 AIMS = {"sim_turbulence_vorticity_f32": 0.6, "xray_tomo_projections_u16": 0.7}
-"""Of the own model's error; of all other stacks: below the previous frame and two frames."""
+"""The goal for the own model of a stack: its error relative to that of the previous frame. For all
+other stacks, the goal is an error below those of the previous frame and of two frames."""
 
 
 def stacks(folder: Path, only: list[str] | None = None):
-    """Name, first half and second half (T, H, W[, C]) of every stack."""
+    """Yield the name, first half and second half (T, H, W[, C]) of each stack."""
     for path in sorted(folder.glob("*.h5")):
         if only is None or path.stem in only:
             with h5py.File(path) as file:
@@ -50,8 +52,10 @@ def stacks(folder: Path, only: list[str] | None = None):
 
 
 def clips(stack: np.ndarray, channels: int) -> list[np.ndarray]:
-    """Chunks of 16 frames as the network sees them, int32 (T, C, H, W); floats on a grid of 4095
-    steps."""
+    """The chunks of 16 frames as input of the network, int32 (T, C, H, W).
+
+    Floats are put on a grid of 4095 steps.
+    """
     planes = stack if stack.ndim == 4 else stack[..., None]
     parts = [(start, min(start + CHUNK, len(planes))) for start in range(0, len(planes), CHUNK)]
     return [
@@ -62,7 +66,7 @@ def clips(stack: np.ndarray, channels: int) -> list[np.ndarray]:
 
 
 def network_error(clip: np.ndarray, model) -> float:
-    """Sum of absolute errors of a network's predictions of all frames but the first."""
+    """The sum of absolute errors of a network's predictions of all frames but the first."""
     top = max(255, int(clip.max()))
     offset, shift = choose_scale(clip[0], top, model.architecture.skip)
     net, total = PredNet(model, clip.shape[1:], top, offset, shift), 0.0
@@ -73,8 +77,11 @@ def network_error(clip: np.ndarray, model) -> float:
 
 
 def noise_floor(clip: np.ndarray) -> float:
-    """Mean absolute white noise of the frames, by Immerkaer (CVIU 1996): no prediction is better
-    than the noise of what is predicted. Fine texture counts as noise, so this is a guess."""
+    """Estimate the mean absolute white noise of frames, by Immerkaer (CVIU 1996).
+
+    No prediction has a smaller error than the noise of the frame. Fine texture counts as noise, so
+    this is a rough estimate.
+    """
     x = clip.astype(np.float64)
     for axis in (-1, -2):
         x = np.diff(x, n=2, axis=axis)
@@ -86,7 +93,7 @@ def channels_of(stack: np.ndarray) -> int:
 
 
 def own_models(folder: Path | None, name: str) -> dict:
-    """Models trained on a stack's first half, by what is behind the stack's name."""
+    """The models of a stack, by the part of their names after the name of the stack."""
     found = {}
     for path in sorted(folder.glob(f"{name}*")) if folder else ():
         what = path.name.removeprefix(name).removeprefix(".")
@@ -96,7 +103,7 @@ def own_models(folder: Path | None, name: str) -> dict:
 
 
 def effort(folder: Path) -> str:
-    """How a model was trained, in a few words."""
+    """A short description of how a model was trained."""
     rows = json.loads((folder / "training.json").read_text())
     trained = store.load(folder).provenance.get("trained with", {})
     options = ", ".join(f"{key} {value}" for key, value in trained.items())
@@ -104,7 +111,7 @@ def effort(folder: Path) -> str:
 
 
 def show_errors(args) -> None:
-    """Print the table of errors, and that of everything that was tried."""
+    """Print the table of errors, and the table of all trials."""
     print("# What networks gain\n\n## Errors of prediction\n")
     print("Second halves of the stacks, in chunks of 16 frames: mean |prediction - frame| over the")
     print("previous frame's. `two frames` is a robust linear predictor from 7x7 samples of two")
@@ -140,13 +147,13 @@ def show_errors(args) -> None:
 
 
 def loose(stack: np.ndarray) -> float:
-    """A bound that leaves the eye nothing to see: about 1% of the range."""
+    """A bound whose errors the eye does not see: about 1% of the range."""
     span = float(np.nanmax(stack)) - float(np.nanmin(stack))
     return span / 100 if stack.dtype.kind == "f" else max(2, round(span / 100))
 
 
 def size(stack: np.ndarray, bound: float, model, **options) -> int:
-    """Bytes of a file that holds just this stack, the model too where it has to be embedded."""
+    """The bytes of a file with this stack, and with the model if it has to be embedded."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run.h5"
         tezip_h5.write(stack, path, absolute=bound, model=model, preview=False, **options)
@@ -154,13 +161,13 @@ def size(stack: np.ndarray, bound: float, model, **options) -> int:
 
 
 def size_beside(stack: np.ndarray, bound: float, model, **options) -> int:
-    """The same with the model kept elsewhere: as if it shipped, or many stacks shared it."""
+    """The same without the model, as if it shipped with the package or many stacks shared it."""
     with mock.patch.object(store, "is_shipped", return_value=True):
         return size(stack, bound, model, **options)
 
 
 def middle(stack: np.ndarray, most: int) -> np.ndarray:
-    """The middle of every frame, at most `most` samples to a side."""
+    """The middle of each frame, with a side of at most `most` samples."""
     y, x = (slice(start := max(0, (n - most) // 2), start + most) for n in stack.shape[1:3])
     return stack[:, y, x]
 
@@ -170,7 +177,7 @@ def cropped(args) -> str:
 
 
 def parts_to_encode(args):
-    """Name, second half, own model and bound, for every stack and two bounds."""
+    """Yield name, second half, own model and bound, for each stack and two bounds."""
     for name, _, second in stacks(args.data, args.only):
         second = middle(second, args.crop) if args.crop else second
         for bound in (0, loose(second)):
@@ -178,7 +185,7 @@ def parts_to_encode(args):
 
 
 def show_bytes(args) -> None:
-    """Print the table of files' sizes; says where one with a network is larger."""
+    """Print the table of file sizes, and say where a file with a network is larger."""
     print("\n## Bytes as `auto` chooses\n\nWhole files of the second halves, the network where it")
     print(
         "pays: none, the model that ships, the own one embedded if that pays, and the own one kept"
@@ -203,7 +210,7 @@ def show_bytes(args) -> None:
 
 
 def show_pinned(args) -> None:
-    """Print the table of files' sizes with every predictor pinned."""
+    """Print the table of file sizes with each predictor pinned."""
     print(
         "\n## Bytes with each predictor\n\nThe same with the predictor pinned, models not counted:"
     )
@@ -226,8 +233,11 @@ def show_pinned(args) -> None:
 
 
 def speed(model, side: int = 512) -> tuple[float, float, float]:
-    """Seconds of one forward pass: of one processor, which other programs slow down least, and by
-    the clock with two threads; and Mpixel/s of two predictors in a thread each."""
+    """Measure one forward pass.
+
+    Returns its processor time in one thread, which other programs disturb least; its time with two
+    threads; and the Mpixel/s of two predictors that run in one thread each.
+    """
     shape = (model.architecture.channels, side, side)
     frame = np.random.default_rng(0).integers(0, 256, shape).astype(np.int32)
     nets = [PredNet(model, shape, 255, 0, 0) for _ in range(2)]
@@ -254,7 +264,7 @@ def _timed(work, clock=time.perf_counter) -> float:
 
 
 def original_model():
-    """A network of the original's size; its weights are random, speed does not mind."""
+    """A network of the original's size with random weights, which do not change its speed."""
     from tezip_h5.model.export import export
 
     rng = np.random.default_rng(0)
@@ -270,7 +280,7 @@ def original_model():
 
 
 def show_speed() -> None:
-    """Print how fast the integer networks are."""
+    """Print the speed of the integer networks."""
     load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
     print("\n## Speed\n\nFrames of 512x512, integers on the CPU; the best of several runs on a")
     print(f"machine with {os.cpu_count()} processors and a load of {load} before; {made_by()}.\n")
@@ -285,7 +295,7 @@ def show_speed() -> None:
 
 
 def save_halves(data: Path, out: Path) -> None:
-    """Write the first half of every stack, to train on."""
+    """Write the first half of each stack to a file, for training."""
     out.mkdir(parents=True, exist_ok=True)
     for name, first, _ in stacks(data):
         with h5py.File(out / f"{name}.h5", "w") as half:

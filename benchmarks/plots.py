@@ -1,10 +1,10 @@
-"""Draw what the benchmarks measured: docs/figures/*.png, and docs/benchmarks.md around them.
+"""Draw the results of benchmarks: docs/figures/*.png, and docs/benchmarks.md that shows them.
 
     pip install ".[plot]"
     python benchmarks/plots.py [--results benchmarks/results] [--docs docs]
 
-Reads every CSV file that `benchmarks/run.py` (or ``tezip-h5 bench --csv``) wrote; draws whatever
-codecs, bounds and stacks are there, and only rows whose decoded samples were right.
+The script reads all CSV files that `benchmarks/run.py` (or ``tezip-h5 bench --csv``) wrote. It
+draws all codecs, bounds and stacks in them. Rows whose decoded samples were wrong are left out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
-# Okabe and Ito's palette: told apart with every kind of colour blindness.
+# The palette of Okabe and Ito, which people with any colour blindness can distinguish.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vP*X<>"
 OURS = "tezip"
@@ -47,12 +47,12 @@ class Point:
 
     @property
     def ours(self) -> bool:
-        """Whether it is this codec's."""
+        """Whether a row is that of this package's codec."""
         return self.codec.startswith(OURS)
 
 
 def read(folder: Path) -> dict[str, list[Point]]:
-    """The sound rows of every stack, by its name."""
+    """The rows of each stack whose samples were right, by the name of the stack."""
     stacks = defaultdict(list)
     for path in sorted(folder.glob("*.csv")):
         with path.open(newline="") as file:
@@ -83,7 +83,7 @@ def read(folder: Path) -> dict[str, list[Point]]:
 
 
 class Looks:
-    """One colour and marker per codec, the same in all panels; ours thick, in blue."""
+    """A colour and marker for each codec, the same in all panels. Ours is thick and blue."""
 
     def __init__(self, codecs):
         self._looks, peers = {}, 0
@@ -105,7 +105,7 @@ class Looks:
 
 
 def panels(count: int, title: str, height: float):
-    """A figure with a panel per stack, and room for the legend below."""
+    """A figure with a panel for each stack, and room for a legend below."""
     columns = min(COLUMNS, count)
     rows = -(-count // columns)
     figure, axes = pyplot.subplots(
@@ -122,7 +122,7 @@ def panels(count: int, title: str, height: float):
 
 
 def legend(figure, axes) -> None:
-    """One legend below all panels."""
+    """Add one legend below all panels."""
     handles = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
@@ -139,13 +139,13 @@ def legend(figure, axes) -> None:
 
 
 def save(figure, path: Path) -> None:
-    """Write a figure with nothing in it that changes from run to run."""
+    """Write a figure without metadata that change from run to run."""
     figure.savefig(path, dpi=110, metadata={"Software": None})
     pyplot.close(figure)
 
 
 def best_of(points: list[Point], key) -> dict:
-    """By `key`, the smallest of the points."""
+    """The smallest point for each value of `key`."""
     kept = {}
     for point in points:
         if key(point) not in kept or point.bits < kept[key(point)].bits:
@@ -154,12 +154,15 @@ def best_of(points: list[Point], key) -> dict:
 
 
 def family(codec: str) -> str:
-    """Variants of one codec in a rate-distortion plot: the smaller counts."""
+    """The name of a codec in a rate-distortion plot; of variants, the smaller one is drawn."""
     return codec if codec.startswith(OURS) else codec.partition(",")[0]
 
 
 def rate_distortion(stacks: dict[str, list[Point]], path: Path, looks: Looks) -> bool:
-    """Bits per sample against the absolute bound, a panel per stack; False without any."""
+    """Draw bits per sample over the absolute bound, in a panel for each stack.
+
+    Returns False if there is nothing to draw.
+    """
     lossy = {name: [p for p in points if p.bound > 0] for name, points in stacks.items()}
     lossy = {name: points for name, points in lossy.items() if points}
     if not lossy:
@@ -185,10 +188,10 @@ def rate_distortion(stacks: dict[str, list[Point]], path: Path, looks: Looks) ->
 
 
 def whole_ticks(values) -> dict:
-    """Limits and ticks of a logarithmic axis: few, and round numbers."""
+    """Limits and ticks of a logarithmic axis: a few round numbers."""
     low, high = min(values) / 1.15, max(values) * 1.15
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):  # finer where there would be few
+    for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):  # finer steps if ticks are few
         ticks = [m * 10.0**e for e in powers for m in steps if low <= m * 10.0**e <= high]
         if len(ticks) > 3:
             break
@@ -196,7 +199,7 @@ def whole_ticks(values) -> dict:
 
 
 def set_axis(axis, side: str, values) -> None:
-    """Make an axis, "x" or "y", logarithmic, with ticks that can be read."""
+    """Make an axis, "x" or "y", logarithmic, with readable ticks."""
     getattr(axis, f"set_{side}scale")("log")
     getattr(axis, f"{side}axis").minorticks_off()
     for name, value in whole_ticks(values).items():
@@ -204,7 +207,7 @@ def set_axis(axis, side: str, values) -> None:
 
 
 def front(points: list[Point], speed) -> list[Point]:
-    """The points of which no other is both smaller and faster, the fastest first."""
+    """The points than which no other is both smaller and faster, beginning with the fastest."""
     found = []
     for point in sorted(points, key=lambda p: (-speed(p), -p.ratio)):
         if not found or point.ratio > found[-1].ratio:
@@ -213,7 +216,10 @@ def front(points: list[Point], speed) -> list[Point]:
 
 
 def speeds(stacks, path: Path, looks: Looks, speed, direction: str) -> bool:
-    """Lossless ratio against speed, a panel per stack, the front marked; False without any."""
+    """Draw the lossless ratio over speed, in a panel for each stack, and mark the best points.
+
+    Returns False if there is nothing to draw.
+    """
     exact = {name: [p for p in points if p.bound == 0] for name, points in stacks.items()}
     exact = {name: points for name, points in exact.items() if points}
     if not exact:
@@ -239,13 +245,13 @@ def speeds(stacks, path: Path, looks: Looks, speed, direction: str) -> bool:
 
 
 def mean(values) -> float:
-    """Geometric mean."""
+    """The geometric mean."""
     values = list(values)
     return math.exp(sum(map(math.log, values)) / len(values))
 
 
 def overview(stacks: dict[str, list[Point]], path: Path, looks: Looks) -> bool:
-    """Geometric means of ratio and speeds over the stacks that all codecs shown could take."""
+    """The geometric means of ratio and speeds, over the stacks that all shown codecs can encode."""
     exact = {n: {p.codec: p for p in ps if p.bound == 0} for n, ps in stacks.items()}
     ours = {c for rows in exact.values() for c in rows if c.startswith(OURS)}
     exact = {n: rows for n, rows in exact.items() if ours and ours <= set(rows)}
@@ -253,7 +259,7 @@ def overview(stacks: dict[str, list[Point]], path: Path, looks: Looks) -> bool:
         return False
     everywhere = set.intersection(*(set(rows) for rows in exact.values()))
     whole = {n: r for n, r in exact.items() if next(iter(r.values())).dtype.startswith(("u", "i"))}
-    if whole:  # image codecs take integers only
+    if whole:  # image codecs encode integers only
         codecs, used = set.intersection(*(set(rows) for rows in whole.values())), whole
     else:
         codecs, used = everywhere, exact

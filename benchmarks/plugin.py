@@ -1,9 +1,10 @@
-"""How fast h5dump reads a stack through the C plugin, beside `tezip_h5.read` on one core.
+"""Measure how fast h5dump reads a stack with the C plugin, and `tezip_h5.read` on one core.
 
     python benchmarks/plugin.py > benchmarks/results/plugin.md
 
-Needs h5dump and a built plugin (`tezip-h5 plugin path`). Both write or hold the samples of the same
-file, 100 MB of simulated detector frames, once for each level; the best of three runs.
+The script needs h5dump and a built plugin (`tezip-h5 plugin path`). Both programs read the same
+file, 100 MB of simulated detector frames, for each level. h5dump writes the samples to a file;
+`tezip_h5.read` keeps them in memory. Times are the best of three runs.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ RUNS = 3
 
 
 def best(work) -> float:
-    """Least seconds of a few runs."""
+    """The shortest time of a few runs, in seconds."""
     times = []
     for _ in range(RUNS):
         started = time.perf_counter()
@@ -37,7 +38,7 @@ def best(work) -> float:
 
 
 class Dump:
-    """h5dump on one core, with the plugin."""
+    """Run h5dump on one core, with the plugin."""
 
     def __init__(self, path: Path):
         self._path = path
@@ -53,7 +54,7 @@ class Dump:
 
 
 def row(level: str, stack: np.ndarray, folder: Path) -> str:
-    """Write a stack, read it both ways, compare and time."""
+    """Write a stack, read it in both ways, compare the samples, and print the times."""
     path, raw = folder / f"{level}.h5", folder / "raw.bin"
     tezip_h5.write(stack, path, absolute=2, level=level, model=None, preview=False)
     dump = Dump(path)

@@ -3,10 +3,10 @@
     python benchmarks/run.py FOLDER [--threads 2] [--slow] [--results benchmarks/results]
     python benchmarks/run.py FOLDER --keep-peers      # measure this codec only
 
-The stacks are the folder's HDF5 and .npy files, and its folders of images. Writes one CSV file
-for each of them, and all tables as ``stacks.md``; the same as ``tezip-h5 bench`` otherwise.
-With --keep-peers the peers' rows come from the CSV files of an earlier run on the same machine:
-their bytes are exact, their speeds are of that day.
+The stacks are the HDF5 files, .npy files and folders of images in FOLDER. The script writes one
+CSV file for each stack, and all tables to ``stacks.md``. Otherwise it does the same as ``tezip-h5
+bench``. With --keep-peers, the rows of peers, the other codecs, come from the CSV files of an
+earlier run on the same machine. Their bytes are exact; their speeds are those of the earlier run.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ COLUMNS = ("codec", "bytes", "ratio", "bits", "MB/s in", "MB/s out", "error", "v
 
 
 def stacks(folder: Path) -> list[Path]:
-    """What the folder holds, sorted."""
+    """The stacks in the folder, sorted."""
     kept = (p for p in sorted(folder.iterdir()) if not p.name.startswith("."))
     return [p for p in kept if p.is_dir() or p.suffix in (".h5", ".hdf5", ".nxs", ".npy")]
 
 
 def markdown(rows: list[bench.Row]) -> str:
-    """A heading and a table for every stack and bound; the smallest peer's bytes are bold."""
+    """A heading and a table for each stack and bound. The bytes of the smallest peer are bold."""
     lines = []
     for (stack, bound), group in groupby(rows, key=lambda row: (row.stack, row.bound)):
         group = list(group)
@@ -56,7 +56,7 @@ def markdown(rows: list[bench.Row]) -> str:
 
 
 def together(ours: list[bench.Row], kept: list[bench.Row]) -> list[bench.Row]:
-    """Ours first, bound by bound; a kept row's bound may differ from ours in the last digits."""
+    """Sort rows by bound, ours first. Bounds of kept rows may differ in the last digits."""
     snapped = []
     for row in kept:
         mine = next((mine for mine in ours if bench.same_bound(mine, row)), row)
@@ -65,7 +65,7 @@ def together(ours: list[bench.Row], kept: list[bench.Row]) -> list[bench.Row]:
 
 
 def document(rows: list[bench.Row], machine: str) -> str:
-    """``stacks.md``: what was measured, on which machine, the means, and every row."""
+    """The text of ``stacks.md``: what was measured, on which machine, the means, and all rows."""
     means = f"```\n{bench.summary(rows)}\n```"
     about = f"{machine}. {of_rows(row.made_by for row in rows)}"
     text = f"# Beside other codecs\n\n{bench.ABOUT}\n\n{about}\n\n{means}\n"

@@ -1,8 +1,9 @@
-"""A robust linear predictor from two frames, to compare networks with.
+"""A robust linear predictor from two frames, with which networks are compared.
 
-Every sample is predicted as a weighted sum of the 7x7 samples around it in the frame before and
-in the one before that, plus a constant; of a chunk's first frame, which has one before it only,
-from that. The weights have the least mean absolute error on the frames it is fitted to.
+The prediction of a sample is a weighted sum of the 7x7 samples around it in the last frame and in
+the frame before that, plus a constant. The second frame of a chunk has only one frame before it,
+and is predicted from that. The weights minimise the mean absolute error of the frames that they
+are fitted to.
 """
 
 from __future__ import annotations
@@ -13,14 +14,17 @@ import numpy as np
 
 __all__ = ["TwoFrames"]
 
-_SIDE = 7
-_SAMPLES = 60_000
-_ROUNDS = 8  # of weighted least squares (Schlossmacher 1973)
+_SIDE = 7  # rows and columns of the samples that predict a sample, in each frame
+_SAMPLES = 60_000  # samples that weights are fitted to
+_ROUNDS = 8  # rounds of weighted least squares (Schlossmacher 1973)
 
 
 def _around(frames) -> list[np.ndarray]:
-    """What a frame is predicted from, images (H, W): ones, then as differences from the last
-    frame's sample, the 7x7 samples around it in the last frame, and in the one before that."""
+    """The inputs of the prediction of a frame, as a list of images (H, W).
+
+    They are ones, then the 7x7 samples around each sample in the last frame, then those in the
+    frame before that. Samples are differences from the sample in the last frame.
+    """
     here = frames[-1]
     height, width = here.shape
     images = [np.ones_like(here)]
@@ -33,7 +37,7 @@ def _around(frames) -> list[np.ndarray]:
 
 
 def _absolute(inputs: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Weights with about the least mean |inputs @ weights - wanted|."""
+    """The weights for which the mean of |inputs @ weights - wanted| is about smallest."""
     importance = np.ones(len(wanted))
     floor = max(1e-3 * float(np.abs(wanted).mean()), 1e-9)
     for _ in range(_ROUNDS):
@@ -47,7 +51,7 @@ def _absolute(inputs: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 
 class TwoFrames:
-    """Fit on clips, then predict those of others.
+    """A predictor that is fitted to some clips, and then predicts others.
 
     Parameters
     ----------
@@ -71,7 +75,7 @@ class TwoFrames:
         return _absolute(np.concatenate(inputs), np.concatenate(wanted))
 
     def error(self, clip: np.ndarray) -> float:
-        """Sum of absolute errors of the predictions of all frames but the first."""
+        """The sum of absolute errors of the predictions of all frames but the first."""
         total = 0.0
         for channel in clip.astype(np.float64).swapaxes(0, 1):
             for t, (before, after) in enumerate(pairwise(channel), 1):

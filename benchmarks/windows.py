@@ -1,10 +1,10 @@
-"""Ratios by window size and by threshold, as the manual of TEZip shows them.
+"""Measure ratios by window size and by threshold, as in the manual of TEZip.
 
     python benchmarks/windows.py STACKS/kitti_gray_seq1.h5 ... > benchmarks/results/windows.md
 
-`-p 3` throughout: the first three frames of every chunk are keyframes, to fill the network's
-memory. Both ways of feeding the network: with the reconstructed frames (this package's), and
-with its own predictions inside a window (the original's).
+All runs use `-p 3`: the first three frames of each chunk are keyframes, which fill the memory of
+the network. The network is fed in two ways: with reconstructed frames, as this package does, and
+with its own predictions inside a window, as the original does.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CODERS = {"stages": "TEZip's stages", "mixing": "mixing coder"}
 
 
 def measured(stack: np.ndarray, bound: float, **options) -> tuple[float, int]:
-    """Ratio of the chunks, and how many frames are keyframes or warm-up frames."""
+    """The ratio of the chunks, and the number of keyframes and warm-up frames."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run.h5"
         options |= {"warmup": WARMUP, "chunk_frames": len(stack), "preview": False}
@@ -45,7 +45,7 @@ def measured(stack: np.ndarray, bound: float, **options) -> tuple[float, int]:
 
 
 def show(name: str, stack: np.ndarray, bound: float, coder: str) -> None:
-    """Print a stack's two tables."""
+    """Print the two tables of a stack."""
     print(f"\n## {name}, {'x'.join(map(str, stack.shape))}, bound {bound:g}, {CODERS[coder]}\n")
     for option, values in (("window", WINDOWS), ("mse_threshold", THRESHOLDS)):
         flag = {"window": "-w", "mse_threshold": "-t"}[option]
@@ -63,7 +63,7 @@ def show(name: str, stack: np.ndarray, bound: float, coder: str) -> None:
 
 
 def middle(stack: np.ndarray, size) -> np.ndarray:
-    """The middle of every frame, at most `size`."""
+    """The middle of each frame, with at most `size` samples to a side."""
     starts = [
         max(0, (there - most) // 2) for there, most in zip(stack.shape[1:3], size, strict=True)
     ]
