@@ -1,4 +1,7 @@
-"""Write frames at a detector's rate while another process follows: rate, queue and ratio."""
+"""Write frames at the rate of a detector while another process reads them.
+
+It prints the rate, the length of the queue, and the ratio.
+"""
 
 import subprocess
 import sys
@@ -25,11 +28,11 @@ with h5py.File(sys.argv[1], "r", swmr=True) as file:  # while the other process 
 def acquire(
     path="live.h5", rate=200.0, frames=192, level="fast", size=(512, 512), absolute=None, **options
 ):
-    """Write `frames` frames of 16 bits, `rate` a second; returns MB/s, and the deepest queue."""
+    """Write `frames` 16-bit frames, `rate` per second; returns MB/s and the longest queue."""
     tezip_h5.prepare(
         "uint16", level=level, absolute=absolute
-    )  # compiles, which takes a while the first time
-    detector = detector_sequence(32, *size)  # stands for the camera, over and over
+    )  # compiles the kernels, which takes a while the first time
+    detector = detector_sequence(32, *size)  # takes the place of a camera, repeatedly
     writer = tezip_h5.Writer(
         path,
         "entry/scan",
@@ -58,7 +61,7 @@ def acquire(
         thread.join(0.5)
         taken = time.perf_counter() - started
         print(f"{taken:5.1f} s: {writer.queued} frames wait to be written")
-    writer.flush()  # every frame is on the disk now
+    writer.flush()  # all frames are on disk now
     seconds = time.perf_counter() - started
     reader.wait(60)
     writer.close()

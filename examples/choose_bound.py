@@ -1,6 +1,6 @@
-"""Choose an error bound: what each one saves, what it loses, and whether the noise hides that.
+"""Choose an error bound: compare ratio, error and noise at several bounds.
 
-Needs ``pip install "tezip_h5[plot]"``. Draws bounds.png.
+This needs ``pip install "tezip_h5[plot]"``. It draws bounds.png.
 """
 
 import matplotlib
@@ -16,8 +16,8 @@ from tezip_h5.simulate import detector_sequence
 stack = detector_sequence(frames=24, height=192, width=192)  # put your own array here
 BOUNDS = (0, 1, 2, 4, 8, 16, 32)
 
-# What changes between frames without meaning: the noise, from differences of neighbouring frames
-# (their median is not moved by what really moves).
+# Estimate the noise from differences of neighbouring frames. Objects that move hardly change the
+# median.
 changes = np.abs(np.diff(stack.astype(float), axis=0))
 noise = np.median(changes) / 0.6745 / np.sqrt(2)
 
@@ -27,7 +27,7 @@ print("bound   ratio   error (rms)   of the noise   mean shift")
 for bound in BOUNDS:
     made = tezip_h5.write(stack, "bounds.h5", absolute=bound, level="fast", overwrite=True)
     error = tezip_h5.read("bounds.h5").astype(float) - stack
-    assert np.abs(error).max() <= bound  # the promise
+    assert np.abs(error).max() <= bound  # this is guaranteed
     ratios.append(made.ratio)
     errors.append(np.sqrt(np.mean(error**2)))
     lost.append(error[12])
@@ -48,7 +48,7 @@ axes[0, 2].imshow(stack[12], cmap="gray", vmin=low, vmax=high)
 axes[0, 2].set_title("frame 12, as recorded")
 axes[0, 3].imshow(stack[12] + lost[-1], cmap="gray", vmin=low, vmax=high)
 axes[0, 3].set_title(f"at a bound of {BOUNDS[-1]}")
-# What was lost should look like noise: where it shows the objects, the bound is too large.
+# The error should look like noise. If it shows the objects, the bound is too large.
 for axis, bound in zip(axes[1], (2, 8, 16, 32), strict=True):
     axis.imshow(lost[BOUNDS.index(bound)], cmap="RdBu_r", vmin=-bound, vmax=bound)
     axis.set_title(f"lost at {bound}")

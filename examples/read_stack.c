@@ -1,4 +1,4 @@
-/* Read a compressed stack from C: nothing here knows that it is compressed.
+/* Read a compressed stack from C. This program needs no code for decompression.
  *
  *     h5cc -o read_stack read_stack.c
  *     HDF5_PLUGIN_PATH="$(tezip-h5 plugin path)" ./read_stack run.h5 scan/data

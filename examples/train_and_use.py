@@ -1,14 +1,15 @@
 """Train a network on your own recordings, and compress the next one with it.
 
-Needs ``pip install "tezip_h5[train]"``. This training is far too short to be good: it shows the
-steps. Without `architecture`, `epochs`, `steps` and `side` it takes an hour or so on a laptop.
+This needs ``pip install "tezip_h5[train]"``. It only shows the steps; this training is far too
+short for a good network. Without `architecture`, `epochs`, `steps` and `side`, training takes about
+an hour on a laptop.
 """
 
 import tezip_h5
 from tezip_h5.prediction.architecture import Architecture
 from tezip_h5.simulate import detector_sequence
 
-# What was recorded so far: files that hold stacks, compressed or not, or folders of images.
+# Earlier recordings: files with stacks, compressed or not, or folders of images.
 for run in (1, 2):
     tezip_h5.write(detector_sequence(32, 96, 96, seed=run), f"run{run}.h5", overwrite=True)
 
@@ -22,7 +23,8 @@ model = tezip_h5.train(
 )
 print(f"model {model.digest.hex()[:16]}… is in the folder MODEL")
 
-# The next recording. A network is used where it makes a chunk smaller, else it costs nothing.
+# The next recording. The network is used for chunks that it makes smaller. In other chunks it
+# costs nothing.
 frames = detector_sequence(32, 96, 96, seed=3)
 without = tezip_h5.write(frames, "without.h5", model=None, overwrite=True)
 offered = tezip_h5.write(frames, "offered.h5", model="MODEL", overwrite=True)
@@ -35,5 +37,5 @@ for name, made in {"without": without, "offered": offered, "pinned": pinned}.ite
         f"{made.chunks} chunks"
     )
 
-# The model that was used travels in the file: any reader decodes it, also where MODEL is not.
+# The file contains the model that was used, so any reader can decode it without the folder MODEL.
 print(tezip_h5.inspect("pinned.h5"))

@@ -1,4 +1,4 @@
-"""Compress a stack, read it back with plain h5py, see what was lost."""
+"""Compress a stack, read it with plain h5py, and print the largest error."""
 
 import h5py
 import numpy as np

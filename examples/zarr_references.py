@@ -1,6 +1,6 @@
-"""Read the chunks of HDF5 files with zarr, through references; write a zarr array of our own.
+"""Read chunks of HDF5 files with zarr through references, and write a compressed zarr array.
 
-Needs ``pip install "tezip_h5[zarr]"``.
+This needs ``pip install "tezip_h5[zarr]"``.
 """
 
 import json
@@ -15,11 +15,11 @@ from tezip_h5.zarr.serializer import TEZipSerializer
 stack = detector_sequence(frames=48)  # uint16 (T, H, W); put your own array here
 tezip_h5.write(stack, "run.h5", absolute=2, level="fast", overwrite=True)
 
-# Where every chunk lies in run.h5. For a file in an object store: url="s3://bucket/run.h5"
+# List the position of each chunk in run.h5. For an object store, add url="s3://bucket/run.h5".
 with open("run.json", "w") as file:
     json.dump(tezip_h5.references("run.h5"), file)
 
-# zarr fetches the byte ranges that a selection needs; HDF5 is not involved.
+# zarr fetches the byte ranges that a selection needs, without HDF5.
 group = zarr.open_group(
     "reference://",
     mode="r",
@@ -30,7 +30,7 @@ frames = group["scan/data"][10:20]
 print(group["scan/data"].info)
 print(f"within {np.abs(frames.astype(int) - stack[10:20]).max()} counts of the original")
 
-# The same chunks in a zarr array.
+# Write the same chunks to a zarr array.
 array = zarr.create_array(
     "run.zarr",
     data=stack,
