@@ -132,7 +132,7 @@ class Gathering:
                     break
         except BaseException:
             for call in self._waiting:
-                call.done, call.error = True, RuntimeError("who would have coded it was stopped")
+                call.done, call.error = True, RuntimeError("the launching thread was interrupted")
             self._changed.notify_all()
             raise
         finally:
@@ -158,7 +158,7 @@ class Gathering:
                 call.error = error
         except BaseException:  # an interrupt is raised in this thread; others get an error
             for call in calls:
-                call.error = RuntimeError("who would have coded it was stopped")
+                call.error = RuntimeError("the launching thread was interrupted")
             raise
         finally:
             with self._changed:
