@@ -344,7 +344,8 @@ def test_the_model_travels_with_the_file(tmp_path, moving, in_fresh_process):
         assert file["scan/model"] == file[f"tezip/models/{model.digest.hex()}"]
     (report,) = tezip_h5.inspect(path).stacks
     assert (report.model, report.embedded) == (model.digest.hex(), True)
-    assert f"of {report.network_chunks} chunks; model {report.model[:16]}…, embedded" in str(report)
+    predicts = f"predicts {report.network_chunks} chunks; model {report.model[:16]}…, embedded"
+    assert predicts in str(report)
     out = in_fresh_process(
         f"import tezip_h5, h5py; f = h5py.File({str(path)!r}); print(int(f['scan/data'][:].sum()))"
     )

@@ -15,7 +15,7 @@ from tezip_h5.cli import main
 LOAD = """
 from tezip_h5 import kernels
 before = kernels.compile_seconds()
-kernels.load("mean"), kernels.load("mean")
+kernels.load("mixing.mean"), kernels.load("mixing.mean")
 print(before, kernels.compile_seconds())
 """
 
