@@ -161,6 +161,24 @@ def test_every_coder_takes_them(way, coder, no_fallback):
     assert decode_chunk(made.payload).tobytes() == frames.tobytes()
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        [[0.0, 3e169, 3e169], [3e169, 0.0, 3e169]],
+        [[2.5, 1.0, 0.0], [3.8e-107, 0.0, 0.0]],
+        [[0.0, 1e-320, 5e-324], [1e300, 0.5, 0.0], [0.0, 0.25, 0.5]],
+        [[-1e308, 1e308, 0.0], [1.0, 2.0, 3.0], [1.0, 2.0, 4.0]],
+        [[0.0, 1e-90, 2e-90], [1e90, 0.0, 2e90], [0.0, 1.0, 2.0]],
+    ],
+)
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_numbers_of_any_size_come_back(values, dtype, no_fallback):
+    with np.errstate(over="ignore", under="ignore"):
+        frames = np.array(values).astype(dtype)[:, None, :]
+    made = encode_chunk(frames, ChunkBound(), Settings())
+    assert decode_chunk(made.payload).tobytes() == frames.tobytes()
+
+
 @given(
     st.integers(0, 2**32),
     st.sampled_from(["f2", "f4", "f8"]),

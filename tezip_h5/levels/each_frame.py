@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import struct
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from tezip_h5.errors import FormatError
 from tezip_h5.levels.distinct import listed
-from tezip_h5.levels.lattice import affine
+from tezip_h5.levels.lattice import affine, ranged
 from tezip_h5.levels.scale import Scale
 from tezip_h5.levels.scales import Affine, Grid
 from tezip_h5.levels.tables import Listed
@@ -132,14 +132,13 @@ def _affine(good: list[np.ndarray], instead_of: Scale | None) -> list[Affine] | 
             lines = [line, *(other for other in lines if other.width != line.width)][:_KNOWN]
     if 2 * found.count(None) > len(found):
         return None
-    scales = [line or _stretched(known, samples) for line, samples in zip(found, good, strict=True)]
-    return scales if min(scale.width for scale in scales) >= coarse else None
-
-
-def _stretched(line: Affine, samples: np.ndarray) -> Affine:
-    """This line with the range of codes of other samples."""
-    low, high = line.nearest(np.array([samples.min(), samples.max()]))
-    return replace(line, offset=int(low), top=int(high - low))
+    scales = [
+        line or ranged(known, samples.min(), samples.max())
+        for line, samples in zip(found, good, strict=True)
+    ]
+    if any(scale is None for scale in scales) or min(scale.width for scale in scales) < coarse:
+        return None
+    return scales
 
 
 def _aligned(frames: np.ndarray, holes, scales: list[Scale]) -> EachFrame | None:

@@ -16,7 +16,7 @@ import numpy as np
 from tezip_h5.levels.scale import ordered
 from tezip_h5.levels.scales import Affine
 
-__all__ = ["NEAREST", "affine"]
+__all__ = ["NEAREST", "affine", "ranged"]
 
 NEAREST = 127
 """Largest correction of a sample, in units in the last place."""
@@ -35,6 +35,7 @@ _FARTHEST = 1 << 53  # magnitude of a code, so that float64 holds it exactly
 _EXACT = 0.5  # share of samples that a line must bring back exactly
 _NEAR = 0.99  # share of samples that it must bring back within `NEAREST`
 _SURELY = 0.95  # share of exact samples above which a known line is taken without comparison
+_SMALLEST, _LARGEST = 1e-100, 1e100  # of values, so that no square or product overflows
 _FITTED = 2**-44  # relative error of a least-squares fit in float64
 _DIGITS = 6  # significant digits of a decimal that a person may have chosen
 
@@ -60,11 +61,12 @@ def affine(values: np.ndarray, known: Sequence[Affine] = ()) -> Affine | None:
     if flat.size == 0:
         return Affine(values.dtype)
     low, high = flat.min(), flat.max()
-    found = None
     if low == high:
-        found = Affine(values.dtype, intercept=float(low))
-    elif known:
-        found = _like(known, np.append(_looked_at(flat, _TRIED), low))
+        return Affine(values.dtype, intercept=float(low))
+    largest = max(abs(float(low)), abs(float(high)))
+    if not (float(high) - float(low) > _SMALLEST and largest < _LARGEST):
+        return None
+    found = _like(known, np.append(_looked_at(flat, _TRIED), low)) if known else None
     if found is None:
         found = _found(np.unique(np.append(_looked_at(flat, _LOOK), low)))
     if found is None:
@@ -73,11 +75,15 @@ def affine(values: np.ndarray, known: Sequence[Affine] = ()) -> Affine | None:
     if (common := int(np.gcd.reduce((codes - codes[0]).astype(np.int64)))) > 1:
         found.intercept += float(codes[0]) * found.width
         found.step *= common
-    first, last = found.nearest(np.array([low, high]))
+    return ranged(found, low, high)
+
+
+def ranged(line: Affine, low: float, high: float) -> Affine | None:
+    """The line with the codes from `low` to `high`; None if they are too many or too large."""
+    first, last = line.nearest(np.array([low, high]))
     if not (abs(first) < _FARTHEST and last - first < _MOST_CODES):
         return None
-    found.offset, found.top = int(first), int(last - first)
-    return found
+    return replace(line, offset=int(first), top=int(last - first))
 
 
 def _looked_at(values: np.ndarray, count: int) -> np.ndarray:
