@@ -211,6 +211,7 @@ def frames(sections, coder, flags, scale, dtype, size):
     kinds, each = sections[1][:g], sections[1][g]
     rest = struct.unpack(f"<{(g * C if each else 1)}I", sections[1][g + 1 :])
     tolerances = [list(rest[t * C : t * C + C]) if each else [rest[0]] * C for t in range(g)]
+    assert scale != 7  # it is only of one frame
     levels = Levels(sections[2], scale, dtype, g)
     low, high = (0, levels.top) if levels.top < 2**31 else (-(2**31), 2**31 - 1)
     if coder == 2:
@@ -239,7 +240,7 @@ def frames(sections, coder, flags, scale, dtype, size):
         samples[t, y, x, c] = levels.sample(decoded[t][c][y, x], t)
     if scale == 5:
         complete(samples, decoded, levels, inflated(sections[10]))
-    if scale in (7, 8) and dtype[0] == "f" and 12 in sections:
+    if scale == 8 and dtype[0] == "f" and 12 in sections:
         for place, off in beside(samples, sections[12], "i1"):
             samples[place] = ordered(key_of(samples[place]) + int(off), dtype)
     if 11 in sections:

@@ -145,6 +145,14 @@ def test_empty_frames_say_nothing_of_the_others():
     assert decode_chunk(made.payload).tobytes() == frames.tobytes()
 
 
+@pytest.mark.parametrize("way", ["GRIB", "0..1, float64"])
+def test_a_frame_alone_has_its_line(way):
+    frames = WAYS[way](counts(1))
+    made = encode_chunk(frames, ChunkBound(), Settings(level="fast"))
+    assert bitstream.peek(made.payload)[0].scale == levels.EachFrame.kind
+    assert decode_chunk(made.payload).tobytes() == frames.tobytes()
+
+
 def test_what_all_frames_share_needs_no_scales_of_its_own():
     for frames in (counts() * 0.1, counts().astype("u2"), counts() * 0.01 + 273.15):
         made = encode_chunk(frames, ChunkBound(), Settings(level="fast"))
@@ -237,9 +245,14 @@ def test_sections_that_are_none_are_refused():
 )
 def test_lines_that_are_none_are_refused(numbers):
     line = levels.Affine(np.dtype("f4"), 0, 9, *numbers)
+    data = levels.EachFrame(line.dtype, 0, 9, [line]).pack()
     with pytest.raises(FormatError, match="expected finite numbers, the first two positive"):
-        levels.unpack(7, np.dtype("f4"), line.pack(), (1, 2, 5, 1))
+        levels.unpack(8, line.dtype, data, (1, 2, 5, 1))
     with pytest.raises(FormatError, match="take 24 bytes, found 23"):
-        levels.unpack(7, np.dtype("f4"), line.pack()[:-1], (1, 2, 5, 1))
-    with pytest.raises(FormatError, match="makes no levels of int16"):
-        levels.unpack(7, np.dtype("i2"), line.pack(), (1, 2, 5, 1))
+        levels.unpack(8, line.dtype, damaged(data[:-1], size=35), (1, 2, 5, 1))
+
+
+def test_a_line_is_the_scale_of_a_frame_alone():
+    line = levels.Affine(np.dtype("f4"), 0, 9, 0.5, 1.0, 3.0)
+    with pytest.raises(FormatError, match="unknown scale 7"):
+        levels.unpack(7, line.dtype, line.pack(), (1, 2, 5, 1))

@@ -99,8 +99,8 @@ def of_each_frame(
         None if a frame has no such scale, or if `instead_of` is clearly as good.
     """
     real = frames.dtype.kind == "f"
-    if len(frames) < 2 or (instead_of is None and not real):
-        return None
+    if not real and (len(frames) < 2 or instead_of is None):
+        return None  # one table for all is the same, or there is none
     good = [frame if holes is None else frame[~holes[t]] for t, frame in enumerate(frames)]
     scales = _affine(good, instead_of) if real else _listed(good)
     return scales and _aligned(frames, holes, scales)

@@ -94,15 +94,14 @@ class Grid(_Multiples):
 class Affine(Scale):
     """Lossless floats on a line: code * step / divisor + intercept, then rounded.
 
-    An encoder sets the step or the divisor to 1. Both exist because k / 255 and k * (1 / 255)
-    often differ in the last bit.
+    It is the scale of one frame, in an `EachFrame`. An encoder sets the step or the divisor to 1.
+    Both exist because k / 255 and k * (1 / 255) often differ in the last bit.
     """
 
     step: float = 1.0
     divisor: float = 1.0
     intercept: float = 0.0
     kind = 7
-    corrected = True
 
     @property
     def width(self) -> float:

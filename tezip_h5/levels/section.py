@@ -10,7 +10,7 @@ import numpy as np
 from tezip_h5.errors import FormatError
 from tezip_h5.levels.each_frame import EachFrame
 from tezip_h5.levels.scale import Scale
-from tezip_h5.levels.scales import Affine, Grid, Integers, LogBits, OrderedBits, Truncated
+from tezip_h5.levels.scales import Grid, Integers, LogBits, OrderedBits, Truncated
 from tezip_h5.levels.tables import Companded, Listed
 
 __all__ = ["parts", "unpack"]
@@ -20,7 +20,7 @@ _SCALES = {
     scale.kind: scale
     for scale in (
         *(Integers, OrderedBits, Grid, LogBits, Companded),
-        *(Truncated, Listed, Affine, EachFrame),
+        *(Truncated, Listed, EachFrame),
     )
 }
 
@@ -33,7 +33,7 @@ def _takes(scale: type[Scale], dtype: np.dtype) -> bool:
         return dtype in (np.float16, np.float32)
     if scale is Truncated and dtype == np.float16:
         return False
-    return (dtype.kind == "f") == (scale in (Affine, Grid, LogBits, Truncated))
+    return (dtype.kind == "f") == (scale in (Grid, LogBits, Truncated))
 
 
 def unpack(kind: int, dtype: np.dtype, data: bytes, shape: tuple[int, int, int, int]) -> Scale:
