@@ -22,6 +22,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numba
 import numpy as np
 
 try:
@@ -60,6 +61,13 @@ def seeds() -> list[bytes]:
                     limits = ErrorBound(**bound).of_frames(frames.reshape((*frames.shape[:3], -1)))
                     settings = Settings(level=level, coder=coder, window=2, warmup=1)
                     found.append(codec.encode_chunk(frames, limits, settings).payload)
+    stretched = moving / np.array([231, 245, 239])[:, None, None]  # each frame by itself
+    for coder in ("stages", "linear", "mixing"):
+        for dtype in ("f4", "f8"):
+            frames = stretched.astype(dtype)
+            frames[1, 2, 3] += 4 * np.spacing(frames[1, 2, 3])
+            limits = ErrorBound().of_frames(frames[..., None])
+            found.append(codec.encode_chunk(frames, limits, Settings(coder=coder)).payload)
     for coder in ("stages", "mixing"):
         settings = Settings(coder=coder, predictor="prednet", window=3)
         limits = ErrorBound().of_frames(moving[..., None])
@@ -121,7 +129,7 @@ def damaged_header(choices: Choices, header):
     if field == 1:
         return replace(header, predictor=choices.number(len(prediction.NUMBERS)))
     if field == 2:
-        return replace(header, scale=choices.number(6))
+        return replace(header, scale=choices.number(9))
     if field == 3:
         return replace(header, flags=choices.number(3))
     if field == 4:
@@ -161,6 +169,8 @@ def check(payload: bytes) -> bool:
 
 
 def main() -> int:
+    if not numba.config.BOUNDSCHECK:
+        print("without NUMBA_BOUNDSCHECK=1 no access outside arrays is seen", file=sys.stderr)
     known = seeds()
     coders = {bitstream.peek(payload)[0].coder for payload in known}
     missing = set(residual.NUMBERS.values()) - coders

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from models import random_model
 
-from tezip_h5 import anatomy, bitstream
+from tezip_h5 import anatomy, bitstream, chunk, levels
 from tezip_h5.bounds import ErrorBound
 from tezip_h5.codec import decode_chunk, encode_chunk
 from tezip_h5.errors import FormatError
@@ -111,6 +111,23 @@ def test_prediction_and_residual_give_the_frame(walk, feedback, network):
             assert guess.dtype == frames.dtype
             mse = np.mean((walk[t].astype(float) - guess.astype(float)) ** 2) / scale**2
             assert made.frames[t].mse == pytest.approx(mse, rel=1e-6)
+
+
+@pytest.mark.parametrize("feedback", ["reconstruction", "prediction"])
+def test_predictions_are_by_the_scale_of_their_frame(walk, feedback):
+    """The last frame's levels are other samples in a frame that was scaled otherwise."""
+    frames = walk[:6].astype("f8") / np.arange(211, 217)[:, None, None]
+    made = encoded(frames, bound=ErrorBound(), coder="stages", window=3, feedback=feedback)
+    assert bitstream.peek(made.payload)[0].scale == levels.EachFrame.kind
+    scale, decoded = chunk.decoded_levels(bitstream.unpack(made.payload), predictions=True)
+    expected = [
+        None if guess is None else scale.of_frame(t).to_values(guess)[0]
+        for t, (_, guess) in enumerate(decoded)
+    ]
+    found = list(anatomy.predictions(made.payload, frames))
+    assert [guess is None for guess in found] == [t % 3 == 0 for t in range(6)]
+    for one, other in zip(found, expected, strict=True):
+        assert other is None or np.array_equal(one, other)
 
 
 def test_the_fallback_predicts_nothing(walk):

@@ -10,6 +10,7 @@ import tezip_h5
 from tezip_h5 import page
 from tezip_h5.chunk import Encoded
 from tezip_h5.hdf5.changing import convert, recompress, repair
+from tezip_h5.hdf5.pipeline import misnamed
 from tezip_h5.hdf5.reading import chunks, report, verifying
 from tezip_h5.hdf5.writing import summary
 from tezip_h5.model import learning
@@ -87,6 +88,15 @@ def test_public_signatures_have_types(name, value):
 
 def test_settings_have_types_as_keywords():
     assert list(SettingsKeywords.__annotations__) == list(Settings.__dataclass_fields__)
+
+
+def test_options_of_calls_are_known_to_the_advice_on_names():
+    """What is misspelt is answered with options that there are, all of them."""
+    parameters = {**inspect.signature(tezip_h5.write).parameters}
+    parameters |= inspect.signature(tezip_h5.Writer).parameters
+    named = {p.name for p in parameters.values() if p.kind is p.KEYWORD_ONLY}
+    others = {"name", "frame_shape", "filenames", "dtype"}  # that follow what is compressed
+    assert {name for name in named - others if name not in misnamed._OF_CALLS} == set()
 
 
 def test_types_of_signatures_are_not_imported(in_fresh_process):

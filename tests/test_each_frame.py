@@ -1,5 +1,7 @@
 """Frames that were each scaled by themselves: lines and tables of their own (scales 7 and 8)."""
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -140,7 +142,7 @@ def test_empty_frames_say_nothing_of_the_others():
     frames = stretched(counts(9), "f4")
     frames[[0, 1, 5]] = 0
     frames[1, :2] = 1e-30
-    assert levels.of_each_frame(frames, None).scales[2].width > 1e-4
+    assert levels.of_each_frame(frames, None).scales[2].spacing > 1e-4
     made = encode_chunk(frames, ChunkBound(), Settings(level="fast"))
     assert decode_chunk(made.payload).tobytes() == frames.tobytes()
 
@@ -238,6 +240,15 @@ def test_sections_that_are_none_are_refused():
     refused(damaged(float_data, top=9), "f4", "levels go up to")
     refused(damaged(data, top_of_a_frame=9), frames.dtype, "levels go up to 9")
     refused(data, frames.dtype, "values; expected 1 to 6", (2, 2, 3, 1))
+
+
+def test_many_scales_are_read_quickly():
+    """Time that grew with the square of their number would take a minute here."""
+    count = 150_000
+    scale = levels.EachFrame(np.dtype("f4"), 0, 9, [levels.Affine(np.dtype("f4"), 0, 9)] * count)
+    began = time.perf_counter()
+    assert len(levels.unpack(8, scale.dtype, scale.pack(), (count, 1, 1, 1)).scales) == count
+    assert time.perf_counter() - began < 20
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,17 @@ def test_a_kernel_that_another_wrote_is_made_anew(cache, place):
     assert len(list(folder.rglob("*.kernel"))) == 1
 
 
+def test_kernels_that_check_bounds_are_others(cache, monkeypatch):
+    """NUMBA_BOUNDSCHECK=1 must not be served a kernel that checks nothing, nor the other way."""
+    _, compiled = cache
+    compiled()
+    monkeypatch.setattr(numba.config, "BOUNDSCHECK", 1)
+    assert compiled().stats.cache_misses
+    assert compiled().stats.cache_hits
+    monkeypatch.setattr(numba.config, "BOUNDSCHECK", None)
+    assert compiled().stats.cache_hits
+
+
 def test_a_disk_that_is_full_of_kernels(cache, monkeypatch):
     """Neither reading nor an acquisition ends where only a home has no room."""
     folder, compiled = cache
@@ -215,13 +226,16 @@ def test_what_python_takes_for_unchanged_is_not_kept(copied):
     assert how == "compiled"
 
 
-def test_what_began_before_an_upgrade_keeps_nothing(copied):
+def test_what_began_before_an_upgrade_neither_keeps_nor_takes_kernels(copied):
     room, run = copied
+    before = (room / "bits.py").read_text()
     found, how = run("upgraded")
     assert how == "compiled"
     assert not list(room.rglob("*.kernel"))
     assert run() == [found, "compiled"]
     assert run() == [found, "kept"]
+    (room / "bits.py").write_text(before)
+    assert run("upgraded") == [found, "compiled"]  # though there is one of the new sources
 
 
 @pytest.mark.parametrize("name", ["cpu", "bits", "mixing.coarse", "linear.fit", "masks", "network"])

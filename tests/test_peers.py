@@ -394,6 +394,10 @@ def test_rows_of_peers_that_are_not_run_say_so(tmp_path, capsys):
         assert not row.measured
         assert not row.good
     assert "sz3" not in bench.summary([ours, *others])
+    # Nor is a lossless one the best at this bound, where those that would be smaller did not run.
+    lossless = dataclasses.replace(ours, codec="pcodec", bound=0.0, bytes=6 * ours.bytes)
+    assert "best peer" in bench.summary([ours, lossless])
+    assert "best peer" not in bench.summary([ours, lossless, *others])
     args = options(tmp_path / "gaps.npy", *words, "sz3")
     with pytest.raises(InputError, match="nothing was measured"):
         args.run(args)

@@ -127,8 +127,9 @@ def predictions(payload, frames: np.ndarray) -> Iterator[np.ndarray | None]:
     """
     parsed = bitstream.unpack(payload)
     kinds = kinds_of(parsed)
-    if PREDICTORS.get(parsed.header.predictor) == "prednet":
-        yield from _of_network(parsed, frames[0].shape)
+    network = PREDICTORS.get(parsed.header.predictor) == "prednet"
+    if network or parsed.header.scale == levels.EachFrame.kind:
+        yield from _of_levels(parsed, frames[0].shape)
         return
     open_loop = parsed.header.flags & bitstream.FLAG_FEEDBACK_PREDICTION
     seen = np.zeros_like(frames[0])
@@ -138,8 +139,8 @@ def predictions(payload, frames: np.ndarray) -> Iterator[np.ndarray | None]:
             seen = frame
 
 
-def _of_network(parsed, shape) -> Iterator[np.ndarray | None]:
-    """A network's predictions, from the levels that the decoder finds."""
+def _of_levels(parsed, shape) -> Iterator[np.ndarray | None]:
+    """The predictions of levels, as the decoder finds them, by the scale of the coming frame."""
     scale, frames = chunk.decoded_levels(parsed, predictions=True)
     for t, (_, guess) in enumerate(frames):
         values = None if guess is None else scale.of_frame(t).to_values(guess)

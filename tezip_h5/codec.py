@@ -187,7 +187,7 @@ def _attempts(
         return None
     attempts = Attempts(header, samples, bound, settings, scale or own, kinds, threads)
     if own is not None and isinstance(scale, levels.Integers | levels.Listed):
-        attempts = attempts.or_by(own, _OWN_WORTH)
+        attempts = attempts.or_by(own, _OWN_WORTH, "linear")  # the fastest tells, too
     elif own is not None:  # of floats, of which it takes most bits that nothing predicts
         attempts = replace(attempts, scale=own)
     attempts = attempts.freeing()

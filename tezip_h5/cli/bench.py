@@ -302,10 +302,13 @@ def summary(rows: Iterable[Row]) -> str:
     """Bytes of the best peer over ours, and of every peer over ours but at level fast.
 
     Geometric means over stacks and bounds. The best peer at a bound may be a lossless one.
+    Where a codec at that bound was not run, there is no best one: others may be smaller by chance.
     Only rows that kept their promise count. The original's stages are ours to measure against, and
     no other's codec: they are never the best peer.
     """
+    rows = list(rows)
     good = [row for row in rows if row.good]
+    left_out = [row for row in rows if not row.measured]
     others = [row for row in good if not row.ours]
     shares = defaultdict(list)
     for mine in (row for row in good if row.ours):
@@ -313,7 +316,9 @@ def summary(rows: Iterable[Row]) -> str:
         rivals = [
             r for r in others if r.stack == mine.stack and (not r.bound or same_bound(r, mine))
         ]
-        if peers_bytes := [row.bytes for row in rivals if row.codec != _STAGES.name]:
+        peers_bytes = [row.bytes for row in rivals if row.codec != _STAGES.name]
+        complete = not any(r.stack == mine.stack and same_bound(r, mine) for r in left_out)
+        if peers_bytes and complete:
             best = min(peers_bytes)
             shares[f"best peer / {mine.codec}", kind].append(best / mine.bytes)
         for rival in rivals:

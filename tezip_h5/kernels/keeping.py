@@ -102,6 +102,8 @@ class Kept:
     def load_overload(self, signature, context):
         """Load the kernel; None if there is none, or if it is damaged or of other sources."""
         try:
+            if not sources.unchanged():  # this process runs other sources than those on disk
+                return None
             context.refresh()
             path, identity = self._place(signature, context.codegen())
             data = path.read_bytes()
@@ -131,7 +133,8 @@ class Kept:
 
     def _place(self, signature, codegen) -> tuple[Path, str]:
         """The file for a signature and a processor, and a text that identifies the kernel."""
-        identity = f"{self._described} {signature} {codegen.magic_tuple()}"
+        options = numba.config.BOUNDSCHECK, str(numba.config.OPT), numba.config.DEBUGINFO_DEFAULT
+        identity = f"{self._described} {signature} {codegen.magic_tuple()} {options}"
         mark = hashlib.sha256(identity.encode()).hexdigest()[:16]
         return Path(self.cache_path) / f"{self._name}{mark}{_ENDING}", identity
 

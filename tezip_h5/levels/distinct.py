@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tezip_h5.levels.scale import ordered, unordered
+from tezip_h5.levels.scale import ordered, steps_between, unordered
 from tezip_h5.levels.scales import Grid
 from tezip_h5.levels.tables import LARGEST_TABLE, Listed
 
@@ -157,9 +157,7 @@ def gridded(frames: np.ndarray, low, high) -> Grid | None:
     multiple = np.rint(farthest / step)
     multiples = np.abs(np.rint(finite * (multiple / farthest)))
     sizes, multiples = np.abs(finite)[multiples > 0], multiples[multiples > 0]
-    # Every sample was rounded, so it bounds the step from both sides.
-    half = np.spacing(sizes.astype(frames.dtype)).astype(np.float64) / 2
-    between = (((sizes - half) / multiples).max() + ((sizes + half) / multiples).min()) / 2
+    between = sum(steps_between(sizes, multiples, frames.dtype)) / 2
     for step in (between, float(frames.dtype.type(between)), farthest / multiple):
         if not step >= float(np.finfo(np.float64).smallest_normal):  # division might overflow
             continue

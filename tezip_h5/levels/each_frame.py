@@ -53,19 +53,20 @@ class EachFrame(Scale):
         return b"".join(_RECORD.pack(kind, len(data)) + data for kind, data in packed)
 
     def _unpack(self, data):
-        self.scales = []
+        self.scales, at = [], 0
         for _ in range(self.shape[0]):
-            if len(data) < _RECORD.size:
+            if len(data) - at < _RECORD.size:
                 raise FormatError(
                     f"scales of {len(self.scales)} frames, expected {self.shape[0]} of them"
                 )
-            kind, size = _RECORD.unpack_from(data)
-            scale, data = data[_RECORD.size : _RECORD.size + size], data[_RECORD.size + size :]
-            if len(scale) < size:
-                raise FormatError(f"a frame's scale of {size} bytes, {len(scale)} are left")
-            self.scales.append(self._of_one(kind, scale))
-        if data:
-            raise FormatError(f"{len(data)} bytes behind the scale of the last frame")
+            kind, size = _RECORD.unpack_from(data, at)
+            at += _RECORD.size
+            if len(data) - at < size:
+                raise FormatError(f"a frame's scale of {size} bytes, {len(data) - at} are left")
+            self.scales.append(self._of_one(kind, data[at : at + size]))
+            at += size
+        if len(data) > at:
+            raise FormatError(f"{len(data) - at} bytes behind the scale of the last frame")
 
     def _of_one(self, kind: int, data: bytes) -> Scale:
         """Read the scale of one frame. A table that is too long is refused before it is read."""
@@ -122,21 +123,21 @@ def _affine(good: list[np.ndarray], instead_of: Scale | None) -> list[Affine] | 
     coarse = _COARSER * instead_of.step if isinstance(instead_of, Grid) else 0.0
     looks = (affine(good[t]) for t in (0, len(good) // 2))
     known = next((line for line in looks if line is not None and line.top), None)
-    if known is None or known.width < coarse:
+    if known is None or known.spacing < coarse:
         return None
     lines, found = [known], []
     for samples in good:
         line = affine(samples, lines)
         found.append(line)
         if line is not None and line.top:
-            lines = [line, *(other for other in lines if other.width != line.width)][:_KNOWN]
+            lines = [line, *(other for other in lines if other.spacing != line.spacing)][:_KNOWN]
     if 2 * found.count(None) > len(found):
         return None
     scales = [
         line or ranged(known, samples.min(), samples.max())
         for line, samples in zip(found, good, strict=True)
     ]
-    if any(scale is None for scale in scales) or min(scale.width for scale in scales) < coarse:
+    if any(scale is None for scale in scales) or min(scale.spacing for scale in scales) < coarse:
         return None
     return scales
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from tezip_h5.levels.scale import ordered
+from tezip_h5.levels.scale import ordered, steps_between
 from tezip_h5.levels.scales import Affine
 
 __all__ = ["NEAREST", "affine", "ranged"]
@@ -73,7 +73,7 @@ def affine(values: np.ndarray, known: Sequence[Affine] = ()) -> Affine | None:
         return None
     codes = found.nearest(_looked_at(flat, _TRIED))
     if (common := int(np.gcd.reduce((codes - codes[0]).astype(np.int64)))) > 1:
-        found.intercept += float(codes[0]) * found.width
+        found.intercept += float(codes[0]) * found.spacing
         found.step *= common
     return ranged(found, low, high)
 
@@ -97,7 +97,7 @@ def _like(known: Sequence[Affine], values: np.ndarray) -> Affine | None:
     best, exact = _best(known, values)
     if exact < _SURELY:
         for line in known:
-            codes = np.rint((numbers - numbers.min()) / line.width)
+            codes = np.rint((numbers - numbers.min()) / line.spacing)
             lines = _starting(line, codes, numbers)
             best, exact = max((best, exact), _best(lines, values), key=lambda one: one[1])
     if best is not None and exact < _SURELY:
@@ -215,16 +215,15 @@ def _through_zero(step: float, numbers: np.ndarray, dtype: np.dtype) -> Affine |
     sizes, counts = np.abs(numbers)[counts > 0], counts[counts > 0]
     if sizes.size == 0:
         return None
-    half = np.spacing(sizes.astype(dtype)).astype(np.float64) / 2
-    least, most = ((sizes - half) / counts).max(), ((sizes + half) / counts).min()
+    least, most = steps_between(sizes, counts, dtype)
     return Affine(dtype, step=float((least + most) / 2)) if least <= most else None
 
 
 def _starting(line: Affine, codes: np.ndarray, numbers: np.ndarray):
     """Yield this line with several intercepts, and one of about its step through zero."""
-    if (through_zero := _through_zero(line.width, numbers, line.dtype)) is not None:
+    if (through_zero := _through_zero(line.spacing, numbers, line.dtype)) is not None:
         yield through_zero
-    start = float(np.median(numbers - line.width * codes))
+    start = float(np.median(numbers - line.spacing * codes))
     for intercept in dict.fromkeys((0.0, float(numbers.min()), _rounded(start), start)):
         yield replace(line, intercept=intercept)
 

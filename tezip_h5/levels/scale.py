@@ -17,6 +17,7 @@ __all__ = [
     "full_scale",
     "integers",
     "ordered",
+    "steps_between",
     "unordered",
 ]
 
@@ -72,6 +73,16 @@ def ordered(values: np.ndarray) -> np.ndarray:
         return integers(values)
     bits = float_bits(values)
     return integers(np.where(bits < 0, bits ^ bits.dtype.type(np.iinfo(bits.dtype).max), bits))
+
+
+def steps_between(sizes: np.ndarray, counts: np.ndarray, dtype: np.dtype) -> tuple[float, float]:
+    """The least and the largest step of which so many make these sizes, rounded to a float dtype.
+
+    Every size was rounded, so it bounds the step from both sides. There is no such step if the
+    first number is above the second.
+    """
+    half = np.spacing(sizes.astype(dtype)).astype(np.float64) / 2
+    return float(((sizes - half) / counts).max()), float(((sizes + half) / counts).min())
 
 
 def unordered(keys: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -104,14 +104,14 @@ class Affine(Scale):
     kind = 7
 
     @property
-    def width(self) -> float:
+    def spacing(self) -> float:
         """The difference of two neighbouring values."""
         return self.step / self.divisor
 
     def nearest(self, values: np.ndarray) -> np.ndarray:
         """The codes of the nearest values on the line, as float64. They are not limited to the
         range of this scale."""
-        return np.rint((values.astype(np.float64) - self.intercept) / self.width)
+        return np.rint((values.astype(np.float64) - self.intercept) / self.spacing)
 
     def codes(self, values):
         codes = np.clip(self.nearest(values), self.offset, self.offset + self.top)

@@ -185,6 +185,16 @@ def surroundings(y, x, flags, current, previous):
 
 
 @inlined
+def base_of(y, x, flags, current, previous):
+    """The value that neighbours are compared with: a mean of the nearest ones, as `blending` has
+    it."""
+    around = int64(current[y, x - 1]) + int64(current[y - 1, x])
+    if flags & HAS_PREVIOUS:
+        return (2 * int64(previous[y, x]) + around + 2) >> 2
+    return (around + 1) >> 1
+
+
+@inlined
 def gather(
     taps, y, x, base, narrow, flags, current, previous, before, mean, finer, guess, other,
     other_errors,

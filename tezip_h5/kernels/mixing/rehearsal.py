@@ -9,11 +9,11 @@ from tezip_h5.kernels.compiling import kernel
 from tezip_h5.kernels.mixing.pixels import (
     BOTTOM,
     FRACTION,
-    HAS_PREVIOUS,
     LEFT,
     RIGHT,
     TAPS,
     TOP,
+    base_of,
     begin_row,
     gather,
     narrowed,
@@ -72,11 +72,7 @@ def rehearse(
         begin_row(y, columns, flags, top, current, previous, other)
         for column in range(columns):
             x = column + LEFT
-            base = int64(current[y, x - 1]) + int64(current[y - 1, x])
-            if flags & HAS_PREVIOUS:
-                base = (2 * int64(previous[y, x]) + base + 2) >> 2
-            else:
-                base = (base + 1) >> 1
+            base = base_of(y, x, flags, current, previous)
             used = gather(
                 taps, y, x, base, narrow, flags, current, previous, before, mean, finer, other,
                 other, other_errors,

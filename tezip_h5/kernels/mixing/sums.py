@@ -12,10 +12,10 @@ from tezip_h5.kernels.compiling import kernel
 from tezip_h5.kernels.mixing.pixels import (
     HAS_GUESS,
     HAS_OTHER,
-    HAS_PREVIOUS,
     LEFT,
     TAPS,
     TOP,
+    base_of,
     gather,
     surroundings,
 )
@@ -51,11 +51,7 @@ def accumulate(
     )  # fmt: skip
     for y in range(start + TOP, original.shape[0] + TOP, stride):
         for x in range(LEFT, original.shape[1] + LEFT):
-            base = int64(current[y, x - 1]) + int64(current[y - 1, x])
-            if flags & HAS_PREVIOUS:
-                base = (2 * int64(previous[y, x]) + base + 2) >> 2
-            else:
-                base = (base + 1) >> 1
+            base = base_of(y, x, flags, current, previous)
             used = gather(
                 taps, y, x, base, narrow, flags, current, previous, before, mean, finer, nothing,
                 other, nothing,
