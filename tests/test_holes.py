@@ -305,6 +305,7 @@ def test_a_stack_of_nothing(tmp_path):
     st.floats(0, 1),
 )
 @example(77438, "f8", {"relative": 0.1}, "stages", 0.5)  # bounds that overflow in steps of others
+@example(153586, "f4", {}, "stages", 0.5)  # a reach of more than a float32 holds
 def test_any_chunk_with_any_holes(no_fallback, seed, dtype, bound, coder, share):
     rng = np.random.default_rng(seed)
     shape = (rng.integers(1, 4), rng.integers(1, 9), rng.integers(1, 9), rng.integers(1, 4))

@@ -102,8 +102,10 @@ def _far(frames: np.ndarray, holes: np.ndarray | None) -> np.ndarray | None:
     good = True if holes is None else ~holes
     dtype = frames.dtype
     limits = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
-    low = frames.min(where=good, initial=limits.max).item()
-    high = frames.max(where=good, initial=limits.min).item()
+    # numbers of Python: one of numpy would make others compared with it its own kind, and overflow
+    least, most = (dtype.type(limit).item() for limit in (limits.min, limits.max))
+    low = frames.min(where=good, initial=most).item()
+    high = frames.max(where=good, initial=least).item()
     if not low < high:
         return None
     reach = high / _APART - low / _APART
@@ -111,7 +113,7 @@ def _far(frames: np.ndarray, holes: np.ndarray | None) -> np.ndarray | None:
     between = sample[(sample > low) & (sample < high)]
     middle = np.sort(between)[between.size // 2].item() if between.size else low
     ends = (middle - reach, middle + reach)
-    first, last = (dtype.type(min(max(end, limits.min), limits.max)) for end in ends)
+    first, last = (dtype.type(min(max(end, least), most)) for end in ends)
     inside = sample[(sample >= first) & (sample <= last)]
     if inside.size and inside.max() / _APART - inside.min() / _APART > reach / _APART:
         return None  # the usual case
