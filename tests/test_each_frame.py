@@ -4,14 +4,15 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tezip_h5 import FormatError, Settings, bitstream, levels
+from tezip_h5 import ErrorBound, FormatError, Settings, bitstream, frames_section, levels
 from tezip_h5.bitstream import Section
 from tezip_h5.bounds import ChunkBound
 from tezip_h5.codec import decode_chunk, encode_chunk
 from tezip_h5.levels.lattice import affine
+from tezip_h5.recoding import recode
 
 
 def counts(g=4, h=40, w=50, seed=0):
@@ -73,7 +74,7 @@ def test_a_line_gives_the_counts_back(dtype):
     """Their differences, that is: where they begin, no sample tells."""
     frames = counts()
     scaled = stretched(frames, dtype)
-    scale = levels.of_each_frame(scaled, levels.OrderedBits(np.dtype(dtype)))
+    scale = levels.of_each_frame(scaled, ChunkBound(), levels.OrderedBits(np.dtype(dtype)))
     for t, (frame, of_counts) in enumerate(zip(scaled, frames, strict=True)):
         found = scale.of_frame(t).to_levels(frame).astype(int)
         assert 0 <= found.min() <= found.max() <= scale.top
@@ -83,7 +84,7 @@ def test_a_line_gives_the_counts_back(dtype):
 
 def test_levels_of_a_still_scene_are_about_the_same_in_all_frames():
     scaled = packed(counts(), -4, 0)
-    scale = levels.of_each_frame(scaled, levels.OrderedBits(np.dtype("f4")))
+    scale = levels.of_each_frame(scaled, ChunkBound(), levels.OrderedBits(np.dtype("f4")))
     found = [scale.of_frame(t).to_levels(frame) for t, frame in enumerate(scaled)]
     medians = [np.median(one.astype(int) - found[0]) for one in found]
     assert np.ptp(medians) <= 3  # of a scene whose noise is 20
@@ -142,7 +143,7 @@ def test_empty_frames_say_nothing_of_the_others():
     frames = stretched(counts(9), "f4")
     frames[[0, 1, 5]] = 0
     frames[1, :2] = 1e-30
-    assert levels.of_each_frame(frames, None).scales[2].spacing > 1e-4
+    assert levels.of_each_frame(frames, ChunkBound(), None).scales[2].spacing > 1e-4
     made = encode_chunk(frames, ChunkBound(), Settings(level="fast"))
     assert decode_chunk(made.payload).tobytes() == frames.tobytes()
 
@@ -208,6 +209,70 @@ def test_any_line_comes_back(seed, dtype, step, start, span, dense):
     assert decode_chunk(made.payload).tobytes() == frames.tobytes()
 
 
+BOUNDS = {
+    "absolute, tiny": {"absolute": 1e-9},
+    "absolute, half a step": {"absolute": 0.5},
+    "absolute, two steps": {"absolute": 2.2},
+    "absolute, 40 steps": {"absolute": 40},
+    "relative": {"relative": 0.001},
+    "pointwise": {"pointwise_relative": 1e-6},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", BOUNDS)
+def test_a_bound_never_makes_them_larger(way, kind):
+    frames = WAYS[way](counts())
+    bound = dict(BOUNDS[kind])
+    if "absolute" in bound:
+        bound["absolute"] *= float(np.ptp(frames[0]) / np.ptp(counts()[0]))
+    bound = ErrorBound(**bound).of_frames(frames)
+    made = encode_chunk(frames, bound, Settings(level="fast"))
+    for t, (frame, other) in enumerate(zip(frames, decode_chunk(made.payload), strict=True)):
+        assert not bound.check(frame, other, t)[1].any()
+    exact = encode_chunk(frames, ChunkBound(), Settings(level="fast"))
+    assert len(made.payload) <= 1.01 * len(exact.payload)
+
+
+def test_levels_on_lines_have_tolerances():
+    """Beside a grid for all frames, levels on their own lines make the counts predictable again."""
+    still = np.broadcast_to(counts(1, seed=3), (6, 40, 50, 1))
+    frames = (still / np.linspace(90, 130, 6).reshape(-1, 1, 1, 1)).astype("f4")
+    bound = ErrorBound(absolute=0.03).of_frames(frames)
+    made = encode_chunk(frames, bound, Settings(level="fast"))
+    parsed = bitstream.unpack(made.payload)
+    _, tolerances = frames_section.unpack(parsed.section(Section.FRAMES), 6, 1)
+    assert parsed.header.scale == levels.EachFrame.kind
+    assert tolerances[:, 0].tolist() == [2, 2, 3, 3, 3, 3]
+    assert Section.CORRECTIONS not in parsed.sections
+    back = decode_chunk(made.payload)
+    assert 0 < np.abs(back - frames).max() <= 0.03
+    again = recode(made.payload, back, Settings(level="balanced"))
+    assert decode_chunk(again.payload).tobytes() == back.tobytes()
+
+
+@given(
+    st.integers(0, 2**32),
+    st.sampled_from(["f2", "f4", "f8", "u2", "i4"]),
+    st.sampled_from(["absolute", "relative", "pointwise_relative"]),
+    st.floats(-9, 1),
+    st.sampled_from(["stages", "linear", "mixing"]),
+)
+@settings(
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_any_bound_holds_on_lines(no_fallback, seed, dtype, kind, power, coder):
+    generator = np.random.default_rng(seed)
+    codes = generator.integers(0, 300, (3, 12, 17, 2))
+    frames = codes * np.array([40, 55.3, 33]).reshape(-1, 1, 1, 1) + generator.integers(0, 99)
+    frames = frames.astype(dtype)
+    size = 10.0**power * (float(np.ptp(frames)) if kind == "absolute" else 1)
+    bound = ErrorBound(**{kind: size}).of_frames(frames)
+    back = decode_chunk(encode_chunk(frames, bound, Settings(coder=coder)).payload)
+    for t, (frame, other) in enumerate(zip(frames, back, strict=True)):
+        assert not bound.check(frame, other, t)[1].any()
+
+
 def damaged(data, **fields):
     """A levels section with one number of a frame's record, or of the chunk, changed."""
     data = bytearray(data)
@@ -220,9 +285,12 @@ def damaged(data, **fields):
 
 def test_sections_that_are_none_are_refused():
     frames = counts(2)
-    of_floats = levels.of_each_frame(stretched(frames, "f4"), levels.OrderedBits(np.dtype("f4")))
+    lossless = ChunkBound()
+    of_floats = levels.of_each_frame(
+        stretched(frames, "f4"), lossless, levels.OrderedBits(np.dtype("f4"))
+    )
     of_counts = levels.of_each_frame(
-        frames // 20 * [[[[3]]], [[[7]]]], levels.Integers(frames.dtype)
+        frames // 20 * [[[[3]]], [[[7]]]], lossless, levels.Integers(frames.dtype)
     )
     float_data, data = of_floats.pack(), of_counts.pack()
     shape = frames.shape

@@ -149,13 +149,13 @@ def test_what_cannot_be_prepared_for(given, words):
 
 
 def test_the_command_prepares(capsys):
-    words = ["prepare", "--level", "fast", "--dtype", "uint8", "--absolute", "2"]
+    words = ["prepare", "uint8", "--level", "fast", "--absolute", "2"]
     assert main(words) == 0
     out = capsys.readouterr().out
     assert out.startswith("ready for uint8, absolute 2, level fast: ")
     assert main(words) == 0
     assert capsys.readouterr().out.endswith("level fast: all was compiled already\n")
-    assert main(["prepare", "--dtype", "text"]) == 1
+    assert main(["prepare", "text"]) == 1
     assert "'text' is no dtype" in capsys.readouterr().err
 
 

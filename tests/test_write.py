@@ -402,7 +402,9 @@ def test_selections_that_lie_outside(run_h5, selection):
     assert isinstance(error.value, InputError)
 
 
-@pytest.mark.parametrize("selection", [(0, 0, 0, 0), 1.5, {"a": 1}, (0, "x"), np.ones(3, bool)])
+@pytest.mark.parametrize(
+    "selection", [(0, 0, 0, 0), 1.5, {"a": 1}, (0, "x"), np.ones(3, bool), np.s_[0.5:]]
+)
 def test_selections_that_cannot_be(run_h5, selection):
     with pytest.raises(InputError, match=r"selects nothing of /scan/data, which is .20, 40, 56"):
         tezip_h5.read(run_h5, selection)
@@ -498,6 +500,8 @@ def test_reports(tmp_path, walk, run_h5):
             call(tmp_path / "plain.h5")
         with pytest.raises(InputError, match="is no file"):
             call(tmp_path / "missing.h5")
+        with pytest.raises(InputError, match=r"to choose a stack of .*run\.h5, say name='scan'"):
+            call(f"{run_h5}:/scan")
     (tmp_path / "text.h5").write_text("x")
     with pytest.raises(InputError, match="no HDF5"):
         tezip_h5.inspect(tmp_path / "text.h5")

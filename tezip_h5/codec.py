@@ -182,14 +182,16 @@ def _attempts(
     if scale is not None and not (samples.holes is not None and samples.holes.all()):
         return Attempts(header, samples, bound, settings, scale, kinds, threads).freeing()
     scale = levels.choose(samples.frames, bound)
-    own = levels.of_each_frame(samples.frames, scale, samples.holes) if bound.lossless else None
-    if scale is None and own is None:
+    own = levels.of_each_frame(samples.frames, bound, scale, samples.holes)
+    exact = bound.lossless and not isinstance(scale, levels.Integers | levels.Listed)
+    if own is not None and (scale is None or exact):
+        scale, own = own, None  # of floats, of which it takes most bits that nothing predicts
+    if scale is None:
         return None
-    attempts = Attempts(header, samples, bound, settings, scale or own, kinds, threads)
-    if own is not None and isinstance(scale, levels.Integers | levels.Listed):
-        attempts = attempts.or_by(own, _OWN_WORTH, "linear")  # the fastest tells, too
-    elif own is not None:  # of floats, of which it takes most bits that nothing predicts
-        attempts = replace(attempts, scale=own)
+    attempts = Attempts(header, samples, bound, settings, scale, kinds, threads)
+    for other in (own, levels.exact_instead(samples.frames, bound)):
+        if other is not None:
+            attempts = attempts.or_by(other, _OWN_WORTH, "linear")  # the fastest tells, too
     attempts = attempts.freeing()
     finer = settings.effort.centres_cells and levels.centred(scale, samples.frames, bound)
     return attempts.or_by(finer) if finer else attempts

@@ -170,7 +170,7 @@ def _requantized(parsed, frames, mask, scale, settings) -> Encoded | None:
     if _CODER_NAMES[header.coder] != "stages" or header.predictor > 1:
         return None
     kinds, tolerances = _frames_section(parsed)
-    if not tolerances.any():
+    if not tolerances.any() or isinstance(scale, levels.EachFrame):
         return None
     open_loop = header.flags & bitstream.FLAG_FEEDBACK_PREDICTION
     settings = Settings(

@@ -84,7 +84,8 @@ class SampleWriter:
             found = arrays.at(decoded, "cpu")
             values = _pixels(self._scale.of_frame(t).to_values(found))
             if self._corrections is not None:
-                self._corrections.add(*_corrected(values, frame, holes))
+                _, far = self._bound.check(frame, values, t)
+                self._corrections.add(*_corrected(values, frame, far, holes))
             if self._rests is not None:
                 self._rests.add(values, frame, np.moveaxis(found, 0, 2), holes)
             error, bad = self._errors_beside(holes, frame, values, t)
@@ -194,8 +195,9 @@ class SampleReader:
         require_checksum(self._checksum, self._header)
 
 
-def _corrected(values, frame, holes) -> tuple[np.ndarray, np.ndarray]:
-    """Correct `values` that differ from `frame` by at most `NEAREST` units in the last place.
+def _corrected(values, frame, far, holes) -> tuple[np.ndarray, np.ndarray]:
+    """Correct the `values` outside the bound that differ from `frame` by at most `NEAREST` units
+    in the last place.
 
     Returns
     -------
@@ -203,7 +205,7 @@ def _corrected(values, frame, holes) -> tuple[np.ndarray, np.ndarray]:
         Which samples were corrected, and by how many units.
     """
     off = levels.ordered(frame).astype(np.int64) - levels.ordered(values)
-    where = (off != 0) & (np.abs(off) <= levels.NEAREST)
+    where = far & (off != 0) & (np.abs(off) <= levels.NEAREST)
     if holes is not None:
         where &= ~holes
     off = np.where(where, off, 0).astype(np.int8)

@@ -20,9 +20,9 @@ def add_parser(commands) -> None:
         description="Compile what writing and reading needs, which takes a minute or two, once "
         "per machine. Give what the writer will be given.",
     )
-    parser.add_argument("--level", choices=LEVELS, default="balanced")
-    parser.add_argument("--dtype", default="uint16", help="of the frames (default: %(default)s)")
     text = "of the frames (default: %(default)s)"
+    parser.add_argument("dtype", metavar="DTYPE", nargs="?", default="uint16", help=text)
+    parser.add_argument("--level", choices=LEVELS, default="balanced")
     parser.add_argument("--channels", type=int, metavar="N", default=1, help=text)
     parser.add_argument("--model", default="default", help="a model's folder, 'default' or 'none'")
     add_bound_options(parser)

@@ -7,7 +7,7 @@ rounded once; everything after that is integer arithmetic. A value that its scal
 within the bound is an *exception*: it is stored exactly, apart from the levels.
 """
 
-from tezip_h5.levels.choice import centred, choose, tolerances
+from tezip_h5.levels.choice import centred, choose, exact_instead, tolerances
 from tezip_h5.levels.each_frame import EachFrame, of_each_frame
 from tezip_h5.levels.lattice import NEAREST
 from tezip_h5.levels.scale import DTYPES, Scale, carrier, full_scale, ordered, unordered
@@ -31,6 +31,7 @@ __all__ = [
     "carrier",
     "centred",
     "choose",
+    "exact_instead",
     "full_scale",
     "of_each_frame",
     "ordered",

@@ -9,16 +9,16 @@ import numpy as np
 
 from tezip_h5 import glance
 from tezip_h5.bounds import ChunkBound
+from tezip_h5.levels import each_frame
 from tezip_h5.levels.distinct import gridded, listed, on_grid
-from tezip_h5.levels.each_frame import EachFrame
 from tezip_h5.levels.scale import Scale
-from tezip_h5.levels.scales import Affine, Grid, Integers, LogBits, OrderedBits, Truncated
+from tezip_h5.levels.scales import Grid, Integers, LogBits, OrderedBits, Truncated
 from tezip_h5.levels.tables import LARGEST_TABLE, Companded, Listed
 
-__all__ = ["centred", "choose", "tolerances"]
+__all__ = ["centred", "choose", "exact_instead", "tolerances"]
 
 # The scales whose levels must be restored exactly: their tolerance is 0.
-_EXACT_ONES = OrderedBits, Truncated, Listed, Affine, EachFrame
+_EXACT_ONES = OrderedBits, Truncated, Listed
 _BITS_BELOW = 8  # bits of a truncated level below the usual difference of neighbours
 _FINER = 17  # levels in each cell of a centred scale, so its tolerance is 8 levels
 _CALM = 0.2  # centred scales serve where the RMS error of predictions is below this many steps
@@ -56,7 +56,7 @@ def choose(frames: np.ndarray, bound: ChunkBound) -> Scale | None:
         return None
     if bound.absolute is None:
         scale = _log_bits(dtype, bound.pointwise)
-        return _fitted(scale, low, high) if scale else None
+        return (scale and _fitted(scale, low, high)) or _exact(frames, low, high)
     # Rounding to the stack's dtype adds at most half a unit in the last place of the largest value.
     magnitude = max(abs(low), abs(high))
     with np.errstate(over="ignore"):
@@ -76,6 +76,23 @@ def choose(frames: np.ndarray, bound: ChunkBound) -> Scale | None:
         return _exact(frames, low, high)
     calm = _cells(scale) < _CENTRED_MOST and _calm(frames, step)
     return (calm and _finer(scale, low, high)) or scale
+
+
+def exact_instead(frames: np.ndarray, bound: ChunkBound) -> Scale | None:
+    """A lossless scale that may need fewer bytes than the one that `choose` finds for a bound.
+
+    Samples that take few of the possible values may be further apart than the bound. Where it is
+    the same for all samples, `choose` sees to that.
+
+    Returns
+    -------
+    Scale or None
+        None if the bound is the same for all, or if samples take most of the possible values.
+    """
+    if _common_reach(bound) is not None:
+        return None
+    scale = choose(frames, ChunkBound())
+    return scale if isinstance(scale, Grid | Listed) else None
 
 
 def centred(scale: Scale, frames: np.ndarray, bound: ChunkBound) -> Grid | None:
@@ -180,6 +197,8 @@ def _common_reach(bound: ChunkBound) -> float | None:
     """The largest error allowed for a sample, if it is the same for all samples; else None."""
     if bound.lossless:
         return 0.0
+    if bound.absolute is None:
+        return None
     least, most = bound.absolute.min(), bound.absolute.max()
     return float(least) if least == most else None
 
@@ -284,6 +303,8 @@ def _reach(noise: float, value: int) -> int:
 
 def tolerances(scale: Scale, bound: ChunkBound, frames: int, channels: int) -> np.ndarray:
     """The tolerance of each frame and channel: int64 (frames, channels), in levels."""
+    if isinstance(scale, each_frame.EachFrame):
+        return each_frame.tolerances(scale, bound, frames, channels)
     zeros = np.zeros((frames, channels), np.int64)
     if bound.absolute is None or isinstance(scale, _EXACT_ONES):
         return zeros

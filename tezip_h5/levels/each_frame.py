@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from tezip_h5.bounds import ChunkBound
 from tezip_h5.errors import FormatError
 from tezip_h5.levels.distinct import listed
 from tezip_h5.levels.lattice import affine, ranged
@@ -22,6 +23,10 @@ _MOST_TOP = 1 << 24  # largest level
 _KNOWN = 3  # lines of earlier frames, each with another step, that a frame tries first
 _LOOK = 1 << 9  # samples of a frame by which its levels are aligned with the frame before
 _COARSER = 2  # ratio of the frames' steps to that of a common grid, from which they are used
+_ENTRY_BITS = 4  # estimated cost of an entry of a frame's table; a sample tells what it really is
+_WIDER = 1.1  # cells on a line common to all frames must exceed twice the bound by this factor
+_LOOSEST = 1e300  # bounds above this count as this much
+_ALIKE = 1e-6  # relative difference of two steps that are taken for one
 
 
 @dataclass
@@ -82,13 +87,19 @@ class EachFrame(Scale):
 
 
 def of_each_frame(
-    frames: np.ndarray, instead_of: Scale | None, holes: np.ndarray | None = None
+    frames: np.ndarray,
+    bound: ChunkBound,
+    instead_of: Scale | None,
+    holes: np.ndarray | None = None,
 ) -> EachFrame | None:
-    """Find one lossless scale for each frame: a line for floats, a table for integers.
+    """Find one scale for each frame: a line for floats, a table of values for integers.
 
     Parameters
     ----------
     frames : (g, h, w, C) array of integers or floats
+    bound : ChunkBound
+        The bound of these frames. A table keeps it by merging values. Lines keep it by the
+        tolerance of the levels, see `tolerances`.
     instead_of : Scale or None
         The scale that serves all frames, if there is one.
     holes : bool array of that shape, optional
@@ -103,35 +114,64 @@ def of_each_frame(
     if not real and (len(frames) < 2 or instead_of is None):
         return None  # one table for all is the same, or there is none
     good = [frame if holes is None else frame[~holes[t]] for t, frame in enumerate(frames)]
-    scales = _affine(good, instead_of) if real else _listed(good)
+    scales = _affine(good, bound, instead_of) if real else _listed(good, bound)
     return scales and _aligned(frames, holes, scales)
 
 
-def _listed(good: list[np.ndarray]) -> list[Listed] | None:
+def tolerances(scale: EachFrame, bound: ChunkBound, frames: int, channels: int) -> np.ndarray:
+    """The tolerance of each frame and channel, as `levels.tolerances` returns it."""
+    found = np.zeros((frames, channels), np.int64)
+    if bound.absolute is None:
+        return found
+    for t, line in enumerate(scale.scales[:frames]):
+        if isinstance(line, Affine) and line.top:
+            with np.errstate(over="ignore"):
+                reach = (np.minimum(bound.absolute[t], _LOOSEST) - line.slack) / line.spacing
+            found[t] = np.clip(reach, 0, min(line.top, 2**30))
+    return found
+
+
+def _listed(good: list[np.ndarray], bound: ChunkBound) -> list[Listed] | None:
     """A table of values for each frame; None if a frame has too many values."""
     scales = []
-    for samples in good:
-        scale = listed(samples.reshape(1, 1, -1, 1)) if samples.size else None
+    for t, samples in enumerate(good):
+        reach = 0 if bound.absolute is None else min(bound.absolute[t].min(), 2.0**32)
+        whole = samples.reshape(1, 1, -1, 1)
+        scale = listed(whole, math.floor(reach), entry_bits=_ENTRY_BITS) if samples.size else None
         if scale is None:
             return None
         scales.append(scale)
     return scales
 
 
-def _affine(good: list[np.ndarray], instead_of: Scale | None) -> list[Affine] | None:
-    """A line for each frame; None unless most have one. The others take a neighbour's line."""
-    coarse = _COARSER * instead_of.step if isinstance(instead_of, Grid) else 0.0
-    looks = (affine(good[t]) for t in (0, len(good) // 2))
-    known = next((line for line in looks if line is not None and line.top), None)
-    if known is None or known.spacing < coarse:
+def _affine(
+    good: list[np.ndarray], bound: ChunkBound, instead_of: Scale | None
+) -> list[Affine] | None:
+    """A line for each frame; None unless most have one. The others take a neighbour's line.
+
+    With a bound all must have one, because levels on a line that is not that of the samples keep
+    no bound.
+    """
+    exact = isinstance(instead_of, Grid) and (bound.lossless or instead_of.slack is not None)
+    coarse = _COARSER * instead_of.step if exact else 0.0
+    looks = [affine(good[t]) for t in (0, len(good) // 2)]
+    looks = [line for line in looks if line is not None and line.top]
+    if not looks or looks[0].spacing < coarse:
         return None
+    known = looks[0]
+    alike = abs(looks[-1].spacing - known.spacing) <= _ALIKE * known.spacing
+    if alike and bound.absolute is not None and not bound.lossless:
+        least = float(bound.absolute[bound.absolute > 0].min())
+        width = (2 * math.floor(min(least / known.spacing, 2.0**53)) + 1) * known.spacing
+        if width < 2 * _WIDER * least:
+            return None
     lines, found = [known], []
     for samples in good:
         line = affine(samples, lines)
         found.append(line)
         if line is not None and line.top:
             lines = [line, *(other for other in lines if other.spacing != line.spacing)][:_KNOWN]
-    if 2 * found.count(None) > len(found):
+    if found.count(None) > (len(found) // 2 if bound.lossless else 0):
         return None
     scales = [
         line or ranged(known, samples.min(), samples.max())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass
 
@@ -92,7 +93,7 @@ class Grid(_Multiples):
 
 @dataclass
 class Affine(Scale):
-    """Lossless floats on a line: code * step / divisor + intercept, then rounded.
+    """Floats on a line: code * step / divisor + intercept, then rounded.
 
     It is the scale of one frame, in an `EachFrame`. An encoder sets the step or the divisor to 1.
     Both exist because k / 255 and k * (1 / 255) often differ in the last bit.
@@ -107,6 +108,15 @@ class Affine(Scale):
     def spacing(self) -> float:
         """The difference of two neighbouring values."""
         return self.step / self.divisor
+
+    @property
+    def slack(self) -> float:
+        """The part of a bound that rounding takes: that of a sample and that of its value.
+
+        It is infinite where the levels reach beyond the largest float.
+        """
+        largest = np.abs(self.decode(np.array([self.offset, self.offset + self.top], np.float64)))
+        return float(np.spacing(largest.max())) if np.isfinite(largest).all() else math.inf
 
     def nearest(self, values: np.ndarray) -> np.ndarray:
         """The codes of the nearest values on the line, as float64. They are not limited to the

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import h5py
 
+from tezip_h5 import dataset_paths
 from tezip_h5.errors import FormatError, InputError, disk_error
 from tezip_h5.hdf5.files import journal, superblock
 from tezip_h5.hdf5.files.space import Space, give_back
@@ -86,7 +87,12 @@ def check_is_hdf5(path) -> Path:
     """Check that a path is an HDF5 file, damaged or not; returns it, or raises InputError."""
     path = as_path(path)
     if not path.is_file():
-        raise InputError(f"{path} is no file; give the path of an HDF5 file")
+        file, inside = dataset_paths.split(path)
+        if inside:
+            meant = f"to choose a stack of {file}, say name={inside!r}"
+        else:
+            meant = "give the path of an HDF5 file"
+        raise InputError(f"{path} is no file; {meant}")
     if not h5py.is_hdf5(path):
         raise InputError(f"{path} is no HDF5 file; give one, or another path")
     return path

@@ -136,7 +136,10 @@ def _read_dataset(dataset: h5py.Dataset, selection, threads, device):
     selection = () if selection is None else selection
     if container.is_tezip(dataset):
         check_dataset(dataset)
-    box = _box(dataset, selection)
+    try:
+        box = _box(dataset, selection)
+    except TypeError as error:  # a slice from 0.5
+        raise _wrong(dataset, selection, error, InputError) from None
     if box is None or os.environ.get("TEZIP_NO_PARALLEL_READ"):
         return _native(_selected(dataset, selection))
     starts, stops, dropped = box
@@ -156,8 +159,12 @@ def _selected(dataset: h5py.Dataset, selection):
         if isinstance(error, OSError) and not beyond:
             raise
         kind = SelectionError if beyond or isinstance(error, IndexError) else InputError
-        what = f"{selection!r} selects nothing of {dataset.name}, which is {dataset.shape}"
-        raise kind(f"{what}: {error}; give ints, slices or ... within it") from None
+        raise _wrong(dataset, selection, error, kind) from None
+
+
+def _wrong(dataset: h5py.Dataset, selection, error, kind: type[InputError]) -> InputError:
+    what = f"{selection!r} selects nothing of {dataset.name}, which is {dataset.shape}"
+    return kind(f"{what}: {error}; give ints, slices or ... within it")
 
 
 def _through_h5py(dataset: h5py.Dataset, selection):

@@ -127,8 +127,9 @@ def write(
     watch = Stopwatch()
     bound = ErrorBound(absolute, relative, pointwise_relative, noise)
     if path is None and not isinstance(stack, h5py.Dataset):
+        what = repr(stack) if isinstance(stack, str | os.PathLike) else f"a {type(stack).__name__}"
         raise InputError(
-            f"no path was given for a {type(stack).__name__}; give one (only an HDF5 dataset "
+            f"no path was given for what is made of {what}; give one (only an open HDF5 dataset "
             "can be compressed where it stands)"
         )
     with contextlib.ExitStack() as opened:
