@@ -123,6 +123,12 @@ def stretched(dtype):
     return values
 
 
+def over_means():
+    """Counts of a scene that stands still, every frame of which was divided by another number."""
+    still = tiles("float64")[:1, :40, :48].repeat(3, axis=0)
+    return (still / np.array([90, 111, 130])[:, None, None]).astype("float32")
+
+
 def with_gaps():
     """Counts, every frame of which was brought to 16 bits by itself."""
     values = tiles("int64")[:, :30, :32] // 37
@@ -212,6 +218,7 @@ CASES = {
     "float16-mixing-pwrel": (halves(), {"pointwise_relative": 0.01}, {"coder": "mixing"}),
     "float32-linear-each-frame": (stretched("float32"), {}, {"coder": "linear"}),
     "float64-linear-each-frame": (stretched("float64"), {}, {"coder": "linear"}),
+    "float32-linear-each-frame-abs": (over_means(), {"absolute": 0.03}, {"coder": "linear"}),
     "uint16-mixing-each-frame": (with_gaps(), {}, {"coder": "mixing"}),
     "bool-mixing": (tiles("uint16") > 200, {}, {"coder": "mixing"}),
 }
