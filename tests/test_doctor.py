@@ -156,6 +156,7 @@ def test_a_cache_that_is_not_used(monkeypatch):
 
 def test_kernels_in_the_cache(monkeypatch, tmp_path):
     compiling = kernels.load("compiling")
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))  # numba may read it again at any time
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
     found = findings("kernel cache")
     assert found["compiled"].state == checkup.ODD
