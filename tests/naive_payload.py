@@ -248,8 +248,8 @@ def frames(sections, coder, flags, scale, dtype, size):
     return samples
 
 
-def complete(samples, decoded, levels, rests):
-    """Rests, chapter 5."""
+def complete(samples, decoded, levels, bits):
+    """Mantissa bits, chapter 5."""
     m = {"f4": 23, "f8": 52}[levels.dtype]
     width = int(levels.dtype[1])
     at = 0
@@ -262,17 +262,17 @@ def complete(samples, decoded, levels, rests):
         for k in reversed(range(m)):
             have = [i for i, n in enumerate(counts) if n > k]
             for j, i in enumerate(have):
-                found[i] |= (rests[at + j // 8] >> 7 - j % 8 & 1) << k
+                found[i] |= (bits[at + j // 8] >> 7 - j % 8 & 1) << k
             at += -(-len(have) // 8)
         for i, c in enumerate(codes):
             if c == 0:
-                found[i] = int.from_bytes(rests[at : at + width], "little")
+                found[i] = int.from_bytes(bits[at : at + width], "little")
                 at += width
                 flat[i] = bits_of(found[i], levels.dtype)
             else:
                 whole = int.from_bytes(flat[i].tobytes(), "little")
                 flat[i] = bits_of(whole | found[i], levels.dtype)
-    assert at == len(rests)
+    assert at == len(bits)
 
 
 class Masks:

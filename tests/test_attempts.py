@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from tezip_h5 import ErrorBound, Settings, attempts, codec, glance
+from tezip_h5 import ErrorBound, Settings, attempts, codec, predictability
 from tezip_h5.attempts import Attempts
 from tezip_h5.efforts import EFFORTS
 from tezip_h5.model import store
@@ -248,13 +248,15 @@ def test_other_noise_is_predicted(monkeypatch):
 def test_what_a_linear_prediction_leaves():
     """Of noise around a mean the noise; of all of a frame, not of its beginning alone."""
     noise = np.random.default_rng(0).normal(1000, 1, (1, 80, 80, 1))
-    left = glance.left(noise)
+    left = predictability.residuals(noise)
     assert left.std() < 1.05
     for unit in (2.0**-900, 2.0**900):
-        np.testing.assert_allclose(glance.left(noise * unit), left * unit)
-    np.testing.assert_array_equal(glance.left(np.concatenate([noise, 0 * noise], axis=3)), left)
+        np.testing.assert_allclose(predictability.residuals(noise * unit), left * unit)
+    np.testing.assert_array_equal(
+        predictability.residuals(np.concatenate([noise, 0 * noise], axis=3)), left
+    )
     noise[:, :40] = 1000
-    assert glance.left(noise).std() > 0.5
+    assert predictability.residuals(noise).std() > 0.5
 
 
 def test_how_skewed_noise_is():
@@ -269,10 +271,10 @@ def test_how_skewed_noise_is():
     ):
         shape = (4, 90, 80)
         made = draw(0, 50, shape) if draw == rng.normal else draw(50, shape)
-        assert least < glance.skew((scene + made)[..., None]) < most
-    assert glance.skew(np.zeros((2, 9, 9, 1))) == 0
+        assert least < predictability.skew((scene + made)[..., None]) < most
+    assert predictability.skew(np.zeros((2, 9, 9, 1))) == 0
     lone = np.zeros((1, 4, 4, 1), "u1")
     lone[0, 0, 2] = 4  # beside the samples that are looked at
-    assert glance.skew(lone) == 0
-    assert abs(glance.skew(rng.normal(0, 1e307, (2, 30, 40, 1)))) < 0.3
-    assert glance.skew(np.ones((2, 3, 3, 1), "u2")) == 0
+    assert predictability.skew(lone) == 0
+    assert abs(predictability.skew(rng.normal(0, 1e307, (2, 30, 40, 1)))) < 0.3
+    assert predictability.skew(np.ones((2, 3, 3, 1), "u2")) == 0

@@ -195,7 +195,7 @@ CASES = {
     "float32-mixing-abs": (holes(), {"absolute": 0.1}, {"coder": "mixing", "window": 3}),
     "uint16-mixing-moving": (rough(drifting()), {}, {"coder": "mixing"}),
     "uint8-mixing-jumping": (jumping(), {"absolute": 2}, {"coder": "mixing", "level": "best"}),
-    "float32-mixing-rests": (
+    "float32-mixing-mantissa": (
         uncounted() - np.float32(11),
         {},
         {"coder": "mixing", "level": "best"},
@@ -294,7 +294,7 @@ def test_golden_payloads_hold_what_their_names_say():
             assert word not in name or scale in np.atleast_1d(expected), name
     assert sections("uint16-mixing-moving")[Section.RESIDUALS][1] == 2
     assert sections("uint8-mixing-jumping")[Section.RESIDUALS][1] & 4
-    assert Section.RESTS in sections("float32-mixing-rests")
+    assert Section.MANTISSA in sections("float32-mixing-mantissa")
     for name in ("uint16-linear-flat", "uint16-linear-flat-abs"):
         assert sections(name)[Section.RESIDUALS][-1] & 16
     for name in ("float32-linear-each-frame", "float64-linear-each-frame"):

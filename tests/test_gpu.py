@@ -13,7 +13,7 @@ from conftest import require_package
 from PIL import Image
 
 import tezip_h5
-from tezip_h5 import attempts, codec, devices, gpu_arrays, rescue
+from tezip_h5 import attempts, codec, devices, failover, gpu_arrays
 from tezip_h5.cli import legacy, main
 from tezip_h5.errors import BoundError, InputError
 from tezip_h5.hdf5.reading import reader
@@ -30,7 +30,7 @@ STAGES = {"coder": "stages", "model": None, "preview": False}
 def fresh(monkeypatch, no_fallback):
     """Nothing was given up, nothing is set."""
     monkeypatch.setattr(devices, "_found", None)
-    monkeypatch.setattr(rescue, "_room", rescue._Room())
+    monkeypatch.setattr(failover, "_room", failover._Room())
     monkeypatch.delenv(devices.VARIABLE, raising=False)
 
 
@@ -45,7 +45,7 @@ def small():
 def places(monkeypatch):
     """Where chunks were coded: (verb, device), in order."""
     seen = []
-    run = rescue.run
+    run = failover.run
 
     def noted(work, device):
         def inner(place):
@@ -54,7 +54,7 @@ def places(monkeypatch):
 
         return run(inner, device)
 
-    monkeypatch.setattr(codec.rescue, "run", noted)
+    monkeypatch.setattr(codec.failover, "run", noted)
     return seen
 
 

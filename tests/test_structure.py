@@ -12,11 +12,11 @@ from tezip_h5.settings import LEVELS
 ROOT = Path(tezip_h5.__file__).parent
 
 # What each room may import, besides itself. A room not named here fails.
-LOW = {"errors", "bounds", "levels", "exceptions", "rests", "efforts", "settings"}
+LOW = {"errors", "bounds", "levels", "exceptions", "mantissa", "efforts", "settings"}
 LOW |= {"cost", "fallback"}
-GPU = {"devices", "gpu_arrays", "rescue"}
+GPU = {"devices", "gpu_arrays", "failover"}
 CODEC = LOW | {
-    "rescue",
+    "failover",
     "kernels",
     "bitstream",
     "prediction",
@@ -38,18 +38,18 @@ MAY_IMPORT = {
     "progress": set(),
     "bounds": {"errors", "holes"},
     "devices": {"errors"},
-    "rescue": {"devices", "errors"},
-    "gpu_arrays": {"devices", "errors", "rescue"},
+    "failover": {"devices", "errors"},
+    "gpu_arrays": {"devices", "errors", "failover"},
     "efforts": set(),
     "settings": {"errors", "efforts"},
     "fallback": {"errors"},
     "inflate": {"errors"},
     "placing": set(),
     "holes": set(),
-    "glance": set(),
+    "predictability": set(),
     "arithmetic": set(),
     "exceptions": {"arithmetic", "errors", "inflate", "kernels"},
-    "rests": {"errors", "inflate", "kernels", "levels"},
+    "mantissa": {"errors", "inflate", "kernels", "levels"},
     "images": {"errors", "misread", "placing"},
     "misread": {"errors"},
     "stackfiles": {"errors"},
@@ -63,7 +63,7 @@ MAY_IMPORT = {
         "simulate",
         "dataset_paths",
     },
-    "levels": {"errors", "bounds", "glance", "inflate"},
+    "levels": {"errors", "bounds", "predictability", "inflate"},
     "dask_blocks": set(),
     "dataset_paths": {"errors"},
     "frames": {"errors", "dask_blocks", "gpu_arrays", "levels", "images", "stackfiles"},
@@ -75,7 +75,7 @@ MAY_IMPORT = {
     "planning": {"bounds", "holes", "levels", "settings", "windows"},
     "samples": LOW | {"bitstream", "holes", "kernels"},
     "chunk": CODEC | {"holes", "samples"},
-    "attempts": CODEC | {"chunk", "glance", "holes", "parallel"},
+    "attempts": CODEC | {"chunk", "predictability", "holes", "parallel"},
     "codec": CODEC | {"attempts", "chunk", "holes", "samples"},
     "recoding": CODEC | {"codec"},
     "anatomy": CODEC | {"chunk"},

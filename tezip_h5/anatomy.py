@@ -19,9 +19,9 @@ from tezip_h5 import (
     fallback,
     frames_section,
     levels,
+    mantissa,
     prediction,
     residual,
-    rests,
 )
 from tezip_h5.bitstream import Header, Section
 from tezip_h5.errors import FormatError
@@ -40,7 +40,7 @@ _PARTS = {
     Section.CORRECTIONS: partial(exceptions.parts, stored="differences"),
     Section.MODEL: scaling.parts,
     Section.FALLBACK: fallback.parts,
-    Section.RESTS: rests.parts,
+    Section.MANTISSA: mantissa.parts,
 }  # sections that all coders share; each coder divides its other sections itself
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from tezip_h5 import bitstream, glance, levels, parallel, residual
+from tezip_h5 import bitstream, levels, parallel, predictability, residual
 from tezip_h5.bitstream import Header, Section
 from tezip_h5.bounds import ChunkBound
 from tezip_h5.chunk import ChunkEncoder, Encoded, FrameRecord, Task
@@ -32,7 +32,7 @@ _CLEAR = 0.5, 1.5  # a sample chooses the coder where mixing saves less, or more
 _RARE = 1 / 64  # if fewer of the samples are holes, what is stored in them does not matter
 _WHOLE_FRAMES = 3  # the number of frames in a sample of whole frames
 _FREED = 0.01  # a coder may choose the values in holes if that saves this share of a sample's bytes
-_SKEWED = 0.15  # planes without prediction are tried where |glance.skew| exceeds this
+_SKEWED = 0.15  # planes without prediction are tried where |predictability.skew| exceeds this
 _STILL = 1.0  # below this many bits per sample, frames hardly change and a sample is no guide
 
 
@@ -191,7 +191,7 @@ class Attempts(Task):
             return None
         if (
             self.scale.top > residual.MIXING_MOST_TOP
-            or abs(glance.skew(self.samples.frames)) < _SKEWED
+            or abs(predictability.skew(self.samples.frames)) < _SKEWED
         ):
             return None
         sample = self._sample(_PATCHES)

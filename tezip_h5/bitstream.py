@@ -47,7 +47,7 @@ class Section:
     MODEL = 6
     FALLBACK = 7
     TABLES = 9
-    RESTS = 10
+    MANTISSA = 10
     EXCEPTIONS = 11
     CORRECTIONS = 12
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tezip_h5 import bitstream, fallback, holes, levels, rescue, residual
+from tezip_h5 import bitstream, failover, fallback, holes, levels, residual
 from tezip_h5.attempts import Attempts
 from tezip_h5.bitstream import Header, Section
 from tezip_h5.bounds import ChunkBound
@@ -99,7 +99,7 @@ def encode_chunk(
         Number of threads for this chunk; the payload does not depend on it.
     device : "auto" | "cpu" | "cuda"
         The device to run on, see `devices.choose`; the payload does not depend on it. Work that
-        fails on the GPU is done by the CPU, see `rescue`. The code for GPUs has run in numba's
+        fails on the GPU is done by the CPU, see `failover`. The code for GPUs has run in numba's
         simulator only.
 
     Returns
@@ -122,7 +122,7 @@ def encode_chunk(
     if attempts is None:
         return _encode_fallback(header, planar, settings.effort)
     attempts = replace(attempts, saved=mixing_saved, preferred=preferred)
-    return rescue.run(partial(_smallest, attempts, planar, model, saving, spare), device)
+    return failover.run(partial(_smallest, attempts, planar, model, saving, spare), device)
 
 
 def network_saving(
@@ -266,7 +266,7 @@ def decode_chunk(
         Number of threads for this chunk. In callbacks of HDF5 it must be 1, or they may deadlock.
     device : "auto" | "cpu" | "cuda"
         The device to run on, see `devices.choose`; the samples do not depend on it. Work that
-        fails on the GPU is done by the CPU, see `rescue`.
+        fails on the GPU is done by the CPU, see `failover`.
 
     Returns
     -------
@@ -314,5 +314,5 @@ def decode_chunk(
         return out.view(header.dtype)
     out = (np.empty if whole else np.zeros)(header.shape, header.carrier)
     target = out[:g, :h, :w].reshape(g, h, w, -1) if whole else out
-    rescue.run(partial(decode_frames, parsed, target, threads), device)
+    failover.run(partial(decode_frames, parsed, target, threads), device)
     return out.view(header.dtype)

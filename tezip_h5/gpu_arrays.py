@@ -11,7 +11,7 @@ import importlib
 
 import numpy as np
 
-from tezip_h5 import devices, rescue
+from tezip_h5 import devices, failover
 from tezip_h5.errors import InputError
 
 __all__ = ["OnGpu", "is_gpu_array", "to_device", "to_host"]
@@ -67,7 +67,7 @@ def to_device(array: np.ndarray):
             return array
         return importlib.import_module("numba.cuda").to_device(array)
 
-    return rescue.run(work, "cuda")
+    return failover.run(work, "cuda")
 
 
 class OnGpu:

@@ -1,7 +1,7 @@
 """Samples that are not fully described by their levels, and what is stored to restore them.
 
 `SampleWriter` computes what a decoder will restore from the levels, checks it against the bound,
-and stores exceptions, rests and corrections. `SampleReader` is its inverse.
+and stores exceptions, mantissa bits and corrections. `SampleReader` is its inverse.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tezip_h5.errors import BoundError, FormatError
 from tezip_h5.exceptions import ExceptionReader, ExceptionWriter
 from tezip_h5.holes import Patched
 from tezip_h5.kernels import arrays
-from tezip_h5.rests import RestReader, RestWriter
+from tezip_h5.mantissa import MantissaReader, MantissaWriter
 
 __all__ = ["SampleReader", "SampleWriter", "require_checksum"]
 
@@ -51,7 +51,7 @@ class SampleWriter:
         self._carrier, self._samples, self._bound = carrier, samples, bound
         self._scale, self._tolerances = scale, tolerances
         self._exceptions = ExceptionWriter()
-        self._rests = RestWriter(scale) if isinstance(scale, levels.Truncated) else None
+        self._mantissa = MantissaWriter(scale) if isinstance(scale, levels.Truncated) else None
         self._corrections = ExceptionWriter() if scale.corrected else None
         self._next, self.checksum = 0, 0
 
@@ -86,8 +86,8 @@ class SampleWriter:
             if self._corrections is not None:
                 _, far = self._bound.check(frame, values, t)
                 self._corrections.add(*_corrected(values, frame, far, holes))
-            if self._rests is not None:
-                self._rests.add(values, frame, np.moveaxis(found, 0, 2), holes)
+            if self._mantissa is not None:
+                self._mantissa.add(values, frame, np.moveaxis(found, 0, 2), holes)
             error, bad = self._errors_beside(holes, frame, values, t)
         if bad is not None and values is not frame:
             values[bad] = frame[bad]
@@ -127,8 +127,8 @@ class SampleWriter:
         sections = {}
         if exceptions := self._exceptions.pack():
             sections[Section.EXCEPTIONS] = exceptions
-        if self._rests is not None:
-            sections[Section.RESTS] = self._rests.pack()
+        if self._mantissa is not None:
+            sections[Section.MANTISSA] = self._mantissa.pack()
         if self._corrections is not None and (corrections := self._corrections.pack()):
             sections[Section.CORRECTIONS] = corrections
         return sections
@@ -147,7 +147,7 @@ class SampleReader:
     def __init__(self, parsed: Payload, scale: levels.Scale):
         self._header = header = parsed.header
         g, h, w = header.valid
-        self._scale, self._rests, self._checksum = scale, None, 0
+        self._scale, self._mantissa, self._checksum = scale, None, 0
         self._next, self._corrections = 0, None
         if scale.corrected:
             self._corrections = ExceptionReader(
@@ -161,7 +161,7 @@ class SampleReader:
         )
         if isinstance(scale, levels.Truncated):
             samples = h * w * header.channels
-            self._rests = RestReader(parsed.section(Section.RESTS), scale, g, samples)
+            self._mantissa = MantissaReader(parsed.section(Section.MANTISSA), scale, g, samples)
 
     def next(self, decoded) -> np.ndarray:
         """Restore the samples of the next frame, (h, w, C), from its levels, int32 (C, h, w).
@@ -169,7 +169,7 @@ class SampleReader:
         Raises
         ------
         FormatError
-            If the stored exceptions, rests or corrections do not match the frame.
+            If the stored exceptions, mantissa bits or corrections do not match the frame.
         """
         found = arrays.at(decoded, "cpu")
         values = _pixels(self._scale.of_frame(self._next).to_values(found))
@@ -178,8 +178,8 @@ class SampleReader:
             off = np.zeros(values.shape, np.int8)
             self._corrections.apply(off)
             _correct(values, off)
-        if self._rests is not None:
-            self._rests.apply(values, np.moveaxis(found, 0, 2))
+        if self._mantissa is not None:
+            self._mantissa.apply(values, np.moveaxis(found, 0, 2))
         self._exceptions.apply(values)
         values = values.astype(self._header.carrier, copy=False)
         self._checksum = zlib.crc32(values, self._checksum)
@@ -190,8 +190,8 @@ class SampleReader:
         self._exceptions.finish()
         if self._corrections is not None:
             self._corrections.finish()
-        if self._rests is not None:
-            self._rests.finish()
+        if self._mantissa is not None:
+            self._mantissa.finish()
         require_checksum(self._checksum, self._header)
 
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from tezip_h5 import glance
+from tezip_h5 import predictability
 from tezip_h5.bounds import ChunkBound
 from tezip_h5.levels import each_frame
 from tezip_h5.levels.distinct import gridded, listed, on_grid
@@ -157,7 +157,7 @@ def _calm(frames: np.ndarray, step: float) -> bool:
 
     On a grid of that step, most of the information to code would be the rounding to the grid.
     """
-    left = glance.left(frames)
+    left = predictability.residuals(frames)
     return left is not None and bool(np.sqrt(np.mean((left / step) ** 2)) < _CALM)
 
 

@@ -187,7 +187,7 @@ class LogBits(Scale):
 class Truncated(_Multiples):
     """Lossless floats: the next multiple of `step` towards zero. The step is a power of two.
 
-    The mantissa bits below the step are stored apart from the levels; see the module `rests`.
+    The mantissa bits below the step are stored apart from the levels; see the module `mantissa`.
     """
 
     step: float = 1.0

@@ -39,7 +39,7 @@ def _group(section: str, name: str, coder: str) -> str:
         if name in _SIDE:
             return "side"
         return section if coder == "stages" else "both"
-    others = {"tables": "tables", "exceptions": "exact", "rests": "exact"}
+    others = {"tables": "tables", "exceptions": "exact", "mantissa": "exact"}
     others |= {"fallback": "plain", "chunk": "plain"}
     return others.get(section, "head")
 

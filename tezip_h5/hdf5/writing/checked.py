@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from tezip_h5 import rescue
+from tezip_h5 import failover
 from tezip_h5.codec import Encoded, decode_chunk, encode_chunk
 from tezip_h5.errors import BoundError
 
@@ -32,7 +32,7 @@ def encode_and_check(frames, bound, settings, *, threads=1, device="cpu", **opti
         _check(encoded, frames, bound, threads)
         return encoded
 
-    return rescue.run(work, device)
+    return failover.run(work, device)
 
 
 def _check(encoded: Encoded, frames, bound, threads: int) -> None:

@@ -8,7 +8,7 @@ import warnings
 
 import pytest
 
-from tezip_h5 import devices, rescue
+from tezip_h5 import devices, failover
 from tezip_h5.errors import FormatError, InputError, ModelError
 
 
@@ -20,7 +20,7 @@ class OutOfMemoryError(Exception):
 def gpu(monkeypatch):
     """A process with a GPU that nothing has happened to."""
     monkeypatch.setattr(devices, "_found", devices.Status(True, name="A GPU"))
-    monkeypatch.setattr(rescue, "_room", rescue._Room())
+    monkeypatch.setattr(failover, "_room", failover._Room())
 
 
 def memory_full():
@@ -45,15 +45,15 @@ def test_what_works_is_done_once_and_says_nothing():
     log = []
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert rescue.run(failing(lambda: None, log), "cuda") == "by the cuda"
-        assert rescue.run(failing(broken, log), "cpu") == "by the cpu"
+        assert failover.run(failing(lambda: None, log), "cuda") == "by the cuda"
+        assert failover.run(failing(broken, log), "cpu") == "by the cpu"
     assert log == ["cuda", "cpu"]
 
 
 def test_a_fault_of_the_gpu_ends_its_use():
     log = []
     with pytest.warns(devices.DeviceWarning, match="ILLEGAL_ADDRESS.*tezip-h5 doctor") as said:
-        results = [rescue.run(failing(broken, log), "cuda") for _ in range(2)]
+        results = [failover.run(failing(broken, log), "cuda") for _ in range(2)]
     assert results == ["by the cpu"] * 2
     assert len(said) == 1
     assert log == ["cuda", "cpu", "cpu"]
@@ -68,7 +68,7 @@ def test_the_input_is_to_blame_where_the_cpu_fails_too():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(FormatError, match="damaged, says the cpu"):
-            rescue.run(damaged, "cuda")
+            failover.run(damaged, "cuda")
     assert devices.choose() == "cuda"
 
 
@@ -77,7 +77,7 @@ def test_a_gpu_that_computes_something_else_is_given_up():
         raise FormatError("the chunk decodes to samples with checksum 1, 2 was written")
 
     with pytest.warns(devices.DeviceWarning, match="checksum"):
-        assert rescue.run(failing(wrong, []), "cuda") == "by the cpu"
+        assert failover.run(failing(wrong, []), "cuda") == "by the cpu"
     assert devices.choose() == "cpu"
 
 
@@ -89,7 +89,7 @@ def test_what_the_caller_did_wrong_is_not_tried_again(kind):
         raise kind("no")
 
     with pytest.raises(kind):
-        rescue.run(failing(refused, log), "cuda")
+        failover.run(failing(refused, log), "cuda")
     assert log == ["cuda"]
     assert devices.choose() == "cuda"
 
@@ -99,19 +99,19 @@ def test_an_interrupt_passes():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        rescue.run(failing(interrupted, []), "cuda")
-    assert rescue._room._inside == 0
+        failover.run(failing(interrupted, []), "cuda")
+    assert failover._room._inside == 0
 
 
 def test_what_does_not_fit_alone_is_done_by_the_cpu():
     log = []
     with pytest.warns(devices.DeviceWarning, match="does not fit into the GPU's memory") as said:
-        results = [rescue.run(failing(memory_full, log), "cuda") for _ in range(2)]
+        results = [failover.run(failing(memory_full, log), "cuda") for _ in range(2)]
     assert results == ["by the cpu"] * 2
     assert len(said) == 1
     assert log == ["cuda", "cuda", "cpu"] * 2
     assert devices.choose() == "cuda"  # a smaller one may fit
-    assert rescue._room.limit is None
+    assert failover._room.limit is None
 
 
 def test_fewer_at_a_time_where_memory_is_short():
@@ -140,7 +140,7 @@ def test_fewer_at_a_time_where_memory_is_short():
         return device
 
     threads = [
-        threading.Thread(target=lambda: done.append(rescue.run(work, "cuda"))) for _ in range(8)
+        threading.Thread(target=lambda: done.append(failover.run(work, "cuda"))) for _ in range(8)
     ]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -149,7 +149,7 @@ def test_fewer_at_a_time_where_memory_is_short():
         for thread in threads:
             thread.join(20)
     assert done == ["cuda"] * 8
-    assert 1 <= rescue._room.limit <= 4
+    assert 1 <= failover._room.limit <= 4
     assert most <= holds
 
 
@@ -157,17 +157,17 @@ def test_pieces_within_pieces_take_one_place():
     monitor = []
 
     def inner(device):
-        monitor.append((device, rescue._room._inside))
+        monitor.append((device, failover._room._inside))
         if device == "cuda" and len(monitor) > 1:
             broken()
         return device
 
     def outer(device):
-        return rescue.run(inner, device), rescue.run(inner, device)
+        return failover.run(inner, device), failover.run(inner, device)
 
-    rescue._room.limit = 1
+    failover._room.limit = 1
     with pytest.warns(devices.DeviceWarning):
-        assert rescue.run(outer, "cuda") == ("cpu", "cpu")
+        assert failover.run(outer, "cuda") == ("cpu", "cpu")
     assert monitor == [("cuda", 1), ("cuda", 1), ("cpu", 0), ("cpu", 0)]
 
 
@@ -176,19 +176,19 @@ def test_a_child_does_not_count_what_its_parent_does(in_fresh_process):
     in_fresh_process(
         """
         import os
-        from tezip_h5 import rescue
-        with rescue._room.place():
+        from tezip_h5 import failover
+        with failover._room.place():
             child = os.fork()
             if child == 0:
-                with rescue._room.place():
-                    os._exit(0 if rescue._room._inside == 1 else 1)
+                with failover._room.place():
+                    os._exit(0 if failover._room._inside == 1 else 1)
         assert os.waitpid(child, 0)[1] == 0
         """
     )
 
 
 def test_those_that_fail_together_let_fewer_in_once():
-    room = rescue._Room()
+    room = failover._Room()
     with contextlib.ExitStack() as inside:
         for _ in range(7):
             inside.enter_context(room.place())
@@ -214,7 +214,7 @@ def test_those_that_fail_together_let_fewer_in_once():
     ],
 )
 def test_memory_is_told_from_other_faults(error, full):
-    assert rescue.is_out_of_memory(error) == full
+    assert failover.is_out_of_memory(error) == full
     wrapped = FormatError("a stage failed")
     wrapped.__cause__ = error
-    assert rescue.is_out_of_memory(wrapped) == full
+    assert failover.is_out_of_memory(wrapped) == full

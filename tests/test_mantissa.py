@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as arrays
 from tezip_h5 import FormatError, Settings, codec, levels
 from tezip_h5.bounds import ChunkBound
 from tezip_h5.levels import Truncated
-from tezip_h5.rests import RestReader, RestWriter
+from tezip_h5.mantissa import MantissaReader, MantissaWriter
 
 
 def bits_of(frames):
@@ -18,14 +18,14 @@ def bits_of(frames):
 
 
 def through(frames, step, offset, top):
-    """Frames (T, h, w, C) through levels and rests; non-finite samples excepted."""
+    """Frames (T, h, w, C) through levels and mantissa bits; non-finite samples excepted."""
     scale = Truncated(frames.dtype, offset, top, step=step)
-    writer, coded = RestWriter(scale), []
+    writer, coded = MantissaWriter(scale), []
     for frame in frames:
         coded.append(scale.to_levels(frame))
         writer.add(scale.to_values(coded[-1]), frame, coded[-1])
     section = writer.pack()
-    reader = RestReader(section, scale, len(frames), frames[0].size)
+    reader = MantissaReader(section, scale, len(frames), frames[0].size)
     back = []
     for level in coded:
         back.append(scale.to_values(level))
@@ -93,17 +93,17 @@ def test_damage_is_refused():
     scale = Truncated(frames.dtype, 0, 20000, step=2.0**-6)
     for broken in (b"", section[:40], section[:-5]):
         with pytest.raises(FormatError):
-            RestReader(broken, scale, 3, 400)
-    reader = RestReader(section, scale, 3, 400)
+            MantissaReader(broken, scale, 3, 400)
+    reader = MantissaReader(section, scale, 3, 400)
     ones = np.ones((20, 20, 1), "f4"), np.ones((20, 20, 1), "i4")
     reader.apply(*ones)  # wants twice the bits that a frame has
     with pytest.raises(FormatError, match="end before"):
         reader.apply(*ones)
-    small = np.full((1, 4, 4, 1), 0.1, "f4")  # no level of its own: all its bits are rests
+    small = np.full((1, 4, 4, 1), 0.1, "f4")  # no level of its own: all its bits are stored
     _, section = through(small, 1.0, 0, 10)
     cut = zstandard.compress(zstandard.decompress(section)[:-4])
     with pytest.raises(FormatError, match="end before"):
-        RestReader(cut, Truncated(small.dtype, 0, 10, step=1.0), 1, 16).apply(
+        MantissaReader(cut, Truncated(small.dtype, 0, 10, step=1.0), 1, 16).apply(
             np.zeros((4, 4, 1), "f4"), np.zeros((4, 4, 1), "i4")
         )
     for step in (0.3, 0.0, -2.0, np.nan, np.inf, 1e-320, 2.0**128):
@@ -115,7 +115,7 @@ def test_damage_is_refused():
         levels.unpack(5, frames.dtype, packed, frames.shape)
 
 
-def test_what_lies_in_holes_leaves_no_rests():
+def test_what_lies_in_holes_leaves_no_bits():
     rng = np.random.default_rng(4)
     frame = rng.normal(100, 5, (20, 20, 1)).astype("f4")
     holes = rng.random(frame.shape) < 0.3
@@ -123,7 +123,7 @@ def test_what_lies_in_holes_leaves_no_rests():
     scale = Truncated(frame.dtype, 0, 20000, step=2.0**-6)
     coded, sections = scale.to_levels(filled), []
     for value in (1e20, -7.3):
-        writer = RestWriter(scale)
+        writer = MantissaWriter(scale)
         original = np.where(holes, np.float32(value), frame)
         writer.add(scale.to_values(coded), original, coded, holes)
         sections.append(writer.pack())

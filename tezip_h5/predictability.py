@@ -1,4 +1,4 @@
-"""A quick look at a chunk: the residuals of a linear prediction at some of its samples."""
+"""How well samples can be predicted: what a linear prediction leaves of some of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-__all__ = ["left", "skew"]
+__all__ = ["residuals", "skew"]
 
 _COUNT = 1024  # samples: half of them fit the prediction, the other half are predicted
 _TAPS = (
@@ -16,7 +16,7 @@ _TAPS = (
 
 
 @np.errstate(over="ignore", invalid="ignore")
-def left(frames: np.ndarray) -> np.ndarray | None:
+def residuals(frames: np.ndarray) -> np.ndarray | None:
     """The residuals of a least-squares prediction at some samples of channel 0.
 
     Parameters
@@ -51,8 +51,8 @@ def skew(frames: np.ndarray) -> float:
 
     It is Bowley's coefficient, with the first and last decile in place of the quartiles.
     """
-    residuals = left(frames)
-    if residuals is None:
+    left = residuals(frames)
+    if left is None:
         return 0.0
-    low, middle, high = np.quantile(residuals, (0.1, 0.5, 0.9))
+    low, middle, high = np.quantile(left, (0.1, 0.5, 0.9))
     return float((high + low - 2 * middle) / (high - low)) if high > low else 0.0
