@@ -204,18 +204,20 @@ def _corrected(values, frame, far, holes) -> tuple[np.ndarray, np.ndarray]:
     bool and int8 arrays of the frame's shape
         Which samples were corrected, and by how many units.
     """
-    off = levels.ordered(frame).astype(np.int64) - levels.ordered(values)
-    where = far & (off != 0) & (np.abs(off) <= levels.NEAREST)
     if holes is not None:
-        where &= ~holes
-    off = np.where(where, off, 0).astype(np.int8)
+        far = far & ~holes
+    off = np.zeros(frame.shape, np.int8)
+    differences = levels.ordered(frame[far]).astype(np.int64) - levels.ordered(values[far])
+    off[far] = np.where(np.abs(differences) <= levels.NEAREST, differences, 0)
     _correct(values, off)
-    return where, off
+    return off != 0, off
 
 
 def _correct(values: np.ndarray, off: np.ndarray) -> None:
     """Add `off`, in units in the last place, to the values."""
     where = off != 0
+    if not where.any():
+        return
     keys = levels.ordered(values[where]).astype(np.int64) + off[where]
     values[where] = levels.unordered(keys, values.dtype)
 

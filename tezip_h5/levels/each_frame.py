@@ -154,17 +154,17 @@ def _affine(
     """
     exact = isinstance(instead_of, Grid) and (bound.lossless or instead_of.slack is not None)
     coarse = _COARSER * instead_of.step if exact else 0.0
-    looks = [affine(good[t]) for t in (0, len(good) // 2)]
-    looks = [line for line in looks if line is not None and line.top]
-    if not looks or looks[0].spacing < coarse:
+    looks = (affine(good[t]) for t in (0, len(good) // 2))
+    looks = (line for line in looks if line is not None and line.top)
+    known = next(looks, None)
+    if known is None or known.spacing < coarse:
         return None
-    known = looks[0]
-    alike = abs(looks[-1].spacing - known.spacing) <= _ALIKE * known.spacing
-    if alike and bound.absolute is not None and not bound.lossless:
-        least = float(bound.absolute[bound.absolute > 0].min())
-        width = (2 * math.floor(min(least / known.spacing, 2.0**53)) + 1) * known.spacing
-        if width < 2 * _WIDER * least:
-            return None
+    if (
+        bound.absolute is not None
+        and not bound.lossless
+        and _narrow(known, next(looks, known), bound)
+    ):
+        return None
     lines, found = [known], []
     for samples in good:
         line = affine(samples, lines)
@@ -180,6 +180,15 @@ def _affine(
     if any(scale is None for scale in scales) or min(scale.spacing for scale in scales) < coarse:
         return None
     return scales
+
+
+def _narrow(one: Affine, other: Affine, bound: ChunkBound) -> bool:
+    """Whether two lines have one step, and cells on it are hardly wider than twice the bound."""
+    if abs(one.spacing - other.spacing) > _ALIKE * one.spacing:
+        return False
+    least = float(bound.absolute[bound.absolute > 0].min())
+    steps = 2 * math.floor(min(least / one.spacing, 2.0**53)) + 1
+    return steps * one.spacing < 2 * _WIDER * least
 
 
 def _aligned(frames: np.ndarray, holes, scales: list[Scale]) -> EachFrame | None:

@@ -131,8 +131,8 @@ def _best(lines: Iterable[Affine], values: np.ndarray) -> tuple[Affine | None, f
             best, most = line, exact
         if exact == 1:
             break
-    if best is None:
-        return None, 0.0
+    if best is None or most == 1:
+        return best, most if best else 0.0
     back = best.decode(best.nearest(values))
     off = np.abs(ordered(back).astype(np.int64) - ordered(values))
     return (best, most) if np.count_nonzero(off <= NEAREST) >= _NEAR * off.size else (None, 0.0)
