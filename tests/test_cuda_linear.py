@@ -91,23 +91,25 @@ def test_edge_shapes(shape, kinds, tolerance, flat):
 
 
 @pytest.mark.parametrize(
-    ("top", "tolerance"),
+    ("top", "tolerance", "flat"),
     [
-        (0, 0),
-        (1, 1),
-        (4095, 0),
-        (4096, 0),  # low bits that do not fit into entries of 32 bits
-        (65535, 0),
-        (65535, 60),
-        (2**20, 3),
-        (2**31 - 2, 0),
-        (2**31 - 2, 1000),
-        (WIDE, 0),
+        (0, 0, False),
+        (0, 0, True),
+        (1, 1, False),
+        (4095, 0, True),
+        (4096, 0, False),  # low bits that do not fit into entries of 32 bits
+        (4096, 0, True),
+        (65535, 0, False),
+        (65535, 60, True),
+        (2**20, 3, False),
+        (2**31 - 2, 0, True),
+        (2**31 - 2, 1000, False),
+        (WIDE, 0, False),
+        (WIDE, 0, True),
     ],
 )
-@pytest.mark.parametrize("flat", [False, True])
 def test_levels_narrow_and_wide(top, tolerance, flat):
-    shape = (2, 1, 18, 5)
+    shape = (2, 1, 17, 4)
     agree(frames_of(shape, top), [0, 1], tolerance, top, flat=flat)
     low, high = limits(top)
     wild = np.random.default_rng(1).integers(low, high + 1, (1, 1, 3, 9)).astype(np.int32)
@@ -115,12 +117,13 @@ def test_levels_narrow_and_wide(top, tolerance, flat):
     agree(wild, [0], tolerance, top, flat=flat)
 
 
-@pytest.mark.parametrize("top", [255, 2**20, WIDE])
-@pytest.mark.parametrize("tolerance", [0, 3])
-@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize(
+    ("top", "tolerance", "flat"),
+    [(255, 0, True), (255, 3, False), (2**20, 3, True), (WIDE, 0, False), (WIDE, 3, False)],
+)
 def test_free_samples(top, tolerance, flat):
     """Of one channel, of one frame, none and all of a plane."""
-    frames = frames_of((3, 2, 18, 9), top, step=0.02)
+    frames = frames_of((3, 2, 17, 5), top, step=0.02)
     free = np.random.default_rng(2).random(frames.shape) < 0.3
     free[0, 1] = free[2] = False
     free[1, 1] = True
@@ -133,7 +136,7 @@ def test_free_samples(top, tolerance, flat):
 @pytest.mark.parametrize("tolerance", [0, 2])
 def test_learned_weights_and_what_others_predict(tolerance):
     """Weights of all taps, drift, sides; predictions that are not the last frame."""
-    t, c, y, x = np.ogrid[:2, :3, :19, :21]
+    t, c, y, x = np.ogrid[:2, :3, :17, :12]
     frames = 90 + 60 * np.sin((x + 2 * t) / 5) + 40 * np.cos((y - c) / 4)
     frames = frames + np.random.default_rng(0).normal(size=frames.shape) * 2
     frames = np.clip(frames, 0, 255).astype(np.int32)
@@ -314,7 +317,7 @@ def test_damage_comes_to_the_same():
     rng = np.random.default_rng(2)
     whole, outcomes = sections["residuals"], set()
     cases = [whole[:-1], whole + b"\0", whole[: len(whole) // 2]]
-    for _ in range(14):
+    for _ in range(8):
         damaged = bytearray(whole)
         damaged[int(rng.integers(0, len(whole)))] ^= 1 << int(rng.integers(0, 8))
         cases.append(bytes(damaged))

@@ -149,8 +149,7 @@ def _affine(
 ) -> list[Affine] | None:
     """A line for each frame; None unless most have one. The others take a neighbour's line.
 
-    With a bound all must have one, because levels on a line that is not that of the samples keep
-    no bound.
+    With a bound all must have one: levels on a line on which the samples do not lie keep no bound.
     """
     exact = isinstance(instead_of, Grid) and (bound.lossless or instead_of.slack is not None)
     coarse = _COARSER * instead_of.step if exact else 0.0
@@ -159,20 +158,17 @@ def _affine(
     known = next(looks, None)
     if known is None or known.spacing < coarse:
         return None
-    if (
-        bound.absolute is not None
-        and not bound.lossless
-        and _narrow(known, next(looks, known), bound)
-    ):
+    if not bound.lossless and _narrow(known, next(looks, known), bound):
         return None
     lines, found = [known], []
+    without = len(good) // 2 if bound.lossless else 0
     for samples in good:
         line = affine(samples, lines)
         found.append(line)
         if line is not None and line.top:
             lines = [line, *(other for other in lines if other.spacing != line.spacing)][:_KNOWN]
-    if found.count(None) > (len(found) // 2 if bound.lossless else 0):
-        return None
+        elif line is None and found.count(None) > without:
+            return None
     scales = [
         line or ranged(known, samples.min(), samples.max())
         for line, samples in zip(found, good, strict=True)
@@ -184,7 +180,7 @@ def _affine(
 
 def _narrow(one: Affine, other: Affine, bound: ChunkBound) -> bool:
     """Whether two lines have one step, and cells on it are hardly wider than twice the bound."""
-    if abs(one.spacing - other.spacing) > _ALIKE * one.spacing:
+    if bound.absolute is None or abs(one.spacing - other.spacing) > _ALIKE * one.spacing:
         return False
     least = float(bound.absolute[bound.absolute > 0].min())
     steps = 2 * math.floor(min(least / one.spacing, 2.0**53)) + 1
