@@ -132,7 +132,7 @@ def test_what_is_tried_is_tried_there(level, monkeypatch):
         return chosen[-1]
 
     monkeypatch.setattr(MixingEncoder, "_best_trial", noted)
-    frames = moving(2, 1, 40, 40, 200)[:, 0].astype(np.uint8)
+    frames = moving(2, 1, 32, 32, 200)[:, 0].astype(np.uint8)
     limits = ErrorBound(absolute=1).of_frames(frames[..., None])
     here, there = (
         codec.encode_chunk(frames, limits, Settings(level=level), device=device).payload

@@ -84,8 +84,7 @@ def agree(frames, kinds, tolerance, top, guesses=None, flat=False, free=None):
         ((2, 4, 3, 8), [0, 1]),
     ],
 )
-@pytest.mark.parametrize("tolerance", [0, 3])
-@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize(("tolerance", "flat"), [(0, False), (3, True)])
 def test_edge_shapes(shape, kinds, tolerance, flat):
     agree(frames_of(shape, 255), kinds, tolerance, 255, flat=flat)
 

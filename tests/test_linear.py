@@ -110,8 +110,9 @@ def test_more_rows_than_are_computed_together(size, tolerance, top, flat):
     assert np.abs(frames.astype(np.int64) - expected).max() <= tolerance
     back = decode(sections, frames.shape, [False, True], tolerance, top)
     np.testing.assert_array_equal(back, expected)
-    naive, _ = decode_naively(sections, frames.shape, [False, True], tolerance, top)
-    np.testing.assert_array_equal(naive, expected)
+    if frames.size < 7000 or top == 255:  # it takes seconds for the others
+        naive, _ = decode_naively(sections, frames.shape, [False, True], tolerance, top)
+        np.testing.assert_array_equal(naive, expected)
 
 
 @given(cases(), st.booleans())
