@@ -6,8 +6,9 @@ from functools import partial
 import numpy as np
 import pytest
 
-from tezip_h5 import ErrorBound, Settings, attempts, codec, predictability
+from tezip_h5 import ErrorBound, Settings, attempts, codec, levels, predictability
 from tezip_h5.attempts import Attempts
+from tezip_h5.bounds import ChunkBound
 from tezip_h5.efforts import EFFORTS
 from tezip_h5.model import store
 
@@ -190,9 +191,9 @@ def test_cells_lie_around_predictions_where_that_is_smaller(monkeypatch, scene, 
     frames, settings = scene(shape), Settings(level="best")
     bound = ErrorBound(absolute=0.03).of_frames(frames[..., None])
     tried = []
-    monkeypatch.setattr(Attempts, "or_by", lambda self, scale: tried.append(scale) or self)
+    monkeypatch.setattr(Attempts, "or_by", lambda self, scale, _: tried.append(scale) or self)
     on_grid = codec.encode_chunk(frames, bound, settings).payload
-    monkeypatch.setattr(Attempts, "or_by", lambda self, scale: replace(self, scale=scale))
+    monkeypatch.setattr(Attempts, "or_by", lambda self, scale, _: replace(self, scale=scale))
     around = codec.encode_chunk(frames, bound, settings).payload
     monkeypatch.undo()
     assert (len(around) < len(on_grid)) == centred
@@ -200,14 +201,39 @@ def test_cells_lie_around_predictions_where_that_is_smaller(monkeypatch, scene, 
     assert codec.encode_chunk(frames, bound, settings).payload == (around if centred else on_grid)
 
 
-def test_only_the_slowest_level_tries_cells_around_predictions(monkeypatch):
-    frames = waves((6, 48, 64))
-    bound = ErrorBound(absolute=0.03).of_frames(frames[..., None])
-    monkeypatch.delattr(Attempts, "or_by")
-    for level in ("fast", "balanced"):
+@pytest.mark.parametrize(
+    ("noise", "tried_at"), [(0.022, {"fast", "balanced", "best"}), (0.06, {"best"})]
+)
+def test_levels_that_are_compressed_again_seldom_try_cells_around_predictions(
+    monkeypatch, noise, tried_at
+):
+    """Only where predictions are so good that cells around them clearly save bytes."""
+    y, x = np.ogrid[:48, :64]
+    field = np.sin(x / 11) * np.cos(y / 13)
+    frames = field + np.random.default_rng(0).normal(0, noise, (6, 48, 64))
+    frames = frames.astype("f4")
+    bound = ErrorBound(absolute=0.05).of_frames(frames[..., None])
+    tried = set()
+    for level in EFFORTS:
+        monkeypatch.setattr(Attempts, "or_by", lambda self, *_, at=level: tried.add(at) or self)
         codec.encode_chunk(frames, bound, Settings(level=level))
-    with pytest.raises(AttributeError, match="or_by"):
-        codec.encode_chunk(frames, bound, Settings(level="best"))
+    assert tried == tried_at
+
+
+@pytest.mark.parametrize("level", ["fast", "balanced"])
+def test_cells_around_predictions_save_much_of_noise_that_is_smaller_than_they_are(level):
+    y, x = np.ogrid[:200, :220]
+    field = 3 * np.sin(x / 11) * np.cos(y / 13)
+    frames = field + np.random.default_rng(0).normal(0, 0.022, (6, 200, 220))
+    frames = frames.astype("f4")
+    bound = ErrorBound(absolute=0.05).of_frames(frames[..., None])
+    made = codec.encode_chunk(frames, bound, Settings(level=level))
+    grid = levels.Grid(frames.dtype, step=0.1)
+    grid = grid.fitted(grid.codes(frames).min(), grid.codes(frames).max())
+    on_grid = codec.encode_chunk(frames, ChunkBound(), Settings(level=level), scale=grid)
+    back = codec.decode_chunk(made.payload)
+    assert abs(back - frames).max() <= 0.05
+    assert len(made.payload) < 0.8 * len(on_grid.payload)
 
 
 def multiplied(shape):

@@ -32,16 +32,25 @@ def assert_same(found, stack):
     assert found.tobytes() == stack.tobytes()
 
 
-def test_written_and_read(tmp_path, stack, in_fresh_process):
+def test_written_and_read(tmp_path, stack):
     path = tmp_path / "run.h5"
     tezip_h5.write(stack, path)
     assert_same(tezip_h5.read(path), stack)
     assert_same(tezip_h5.read(path, 2), stack[2])
-    plain = tmp_path / "plain.npy"
-    code = f"import h5py, hdf5plugin, numpy, tezip_h5; f = h5py.File({str(path)!r}); "
-    in_fresh_process(code + f"numpy.save({str(plain)!r}, f['scan/data'][()])")
-    assert_same(np.load(plain), stack)
     tezip_h5.verify(path)
+
+
+def test_plain_h5py_reads_all_of_them(tmp_path, in_fresh_process):
+    for dtype in DTYPES:
+        tezip_h5.write(moving(dtype), tmp_path / f"{dtype}.h5")
+    in_fresh_process(
+        f"import h5py, numpy, tezip_h5\n"
+        f"for dtype in {DTYPES}:\n"
+        f"    with h5py.File(f'{tmp_path}/{{dtype}}.h5') as f:\n"
+        f"        numpy.save(f'{tmp_path}/{{dtype}}.npy', f['scan/data'][()])\n"
+    )
+    for dtype in DTYPES:
+        assert_same(np.load(tmp_path / f"{dtype}.npy"), moving(dtype))
 
 
 def test_big_endian_stacks_are_stored_little_endian(tmp_path, stack):

@@ -193,8 +193,9 @@ def _attempts(
         if other is not None:
             attempts = attempts.or_by(other, _OWN_WORTH, "linear")  # the fastest tells, too
     attempts = attempts.freeing()
-    finer = settings.effort.centres_cells and levels.centred(scale, samples.frames, bound)
-    return attempts.or_by(finer) if finer else attempts
+    worth = settings.effort.centring_worth
+    finer = levels.centred(scale, samples.frames, bound, much=worth > 0)
+    return attempts.or_by(finer, worth) if finer else attempts
 
 
 def _smallest(attempts: Attempts, planar, model, saving, spare, device) -> Encoded:

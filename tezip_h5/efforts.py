@@ -33,10 +33,10 @@ class Effort:
     network_worth : float
         Share of a chunk's bytes that a network must save to be used. A network about doubles the
         time of reading. With 1 no network is tried.
-    centres_cells : bool
-        Whether a sample decides on `levels.centred` for floats with a bound. It makes smooth
-        fields smaller, but such chunks cannot be recompressed well. Only the slowest level, at
-        which one recompresses, uses it.
+    centring_worth : float
+        Share of a sample's bytes that `levels.centred` must save to be used, for floats with a
+        bound. Such chunks hardly become smaller when they are compressed again. So the levels after
+        which one may do that use it only where it saves more than that would.
     chunk_bytes : int
         A chunk has more than 16 frames, up to 64, while it stays below this size. Reading one
         frame decodes its whole chunk; archives are mostly read whole.
@@ -64,7 +64,7 @@ class Effort:
     mixing_model: int
     mixing_worth: float
     network_worth: float
-    centres_cells: bool
+    centring_worth: float
     chunk_bytes: int
     searches_stages: bool
     zstd: tuple[str, ...]
@@ -85,7 +85,7 @@ EFFORTS = {
         mixing_model=0,  # used only if the mixing coder is pinned
         mixing_worth=0.0,
         network_worth=1.0,
-        centres_cells=False,
+        centring_worth=0.04,
         chunk_bytes=2 << 20,
         searches_stages=False,
         zstd=("quick",),
@@ -99,7 +99,7 @@ EFFORTS = {
         mixing_model=0,
         mixing_worth=0.02,
         network_worth=0.01,
-        centres_cells=False,
+        centring_worth=0.04,
         chunk_bytes=4 << 20,
         searches_stages=True,
         zstd=("quick", "short matches"),
@@ -113,7 +113,7 @@ EFFORTS = {
         mixing_model=1,
         mixing_worth=0.0,
         network_worth=0.002,
-        centres_cells=True,
+        centring_worth=0.0,
         chunk_bytes=16 << 20,
         searches_stages=True,
         zstd=("quick", "long matches", "thorough"),

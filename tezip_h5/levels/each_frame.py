@@ -24,9 +24,8 @@ _KNOWN = 3  # lines of earlier frames, each with another step, that a frame trie
 _LOOK = 1 << 9  # samples of a frame by which its levels are aligned with the frame before
 _COARSER = 2  # ratio of the frames' steps to that of a common grid, from which they are used
 _ENTRY_BITS = 4  # estimated cost of an entry of a frame's table; a sample tells what it really is
-_WIDER = 1.1  # cells on a line common to all frames must exceed twice the bound by this factor
+_FEWER = 0.97  # with a bound, estimated bits of a difference on lines over those on a common grid
 _LOOSEST = 1e300  # bounds above this count as this much
-_ALIKE = 1e-6  # relative difference of two steps that are taken for one
 
 
 @dataclass
@@ -153,12 +152,11 @@ def _affine(
     """
     exact = isinstance(instead_of, Grid) and (bound.lossless or instead_of.slack is not None)
     coarse = _COARSER * instead_of.step if exact else 0.0
-    looks = (affine(good[t]) for t in (0, len(good) // 2))
-    looks = (line for line in looks if line is not None and line.top)
-    known = next(looks, None)
+    looks = ((t, affine(good[t])) for t in (0, len(good) // 2))
+    at, known = next(((t, line) for t, line in looks if line is not None and line.top), (0, None))
     if known is None or known.spacing < coarse:
         return None
-    if not bound.lossless and _narrow(known, next(looks, known), bound):
+    if not bound.lossless and not _nearer(known, good, at, bound):
         return None
     lines, found = [known], []
     without = len(good) // 2 if bound.lossless else 0
@@ -178,13 +176,31 @@ def _affine(
     return scales
 
 
-def _narrow(one: Affine, other: Affine, bound: ChunkBound) -> bool:
-    """Whether two lines have one step, and cells on it are hardly wider than twice the bound."""
-    if bound.absolute is None or abs(one.spacing - other.spacing) > _ALIKE * one.spacing:
+def _nearer(known: Affine, good: list[np.ndarray], at: int, bound: ChunkBound) -> bool:
+    """Whether frame `at` is nearer to the next one on lines, in cells that keep the bound.
+
+    The alternative is a grid for all frames with cells of twice the bound. This compares the bits
+    of a few differences, because it is much faster than to search the lines of all frames.
+    """
+    other = min(at + 1, len(good) - 1)
+    line = affine(good[other], [known])
+    if line is None:
         return False
-    least = float(bound.absolute[bound.absolute > 0].min())
-    steps = 2 * math.floor(min(least / one.spacing, 2.0**53)) + 1
-    return steps * one.spacing < 2 * _WIDER * least
+    here, there = good[at].reshape(-1), good[other].reshape(-1)
+    if other == at or here.size != there.size:
+        return True  # only a sample can tell
+    stride = -(-here.size // _LOOK)
+    here, there = here[::stride], there[::stride]
+    if bound.absolute is not None:
+        allowed = float(bound.absolute[at].min())
+    else:
+        allowed = (bound.pointwise or bound.noise) * float(np.median(np.abs(here)))
+    reach = math.floor(min(allowed / known.spacing, _MOST_TOP))
+    plain = (there.astype(np.float64) - here) / (2 * allowed or known.spacing)
+    own = (line.nearest(there) - known.nearest(here)) / (2 * reach + 1)
+    own -= np.median(own)  # as `_aligned` does
+    bits_own, bits_plain = (np.log2(1 + np.abs(apart)).sum() for apart in (own, plain))
+    return bool(bits_own < _FEWER * bits_plain)
 
 
 def _aligned(frames: np.ndarray, holes, scales: list[Scale]) -> EachFrame | None:
