@@ -62,17 +62,17 @@ def coder_by(saved: float, effort: Effort) -> str | None:
 class Attempts(Task):
     """A chunk, and the ways to encode it that are compared."""
 
-    def or_by(self, scale: levels.Scale, worth: float = 0.0, coder: str | None = None) -> Attempts:
+    def or_by(self, scale: levels.Scale, worth: float = 0.0) -> Attempts:
         """Choose between the present scale and another one.
 
-        Both encode a sample, or the whole chunk if it is small, with this coder (default: that of
-        the level). Returns the attempts with the other scale if that saves more than this share of
-        the bytes, else these attempts.
+        Both encode a sample, or the whole chunk if it is small, with the level's coder. Returns the
+        attempts with the other scale if that saves more than this share of the bytes, else these
+        attempts.
         """
         both = self, replace(self, scale=scale)
         samples = [tried._sample(_PATCHES) or replace(tried, threads=1) for tried in both]
         runs = parallel.each(
-            lambda part: part._run(coder or _coder_for(part.settings, part.scale)),
+            lambda part: part._run(_coder_for(part.settings, part.scale)),
             samples,
             self.threads,
         )

@@ -191,7 +191,7 @@ def _attempts(
     attempts = Attempts(header, samples, bound, settings, scale, kinds, threads)
     for other in (own, levels.exact_instead(samples.frames, bound)):
         if other is not None:
-            attempts = attempts.or_by(other, _OWN_WORTH, "linear")  # the fastest tells, too
+            attempts = attempts.or_by(other, _OWN_WORTH)
     attempts = attempts.freeing()
     worth = settings.effort.centring_worth
     finer = levels.centred(scale, samples.frames, bound, much=worth > 0)
