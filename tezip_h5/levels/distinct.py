@@ -18,14 +18,13 @@ _MOST_NEW = 0.98, 0.5  # largest share of distinct floats: in the first look, in
 _LONELY = 0.06  # least share of integer samples v for which v + 1 does not occur
 _WORTH = 0.1, 0.75  # bits per sample that a table must save: with a bound, lossless
 _WORTH_OF_INTEGERS = 0.06  # the same for lossless integers
+_ENTRY_BITS = 16  # estimated cost of a table entry, in bits
 _REPEATS = 8  # least number of float samples per table entry
 _WIDER = 1.02  # cells on the samples' own grid must exceed twice the bound by this factor
 _MOST_REACH = 32  # largest tolerance on that grid; with larger ones the grid hardly matters
 
 
-def listed(
-    frames: np.ndarray, allowed: float = 0, rounding: float = 0, entry_bits: int = 16
-) -> Listed | None:
+def listed(frames: np.ndarray, allowed: float = 0, rounding: float = 0) -> Listed | None:
     """A table of the values that occur, or of one value for all those within a bound of it.
 
     A table suits 12-bit samples in the upper bits of 16-bit words, stretched histograms, label
@@ -38,8 +37,6 @@ def listed(
         The largest difference between a sample and its table entry; a whole number for integers.
     rounding : float
         The largest error of rounding a value to the dtype.
-    entry_bits : int
-        The estimated cost of a table entry, in bits.
 
     Returns
     -------
@@ -66,7 +63,7 @@ def listed(
     if (
         saved < worth
         or table.size > min(LARGEST_TABLE, few)
-        or entry_bits * table.size > saved * flat.size
+        or _ENTRY_BITS * table.size > saved * flat.size
     ):
         return None
     return Listed(frames.dtype, table=table, first=keys[starts]).fitted(0, table.size - 1)

@@ -23,7 +23,6 @@ _MOST_TOP = 1 << 24  # largest level
 _KNOWN = 3  # lines of earlier frames, each with another step, that a frame tries first
 _LOOK = 1 << 9  # samples of a frame by which its levels are aligned with the frame before
 _COARSER = 2  # ratio of the frames' steps to that of a common grid, from which they are used
-_ENTRY_BITS = 4  # estimated cost of an entry of a frame's table; a sample tells what it really is
 _FEWER = 0.97  # with a bound, estimated bits of a difference on lines over those on a common grid
 _LOOSEST = 1e300  # bounds above this count as this much
 
@@ -136,7 +135,7 @@ def _listed(good: list[np.ndarray], bound: ChunkBound) -> list[Listed] | None:
     for t, samples in enumerate(good):
         reach = 0 if bound.absolute is None else min(bound.absolute[t].min(), 2.0**32)
         whole = samples.reshape(1, 1, -1, 1)
-        scale = listed(whole, math.floor(reach), entry_bits=_ENTRY_BITS) if samples.size else None
+        scale = listed(whole, math.floor(reach)) if samples.size else None
         if scale is None:
             return None
         scales.append(scale)
@@ -176,6 +175,7 @@ def _affine(
     return scales
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def _nearer(known: Affine, good: list[np.ndarray], at: int, bound: ChunkBound) -> bool:
     """Whether frame `at` is nearer to the next one on lines, in cells that keep the bound.
 
