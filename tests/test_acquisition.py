@@ -446,7 +446,7 @@ def test_kills_at_random_moments(tmp_path, walk, way):
     """The hundred of benchmarks/kills.py, a few of them."""
     np.save(tmp_path / "x.npy", walk)
     moments = random.Random(5)
-    for attempt in range(4):
+    for attempt in range(3):
         path = tmp_path / f"{attempt}.h5"
         code = [sys.executable, "-c", textwrap.dedent(WRITER), path, tmp_path / "x.npy", way]
         process = subprocess.Popen([str(c) for c in code], stdout=subprocess.PIPE, text=True)

@@ -113,12 +113,10 @@ print(*sorted(set(kernels._loaded) - prepared))
     ("level", "dtype", "channels", "bound"),
     [
         ("fast", "uint16", 1, {"relative": 1e-3}),
-        ("fast", "float32", 1, {}),
         ("balanced", "uint16", 1, {"relative": 1e-3}),
         ("balanced", "uint8", 3, {}),
         ("balanced", "float32", 1, {"absolute": 0.5}),
         ("balanced", "int32", 1, {"noise": 0.5}),
-        ("balanced", "bool", 1, {}),
         ("best", "uint16", 1, {"absolute": 3}),
         ("best", "float64", 1, {}),
     ],
