@@ -11,6 +11,7 @@ from tezip_h5 import ErrorBound, FormatError, Settings, bitstream, frames_sectio
 from tezip_h5.bitstream import Section
 from tezip_h5.bounds import ChunkBound
 from tezip_h5.codec import decode_chunk, encode_chunk
+from tezip_h5.levels import each_frame
 from tezip_h5.levels.lattice import affine
 from tezip_h5.recoding import recode
 
@@ -249,6 +250,46 @@ def test_levels_on_lines_have_tolerances():
     assert 0 < np.abs(back - frames).max() <= 0.03
     again = recode(made.payload, back, Settings(level="balanced"))
     assert decode_chunk(again.payload).tobytes() == back.tobytes()
+
+
+def test_lines_are_not_searched_where_one_grid_is_as_good(monkeypatch):
+    """Two precisions of one quantity: two frames tell, and the others are not looked at."""
+    scene = counts(12) / 397.3 + np.random.default_rng(1).normal(0, 0.01, (12, 40, 50, 1))
+    steps = np.where(np.arange(12) % 2, 24400, 24200).reshape(-1, 1, 1, 1)
+    frames = (np.rint(scene * steps) / steps).astype("f4")
+    looks, find = [], each_frame.affine
+    monkeypatch.setattr(each_frame, "affine", lambda *a: looks.append(1) or find(*a))
+    for size, found in ((1e-6, True), (0.002, False)):
+        bound, looks[:] = ErrorBound(absolute=size).of_frames(frames), []
+        scale = levels.of_each_frame(frames, bound, levels.choose(frames, bound))
+        assert (scale is not None) == found
+        assert len(looks) == (2 + len(frames) if found else 2)
+
+
+@pytest.mark.parametrize("bound", [{"relative": 1e-4}, {"pointwise_relative": 1e-5}])
+@pytest.mark.parametrize("dtype", ["u2", "f4"])
+def test_few_values_stay_few_with_a_bound_that_differs_from_sample_to_sample(bound, dtype):
+    generator = np.random.default_rng(0)
+    values = np.sort(generator.integers(1000, 60000, 40)) * (1 if dtype == "u2" else 1.37)
+    frames = values.astype(dtype)[generator.integers(0, 40, (4, 60, 70, 1))]
+    frames[1] = np.minimum(frames[1], frames[0].max() // 2)  # another range, so another bound
+    limits = ErrorBound(**bound).of_frames(frames)
+    made = encode_chunk(frames, limits, Settings(level="fast", coder="linear"))
+    exact = encode_chunk(frames, ChunkBound(), Settings(level="fast", coder="linear"))
+    assert len(made.payload) <= 1.02 * len(exact.payload)
+    for t, (frame, other) in enumerate(zip(frames, decode_chunk(made.payload), strict=True)):
+        assert not limits.check(frame, other, t)[1].any()
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4"])
+def test_a_pointwise_bound_below_all_floats_is_predicted_as_none_is(dtype):
+    y, x = np.mgrid[:50, :60]
+    frames = (3 + np.sin(x / 9) * np.cos(y / 7) + np.zeros((4, 1, 1)))[..., None].astype(dtype)
+    frames += np.random.default_rng(0).normal(0, 0.01, frames.shape).astype(dtype)
+    bound = ErrorBound(pointwise_relative=1e-9).of_frames(frames)
+    made = encode_chunk(frames, bound, Settings(level="fast"))
+    assert made.coder == "linear"
+    assert decode_chunk(made.payload).tobytes() == frames.tobytes()
 
 
 @given(

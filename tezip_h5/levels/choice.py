@@ -92,8 +92,10 @@ def exact_instead(frames: np.ndarray, bound: ChunkBound) -> Scale | None:
     """
     if _common_reach(bound) is not None:
         return None
-    scale = choose(frames, ChunkBound())
-    return scale if isinstance(scale, Grid | Listed) else None
+    if frames.dtype.kind != "f":
+        return listed(frames)
+    ends = _finite_range(frames)
+    return gridded(frames, *ends) or _listed(frames, *ends)
 
 
 def centred(scale: Scale, frames: np.ndarray, bound: ChunkBound, much: bool = False) -> Grid | None:
