@@ -56,7 +56,9 @@ def test_mixing_stays_where_it_saves(bound, level):
     assert len(free.payload) == size["mixing"]
 
 
-def test_a_clear_sample_spares_the_other_coder(monkeypatch):
+@pytest.fixture
+def ran(monkeypatch):
+    """The coders that ran, and on how many rows; without what is tried on skewed noise."""
     ran, run = [], Attempts._run
 
     def noted(self, coder, *arguments):
@@ -64,6 +66,17 @@ def test_a_clear_sample_spares_the_other_coder(monkeypatch):
         return run(self, coder, *arguments)
 
     monkeypatch.setattr(Attempts, "_run", noted)
+    monkeypatch.setattr(Attempts, "flat", lambda self: None)
+    return ran
+
+
+def opened(frames, **settings):
+    """What is tried on frames, lossless."""
+    bound = ErrorBound().of_frames(frames[..., None])
+    return codec._attempts(*codec._opened(frames, None), bound, Settings(**settings))
+
+
+def test_a_clear_sample_spares_the_other_coder(ran):
     for frames, coder in ((noise(), "linear"), (stripes(), "mixing")):
         ran.clear()
         codec.encode_chunk(frames, ErrorBound().of_frames(frames[..., None]), Settings())
@@ -72,65 +85,56 @@ def test_a_clear_sample_spares_the_other_coder(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("saved", "preferred", "expected"),
+    ("shares", "coder"),
     [
-        (0.02, None, {"mixing", "linear"}),
-        (0.02, "mixing", {"mixing"}),
-        (0.02, "linear", {"linear"}),
-        (0.005, "mixing", {"linear"}),  # what is clear is not asked of others
-        (0.05, "linear", {"mixing"}),
+        ([0.005], "linear"),
+        ([0.04], "mixing"),
+        ([0.019, 0.021], "mixing"),  # in doubt, so the second sample decides
+        ([0.021, 0.019], "linear"),
+        ([0.029, None], None),
     ],
 )
-def test_a_doubtful_sample_is_left_to_what_is_preferred(monkeypatch, saved, preferred, expected):
-    ran, run = set(), Attempts._run
+def test_a_doubtful_sample_is_followed_by_another(monkeypatch, ran, shares, coder):
+    """With either, the chunk is encoded once. Both coders run only if a sample is no guide."""
+    sides, left = [], iter(shares)
 
-    def noted(self, coder, *arguments):
-        ran.add(coder)
-        return run(self, coder, *arguments)
+    def saves(self, sample):
+        sides.append(sample.samples.frames.shape[1])
+        return next(left)
 
-    monkeypatch.setattr(Attempts, "_run", noted)
+    monkeypatch.setattr(Attempts, "_mixing_saves_in", saves)
     frames = noise()
-    bound = ErrorBound().of_frames(frames[..., None])
-    options = {"mixing_saved": saved, "preferred": preferred}
-    found = codec.encode_chunk(frames, bound, Settings(), **options)
-    assert ran == expected
-    assert found.coder in expected
+    codec.encode_chunk(frames, ErrorBound().of_frames(frames[..., None]), Settings())
+    assert len(sides) == len(shares)
+    assert sorted(name for name, _ in ran) == ([coder] if coder else ["linear", "mixing"])
 
 
-def test_samples_of_what_hardly_changes_are_not_believed(monkeypatch):
+def test_a_second_sample_looks_elsewhere():
+    attempt = opened(noise())
+    first, second = (attempt._sample(patches).samples.frames for patches in (2, 3))
+    assert abs(first.size - second.size) < 0.1 * first.size
+    assert not np.isin(second[0, 0], first[0, 0]).all()
+
+
+def test_samples_of_what_hardly_changes_are_not_believed(ran):
     """Few events, which a part may well lack: what is all there says more."""
-    ran, run = [], Attempts._run
-
-    def noted(self, coder, *arguments, **options):
-        ran.append(coder)
-        return run(self, coder, *arguments, **options)
-
-    monkeypatch.setattr(Attempts, "_run", noted)
-    monkeypatch.setattr(Attempts, "flat", lambda self: None)
     frames = (np.random.default_rng(0).random((16, 160, 160)) < 0.01).astype("u1")
-    bound = ErrorBound().of_frames(frames[..., None])
-    assert codec.mixing_saving(frames, bound, Settings()) is None
+    assert opened(frames)._mixing_saves() is None
     ran.clear()
-    found = codec.encode_chunk(frames, bound, Settings(), mixing_saved=0.5)
-    assert set(ran) == {"mixing", "linear"}
+    found = codec.encode_chunk(frames, ErrorBound().of_frames(frames[..., None]), Settings())
+    assert {name for name, rows in ran if rows == 160} == {"mixing", "linear"}
     assert len(found.payload) < frames.size / 8
 
 
 @pytest.mark.parametrize(
     "settings",
-    [
-        {"level": "fast"},
-        {"level": "best"},
-        {"coder": "mixing"},
-        {"coder": "stages"},
-        {"predictor": "prednet"},
-    ],
+    [{"level": "fast"}, {"level": "best"}, {"coder": "mixing"}, {"coder": "stages"}],
 )
 def test_where_nothing_hangs_on_it_no_sample_is_taken(monkeypatch, settings):
-    monkeypatch.setattr(Attempts, "_sample", None)
-    frames = noise()
-    bound = ErrorBound().of_frames(frames[..., None])
-    assert codec.mixing_saving(frames, bound, Settings(**settings)) is None
+    attempt = opened(noise(), **settings)
+    monkeypatch.setattr(Attempts, "_mixing_saves_in", None)
+    monkeypatch.setattr(Attempts, "flat", lambda self: None)
+    assert attempt.smallest(None).payload
 
 
 def test_parts_of_a_sample_are_spread_and_inside():
@@ -171,6 +175,16 @@ def gappy(shape):
     field = sum(np.sin(axis / 9) for axis in np.ogrid[tuple(map(slice, shape))])
     field = field + rng.normal(0, 0.1, shape)
     return np.where(rng.random(shape) < 0.4, np.nan, field).astype("f4")
+
+
+@pytest.mark.parametrize("level", ["fast", "balanced"])
+@pytest.mark.parametrize("bound", [{}, {"absolute": 0.01}])
+def test_best_is_never_larger_where_the_coder_is_the_same(level, bound):
+    """The linear coder may choose what stands in holes at every level that runs it."""
+    frames = gappy((12, 120, 120))
+    limits = ErrorBound(**bound).of_frames(frames[..., None])
+    other, best = (codec.encode_chunk(frames, limits, Settings(level=n)) for n in (level, "best"))
+    assert len(best.payload) <= len(other.payload)
 
 
 def waves(shape):

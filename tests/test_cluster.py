@@ -19,8 +19,7 @@ from tezip_h5 import FormatError, InputError, TezipError, attempts, codec, dask_
 from tezip_h5.cli import main
 from tezip_h5.efforts import EFFORTS
 from tezip_h5.frames import Stack
-from tezip_h5.hdf5.contents import networks
-from tezip_h5.hdf5.writing import cluster, coders, growing, remote
+from tezip_h5.hdf5.writing import choices, cluster, growing, remote
 from tezip_h5.hdf5.writing import workers as crew
 from tezip_h5.hdf5.writing.workers import Workers
 from tezip_h5.prediction.architecture import Architecture
@@ -219,32 +218,17 @@ def test_the_network_is_tried_where_one_process_would(tmp_path, threads, seed, s
         """The network promises something wherever frames begin so."""
         return saving if attempt.samples.frames[0, 0, 0] % 2 else -9.0
 
-    used = replace(EFFORTS["balanced"], network_worth=-1.0)  # wherever it is tried
+    used = replace(EFFORTS["balanced"], network_worth=-1.0, tries_shipped_network=True)
     monkeypatch.setitem(EFFORTS, "balanced", used)
     monkeypatch.setattr(attempts.Attempts, "saving", found)
     monkeypatch.setattr(codec, "_fallback_may_win", lambda *_: False)
-    monkeypatch.setattr(networks.NetworkChoice, "regretted", False)  # though it saves nothing
+    monkeypatch.setattr(choices.NetworkChoice, "regretted", False)  # though it saves nothing
     stack = np.random.default_rng(seed).integers(0, 50, (80, 8, 8), np.uint8)
     stack[:16, 0, 0] |= 1
     array = dask.array.from_array(stack, chunks=(1, 8, 8))
     assert_alike(stack, {"chunk_frames": 2}, tmp_path, array, scheduler=threads)
     with h5py.File(tmp_path / "there.h5") as f:
         assert 0 < f["scan"].attrs["network_chunks"] < 40
-
-
-@pytest.mark.parametrize("seed", range(2))
-def test_doubtful_steps_take_the_coder_that_one_process_would(tmp_path, threads, seed, monkeypatch):
-    def found(attempt):
-        """A sample is in doubt, or not, by where frames begin."""
-        return (0.02, 0.005, 0.05)[attempt.samples.frames[0, 0, 0, 0] % 3]
-
-    monkeypatch.setattr(attempts.Attempts, "mixing_saves", found)
-    monkeypatch.setattr(codec, "_fallback_may_win", lambda *_: False)
-    monkeypatch.setattr(coders, "_FIRST_GAP", 4)
-    stack = np.random.default_rng(seed).integers(0, 50, (60, 8, 8), np.uint8)
-    stack[:2, 0, 0] = 3 * seed + 3  # the first step is in doubt
-    array = dask.array.from_array(stack, chunks=(1, 8, 8))
-    assert_alike(stack, {"chunk_frames": 2, "model": None}, tmp_path, array, scheduler=threads)
 
 
 def test_a_network_of_ones_own_travels(tmp_path, workers):

@@ -17,15 +17,15 @@ from tezip_h5.hdf5.writing.steps import Prepared
 class Alone:
     """The plainest crew: a step is encoded, tile by tile, when it begins."""
 
-    def __init__(self, recipe, choices, encoder_at, **options):
-        self.recipe, self.choices, self.encoder_at = recipe, choices, encoder_at
+    def __init__(self, recipe, networks, encoder_at, **options):
+        self.recipe, self.networks, self.encoder_at = recipe, networks, encoder_at
 
     def begin(self, frames, start, exact=0):
         step, layout = Prepared(frames, self.recipe, exact), self.recipe.layout
-        trial = self.choices.next(step.promises, step.doubtful)
+        trial = self.networks.next(step.promises)
         tiles = [
-            step.encode(self.encoder_at(layout.offset(start, tile)), number, tile, trial, 1)
-            for number, tile in enumerate(layout.tiles)
+            step.encode(self.encoder_at(layout.offset(start, tile)), tile, trial, 1)
+            for tile in layout.tiles
         ]
 
         def picture(t):

@@ -11,8 +11,9 @@ from models import random_model, random_weights
 import tezip_h5
 from tezip_h5 import ModelError
 from tezip_h5.cli import main
+from tezip_h5.efforts import EFFORTS
 from tezip_h5.errors import DamagedModelError
-from tezip_h5.hdf5.contents import networks
+from tezip_h5.hdf5.writing import choices
 from tezip_h5.model import embedding, store, weights
 from tezip_h5.prediction.architecture import Architecture
 from tezip_h5.prediction.integer import IntegerModel
@@ -352,10 +353,12 @@ def test_a_file_is_not_larger_for_a_model_that_did_not_pay(
     tmp_path, drifting, foreign, monkeypatch
 ):
     """The first chunks promised savings that did not come: all is written without the model."""
+    eager = replace(EFFORTS["balanced"], tries_shipped_network=True)
+    monkeypatch.setitem(EFFORTS, "balanced", eager)
     without = written(tmp_path / "without.h5", drifting, None)
     assert written(tmp_path / "ships.h5", drifting, "default")[2] == 1  # as a network, it pays
     assert written(tmp_path / "own.h5", drifting, foreign) == without
-    monkeypatch.setattr(networks.NetworkChoice, "_worth_embedding", lambda self, saved: True)
+    monkeypatch.setattr(choices.NetworkChoice, "_worth_embedding", lambda self, saved: True)
     assert written(tmp_path / "regretted.h5", drifting, foreign) == without
     np.testing.assert_array_equal(tezip_h5.read(tmp_path / "regretted.h5"), drifting)
     # An iterator cannot be read again; and who asks for the model gets it.

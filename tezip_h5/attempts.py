@@ -20,7 +20,7 @@ from tezip_h5.efforts import Effort
 from tezip_h5.prediction.integer import IntegerModel
 from tezip_h5.settings import Settings
 
-__all__ = ["Attempts", "coder_by", "compares", "network_may_pay"]
+__all__ = ["Attempts", "network_may_pay"]
 
 # A sample has the first 8 frames, and a side of 64 to 128 pixels: a sixteenth of the chunk where
 # these limits allow it. A smaller one would flatter networks, because the mixing coder would not
@@ -28,7 +28,7 @@ __all__ = ["Attempts", "coder_by", "compares", "network_may_pay"]
 _SAMPLE_SIDES, _SAMPLE_FRAMES, _SAMPLE_SHARE = (64, 128), 8, 16
 _PATCHES = 2  # a sample of the whole picture is put together from 2 x 2 patches
 _HOPE = 0.75  # a network is tried where a sample saves more than this share of its worth
-_CLEAR = 0.5, 1.5  # a sample chooses the coder where mixing saves less, or more, than this x worth
+_DOUBTFUL = 0.5, 1.5  # where mixing saves so many times its worth, a second sample is taken
 _RARE = 1 / 64  # if fewer of the samples are holes, what is stored in them does not matter
 _WHOLE_FRAMES = 3  # the number of frames in a sample of whole frames
 _FREED = 0.01  # a coder may choose the values in holes if that saves this share of a sample's bytes
@@ -41,26 +41,13 @@ def network_may_pay(saving: float | None, effort: Effort) -> bool:
     return saving is None or saving > _HOPE * effort.network_worth
 
 
-def compares(settings: Settings) -> bool:
-    """Whether the settings leave the choice between the mixing and the linear coder open."""
-    pinned = settings.coder is not None or settings.predictor == "prednet"
-    return not pinned and settings.effort.mixing_worth > 0
-
-
-def coder_by(saved: float, effort: Effort) -> str | None:
-    """The coder to use, given the share of bytes that mixing saves in a sample.
-
-    None means that the sample is inconclusive, and both coders must run on the chunk. See
-    `Attempts.mixing_saves`.
-    """
-    low, high = (share * effort.mixing_worth for share in _CLEAR)
-    if low <= saved <= high:
-        return None
-    return "linear" if saved < low else "mixing"
-
-
 class Attempts(Task):
     """A chunk, and the ways to encode it that are compared."""
+
+    @property
+    def _open(self) -> bool:
+        """Whether the settings leave the choice between the mixing and the linear coder open."""
+        return self.settings.coder is None and self.settings.predictor != "prednet"
 
     def or_by(self, scale: levels.Scale, worth: float = 0.0) -> Attempts:
         """Choose between the present scale and another one.
@@ -94,7 +81,7 @@ class Attempts(Task):
         if holes is None or np.count_nonzero(holes) < _RARE * holes.size:
             return self
         coders = {_coder_for(self.settings, self.scale)} - {"stages"}
-        if compares(self.settings):
+        if self._open:
             coders.add("linear")
         tried = [(coder, frees) for coder in sorted(coders) for frees in ((), (coder,))]
         parts = {}
@@ -165,14 +152,12 @@ class Attempts(Task):
         shape = part.frames.shape
         header = Header(self.header.dtype, shape, shape[:3], coder=0)
         kinds = self.kinds and self.kinds[: shape[0]]
-        return replace(
-            self, header=header, samples=part, kinds=kinds, threads=1, saved=None, preferred=None
-        )
+        return replace(self, header=header, samples=part, kinds=kinds, threads=1)
 
     def smallest(self, model: IntegerModel | None) -> Encoded:
         """The smallest payload of all quantizers and coders, with `model` if one is given."""
         settings, main = self.settings, _coder_for(self.settings, self.scale)
-        if main == "mixing" and settings.coder is None and model is None:
+        if main == "mixing" and self._open and model is None:
             return self._mixing_or_linear()
         runs = [
             self._run(main, quantizer, model)
@@ -207,26 +192,31 @@ class Attempts(Task):
 
     def _mixing_or_linear(self) -> Encoded:
         """The payload of the mixing coder, or of the linear coder where mixing saves too little."""
-        coder, saved = None, self.saved
-        if saved is None:
-            saved = self.mixing_saves()
-        if saved is not None:
-            coder = coder_by(saved, self.settings.effort) or self.preferred
-        if coder == "linear":
+        saved, worth = self._mixing_saves(), self.settings.effort.mixing_worth
+        if saved is not None and saved < worth:
             return self._run("linear")
         mixing = self._run("mixing")
-        if coder == "mixing" and not self._still(mixing):
+        if saved is not None and not self._still(mixing):
             return mixing
         return min(mixing, self._run("linear"), key=self.weighed)
 
-    def mixing_saves(self) -> float | None:
+    def _mixing_saves(self) -> float | None:
         """The share of bytes by which mixing beats the linear coder, estimated from a sample.
 
-        None if the sample is no guide, or if the settings leave no choice.
+        If it is near the share that decides, another sample decides. None if samples are no guide,
+        or if the level runs both coders.
         """
-        if not compares(self.settings) or _coder_for(self.settings, self.scale) != "mixing":
+        worth = self.settings.effort.mixing_worth
+        if not worth:
             return None
-        sample = self._sample(_PATCHES)
+        saved = self._mixing_saves_in(self._sample(_PATCHES))
+        low, high = (times * worth for times in _DOUBTFUL)
+        if saved is not None and low <= saved <= high:
+            saved = self._mixing_saves_in(self._sample(_PATCHES + 1))
+        return saved
+
+    def _mixing_saves_in(self, sample: Attempts | None) -> float | None:
+        """The share that mixing saves, estimated from this sample; None if it is no guide."""
         if sample is None:
             return None
         mixing, linear = parallel.each(sample._run, ("mixing", "linear"), self.threads)

@@ -105,8 +105,6 @@ class Task:
         The scale that converts the samples to levels.
     frees : tuple of str
         The coders that may choose the levels in holes. They choose what they predict.
-    saved, preferred
-        `mixing_saved` and `preferred` of `codec.encode_chunk`.
     """
 
     header: Header
@@ -118,8 +116,6 @@ class Task:
     threads: int = 1
     device: str = "cpu"
     frees: tuple[str, ...] = ()
-    saved: float | None = None
-    preferred: str | None = None
 
 
 class ChunkEncoder:

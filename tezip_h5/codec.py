@@ -38,7 +38,6 @@ __all__ = [
     "FrameRecord",
     "decode_chunk",
     "encode_chunk",
-    "mixing_saving",
     "network_saving",
 ]
 
@@ -57,8 +56,6 @@ def encode_chunk(
     model: IntegerModel | None = None,
     saving: float | None = None,
     spare: bool = False,
-    mixing_saved: float | None = None,
-    preferred: str | None = None,
     threads: int = 1,
     device: str = "cpu",
 ) -> Encoded:
@@ -90,11 +87,6 @@ def encode_chunk(
     spare : bool
         Whether to encode the chunk without the network, too (`Encoded.without`), even if a sample
         has decided for the network. This changes nothing else.
-    mixing_saved : float, optional
-        The result of `mixing_saving` for these frames, if it is known already.
-    preferred : "mixing" or "linear", optional
-        The coder to use if a sample is inconclusive. Default: both run, and the smaller payload
-        is kept. Levels that take no sample ignore it.
     threads : int
         Number of threads for this chunk; the payload does not depend on it.
     device : "auto" | "cpu" | "cuda"
@@ -121,7 +113,6 @@ def encode_chunk(
     attempts = _attempts(header, planar, bound, settings, kinds, mask, scale, threads)
     if attempts is None:
         return _encode_fallback(header, planar, settings.effort)
-    attempts = replace(attempts, saved=mixing_saved, preferred=preferred)
     return failover.run(partial(_smallest, attempts, planar, model, saving, spare), device)
 
 
@@ -139,17 +130,6 @@ def network_saving(
     """
     attempts = _attempts(*_opened(frames, None), bound, settings, threads=threads)
     return 0.0 if attempts is None else attempts.saving(model)
-
-
-def mixing_saving(
-    frames: np.ndarray, bound: ChunkBound, settings: Settings, threads: int = 1
-) -> float | None:
-    """The share of bytes by which the mixing coder beats the linear one in a sample of the frames.
-
-    `encode_chunk` chooses between the two by it. None if the sample is no guide.
-    """
-    attempts = _attempts(*_opened(frames, None), bound, settings, threads=threads)
-    return None if attempts is None else attempts.mixing_saves()
 
 
 def _opened(frames: np.ndarray, shape: tuple[int, ...] | None) -> tuple[Header, np.ndarray]:

@@ -33,6 +33,9 @@ class Effort:
     network_worth : float
         Share of a chunk's bytes that a network must save to be used. A network about doubles the
         time of reading. With 1 no network is tried.
+    tries_shipped_network : bool
+        Whether the network that ships is tried, and not only one that the user names. It seldom
+        saves 1%, and the sample that would tell takes up to a quarter of the time of writing.
     centring_worth : float
         Share of a sample's bytes that `levels.centred` must save to be used, for floats with a
         bound. Such chunks hardly become smaller when they are compressed again. So the levels after
@@ -64,6 +67,7 @@ class Effort:
     mixing_model: int
     mixing_worth: float
     network_worth: float
+    tries_shipped_network: bool
     centring_worth: float
     chunk_bytes: int
     searches_stages: bool
@@ -85,6 +89,7 @@ EFFORTS = {
         mixing_model=0,  # used only if the mixing coder is pinned
         mixing_worth=0.0,
         network_worth=1.0,
+        tries_shipped_network=False,
         centring_worth=0.04,
         chunk_bytes=2 << 20,
         searches_stages=False,
@@ -99,6 +104,7 @@ EFFORTS = {
         mixing_model=0,
         mixing_worth=0.02,
         network_worth=0.01,
+        tries_shipped_network=False,
         centring_worth=0.04,
         chunk_bytes=4 << 20,
         searches_stages=True,
@@ -113,6 +119,7 @@ EFFORTS = {
         mixing_model=1,
         mixing_worth=0.0,
         network_worth=0.002,
+        tries_shipped_network=True,
         centring_worth=0.0,
         chunk_bytes=16 << 20,
         searches_stages=True,

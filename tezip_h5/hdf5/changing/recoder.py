@@ -12,12 +12,10 @@ from tezip_h5.codec import Encoded, encode_chunk
 from tezip_h5.errors import FormatError
 from tezip_h5.hdf5.contents.direct import stored_chunk
 from tezip_h5.hdf5.contents.layout import Layout
-from tezip_h5.hdf5.contents.networks import NetworkChoice
 from tezip_h5.hdf5.contents.preview import Preview
 from tezip_h5.hdf5.contents.tables import attribute_of, model_of, rows_of
 from tezip_h5.hdf5.pipeline.options import ChunkOptions, panel_axes_of
-from tezip_h5.hdf5.writing.choices import Choices
-from tezip_h5.hdf5.writing.coders import CoderChoice
+from tezip_h5.hdf5.writing.choices import NetworkChoice
 from tezip_h5.hdf5.writing.encoder import StackEncoder
 from tezip_h5.hdf5.writing.growing import GrowingStack
 from tezip_h5.hdf5.writing.past import Past
@@ -54,20 +52,19 @@ def recoder_of(
     """
     layout = Layout(data.shape[1:], data.chunks, panel_axes_of(data))
     dtype = options.dtype or data.dtype.newbyteorder("<")
-    choices = _choices(group.file, layout, options, tables, len(data))
+    networks = _networks(group.file, layout, options, tables, len(data))
     stack = GrowingStack(group, Recipe(layout, dtype, options.bound, options.settings))
     encoder_at = partial(_recoder_at, data, device)
-    crew = Pool(stack.recipe, choices, encoder_at, threads=threads, device=device, count=len(data))
+    crew = Pool(stack.recipe, networks, encoder_at, threads=threads, device=device, count=len(data))
     preview = "preview" in tables or not attribute_of(tables, "complete", bool, True)
     tally = RecodingTally(stack.past, Preview(group) if preview else None, rows_of(tables))
-    return StackEncoder(stack, choices, crew, tally), tally
+    return StackEncoder(stack, networks, crew, tally), tally
 
 
-def _choices(
+def _networks(
     file: h5py.File, layout: Layout, options: ChunkOptions, tables: h5py.Group, count: int
-) -> Choices:
-    """The choices of each step. Coders are not compared between steps, because each new chunk is
-    compared with the old one."""
+) -> NetworkChoice:
+    """What decides for each step whether the network is tried; it may be the old stack's."""
     digest = model_of(tables)
     embedded = digest is not None and f"{embedding.MODELS}/{digest.hex()}" in tables.file
     steps = -(-count // layout.chunk[0])
@@ -75,7 +72,7 @@ def _choices(
     if networks.model is None and digest is not None:
         # The level tries no network, but chunks that are kept may need the one they have.
         networks.model = store.find(digest)
-    return Choices(networks, CoderChoice(None), layout.tile_count)
+    return networks
 
 
 def _recoder_at(data: h5py.Dataset, device: str, offset: tuple[int, ...]):
@@ -86,12 +83,10 @@ def _recoder_at(data: h5py.Dataset, device: str, offset: tuple[int, ...]):
     return partial(_recode, None if stored[0] else stored[1], device=device)
 
 
-def _recode(
-    payload, frames, bound, settings, *, saving, mixing_saved, preferred, shape, model, **options
-) -> Encoded:
+def _recode(payload, frames, bound, settings, *, saving, shape, model, **options) -> Encoded:
     """Call `recode` with the arguments that a pool gives; `payload` is None for a raw chunk.
 
-    The savings that were measured under `bound` are ignored, because here the samples are encoded
+    The `saving` that was measured under `bound` is ignored, because here the samples are encoded
     losslessly.
     """
     model = model if settings.effort.tries_networks else None

@@ -18,7 +18,7 @@ import h5py
 from tezip_h5.dask_blocks import block_ranges, cut_steps
 from tezip_h5.errors import InputError
 from tezip_h5.frames import Stack, axis_order, blocks_checked
-from tezip_h5.hdf5.writing.choices import Choices
+from tezip_h5.hdf5.writing.choices import NetworkChoice
 from tezip_h5.hdf5.writing.remote import StepOptions, StoredFrames
 from tezip_h5.hdf5.writing.steps import Recipe
 from tezip_h5.hdf5.writing.workers import RETRIES, Parts, Workers, require_scheduler
@@ -132,10 +132,10 @@ class Cluster:
     verify: bool
     device: str
 
-    def crew(self, recipe: Recipe, choices: Choices, preview: bool) -> Workers:
+    def crew(self, recipe: Recipe, networks: NetworkChoice, preview: bool) -> Workers:
         """The workers, which encode steps; `preview` asks them for pictures of keyframes."""
         options = StepOptions(recipe, self.threads, self.verify, preview, self.device)
-        return Workers(self.client, choices, options)
+        return Workers(self.client, networks, options)
 
     def blocks(self, source: Stack, size: int) -> Iterator:
         """Yield steps of `size` frames (the last may be shorter), for `Workers.begin`.

@@ -24,7 +24,7 @@ class Finished:
     Attributes
     ----------
     trial : Trial
-        What the step tried, for `Choices.judge`.
+        What the step tried, for `NetworkChoice.judge`.
     tiles : list of Encoded, in the order of `Layout.tiles`
     raw_bytes : int
         Size of its samples.

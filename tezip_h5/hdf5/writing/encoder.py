@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import h5py
 import numpy as np
 
-from tezip_h5.hdf5.writing.choices import Choices
+from tezip_h5.hdf5.writing.choices import NetworkChoice
 from tezip_h5.hdf5.writing.crew import Crew, Work
 from tezip_h5.hdf5.writing.growing import GrowingStack
 from tezip_h5.hdf5.writing.past import Totals
@@ -40,10 +40,10 @@ class StackEncoder:
     ----------
     stack : GrowingStack
         The stack that chunks are written to.
-    choices : Choices
+    networks : NetworkChoice
         Decides what each step tries.
     crew : Crew
-        Encodes the steps, with the same choices.
+        Encodes the steps, with the same `networks`.
     tally : Tally
         Counts what was written.
     durable : bool
@@ -65,18 +65,18 @@ class StackEncoder:
     def __init__(
         self,
         stack: GrowingStack,
-        choices: Choices,
+        networks: NetworkChoice,
         crew: Crew,
         tally: Tally,
         *,
         durable: bool = False,
         written: Callable[[int], None] | None = None,
     ):
-        self._stack, self._choices, self._crew, self._tally = stack, choices, crew, tally
+        self._stack, self.networks, self._crew, self._tally = stack, networks, crew, tally
         self._durable = durable
         self._written = written or (lambda frames: None)
         self._steps: deque[_Step] = deque()
-        self.recipe, self.networks = stack.recipe, choices.networks
+        self.recipe = stack.recipe
         self.data, self.space, self.past = stack.data, stack.space, stack.past
 
     # --- frames ---
@@ -103,7 +103,7 @@ class StackEncoder:
 
     def _write(self, step: _Step) -> None:
         done = self._crew.finish(step.work)
-        tiles = self._choices.judge(done.trial, done.tiles)
+        tiles = self.networks.judge(done.trial, done.tiles)
         rows = self._tally.rows(step.count, tiles, step.known)
         self._stack.put(step.start, tiles, rows)
         if not step.tail:

@@ -14,13 +14,12 @@ from tezip_h5.errors import InputError
 from tezip_h5.frames import Stack, check_dtype, check_frames, check_mask, is_count
 from tezip_h5.hdf5.contents import container
 from tezip_h5.hdf5.contents.layout import Layout
-from tezip_h5.hdf5.contents.networks import NetworkChoice, model_to_try
+from tezip_h5.hdf5.contents.networks import model_to_try
 from tezip_h5.hdf5.contents.preview import Preview
 from tezip_h5.hdf5.pipeline.options import settings_of
 from tezip_h5.hdf5.threads import threads_or_default
 from tezip_h5.hdf5.writing.checked import chunk_encoder
-from tezip_h5.hdf5.writing.choices import Choices
-from tezip_h5.hdf5.writing.coders import CoderChoice
+from tezip_h5.hdf5.writing.choices import NetworkChoice
 from tezip_h5.hdf5.writing.encoder import StackEncoder
 from tezip_h5.hdf5.writing.growing import GrowingStack
 from tezip_h5.hdf5.writing.pool import Pool
@@ -185,23 +184,22 @@ class Plan:
         networks = NetworkChoice(
             group.file, settings, layout.channels, self._steps, self._embed_model
         )
-        choices = Choices(networks, CoderChoice(settings), layout.tile_count)
         recipe = Recipe(layout, self.dtype, self.bound, settings, self.mask)
         stack = GrowingStack(group, recipe, filenames=filenames, most=most, threads=self.threads)
         if cluster is not None:
-            crew = cluster.crew(stack.recipe, choices, preview)
+            crew = cluster.crew(stack.recipe, networks, preview)
         else:
             encode = chunk_encoder(verify, self.device)
             crew = Pool(
                 stack.recipe,
-                choices,
+                networks,
                 lambda offset: encode,
                 threads=self.threads,
                 device=self.device,
                 count=self._count,
             )
         tally = Tally(stack.past, Preview(group) if preview else None)
-        return StackEncoder(stack, choices, crew, tally, durable=durable, written=written)
+        return StackEncoder(stack, networks, crew, tally, durable=durable, written=written)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 
 from tezip_h5.hdf5.contents.preview import picture_of
 from tezip_h5.hdf5.threads import Shares, chunks_under_way
-from tezip_h5.hdf5.writing.choices import Choices, Trial
+from tezip_h5.hdf5.writing.choices import NetworkChoice, Trial
 from tezip_h5.hdf5.writing.crew import Finished
 from tezip_h5.hdf5.writing.steps import Prepared, Recipe
 
@@ -35,7 +35,7 @@ class Pool:
 
     Parameters
     ----------
-    recipe, choices
+    recipe, networks
         The options of encoding, and what each step tries.
     encoder_at : callable
         Returns the function that encodes a chunk, such as `encode_chunk`, given its offset in the
@@ -50,14 +50,14 @@ class Pool:
     def __init__(
         self,
         recipe: Recipe,
-        choices: Choices,
+        networks: NetworkChoice,
         encoder_at: Callable,
         *,
         threads: int,
         device: str = "cpu",
         count: int | None = None,
     ):
-        self._recipe, self._choices, self._encoder_at = recipe, choices, encoder_at
+        self._recipe, self._networks, self._encoder_at = recipe, networks, encoder_at
         self._threads = chunks_under_way(threads, device)
         layout = recipe.layout
         # Several threads for one chunk help only on the CPU.
@@ -70,17 +70,15 @@ class Pool:
         """See `Crew.begin`."""
         step = Prepared(frames, self._recipe, exact)
         threads = self._threads
-        trial = self._choices.next(
-            lambda model: step.promises(model, threads), lambda: step.doubtful(threads)
-        )
-        encode = partial(step.encode, trial=trial, threads=self._shares.next(trial.alone))
+        trial = self._networks.next(lambda model: step.promises(model, threads))
+        encode = partial(step.encode, trial=trial, threads=self._shares.next(trial.probe))
         layout = self._recipe.layout
         tiles = [
-            self._pool.submit(encode, self._encoder_at(layout.offset(start, tile)), number, tile)
-            for number, tile in enumerate(layout.tiles)
+            self._pool.submit(encode, self._encoder_at(layout.offset(start, tile)), tile)
+            for tile in layout.tiles
         ]
         fitting = self._most_bytes // max(frames.nbytes, 1)
-        beside = 0 if trial.alone else max(0, min(fitting, threads + 1) - 1)
+        beside = 0 if trial.probe else max(0, min(fitting, threads + 1) - 1)
         return _Work(trial, step.frames, tiles, beside)
 
     def finish(self, work: _Work) -> Finished:

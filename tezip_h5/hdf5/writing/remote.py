@@ -83,8 +83,6 @@ class EncodedStep:
         Whether each tile had a model.
     promises : bool
         Whether the network may pay, by a sample of the frames.
-    doubtful : bool
-        Whether both coders ran, because a sample was inconclusive.
     raw_bytes : int
     pictures : dict from frame numbers to small pictures, for all frames that may be keyframes
     """
@@ -92,7 +90,6 @@ class EncodedStep:
     tiles: list[Encoded]
     predicted: list[bool]
     promises: bool
-    doubtful: bool
     raw_bytes: int
     pictures: dict[int, np.ndarray]
 
@@ -125,7 +122,7 @@ def encode_step(
     exact : int
         Number of the first frames that are kept exactly.
     trial : Trial
-        What may be tried, from `Choices.foresee`, without the network.
+        What may be tried, from `NetworkChoice.foresee`, without the network.
     model : bytes, optional
         The network. In a probe it is tried only if a sample of the frames shows that it may pay.
 
@@ -153,18 +150,14 @@ def encode_step(
     promises = network is not None and (
         recipe.settings.predictor == "prednet" or step.promises(network, threads)
     )
-    doubtful = trial.compares and step.doubtful(threads)
     trial = replace(trial, model=network if promises or not trial.probe else None)
     device = devices.choose(options.device, recipe.layout.tile_count)
     encode = partial(step.encode, chunk_encoder(options.verify, device))
-    tiles = [
-        encode(number, tile, trial, threads) for number, tile in enumerate(recipe.layout.tiles)
-    ]
+    tiles = [encode(tile, trial, threads) for tile in recipe.layout.tiles]
     return EncodedStep(
         [replace(tile, model=None) for tile in tiles],
         [tile.model is not None for tile in tiles],
         promises,
-        doubtful,
         frames.nbytes,
         _pictures(step.frames, tiles, recipe.layout.panel_axes) if options.preview else {},
     )

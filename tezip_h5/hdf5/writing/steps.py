@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from tezip_h5 import holes
-from tezip_h5.attempts import coder_by, network_may_pay
+from tezip_h5.attempts import network_may_pay
 from tezip_h5.bounds import ErrorBound
-from tezip_h5.codec import Encoded, mixing_saving, network_saving
+from tezip_h5.codec import Encoded, network_saving
 from tezip_h5.hdf5.contents.layout import Layout
 from tezip_h5.hdf5.writing.choices import Trial
 from tezip_h5.planning import plan_kinds
@@ -60,9 +60,8 @@ class Prepared:
         self._original, self._layout, self._settings, self._mask = frames, layout, settings, mask
         self.frames = frames if mask is None else self._filled()
         self._bounds, self._kinds = {}, {}
-        # Results of `promises` and `doubtful`, kept if the step has only one tile.
+        # The result of `promises`, kept if the step has only one tile.
         self._saving: float | None = None
-        self._mixing_saved: float | None = None
         for panel in layout.panels:
             part, original = (a[(slice(None), *panel)] for a in (self.frames, frames))
             # The bound of the original frames: filler values in masked pixels come from all frames,
@@ -88,22 +87,15 @@ class Prepared:
             self._saving = saving
         return network_may_pay(saving, self._settings.effort)
 
-    def doubtful(self, threads: int = 1) -> bool:
-        """Whether a sample of the last panel is inconclusive about the coders."""
-        saved = mixing_saving(*self._part(), self._settings, threads)
-        if len(self._layout.tiles) == 1:
-            self._mixing_saved = saved
-        return saved is not None and coder_by(saved, self._settings.effort) is None
-
     def _part(self) -> tuple:
         """The frames and bounds of the last panel."""
         panel = self._layout.panels[-1]
         return self.frames[(slice(None), *panel)], self._bounds[panel]
 
     def encode(
-        self, encode: Callable[..., Encoded], number: int, tile: tuple, trial: Trial, threads: int
+        self, encode: Callable[..., Encoded], tile: tuple, trial: Trial, threads: int
     ) -> Encoded:
-        """Encode a tile, the one of this `number`, by `encode_chunk` or a function like it."""
+        """Encode a tile by `encode_chunk` or a function like it."""
         panel = tile[:-2]
         return encode(
             self._original[(slice(None), *tile)],
@@ -113,9 +105,7 @@ class Prepared:
             kinds=self._kinds[panel],
             mask=None if self._mask is None else self._mask[tile],
             saving=self._saving,
-            mixing_saved=self._mixing_saved,
             model=trial.model,
             spare=trial.spare,
-            preferred=trial.preferred[number],
             threads=threads,
         )

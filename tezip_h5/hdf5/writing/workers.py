@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tezip_h5.errors import TezipError
-from tezip_h5.hdf5.writing.choices import Choices
+from tezip_h5.hdf5.writing.choices import NetworkChoice
 from tezip_h5.hdf5.writing.crew import Finished
 from tezip_h5.hdf5.writing.remote import EncodedStep, StepOptions, encode_step
 
@@ -74,13 +74,13 @@ class Workers:
     Parameters
     ----------
     client : distributed.Client
-    choices : Choices
+    networks : NetworkChoice
     options : StepOptions
         The options that are sent to the workers.
     """
 
-    def __init__(self, client, choices: Choices, options: StepOptions):
-        self._client, self._choices, self._options = client, choices, options
+    def __init__(self, client, networks: NetworkChoice, options: StepOptions):
+        self._client, self._networks, self._options = client, networks, options
         self._begun = 0
         self._model = None  # the future of the network's bytes
 
@@ -90,7 +90,7 @@ class Workers:
         most = _PER_THREAD * max(1, self._threads(start, stop))
         if isinstance(frames, np.ndarray):
             most = max(1, min(most, _SENT_BYTES // max(frames.nbytes, 1)))
-        trial = self._choices.foresee()
+        trial = self._networks.foresee()
         model = None if trial.model is None else self._model_bytes(trial.model)
         with warnings.catch_warnings():  # our own frames must be sent, even if they are large
             warnings.filterwarnings("ignore", "Sending large graph")
@@ -107,7 +107,7 @@ class Workers:
                 retries=RETRIES,
             )
         self._begun += 1
-        return _Work(start, stop, future, 0 if trial.alone else most - 1)
+        return _Work(start, stop, future, 0 if trial.probe else most - 1)
 
     def _threads(self, start: int, stop: int) -> int:
         """Number of threads of all workers; the error names frames `start` to `stop`."""
@@ -127,7 +127,7 @@ class Workers:
         """See `Crew.finish`."""
         done = self._await(work)
         # The decision that a single process would have made before it encoded this step.
-        trial = self._choices.next(lambda model: done.promises, lambda: done.doubtful)
+        trial = self._networks.next(lambda model: done.promises)
         tiles = list(done.tiles)
         for number, predicted in enumerate(done.predicted):
             if predicted:
