@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from models import random_model
 
-from tezip_h5 import anatomy, bitstream, chunk, levels
+from tezip_h5 import bitstream, levels
 from tezip_h5.bounds import ErrorBound
+from tezip_h5.chunk import anatomy, coding
 from tezip_h5.codec import decode_chunk, encode_chunk
 from tezip_h5.errors import FormatError
 from tezip_h5.model import store
@@ -119,7 +120,7 @@ def test_predictions_are_by_the_scale_of_their_frame(walk, feedback):
     frames = walk[:6].astype("f8") / np.arange(211, 217)[:, None, None]
     made = encoded(frames, bound=ErrorBound(), coder="stages", window=3, feedback=feedback)
     assert bitstream.peek(made.payload)[0].scale == levels.EachFrame.kind
-    scale, decoded = chunk.decoded_levels(bitstream.unpack(made.payload), predictions=True)
+    scale, decoded = coding.decoded_levels(bitstream.unpack(made.payload), predictions=True)
     expected = [
         None if guess is None else scale.of_frame(t).to_values(guess)[0]
         for t, (_, guess) in enumerate(decoded)

@@ -6,9 +6,10 @@ from functools import partial
 import numpy as np
 import pytest
 
-from tezip_h5 import ErrorBound, Settings, attempts, codec, levels, predictability
-from tezip_h5.attempts import Attempts
+from tezip_h5 import ErrorBound, Settings, codec, levels, predictability
 from tezip_h5.bounds import ChunkBound
+from tezip_h5.chunk import attempts
+from tezip_h5.chunk.attempts import Attempts
 from tezip_h5.efforts import EFFORTS
 from tezip_h5.model import store
 

@@ -15,7 +15,8 @@ from conftest import require_package
 from models import random_model
 
 import tezip_h5
-from tezip_h5 import FormatError, InputError, TezipError, attempts, codec, dask_blocks
+from tezip_h5 import FormatError, InputError, TezipError, codec
+from tezip_h5.chunk import attempts
 from tezip_h5.cli import main
 from tezip_h5.efforts import EFFORTS
 from tezip_h5.frames import Stack
@@ -24,6 +25,7 @@ from tezip_h5.hdf5.writing import workers as crew
 from tezip_h5.hdf5.writing.workers import Workers
 from tezip_h5.prediction.architecture import Architecture
 from tezip_h5.simulate import colour_sequence, detector_sequence
+from tezip_h5.stacks import dask_blocks
 
 require_package("distributed")
 import distributed  # noqa: E402

@@ -12,7 +12,7 @@ require_package("numba", "numba.cuda")
 
 from tezip_h5 import codec, holes, kernels, levels, prediction  # noqa: E402
 from tezip_h5.bounds import ErrorBound  # noqa: E402
-from tezip_h5.chunk import ChunkEncoder, Task  # noqa: E402
+from tezip_h5.chunk.coding import ChunkEncoder, Task  # noqa: E402
 from tezip_h5.efforts import EFFORTS  # noqa: E402
 from tezip_h5.errors import FormatError, TezipError  # noqa: E402
 from tezip_h5.kernels import arrays  # noqa: E402
@@ -205,7 +205,7 @@ def test_payloads(dtype, bound, options, launched):
     assert found == expected
     launched.clear()
     from tezip_h5 import bitstream
-    from tezip_h5.chunk import decode_frames
+    from tezip_h5.chunk.coding import decode_frames
 
     out = np.empty((*samples.shape, 1), dtype)
     decode_frames(bitstream.unpack(found), out, 1, "cuda")
@@ -218,7 +218,7 @@ def test_payloads(dtype, bound, options, launched):
 def test_payloads_with_a_network(coder, feedback, launched):
     """The network on the device, before coders that work there and such that do not."""
     from tezip_h5 import bitstream
-    from tezip_h5.chunk import decode_frames
+    from tezip_h5.chunk.coding import decode_frames
 
     model = store.register(random_model(Architecture(1, (), (2,), patch=2)))
     t, y, x = np.indices((3, 9, 10))

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 import tezip_h5
-from tezip_h5 import dataset_paths
 from tezip_h5.cli import main, sources
 from tezip_h5.errors import InputError
 from tezip_h5.hdf5.reading.sources import open_source
 from tezip_h5.model.sequences import open_sequences
+from tezip_h5.stacks import dataset_paths
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 import tezip_h5
 from tezip_h5 import page
-from tezip_h5.chunk import Encoded
+from tezip_h5.chunk.coding import Encoded
 from tezip_h5.hdf5.changing import convert, recompress, repair
 from tezip_h5.hdf5.pipeline import misnamed
 from tezip_h5.hdf5.reading import chunks, report, verifying

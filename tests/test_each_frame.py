@@ -7,9 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tezip_h5 import ErrorBound, FormatError, Settings, bitstream, frames_section, levels
+from tezip_h5 import ErrorBound, FormatError, Settings, bitstream, levels
 from tezip_h5.bitstream import Section
 from tezip_h5.bounds import ChunkBound
+from tezip_h5.chunk import frames_section
 from tezip_h5.codec import decode_chunk, encode_chunk
 from tezip_h5.levels import each_frame
 from tezip_h5.levels.lattice import affine

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tezip_h5 import FormatError
-from tezip_h5.exceptions import ExceptionReader, ExceptionWriter, parts
+from tezip_h5.chunk.exceptions import ExceptionReader, ExceptionWriter, parts
 
 
 def packed(masks, frames):

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from test_golden import digest
 
-from tezip_h5 import Settings, bitstream, chunk, codec, exceptions, levels, samples
+from tezip_h5 import Settings, bitstream, codec, levels
 from tezip_h5.bitstream import Section
 from tezip_h5.bounds import ChunkBound
+from tezip_h5.chunk import coding, exceptions, samples
 from tezip_h5.model import store
 from tezip_h5.prediction.reference import Reference
 
@@ -75,8 +76,8 @@ def by_hand(dtype, scales, corrections):
     sections = {**parsed.sections, Section.LEVELS: scale.pack(), Section.CORRECTIONS: writer.pack()}
     header = replace(parsed.header, dtype=np.dtype(f"<{dtype}"), scale=scale.kind)
     found = bitstream.Payload(header, sections)
-    reader = samples.SampleReader(found, *chunk.decoded_levels(found)[:1])
-    frames = [reader.next(frame) for frame, _ in chunk.decoded_levels(found)[1]]
+    reader = samples.SampleReader(found, *coding.decoded_levels(found)[:1])
+    frames = [reader.next(frame) for frame, _ in coding.decoded_levels(found)[1]]
     checksum = zlib.crc32(b"".join(frame.tobytes() for frame in frames))
     return bitstream.pack(replace(header, checksum=checksum), sections)
 

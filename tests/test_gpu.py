@@ -13,7 +13,8 @@ from conftest import require_package
 from PIL import Image
 
 import tezip_h5
-from tezip_h5 import attempts, codec, devices, failover, gpu_arrays
+from tezip_h5 import codec, devices, failover, gpu_arrays
+from tezip_h5.chunk import attempts
 from tezip_h5.cli import legacy, main
 from tezip_h5.errors import BoundError, InputError
 from tezip_h5.hdf5.reading import reader

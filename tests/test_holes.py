@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import tezip_h5
 from tezip_h5 import BoundError, ErrorBound, Settings, holes
-from tezip_h5.attempts import Attempts
+from tezip_h5.chunk.attempts import Attempts
 from tezip_h5.codec import decode_chunk, encode_chunk
 
 

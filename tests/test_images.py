@@ -18,7 +18,7 @@ from PIL import Image, features
 
 import tezip_h5
 from tezip_h5 import InputError
-from tezip_h5.images import ImageFolder, ImageFormat, natural_key, write_images
+from tezip_h5.stacks.images import ImageFolder, ImageFormat, natural_key, write_images
 
 SAME_FOLDER = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -9,8 +9,8 @@ from hypothesis.extra import numpy as arrays
 
 from tezip_h5 import FormatError, Settings, codec, levels
 from tezip_h5.bounds import ChunkBound
+from tezip_h5.chunk.mantissa import MantissaReader, MantissaWriter
 from tezip_h5.levels import Truncated
-from tezip_h5.mantissa import MantissaReader, MantissaWriter
 
 
 def bits_of(frames):

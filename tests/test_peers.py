@@ -309,7 +309,7 @@ def test_nothing_measured_is_a_failure(stack_h5, tmp_path, monkeypatch):
 
 
 def test_a_folder_of_images(tmp_path):
-    from tezip_h5.images import write_images
+    from tezip_h5.stacks.images import write_images
 
     write_images(tmp_path / "run", STACKS["uint8 rgb"])
     name, stack = bench.load(str(tmp_path / "run"))

@@ -5,7 +5,7 @@ import pytest
 
 from tezip_h5 import Settings
 from tezip_h5.bounds import ChunkBound
-from tezip_h5.planning import plan_kinds, sample_rows
+from tezip_h5.chunk.planning import plan_kinds, sample_rows
 from tezip_h5.windows import Kind
 
 STAGES = Settings(coder="stages")

@@ -17,7 +17,7 @@ import tezip_h5
 from tezip_h5 import InputError
 from tezip_h5.cli import compress, main
 from tezip_h5.settings import Settings
-from tezip_h5.stackfiles import open_file
+from tezip_h5.stacks.stackfiles import open_file
 
 FAST = {"level": "fast"}
 

@@ -11,9 +11,11 @@ from tezip_h5.settings import LEVELS
 
 ROOT = Path(tezip_h5.__file__).parent
 
+# Folders whose modules are rooms of their own.
+FOLDERS = {"chunk", "stacks"}
 # What each room may import, besides itself. A room not named here fails.
-LOW = {"errors", "bounds", "levels", "exceptions", "mantissa", "efforts", "settings"}
-LOW |= {"cost", "fallback"}
+LOW = {"errors", "bounds", "levels", "chunk.exceptions", "chunk.mantissa", "efforts", "settings"}
+LOW |= {"cost", "chunk.fallback"}
 GPU = {"devices", "gpu_arrays", "failover"}
 CODEC = LOW | {
     "failover",
@@ -22,8 +24,8 @@ CODEC = LOW | {
     "prediction",
     "residual",
     "windows",
-    "planning",
-    "frames_section",
+    "chunk.planning",
+    "chunk.frames_section",
     "model",
 }
 MAY_IMPORT = {
@@ -42,50 +44,67 @@ MAY_IMPORT = {
     "gpu_arrays": {"devices", "errors", "failover"},
     "efforts": set(),
     "settings": {"errors", "efforts"},
-    "fallback": {"errors"},
+    "chunk.fallback": {"errors"},
     "inflate": {"errors"},
     "placing": set(),
     "holes": set(),
     "predictability": set(),
     "arithmetic": set(),
-    "exceptions": {"arithmetic", "errors", "inflate", "kernels"},
-    "mantissa": {"errors", "inflate", "kernels", "levels"},
-    "images": {"errors", "misread", "placing"},
-    "misread": {"errors"},
-    "stackfiles": {"errors"},
+    "chunk.exceptions": {"arithmetic", "errors", "inflate", "kernels"},
+    "chunk.mantissa": {"errors", "inflate", "kernels", "levels"},
+    "stacks.images": {"errors", "stacks.misread", "placing"},
+    "stacks.misread": {"errors"},
+    "stacks.stackfiles": {"errors"},
     "model": {
         "errors",
         "prediction",
         "frames",
-        "images",
+        "stacks.images",
         "placing",
         "progress",
         "simulate",
-        "dataset_paths",
+        "stacks.dataset_paths",
     },
     "levels": {"errors", "bounds", "predictability", "inflate"},
-    "dask_blocks": set(),
-    "dataset_paths": {"errors"},
-    "frames": {"errors", "dask_blocks", "gpu_arrays", "levels", "images", "stackfiles"},
+    "stacks.dask_blocks": set(),
+    "stacks.dataset_paths": {"errors"},
+    "frames": {
+        "errors",
+        "stacks.dask_blocks",
+        "gpu_arrays",
+        "levels",
+        "stacks.images",
+        "stacks.stackfiles",
+    },
     "bitstream": {"errors", "levels"},
     "prediction": {"errors", "kernels", "parallel"},
     "windows": {"kernels", "cost"},
     "residual": {"arithmetic", "errors", "kernels", "cost", "inflate", "parallel"},
-    "frames_section": {"errors", "windows"},
-    "planning": {"bounds", "holes", "levels", "settings", "windows"},
-    "samples": LOW | {"bitstream", "holes", "kernels"},
-    "chunk": CODEC | {"holes", "samples"},
-    "attempts": CODEC | {"chunk", "predictability", "holes", "parallel"},
-    "codec": CODEC | {"attempts", "chunk", "holes", "samples"},
+    "chunk.frames_section": {"errors", "windows"},
+    "chunk.planning": {"bounds", "holes", "levels", "settings", "windows"},
+    "chunk.samples": LOW | {"bitstream", "holes", "kernels"},
+    "chunk.coding": CODEC | {"holes", "chunk.samples"},
+    "chunk.attempts": CODEC | {"chunk.coding", "predictability", "holes", "parallel"},
+    "codec": CODEC | {"chunk.attempts", "chunk.coding", "holes", "chunk.samples"},
     "recoding": CODEC | {"codec"},
-    "anatomy": CODEC | {"chunk"},
+    "chunk.anatomy": CODEC | {"chunk.coding"},
     "hdf5": CODEC
     | GPU
-    | {"attempts", "codec", "chunk", "recoding", "anatomy", "holes", "frames", "images", "version"}
-    | {"dask_blocks", "dataset_paths", "progress", "stackfiles"},
+    | {
+        "chunk.attempts",
+        "codec",
+        "chunk.coding",
+        "recoding",
+        "chunk.anatomy",
+        "holes",
+        "frames",
+        "stacks.images",
+        "version",
+    }
+    | {"stacks.dask_blocks", "stacks.dataset_paths", "progress", "stacks.stackfiles"},
     "page": {
         "errors",
-        "anatomy",
+        "chunk.anatomy",
         "bounds",
         "hdf5",
         "levels",
@@ -99,8 +118,18 @@ MAY_IMPORT = {
     "__main__": {"cli"},
     "cli": CODEC
     | GPU
-    | {"codec", "chunk", "frames", "images", "hdf5", "page", "zarr", "peers", "simulate"}
-    | {"holes", "placing", "stackfiles", "dataset_paths", "version", ""},
+    | {
+        "codec",
+        "chunk.coding",
+        "frames",
+        "stacks.images",
+        "hdf5",
+        "page",
+        "zarr",
+        "peers",
+        "simulate",
+    }
+    | {"holes", "placing", "stacks.stackfiles", "stacks.dataset_paths", "version", ""},
 }
 # What each room of `hdf5` may import of the others.
 OF_HDF5 = {
@@ -159,12 +188,23 @@ def imports(path):
 FILES = dict(modules())
 
 
-@pytest.mark.parametrize("name", [n for n in FILES if n != "__init__"])
+def room_of(name):
+    """The room of a module, or of a name in it."""
+    first, *further = name.split(".")
+    return ".".join((first, *further[:1])) if first in FOLDERS else first
+
+
+@pytest.mark.parametrize("name", [n for n in FILES if n not in {"__init__", *FOLDERS}])
 def test_imports_go_one_way(name):
-    room = name.partition(".")[0]
-    allowed = MAY_IMPORT[room] | {room, "signatures"}  # which has types alone
+    room = room_of(name)
+    allowed = MAY_IMPORT[room] | {room, "signatures", *FOLDERS}  # `signatures` has types alone
     for imported in imports(FILES[name]):
-        assert imported.partition(".")[0] in allowed, f"{name} imports {imported}"
+        assert room_of(imported) in allowed, f"{name} imports {imported}"
+
+
+@pytest.mark.parametrize("folder", sorted(FOLDERS))
+def test_folders_of_rooms_bring_nothing_along(folder):
+    assert not list(imports(FILES[folder]))
 
 
 @pytest.mark.parametrize("name", [n for n in FILES if n.startswith("hdf5.")])

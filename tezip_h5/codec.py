@@ -17,16 +17,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tezip_h5 import bitstream, failover, fallback, holes, levels, residual
-from tezip_h5.attempts import Attempts
+from tezip_h5 import bitstream, failover, holes, levels, residual
 from tezip_h5.bitstream import Header, Section
 from tezip_h5.bounds import ChunkBound
-from tezip_h5.chunk import Encoded, FrameRecord, decode_frames
+from tezip_h5.chunk import fallback
+from tezip_h5.chunk.attempts import Attempts
+from tezip_h5.chunk.coding import Encoded, FrameRecord, decode_frames
+from tezip_h5.chunk.planning import sample_rows
+from tezip_h5.chunk.samples import require_checksum
 from tezip_h5.efforts import Effort
 from tezip_h5.errors import FormatError, InputError
-from tezip_h5.planning import sample_rows
 from tezip_h5.prediction.integer import IntegerModel
-from tezip_h5.samples import require_checksum
 from tezip_h5.settings import Settings
 from tezip_h5.windows import Kind
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tezip_h5.dask_blocks import block_ranges, cut_steps
 from tezip_h5.errors import InputError
 from tezip_h5.gpu_arrays import OnGpu, is_gpu_array, to_host
 from tezip_h5.levels import DTYPES
+from tezip_h5.stacks.dask_blocks import block_ranges, cut_steps
 
 __all__ = [
     "Stack",
@@ -180,7 +180,7 @@ def open_stack(
         When `stack` is none of these, or its shape or dtype cannot be stored.
     """
     if isinstance(stack, str | os.PathLike):
-        from tezip_h5 import stackfiles
+        from tezip_h5.stacks import stackfiles
 
         if stackfiles.is_stack_file(stack):
             array, letters = stackfiles.open_file(stack)
@@ -369,7 +369,7 @@ def _same(frame: np.ndarray, first: np.ndarray, index: int) -> np.ndarray:
 
 
 def _folder(folder: Path, lossy: bool) -> Stack:
-    from tezip_h5.images import ImageFolder
+    from tezip_h5.stacks.images import ImageFolder
 
     images = ImageFolder(folder, expand=lossy)
 

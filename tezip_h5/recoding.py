@@ -12,9 +12,10 @@ from functools import partial
 
 import numpy as np
 
-from tezip_h5 import bitstream, frames_section, levels, prediction, residual
+from tezip_h5 import bitstream, levels, prediction, residual
 from tezip_h5.bitstream import Section
 from tezip_h5.bounds import ChunkBound
+from tezip_h5.chunk import frames_section
 from tezip_h5.codec import Encoded, FrameRecord, decode_chunk, encode_chunk
 from tezip_h5.model import store
 from tezip_h5.prediction.integer import IntegerModel

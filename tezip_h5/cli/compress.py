@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 import tezip_h5
-from tezip_h5 import dataset_paths
 from tezip_h5.bounds import MODES, ErrorBound
 from tezip_h5.cli.device import add_device_option, device_of
 from tezip_h5.errors import InputError
 from tezip_h5.hdf5.files import opening
 from tezip_h5.settings import FEEDBACKS, LEVELS
-from tezip_h5.stackfiles import is_stack_file, open_file
+from tezip_h5.stacks import dataset_paths
+from tezip_h5.stacks.stackfiles import is_stack_file, open_file
 
 __all__ = ["add_bound_options", "add_parser", "add_window_options", "bound_of", "compress"]
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from tezip_h5 import dataset_paths, stackfiles
 from tezip_h5.frames import Stack, open_stack
 from tezip_h5.hdf5.contents.layout import panels_joined
 from tezip_h5.hdf5.files import opening
 from tezip_h5.hdf5.reading.sources import stacks_of
+from tezip_h5.stacks import dataset_paths, stackfiles
 
 __all__ = ["check", "file_of", "load"]
 

@@ -22,10 +22,10 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from tezip_h5.errors import InputError
-from tezip_h5.images import natural_key
 from tezip_h5.model import downloads, traindata
 from tezip_h5.model.traindata import Source
 from tezip_h5.progress import progress_bar
+from tezip_h5.stacks.images import natural_key
 
 __all__ = ["BASE_URL", "RECORDINGS", "TEST", "VALIDATION", "convert", "download"]
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tezip_h5 import dataset_paths
 from tezip_h5.errors import InputError, ModelError
 from tezip_h5.model import store, weights
 from tezip_h5.model.batches import SYMMETRIES, Clips, Scenes, Stack
@@ -19,6 +18,7 @@ from tezip_h5.model.unfinished import UNFINISHED
 from tezip_h5.placing import place
 from tezip_h5.prediction.architecture import Architecture
 from tezip_h5.prediction.integer import IntegerModel
+from tezip_h5.stacks import dataset_paths
 
 if TYPE_CHECKING:
     from tezip_h5.signatures import PathLike

@@ -14,11 +14,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from tezip_h5 import dataset_paths
 from tezip_h5.errors import InputError
 from tezip_h5.frames import check_dtype, check_frames
-from tezip_h5.images import ImageFolder, natural_key
 from tezip_h5.model import hickle
+from tezip_h5.stacks import dataset_paths
+from tezip_h5.stacks.images import ImageFolder, natural_key
 
 __all__ = ["Sequence", "image_folders", "open_sequences"]
 

@@ -17,10 +17,10 @@ import numpy as np
 from PIL import Image
 
 from tezip_h5.errors import InputError
-from tezip_h5.images import ImageFolder
 from tezip_h5.model import hickle
 from tezip_h5.model.sequences import image_folders
 from tezip_h5.progress import Bar, progress_bar
+from tezip_h5.stacks.images import ImageFolder
 
 __all__ = ["Source", "check_space", "choose_validation", "create", "save"]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import h5py
 import numpy as np
 
-from tezip_h5 import anatomy
+from tezip_h5.chunk import anatomy
 from tezip_h5.hdf5.contents import container
 from tezip_h5.hdf5.contents.direct import stored_chunk
 from tezip_h5.hdf5.contents.layout import Layout, panels_joined

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import h5py
 
-from tezip_h5 import dataset_paths
 from tezip_h5.errors import FormatError, InputError, disk_error
 from tezip_h5.hdf5.files import journal, superblock
 from tezip_h5.hdf5.files.space import Space, give_back
+from tezip_h5.stacks import dataset_paths
 
 __all__ = [
     "abandon",

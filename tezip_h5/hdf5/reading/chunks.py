@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 import h5py
 
-from tezip_h5 import anatomy, bitstream
+from tezip_h5 import bitstream
+from tezip_h5.chunk import anatomy
 from tezip_h5.errors import FormatError
 from tezip_h5.hdf5.contents.direct import stored_chunk
 

@@ -70,7 +70,7 @@ def extract(
     >>> len(os.listdir(images))
     2
     """
-    from tezip_h5.images import ImageFormat, write_images
+    from tezip_h5.stacks.images import ImageFormat, write_images
 
     with opening.open_existing(path) as file:
         data = reader.stack_named(file, name)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import h5py
 
-from tezip_h5 import dataset_paths, stackfiles
 from tezip_h5.errors import InputError
 from tezip_h5.hdf5.contents import container
 from tezip_h5.hdf5.files import opening
+from tezip_h5.stacks import dataset_paths, stackfiles
 
 __all__ = ["open_source", "stacks_of"]
 

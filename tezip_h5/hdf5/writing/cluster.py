@@ -15,13 +15,13 @@ from dataclasses import dataclass
 
 import h5py
 
-from tezip_h5.dask_blocks import block_ranges, cut_steps
 from tezip_h5.errors import InputError
 from tezip_h5.frames import Stack, axis_order, blocks_checked
 from tezip_h5.hdf5.writing.choices import NetworkChoice
 from tezip_h5.hdf5.writing.remote import StepOptions, StoredFrames
 from tezip_h5.hdf5.writing.steps import Recipe
 from tezip_h5.hdf5.writing.workers import RETRIES, Parts, Workers, require_scheduler
+from tezip_h5.stacks.dask_blocks import block_ranges, cut_steps
 from tezip_h5.version import __version__
 
 __all__ = ["Cluster", "connect", "serves"]

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from tezip_h5 import holes
-from tezip_h5.attempts import network_may_pay
 from tezip_h5.bounds import ErrorBound
+from tezip_h5.chunk.attempts import network_may_pay
+from tezip_h5.chunk.planning import plan_kinds
 from tezip_h5.codec import Encoded, network_saving
 from tezip_h5.hdf5.contents.layout import Layout
 from tezip_h5.hdf5.writing.choices import Trial
-from tezip_h5.planning import plan_kinds
 from tezip_h5.settings import Settings
 
 __all__ = ["Prepared", "Recipe"]

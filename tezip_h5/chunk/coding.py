@@ -6,25 +6,18 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from tezip_h5 import (
-    bitstream,
-    frames_section,
-    kernels,
-    levels,
-    prediction,
-    residual,
-    windows,
-)
+from tezip_h5 import bitstream, kernels, levels, prediction, residual, windows
 from tezip_h5.bitstream import Header, Section
 from tezip_h5.bounds import ChunkBound
+from tezip_h5.chunk import frames_section
+from tezip_h5.chunk.planning import plan_kinds
+from tezip_h5.chunk.samples import SampleReader, SampleWriter
 from tezip_h5.errors import BoundError
 from tezip_h5.holes import Patched
 from tezip_h5.kernels import arrays
 from tezip_h5.model import store
-from tezip_h5.planning import plan_kinds
 from tezip_h5.prediction.integer import IntegerModel
 from tezip_h5.prediction.scaling import Network, choose_scale
-from tezip_h5.samples import SampleReader, SampleWriter
 from tezip_h5.settings import Settings
 from tezip_h5.windows import Kind
 

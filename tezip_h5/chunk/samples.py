@@ -13,11 +13,11 @@ import numpy as np
 from tezip_h5 import kernels, levels
 from tezip_h5.bitstream import Header, Payload, Section
 from tezip_h5.bounds import ChunkBound
+from tezip_h5.chunk.exceptions import ExceptionReader, ExceptionWriter
+from tezip_h5.chunk.mantissa import MantissaReader, MantissaWriter
 from tezip_h5.errors import BoundError, FormatError
-from tezip_h5.exceptions import ExceptionReader, ExceptionWriter
 from tezip_h5.holes import Patched
 from tezip_h5.kernels import arrays
-from tezip_h5.mantissa import MantissaReader, MantissaWriter
 
 __all__ = ["SampleReader", "SampleWriter", "require_checksum"]
 

@@ -21,8 +21,8 @@ import numpy as np
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from tezip_h5.errors import InputError
-from tezip_h5.misread import refuse_misread
 from tezip_h5.placing import place
+from tezip_h5.stacks.misread import refuse_misread
 
 __all__ = ["ImageFolder", "ImageFormat", "write_images"]
 

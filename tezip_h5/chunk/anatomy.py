@@ -12,18 +12,9 @@ from functools import partial
 
 import numpy as np
 
-from tezip_h5 import (
-    bitstream,
-    chunk,
-    exceptions,
-    fallback,
-    frames_section,
-    levels,
-    mantissa,
-    prediction,
-    residual,
-)
+from tezip_h5 import bitstream, levels, prediction, residual
 from tezip_h5.bitstream import Header, Section
+from tezip_h5.chunk import coding, exceptions, fallback, frames_section, mantissa
 from tezip_h5.errors import FormatError
 from tezip_h5.prediction import scaling
 from tezip_h5.windows import Kind
@@ -141,7 +132,7 @@ def predictions(payload, frames: np.ndarray) -> Iterator[np.ndarray | None]:
 
 def _of_levels(parsed, shape) -> Iterator[np.ndarray | None]:
     """The predictions of levels, as the decoder finds them, by the scale of the coming frame."""
-    scale, frames = chunk.decoded_levels(parsed, predictions=True)
+    scale, frames = coding.decoded_levels(parsed, predictions=True)
     for t, (_, guess) in enumerate(frames):
         values = None if guess is None else scale.of_frame(t).to_values(guess)
         yield None if guess is None else np.moveaxis(values, 0, 2).reshape(shape)

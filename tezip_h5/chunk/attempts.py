@@ -15,7 +15,7 @@ import numpy as np
 from tezip_h5 import bitstream, levels, parallel, predictability, residual
 from tezip_h5.bitstream import Header, Section
 from tezip_h5.bounds import ChunkBound
-from tezip_h5.chunk import ChunkEncoder, Encoded, FrameRecord, Task
+from tezip_h5.chunk.coding import ChunkEncoder, Encoded, FrameRecord, Task
 from tezip_h5.efforts import Effort
 from tezip_h5.prediction.integer import IntegerModel
 from tezip_h5.settings import Settings

@@ -1,0 +1,1 @@
+"""One chunk: from its samples to the sections of a payload, and back."""
