@@ -78,7 +78,7 @@ def _line(x: np.ndarray, y: np.ndarray, rounds: int = 4) -> tuple[float, float]:
     The first round uses all blocks.
     """
     slope, intercept = 1.0, float(np.median(y - x))
-    chosen = np.ones(x.size, bool)
+    chosen, worst = np.ones(x.size, bool), int(_KEPT * (x.size - 1))
     for last in reversed(range(rounds)):
         spread = x[chosen] - x[chosen].mean()
         if spread @ spread > 1e-6 * x.size:
@@ -87,7 +87,7 @@ def _line(x: np.ndarray, y: np.ndarray, rounds: int = 4) -> tuple[float, float]:
         if not last:
             break
         miss = np.abs(y - slope * x - intercept)
-        chosen = miss <= np.quantile(miss, _KEPT)
+        chosen = miss <= np.partition(miss, worst)[worst]
     return float(slope), float(intercept)
 
 
