@@ -292,3 +292,18 @@ def test_every_room_is_on_the_map():
     rooms |= {path.stem for path in (ROOT / "kernels").rglob("*.py")}
     rooms |= set(OF_HDF5)
     assert {room for room in rooms if not room.startswith("_")} - named == set()
+
+
+def test_encoders_leave_blas_alone():
+    """After a long product its threads keep cores busy for a tenth of a second."""
+    short = {"predictability", "residual.brightness"}  # of 512 samples, and of blocks of pixels
+    rooms = {"chunk", "levels", "residual", "codec", "holes", "predictability", "windows"}
+    for name, path in FILES.items():
+        if name.partition(".")[0] in rooms and name not in short:
+            products = [
+                node.lineno
+                for node in ast.walk(ast.parse(path.read_text()))
+                if (isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult))
+                or (isinstance(node, ast.Attribute) and node.attr in ("dot", "matmul", "lstsq"))
+            ]
+            assert not products, f"{name}, lines {products}"

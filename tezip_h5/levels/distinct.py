@@ -121,9 +121,9 @@ def _saved(keys, values, counts, starts, reach) -> float:
     else:
         numbers, equal = values.astype(np.float64), 2 * reach + (values.dtype.kind != "f")
     widths = np.append(np.diff(numbers[starts]), equal)
-    return float(
-        np.log2(np.maximum(widths / equal, 1)) @ np.add.reduceat(counts, starts) / counts.sum()
-    )
+    # No product of BLAS: after a long one, its threads keep a core busy for a tenth of a second.
+    bits = np.log2(np.maximum(widths / equal, 1)) * np.add.reduceat(counts, starts)
+    return float(bits.sum() / counts.sum())
 
 
 def _standing(values, counts, starts, reach) -> np.ndarray:

@@ -118,7 +118,8 @@ def build(counts: np.ndarray, scale: int) -> tuple[Tables, list[int]]:
     per_row = found[present]
     used_sides = np.unique(present // contexts).tolist()
     # Sorted by the mean size of symbols, in groups of about as many bits each.
-    bits = rows @ np.log2(np.arange(1, symbols + 1, dtype=np.float32)) + 1
+    # No product of BLAS: after a large one, its threads keep a core busy for a tenth of a second.
+    bits = (rows * np.log2(np.arange(1, symbols + 1, dtype=np.float32))).sum(axis=1) + 1
     order = np.argsort(bits / per_row, kind="stable")
     passed = np.cumsum(bits[order], dtype=np.float64)
     count = int(np.clip(per_row.sum() // _SAMPLES_PER_TABLE, 1, _TABLES))
