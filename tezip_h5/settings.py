@@ -76,8 +76,9 @@ class Settings:
     spatial, ranks : bool, optional
         Pin density-based spatial encoding and partitioned entropy encoding on or off.
     model : "default" | None | str
-        The network that may predict: one that ships, none, or one that was registered (its
-        digest in hexadecimal; `write` and `Writer` take a path or a `Model` and register it).
+        The network that may predict: one that ships (tried at "best"), none, or one that was
+        registered (its digest in hexadecimal; `write` and `Writer` take a path or a `Model` and
+        register it).
 
     Raises
     ------
