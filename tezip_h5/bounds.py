@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from numbers import Real
 
 import numpy as np
@@ -304,7 +305,7 @@ class ChunkBound:
     pointwise: float = 0.0
     noise: float = 0.0
 
-    @property
+    @cached_property
     def lossless(self) -> bool:
         """Whether every sample must come back exactly."""
         if self.absolute is not None:
@@ -329,17 +330,20 @@ class ChunkBound:
             return 0.0, bits != back
         # Infinities, signalling NaN and bounds beyond all numbers compare as they should.
         with np.errstate(invalid="ignore", over="ignore"):
-            original = frame.astype(np.float64)
             error = _distances(frame, decoded)
-            if self.absolute is not None:
-                allowed = self.absolute[t]
-            elif self.noise:
-                allowed = self.noise * np.sqrt(np.abs(original))
-            else:
-                allowed = self.pointwise * np.abs(original)
-            good = (error <= allowed) & np.isfinite(original)
+            good = error <= self._allowed(frame, t)
+            largest = float(np.max(error, initial=0.0))
+        if math.isfinite(largest) and good.all():  # the usual case, so it is found out first
+            return largest, ~good
         if frame.dtype.kind == "f":
-            raw = f"u{frame.dtype.itemsize}"
+            raw, finite = f"u{frame.dtype.itemsize}", np.isfinite(frame)
             bits, back = (np.ascontiguousarray(a).view(raw) for a in (frame, decoded))
-            good |= ~np.isfinite(original) & (bits == back)
+            good = np.where(finite, good, bits == back)
         return float(np.max(error, where=good & np.isfinite(error), initial=0.0)), ~good
+
+    def _allowed(self, frame: np.ndarray, t: int) -> np.ndarray:
+        """The largest error of each sample of frame `t`, float64, or of each of its channels."""
+        if self.absolute is not None:
+            return self.absolute[t]
+        sizes = np.abs(frame.astype(np.float64))
+        return self.noise * np.sqrt(sizes) if self.noise else self.pointwise * sizes

@@ -13,6 +13,8 @@ from tezip_h5.levels.scale import Scale, float_bits, integers, ordered, unordere
 
 __all__ = ["Affine", "Grid", "Integers", "LogBits", "OrderedBits", "Truncated"]
 
+_FARTHEST = 2.0**62  # codes below this magnitude fit in int64 with their offset
+
 
 class Integers(Scale):
     """Integers: the code of a sample is its value."""
@@ -81,7 +83,9 @@ class Grid(_Multiples):
     def codes(self, values):
         with np.errstate(invalid="ignore", over="ignore"):
             codes = np.rint(values.astype(np.float64) / self.step)
-        return np.where(np.abs(codes) < 2.0**62, codes, 0.0).astype(np.int64)
+            if not np.max(np.abs(codes), initial=0.0) < _FARTHEST:  # or not a number
+                codes = np.where(np.abs(codes) < _FARTHEST, codes, 0.0)
+        return codes.astype(np.int64)
 
     def _unpack(self, data):
         if len(data) != 8:
