@@ -9,11 +9,12 @@ import pytest
 from models import random_model, random_weights
 
 import tezip_h5
-from tezip_h5 import ModelError
+from tezip_h5 import ModelError, Settings
 from tezip_h5.cli import main
 from tezip_h5.efforts import EFFORTS
 from tezip_h5.errors import DamagedModelError
-from tezip_h5.hdf5.writing import choices
+from tezip_h5.hdf5.contents import networks
+from tezip_h5.hdf5.writing import choices, steps
 from tezip_h5.model import embedding, store, weights
 from tezip_h5.prediction.architecture import Architecture
 from tezip_h5.prediction.integer import IntegerModel
@@ -369,3 +370,28 @@ def test_a_file_is_not_larger_for_a_model_that_did_not_pay(
     tezip_h5.write(drifting, tmp_path / "asked.h5", model=foreign, **options)
     with h5py.File(tmp_path / "asked.h5") as file:
         assert "tezip/models" in file
+
+
+def test_where_the_network_that_ships_is_tried(foreign):
+    """At `best`, or pinned. `balanced` tries one of the user's own, however it is named."""
+    shipped, own = store.default(1), foreign
+    assert networks.model_to_try(Settings(level="best"), 1) is shipped
+    assert networks.model_to_try(Settings(predictor="prednet"), 1) is shipped
+    for model in ("default", shipped.digest.hex()):
+        assert networks.model_to_try(Settings(model=model), 1) is None
+    assert networks.model_to_try(Settings(model=own.digest.hex()), 1) is own
+    assert networks.model_to_try(Settings(model=own.digest.hex(), level="fast"), 1) is None
+
+
+@pytest.mark.parametrize("level", ["fast", "balanced"])
+def test_recompressing_tries_no_network_that_its_level_does_not(
+    tmp_path, drifting, monkeypatch, level
+):
+    """Chunks that a network predicted may be kept nevertheless, and keep their link to it."""
+    options = {"predictor": "prednet", "level": "best", "coder": "mixing"}
+    tezip_h5.write(drifting, tmp_path / "old.h5", **options)
+    monkeypatch.setattr(steps, "network_saving", None)
+    tezip_h5.recompress(tmp_path / "old.h5", tmp_path / "new.h5", level=level)
+    np.testing.assert_array_equal(tezip_h5.read(tmp_path / "new.h5"), drifting)
+    with h5py.File(tmp_path / "new.h5") as file:
+        assert file["scan"].attrs["network_chunks"] == 1

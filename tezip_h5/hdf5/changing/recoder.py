@@ -64,15 +64,12 @@ def recoder_of(
 def _networks(
     file: h5py.File, layout: Layout, options: ChunkOptions, tables: h5py.Group, count: int
 ) -> NetworkChoice:
-    """What decides for each step whether the network is tried; it may be the old stack's."""
+    """What decides for each step whether a network is tried."""
     digest = model_of(tables)
     embedded = digest is not None and f"{embedding.MODELS}/{digest.hex()}" in tables.file
     steps = -(-count // layout.chunk[0])
-    networks = NetworkChoice(file, options.settings, layout.channels, steps, embedded)
-    if networks.model is None and digest is not None:
-        # The level tries no network, but chunks that are kept may need the one they have.
-        networks.model = store.find(digest)
-    return networks
+    kept = None if digest is None else store.find(digest)
+    return NetworkChoice(file, options.settings, layout.channels, steps, embedded, kept)
 
 
 def _recoder_at(data: h5py.Dataset, device: str, offset: tuple[int, ...]):
@@ -89,7 +86,6 @@ def _recode(payload, frames, bound, settings, *, saving, shape, model, **options
     The `saving` that was measured under `bound` is ignored, because here the samples are encoded
     losslessly.
     """
-    model = model if settings.effort.tries_networks else None
     if payload is None:
         return encode_chunk(frames, ChunkBound(), settings, shape=shape, model=model, **options)
     return recode(payload, frames, settings, model=model, **options)

@@ -35,15 +35,15 @@ def model_to_try(settings: Settings, channels: int) -> IntegerModel | None:
         When `settings` pin a network and there is none for this number of channels.
     """
     pinned, effort = settings.predictor == "prednet", settings.effort
-    if not pinned:
-        ships = settings.model == store.DEFAULT
-        tries = effort.tries_shipped_network if ships else effort.tries_networks
-        if settings.predictor is not None or not tries:
-            return None
+    if not pinned and (settings.predictor is not None or not effort.tries_networks):
+        return None
     model = store.resolve(settings.model, channels)
-    if pinned and model is None:
-        raise ModelError(
-            f"predictor='prednet', but model {settings.model!r} has none for {channels} "
-            "channels; train one, or give another predictor"
-        )
-    return model
+    if pinned:
+        if model is None:
+            raise ModelError(
+                f"predictor='prednet', but model {settings.model!r} has none for {channels} "
+                "channels; train one, or give another predictor"
+            )
+        return model
+    ships = model is not None and store.is_shipped(model)
+    return None if ships and not effort.tries_shipped_network else model

@@ -61,6 +61,9 @@ class NetworkChoice:
         Number of steps of the whole stack, if it is known.
     embed : bool
         Embed the model even if it ships with the package.
+    kept : IntegerModel, optional
+        The model of chunks that are kept as they are. If no network is tried, it is the one to
+        embed.
 
     Raises
     ------
@@ -69,11 +72,18 @@ class NetworkChoice:
     """
 
     def __init__(
-        self, file: h5py.File, settings: Settings, channels: int, steps: int | None, embed: bool
+        self,
+        file: h5py.File,
+        settings: Settings,
+        channels: int,
+        steps: int | None,
+        embed: bool,
+        kept: IntegerModel | None = None,
     ):
         self._file, self._steps, self._embed = file, steps or _STEPS_UNKNOWN, embed
         self._pinned = settings.predictor == "prednet"
-        self.model = model_to_try(settings, channels)
+        self._tried = model_to_try(settings, channels)
+        self.model = kept if self._tried is None else self._tried
         self.used: IntegerModel | None = None
         self._step = self._foreseen = 0
         self._next_probe, self._gap = 0, _FIRST_GAP
@@ -100,14 +110,14 @@ class NetworkChoice:
         """
         step, self._step = self._step, self._step + 1
         spare = not self.free
-        if self.model is None or self._pinned:
-            return Trial(self.model, False, spare)
+        if self._tried is None or self._pinned:
+            return Trial(self._tried, False, spare)
         if step == self._next_probe:
-            if promises(self.model):
-                return Trial(self.model, True, spare)
+            if promises(self._tried):
+                return Trial(self._tried, True, spare)
             self._probed(False)
             return Trial(None, False, spare)
-        return Trial(self.model if self._pays else None, False, spare)
+        return Trial(self._tried if self._pays else None, False, spare)
 
     def foresee(self) -> Trial:
         """What a step must try that begins before earlier steps are judged.
@@ -117,10 +127,10 @@ class NetworkChoice:
         without it are made, too, in case it stops paying.
         """
         step, self._foreseen = self._foreseen, self._foreseen + 1
-        probe = self.model is not None and not self._pays and step == self._next_probe
-        if probe or (self._pays and self.model is not None):
-            return Trial(self.model, probe, not (probe and self.free))
-        return Trial(None, False, False)
+        probe = not self._pays and step == self._next_probe
+        if self._tried is None or not (probe or self._pays):
+            return Trial(None, False, False)
+        return Trial(self._tried, probe, not (probe and self.free))
 
     def judge(self, trial: Trial, tiles: list[Encoded]) -> list[Encoded]:
         """Judge the results of a step, in the order of the steps; returns the chunks to write."""
