@@ -3,10 +3,11 @@
 from dataclasses import replace
 from functools import partial
 
+import h5py
 import numpy as np
 import pytest
 
-from tezip_h5 import ErrorBound, Settings, codec, levels, predictability
+from tezip_h5 import ErrorBound, Settings, bitstream, codec, levels, predictability, write
 from tezip_h5.bounds import ChunkBound
 from tezip_h5.chunk import attempts
 from tezip_h5.chunk.attempts import Attempts
@@ -129,13 +130,36 @@ def test_samples_of_what_hardly_changes_are_not_believed(ran):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"level": "fast"}, {"level": "best"}, {"coder": "mixing"}, {"coder": "stages"}],
+    [
+        {"level": "fast"},
+        {"level": "best"},
+        {"coder": "mixing"},
+        {"coder": "stages"},
+        {"predictor": "prednet"},
+    ],
 )
 def test_where_nothing_hangs_on_it_no_sample_is_taken(monkeypatch, settings):
+    model = store.default(1) if "predictor" in settings else None
     attempt = opened(noise(), **settings)
     monkeypatch.setattr(Attempts, "_mixing_saves_in", None)
     monkeypatch.setattr(Attempts, "flat", lambda self: None)
-    assert attempt.smallest(None).payload
+    assert attempt.smallest(model).payload
+
+
+@pytest.mark.parametrize("options", [{}, {"tile": (32, 64)}, {"absolute": 2}])
+def test_the_coders_of_a_file_do_not_depend_on_threads(tmp_path, options):
+    """Each step and tile chooses for itself: noise, then waves."""
+    stack = np.concatenate([noise((8, 64, 64)), stripes()[:8, :64, :64]])
+    found = []
+    for threads in (1, 2, 5):
+        path = tmp_path / f"{threads}.h5"
+        write(stack, path, chunk_frames=4, threads=threads, **options)
+        with h5py.File(path) as file:
+            data = file["scan/data"].id
+            offsets = [data.get_chunk_info(n).chunk_offset for n in range(data.get_num_chunks())]
+            found.append([data.read_direct_chunk(offset)[1] for offset in sorted(offsets)])
+    assert found[0] == found[1] == found[2]
+    assert len({bitstream.peek(payload)[0].coder for payload in found[0]}) > 1
 
 
 def test_parts_of_a_sample_are_spread_and_inside():
